@@ -1,0 +1,100 @@
+//! Ordered bytes on disk.
+//!
+//! The [`Engine`] is one of the three seams below which production and simulation differ: [`Rocks`] keeps its tables in
+//! RocksDB, [`SimDisk`] in memory, with exactly the promises below and no more. Tables are ordered by key, byte by byte.
+//!
+//! **Promises.** A batch is seen whole or not at all, at once by whoever reads next, and batches are seen in
+//! the order in which they were written. After a crash the engine holds a prefix of what was written, whole batches in their order, which
+//! reaches at least to the last batch written before the last `sync` *began* that returned `Ok`. What a range iterator
+//! shows is the state of the moment when it was made. An error from `write` or `sync` leaves it open whether the batch
+//! will be there after a restart; the owner of the engine must stop.
+//!
+//! **Left out.** Transactions, comparators, expiry: the storage has no use for them.
+
+use std::io;
+use std::path::Path;
+
+mod rocks;
+mod simdisk;
+
+pub use rocks::{Durability, Rocks};
+pub use simdisk::SimDisk;
+
+/// A table of an engine; which there are is the owner's matter (`storage::keys`, `raft::log`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Table {
+    /// Its place in the list that the engine was opened with.
+    pub index: usize,
+    /// Its name on disk (a column family).
+    pub name: &'static str,
+    /// Whether large values lie apart from the keys (key-value separation).
+    pub large_values: bool,
+}
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+/// Pairs in the order asked for; an error ends it.
+pub type Pairs<'a> = Box<dyn Iterator<Item = io::Result<Pair>> + Send + 'a>;
+
+/// Which way a range is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Ascending,
+    Descending,
+}
+
+/// Writes that belong together, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    pub edits: Vec<Edit>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    Put(Table, Vec<u8>, Vec<u8>),
+    Delete(Table, Vec<u8>),
+    /// All keys from the first (included) to the second (excluded).
+    DeleteRange(Table, Vec<u8>, Vec<u8>),
+}
+
+impl Batch {
+    pub fn new() -> Batch {
+        Batch::default()
+    }
+
+    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.edits.push(Edit::Put(table, key.into(), value.into()));
+    }
+
+    pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
+        self.edits.push(Edit::Delete(table, key.into()));
+    }
+
+    pub fn delete_range(&mut self, table: Table, from: impl Into<Vec<u8>>, until: impl Into<Vec<u8>>) {
+        self.edits.push(Edit::DeleteRange(table, from.into(), until.into()));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.edits.is_empty()
+    }
+}
+
+/// Ordered bytes on disk; see the module for what is promised. All calls may block for the disk.
+pub trait Engine: Send + Sync + 'static {
+    fn get(&self, table: Table, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
+
+    /// The first pair of `from <= key < until`.
+    fn first(&self, table: Table, from: &[u8], until: &[u8]) -> io::Result<Option<Pair>>;
+
+    /// The pairs of `from <= key < until`.
+    fn range<'a>(&'a self, table: Table, from: &[u8], until: &[u8], order: Order) -> Pairs<'a>;
+
+    /// Makes `batch` readable; durable only after the next `sync`.
+    fn write(&self, batch: Batch) -> io::Result<()>;
+
+    /// Returns once everything written before the call survives a crash.
+    fn sync(&self) -> io::Result<()>;
+
+    /// A copy of the present state in `folder`, which must not exist yet (hard links where the disk can).
+    fn checkpoint(&self, folder: &Path) -> io::Result<()>;
+}

@@ -1,0 +1,146 @@
+//! The only source of time, chance and threads.
+//!
+//! Whoever wants to know the time, wait, draw a number or leave work to a thread asks the [`Env`] it was given, and so
+//! runs the same in production and in simulation, where time is virtual, chance comes from a seed, a host's clock
+//! may drift or be set wrong, and there are no threads. openraft asks for these things through static functions; they
+//! reach the Env through a task-local that [`Env::spawn`] hands down to every task.
+//!
+//! [`Watch`] is here because tokio's own wakes its waiters in an order drawn from the operating system's chance.
+
+mod watch;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep};
+
+pub use watch::{Closed, Watch, Watching};
+
+/// Work for a thread that may block.
+pub type Work = Box<dyn FnOnce() + Send>;
+/// Done when the work is.
+pub type Working = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What differs between production and simulation.
+pub trait World: Send + Sync + 'static {
+    /// This host's wall clock: the time since the Unix epoch, right or wrong.
+    fn wall(&self) -> Duration;
+    /// How long a wait of `wanted` takes on this host, whose clock may drift.
+    fn stretch(&self, wanted: Duration) -> Duration;
+    /// A number by chance.
+    fn seed(&self) -> u64;
+    /// Does `work` where it may block.
+    fn offload(&self, work: Work) -> Working;
+}
+
+tokio::task_local! {
+    static CURRENT: Env;
+}
+
+/// A handle to this host's [`World`]; cheap to clone.
+#[derive(Clone)]
+pub struct Env {
+    world: Arc<dyn World>,
+}
+
+impl std::fmt::Debug for Env {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Env")
+    }
+}
+
+impl Env {
+    pub fn new(world: impl World) -> Env {
+        Env { world: Arc::new(world) }
+    }
+
+    /// The operating system's clock, chance and threads.
+    pub fn system() -> Env {
+        Env::new(System)
+    }
+
+    /// The Env of the running task.
+    ///
+    /// # Panics
+    /// Outside of tasks begun by [`Env::spawn`] or [`Env::scope`].
+    pub fn current() -> Env {
+        CURRENT.with(Env::clone)
+    }
+
+    /// Runs `future` with this Env as [`Env::current`].
+    pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self.clone(), future)
+    }
+
+    /// Begins a task that has this Env as [`Env::current`].
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        tokio::spawn(CURRENT.scope(self.clone(), future))
+    }
+
+    /// The wall clock: time since the Unix epoch. It may jump; only tids and logs are made from it.
+    pub fn wall(&self) -> Duration {
+        self.world.wall()
+    }
+
+    /// The monotonic clock, for measuring spans.
+    pub fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        tokio::time::sleep(self.world.stretch(duration))
+    }
+
+    pub fn sleep_until(&self, deadline: Instant) -> Sleep {
+        self.sleep(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// `Err` if `future` is not done within `duration`.
+    pub fn timeout<F: Future>(&self, duration: Duration, future: F) -> tokio::time::Timeout<F> {
+        tokio::time::timeout(self.world.stretch(duration), future)
+    }
+
+    /// A number by chance, for ids and for seeding generators.
+    pub fn seed(&self) -> u64 {
+        self.world.seed()
+    }
+
+    /// Does `work` on a thread that may block, and gives its result.
+    pub async fn offload<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let work: Work = Box::new(move || {
+            let _ = tell.send(work());
+        });
+        self.world.offload(work).await;
+        told.await.expect("offloaded work runs to its end unless it panics, and then the task that waits panics too")
+    }
+}
+
+struct System;
+
+impl World for System {
+    fn wall(&self) -> Duration {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn stretch(&self, wanted: Duration) -> Duration {
+        wanted
+    }
+
+    fn seed(&self) -> u64 {
+        rand::random()
+    }
+
+    fn offload(&self, work: Work) -> Working {
+        Box::pin(async {
+            let _ = tokio::task::spawn_blocking(work).await;
+        })
+    }
+}

@@ -1,0 +1,37 @@
+//! Bytes between hosts.
+//!
+//! The [`Network`] is one of the three seams below which production and simulation differ: it listens and connects, and
+//! what it gives is a [`Wire`], two byte streams and who is at the other end. Above it stand frames (a 4-byte big-endian
+//! length, then the bytes, in both directions: what ZEO clients and peers both speak).
+
+use std::io;
+
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+mod frame;
+mod tcp;
+
+pub use frame::{FrameFault, FrameReader, FrameWriter};
+pub use tcp::Tcp;
+
+/// Listens and connects. Addresses are `host:port`.
+pub trait Network: Send + Sync + 'static {
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Wire>>;
+}
+
+/// A bound address that connections come in by.
+pub trait Listener: Send {
+    /// The address as it was bound: with the port that was chosen for port 0.
+    fn address(&self) -> String;
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Wire>>;
+}
+
+/// A connection: what the other end says, what it is told, and who it is.
+pub struct Wire {
+    pub reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    pub writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
+    /// `host:port` of the other end.
+    pub peer: String,
+}

@@ -1,0 +1,79 @@
+//! Refusals: answers that a client gets as the Python exception it expects.
+//!
+//! A refusal is a value, deterministic where it comes out of `storage::apply`, and never stands for a broken disk or
+//! socket. `zeo` knows how each is written on the wire.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Oid, Tid};
+
+/// Two writers met at one object (`ZODB.POSException.ConflictError`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    pub oid: Oid,
+    /// The serial that is current.
+    pub committed: Tid,
+    /// The serial that the client had read.
+    pub read: Tid,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// `ZODB.POSException.POSKeyError`: no such object (as of the transaction asked for).
+    NoObject(Oid),
+    /// `ZODB.POSException.POSKeyError`: no blob file for this revision.
+    NoBlob(Oid, Tid),
+    /// `ZODB.POSException.ConflictError`.
+    Conflict(Conflict),
+    /// `ZODB.POSException.ReadConflictError`: a checked object has changed.
+    ReadConflict(Conflict),
+    /// `ZODB.POSException.ReadOnlyError`.
+    ReadOnly,
+    /// `ZODB.POSException.StorageTransactionError`: a call out of turn.
+    WrongTransaction(String),
+    /// `ZODB.POSException.UndoError`-like: no such transaction to undo, or not any more.
+    NotUndoable(String),
+    /// `ZODB.POSException.MultipleUndoErrors`: per object, why it cannot be undone.
+    UndoFailed(Vec<(Oid, String)>),
+    /// `builtins.ValueError`: no storage of this name.
+    NoStorage(String),
+    /// `builtins.ValueError`.
+    BadValue(String),
+    /// `builtins.KeyError`: an iterator that is gone, for example.
+    NoKey(String),
+    /// `builtins.TypeError`.
+    BadType(String),
+    /// `builtins.NotImplementedError`: the call is known and not served (yet).
+    NotServed(String),
+    /// `ZODB.POSException.POSError`-like: something is larger than a limit.
+    TooLarge(String),
+    /// `zrs.NotPrimary`: told to clients that follow redirects; the primary's address, where one is known.
+    NotPrimary(Option<String>),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NoObject(oid) => write!(f, "no object {oid}"),
+            Refusal::NoBlob(oid, tid) => write!(f, "no blob for object {oid} at {tid}"),
+            Refusal::Conflict(c) => write!(f, "conflict at object {}: current {}, read {}", c.oid, c.committed, c.read),
+            Refusal::ReadConflict(c) => {
+                write!(f, "read conflict at object {}: current {}, read {}", c.oid, c.committed, c.read)
+            }
+            Refusal::ReadOnly => f.write_str("read-only"),
+            Refusal::UndoFailed(objects) => write!(f, "undo failed for {} objects", objects.len()),
+            Refusal::NoStorage(name) => write!(f, "no storage named {name:?}"),
+            Refusal::NotPrimary(Some(address)) => write!(f, "not the primary; it is {address}"),
+            Refusal::NotPrimary(None) => f.write_str("not the primary; none is known"),
+            Refusal::WrongTransaction(why)
+            | Refusal::NotUndoable(why)
+            | Refusal::BadValue(why)
+            | Refusal::NoKey(why)
+            | Refusal::BadType(why)
+            | Refusal::NotServed(why)
+            | Refusal::TooLarge(why) => f.write_str(why),
+        }
+    }
+}
