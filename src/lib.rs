@@ -4,5 +4,6 @@
 pub mod zodb;
 pub mod command;
 pub mod env;
+pub mod config;
 // pub mod engine;
 // pub mod net;
