@@ -93,7 +93,7 @@ fn refusals_name_the_setting_and_the_cure() {
         ("zrsd --data d --heartbeat 100", "at least 3 heartbeats (300 ms)"),
         ("zrsd --data d --heartbeat 1", "at least 5 ms"),
         ("zrsd --data d --transaction-timeout 0", "more than zero"),
-        ("zrsd --data d --max-lag -1", "--max-lag"),
+        ("zrsd --data d --max-lag=-1", "not a time"),
         ("zrsd --data d --max-lag inf", "not a time"),
         ("zrsd --data d --bogus", "--bogus"),
     ] {
