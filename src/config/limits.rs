@@ -18,9 +18,7 @@ pub const FRAME: usize = OBJECT + MIB;
 /// Bytes of the first frame of a connection, and of every frame before the register: who is there, not what is wanted.
 pub const FIRST_FRAME: usize = 4 * KIB;
 /// Bytes of a transaction's data and descriptions. A larger one is refused at vote.
-pub const TRANSACTION: usize = 256 * MIB;
-/// Objects written or checked in one transaction.
-pub const TRANSACTION_OBJECTS: usize = 1_000_000;
+pub const TRANSACTION_BYTES: usize = 256 * MIB;
 /// Bytes of a transaction's user, description and extension, each.
 pub const TRANSACTION_TEXT: usize = 64 * KIB - 1;
 /// Bytes of the name of a storage.
@@ -28,7 +26,7 @@ pub const STORAGE_NAME: usize = 255;
 /// How deep the values of a call (pickle, msgpack) may nest.
 pub const NESTING: usize = 64;
 /// Bytes of a frame between peers: the largest transaction as a log entry, in the largest batch.
-pub const PEER_FRAME: usize = TRANSACTION + APPEND_BYTES + 64 * MIB;
+pub const PEER_FRAME: usize = TRANSACTION_BYTES + APPEND_BYTES + 64 * MIB;
 
 // Connections.
 
@@ -78,10 +76,14 @@ pub const CLIENT_LABEL: usize = 255;
 
 // Two-phase commit.
 
-/// Transactions of one storage between their begin and their end.
-pub const TRANSACTIONS: usize = 16_384;
+/// Objects written or checked in one transaction.
+pub const TRANSACTION_LOCKS: usize = 4_000_000;
+/// Objects locked, or waited for, in a node.
+pub const LOCKS: usize = 8_000_000;
+/// Votes that wait for locks. One more is refused.
+pub const WAITING_VOTES: usize = 10_000;
 /// Bytes of all transactions that are buffered in a node.
-pub const TRANSACTIONS_BYTES: usize = 4 * TRANSACTION;
+pub const TRANSACTIONS_BYTES: usize = 4 * TRANSACTION_BYTES;
 
 // What a storage keeps in memory.
 
@@ -132,11 +134,13 @@ pub const HEARTBEATS_PER_ELECTION: u32 = 3;
 const _: () = assert!(OBJECT < FRAME, "the largest object must fit into a frame, with its call");
 const _: () = assert!(FRAME <= u32::MAX as usize && PEER_FRAME <= u32::MAX as usize, "lengths are four bytes");
 const _: () = assert!(FIRST_FRAME < FRAME);
-const _: () = assert!(OBJECT + MIB <= TRANSACTION, "the largest object must fit into a transaction");
+const _: () = assert!(OBJECT + MIB <= TRANSACTION_BYTES, "the largest object must fit into a transaction");
 const _: () = assert!(TRANSACTION_TEXT <= u16::MAX as usize, "Data.fs gives these lengths two bytes");
-const _: () = assert!(PEER_FRAME >= TRANSACTION + APPEND_BYTES, "the largest entry must be replicable");
+const _: () = assert!(PEER_FRAME >= TRANSACTION_BYTES + APPEND_BYTES, "the largest entry must be replicable");
 const _: () = assert!(OUTPUT > OUTPUT_HIGH_WATER + FRAME, "the largest answer must not close who reads slowly");
-const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION, "a large transaction must not wait for itself");
+const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION_BYTES, "a large transaction must not wait for itself");
+const _: () = assert!(TRANSACTION_LOCKS <= LOCKS / 2, "one transaction leaves room for another");
+const _: () = assert!(WAITING_VOTES < LOCKS, "every waiting vote has a lock at least");
 const _: () = assert!(NEW_OIDS as u64 <= OID_RANGE as u64, "one call must be answerable from one range");
 const _: () = assert!(HELD < CONNECTIONS && RELAYS < CONNECTIONS && STRANGERS < CONNECTIONS);
 const _: () = assert!(REGISTER_ANSWER.as_millis() < REGISTER.as_millis());
