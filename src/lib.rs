@@ -10,6 +10,14 @@ pub mod command; // what may be replicated
 
 pub mod env; // the source of time, chance and threads
 
+pub mod config; // what an operator may say, and every limit
+
 pub mod net; // bytes between hosts
 
 pub mod engine; // ordered bytes on disk
+
+pub mod storage; // what a node keeps
+
+pub mod tpc; // two-phase commit on the primary
+
+pub mod raft; // consensus

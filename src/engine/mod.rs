@@ -15,9 +15,11 @@
 use std::io;
 use std::path::Path;
 
+mod folder;
 mod rocks;
 mod simdisk;
 
+pub use folder::Folder;
 pub use rocks::{Durability, Rocks};
 pub use simdisk::{Counters, Faults, SimDisk, SimEngine};
 
