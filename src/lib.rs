@@ -4,5 +4,6 @@
 pub mod zodb;
 pub mod command;
 pub mod env;
-// pub mod engine;
+pub mod engine;
 // pub mod net;
+pub mod storage;
