@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 pub mod zodb;
 pub mod command;
+pub mod tpc;
 pub mod env;
 // pub mod engine;
 // pub mod net;
