@@ -101,12 +101,7 @@ impl Machine {
     /// How much there is of everything.
     pub fn counts(&self) -> Counts {
         let waiting = self.locks.waiting();
-        Counts {
-            waiting,
-            holding: self.transactions.len() - waiting,
-            unknown: self.unknown,
-            locks: self.locks.len(),
-        }
+        Counts { waiting, holding: self.transactions.len() - waiting, unknown: self.unknown, locks: self.locks.len() }
     }
 
     /// Whether no transaction is here.
