@@ -106,6 +106,16 @@ pub const APPEND_BYTES: usize = 8 * MIB;
 pub const LOG_GROUP_BYTES: usize = 32 * MIB;
 /// Bytes of the log after which the store is flushed, so that less must be replayed after a crash.
 pub const LOG_FLUSH_BYTES: u64 = 256 * MIB as u64;
+/// How often the log's growth is looked at.
+pub const LOG_FLUSH_CHECK: Duration = Duration::from_secs(1);
+/// Changes of the log that wait for its writer.
+pub const LOG_QUEUE: usize = 1_024;
+/// Bytes of the log's newest entries that are kept in memory, for the peers and for apply.
+pub const LOG_TAIL_BYTES: usize = 64 * MIB;
+/// Calls that may be under way on one connection between peers.
+pub const PEER_CALLS: usize = 64;
+/// How long a peer may take to answer when it has something to write.
+pub const PEER_CALL: Duration = Duration::from_secs(5);
 /// How far a node's clock may be ahead of the majority's before it stops leading.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
 /// Bytes of the cluster's secret, at least and at most.

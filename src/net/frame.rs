@@ -71,6 +71,16 @@ impl std::error::Error for FrameFault {
     }
 }
 
+impl From<FrameFault> for io::Error {
+    fn from(fault: FrameFault) -> io::Error {
+        match fault {
+            FrameFault::Io(error) => error,
+            FrameFault::TooLarge { .. } => io::Error::new(io::ErrorKind::InvalidData, fault.to_string()),
+            FrameFault::Cut => io::Error::new(io::ErrorKind::UnexpectedEof, fault.to_string()),
+        }
+    }
+}
+
 impl From<io::Error> for FrameFault {
     fn from(error: io::Error) -> FrameFault {
         FrameFault::Io(error)

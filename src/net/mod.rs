@@ -5,6 +5,7 @@
 //! length, then the bytes, in both directions: what ZEO clients and peers both speak).
 
 use std::io;
+use std::net::IpAddr;
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,6 +22,8 @@ pub trait Network: Send + Sync + 'static {
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
     /// Connects; without a deadline of its own.
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Wire>>;
+    /// The addresses of the host in `address`.
+    fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>>;
 }
 
 /// A bound address that connections come in by.

@@ -51,6 +51,13 @@ impl Network for Tcp {
             connected.await.map_err(|error| named("connect to", address, &error))
         })
     }
+
+    fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
+        Box::pin(async move {
+            let found = lookup_host(address).await.map_err(|error| named("look up", address, &error))?;
+            Ok(found.map(|found| found.ip().to_canonical()).collect())
+        })
+    }
 }
 
 /// Binds the first of the addresses that `address` stands for and that can be bound.

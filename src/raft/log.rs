@@ -144,7 +144,9 @@ impl LogStore {
         let on_disk = self.shared.env.offload(move || read_entries(&*engine, start, cached_from, bytes)).await?;
         let read: usize = on_disk.iter().map(Record::size).sum();
         let next = on_disk.last().map_or(start, |record| record.place.index + 1);
-        entries.extend(on_disk.into_iter().map(Entry::from));
+        for record in on_disk {
+            entries.push(record.into_entry()?);
+        }
         if next == cached_from && read < bytes {
             entries.extend(self.shared.tail().cached(next, end, bytes - read));
         }

@@ -71,7 +71,7 @@ impl RaftStateMachine<Types> for Machine {
                 let members: Members = postcard::from_bytes(&bytes).map_err(|e| {
                     io::Error::new(io::ErrorKind::InvalidData, format!("the stored membership is damaged: {e}"))
                 })?;
-                StoredMembership::new(Place::of(at).map(LogPosition::from), members.into())
+                StoredMembership::new(Place::of(at).map(LogPosition::from), members.into_membership()?)
             }
             None => StoredMembership::default(),
         };

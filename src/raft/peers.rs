@@ -106,7 +106,7 @@ impl RaftNetworkV2<Types> for Pair {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let (link, within) = match rpc.entries.is_empty() {
             true => (&self.control, option.hard_ttl()),
-            false => (&self.bulk, limits::PEER_CALL_TIMEOUT),
+            false => (&self.bulk, limits::PEER_CALL),
         };
         let ask = Ask::Append {
             ballot: Ballot::from(&rpc.vote),
@@ -229,7 +229,7 @@ async fn append(
     let request = AppendEntriesRequest {
         vote: ballot.into(),
         prev_log_id: position(previous),
-        entries: records.into_iter().map(Into::into).collect(),
+        entries: records.into_iter().map(Record::into_entry).collect::<io::Result<_>>().map_err(|e| e.to_string())?,
         leader_commit: position(committed),
     };
     let response = raft.append_entries(request).await.map_err(|e| e.to_string())?;

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use openraft_rt::watch::{RecvError, SendError};
-use openraft_rt::{AsyncRuntime, OptionalSend, OptionalSync, WatchReceiver, WatchSender};
+use openraft_rt::{AsyncRuntime, Instant, OptionalSend, OptionalSync, WatchReceiver, WatchSender};
 use openraft_rt_tokio::{TokioInstant, TokioMpsc, TokioMutex, TokioOneshot, TokioRuntime};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -45,7 +45,7 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        Env::current().sleep_until(deadline)
+        Self::sleep(deadline - TokioInstant::now())
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
@@ -53,8 +53,7 @@ impl AsyncRuntime for Runtime {
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F> {
-        let env = Env::current();
-        env.timeout(deadline.saturating_duration_since(env.now()), future)
+        Self::timeout(deadline - TokioInstant::now(), future)
     }
 
     fn is_panic(join_error: &Self::JoinError) -> bool {

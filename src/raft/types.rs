@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 
 use bytes::Bytes;
 use openraft::impls::leader_id_std;
+use openraft::vote::RaftLeaderId;
 use openraft::{EntryPayload, LogId, OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +55,7 @@ impl RaftTypeConfig for Types {
     type LeaderId = leader_id_std::LeaderId<u64, u64>;
     type Vote = openraft::impls::Vote<Self::LeaderId>;
     type Payload = EntryPayload<Proposed, u64, Seat>;
-    type Entry = openraft::Entry<leader_id_std::CommittedLeaderId<u64>, Self::Payload>;
+    type Entry = openraft::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>;
     type AsyncRuntime = Runtime;
     type Responder<T>
         = openraft::impls::ProgressResponder<Self, T>
@@ -68,7 +70,7 @@ impl RaftTypeConfig for Types {
 
 pub type Vote = openraft::alias::VoteOf<Types>;
 pub type Entry = openraft::alias::EntryOf<Types>;
-pub type LogPosition = LogId<leader_id_std::CommittedLeaderId<u64>>;
+pub type LogPosition = openraft::alias::LogIdOf<Types>;
 pub type Membership = openraft::Membership<u64, Seat>;
 pub type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 
@@ -118,14 +120,14 @@ impl From<LogPosition> for Place {
 
 impl From<Place> for LogPosition {
     fn from(place: Place) -> LogPosition {
-        LogId { leader_id: leader_id_std::CommittedLeaderId::new(place.term), index: place.index }
+        LogId { leader_id: place.term.into(), index: place.index }
     }
 }
 
 /// The log's first index is 0, the store's first position 1: position 0 says that nothing was applied yet.
 impl From<Place> for Position {
     fn from(place: Place) -> Position {
-        Position { index: place.index + 1, term: place.term }
+        Position { index: place.index + 1, term: place.term, leader: 0 }
     }
 }
 
@@ -158,9 +160,11 @@ impl From<&Membership> for Members {
     }
 }
 
-impl From<Members> for Membership {
-    fn from(members: Members) -> Membership {
-        Membership::new_with_defaults(members.voters, members.seats)
+impl Members {
+    /// An error if a voter has no seat.
+    pub fn into_membership(self) -> io::Result<Membership> {
+        let damaged = |e| io::Error::new(io::ErrorKind::InvalidData, format!("a membership is damaged: {e}"));
+        Membership::new(self.voters, self.seats).map_err(damaged)
     }
 }
 
@@ -175,14 +179,15 @@ impl From<&Entry> for Record {
     }
 }
 
-impl From<Record> for Entry {
-    fn from(record: Record) -> Entry {
-        let payload = match record.content {
+impl Record {
+    /// The entry as openraft has it; an error if it is a damaged membership.
+    pub fn into_entry(self) -> io::Result<Entry> {
+        let payload = match self.content {
             RecordContent::Blank => EntryPayload::Blank,
             RecordContent::Command(bytes) => EntryPayload::Normal(Proposed(bytes)),
-            RecordContent::Membership(members) => EntryPayload::Membership(members.into()),
+            RecordContent::Membership(members) => EntryPayload::Membership(members.into_membership()?),
         };
-        Entry { log_id: record.place.into(), payload }
+        Ok(openraft::Entry { log_id: self.place.into(), payload })
     }
 }
 
