@@ -156,15 +156,12 @@ impl FrameReader {
     /// Room for the next read: inside a large frame it grows with what has arrived, never with what was claimed.
     fn make_room(&mut self) {
         let here = self.buffer.len();
-        let wanted = match self.announced() {
-            Ok(Some(length)) => {
-                let missing = length + PREFIX - here;
-                missing.min(here.max(self.room)).max(READ_WORTH)
-            }
+        let missing = match self.announced() {
+            Ok(Some(length)) => length + PREFIX - here,
             _ => READ_WORTH,
         };
-        if self.buffer.capacity() - here < wanted {
-            self.buffer.reserve(wanted.max(self.room));
+        if self.buffer.capacity() - here < missing.min(READ_WORTH) {
+            self.buffer.reserve(missing.min(here).max(self.room));
         }
     }
 }

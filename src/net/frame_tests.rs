@@ -221,7 +221,7 @@ async fn a_stream_that_takes_little_gets_all_in_order() {
 
 #[tokio::test]
 async fn a_write_given_up_goes_on_where_it_was() {
-    let (near, mut far) = duplex(10);
+    let (near, mut far) = duplex(300);
     let mut writer = FrameWriter::new(Box::new(near));
     let body: Vec<u8> = (0..50_000u32).map(|n| (n / 3) as u8).collect();
     writer.push(b"first");
