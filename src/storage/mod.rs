@@ -111,16 +111,14 @@ impl Store {
         match meta(&keys::FORMAT, value::FORMAT)? {
             None => {
                 let mut batch = Batch::new();
-                batch.put(
-                    keys::META,
-                    keys::FORMAT,
-                    value::seal(&keys::FORMAT, value::FORMAT, &FORMAT.to_be_bytes()),
-                );
+                batch.put(keys::META, keys::FORMAT, value::seal(&keys::FORMAT, value::FORMAT, &FORMAT.to_be_bytes()));
                 engine.write(batch)?;
             }
             Some(format) if format == FORMAT.to_be_bytes() => {}
             Some(format) => {
-                let why = format!("the store is of format {format:?} (u32), but this program knows format {FORMAT}: update zrsd");
+                let why = format!(
+                    "the store is of format {format:?} (u32), but this program knows format {FORMAT}: update zrsd"
+                );
                 return Err(io::Error::new(io::ErrorKind::InvalidData, why));
             }
         }
@@ -227,7 +225,12 @@ impl Store {
     }
 
     fn with<T>(&self, storage: StorageId, look: impl FnOnce(&Storage) -> T) -> T {
-        look(self.state().storages.get(&storage).expect("storage ids come from this store, and no storage is ever removed"))
+        look(
+            self.state()
+                .storages
+                .get(&storage)
+                .expect("storage ids come from this store, and no storage is ever removed"),
+        )
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {

@@ -104,7 +104,9 @@ impl Stored {
                 Ok(Stored::Data(data))
             }
             ABSENT if value.len() == HEAD => Ok(Stored::Absent),
-            SAME_AS => Tid::from_bytes(&value[HEAD..]).map(Stored::SameAs).ok_or_else(|| wrong("half a pointer".into())),
+            SAME_AS => {
+                Tid::from_bytes(&value[HEAD..]).map(Stored::SameAs).ok_or_else(|| wrong("half a pointer".into()))
+            }
             kind => Err(wrong(format!("unknown kind {kind:02x}"))),
         }
     }
@@ -126,7 +128,9 @@ impl Current {
 
     pub(super) fn decode(key: &[u8], value: &[u8]) -> io::Result<Current> {
         let wrong = |why: String| match keys::decode_object(key) {
-            Some((storage, oid)) => damaged(format_args!("storage {storage}, object {oid}, its newest revision: {why}")),
+            Some((storage, oid)) => {
+                damaged(format_args!("storage {storage}, object {oid}, its newest revision: {why}"))
+            }
             None => damaged(format_args!("object key {}: {why}", hex(key))),
         };
         let absent = match unseal(key, value).map_err(wrong)? {
@@ -178,12 +182,8 @@ fn take_head(rest: &mut &[u8]) -> Option<(TransactionMeta, u64, u32)> {
     let status = take(rest, 1)?[0];
     let bytes = u64::from_be_bytes(take(rest, 8)?.try_into().ok()?);
     let count = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
-    let meta = TransactionMeta {
-        status,
-        user: take_text(rest)?,
-        description: take_text(rest)?,
-        extension: take_text(rest)?,
-    };
+    let meta =
+        TransactionMeta { status, user: take_text(rest)?, description: take_text(rest)?, extension: take_text(rest)? };
     Some((meta, bytes, count))
 }
 
@@ -227,7 +227,8 @@ pub(super) fn encode_oids(key: &[u8], oids: &[Oid]) -> Vec<u8> {
 }
 
 pub(super) fn decode_oids(key: &[u8], value: &[u8]) -> io::Result<Vec<Oid>> {
-    oids(body(key, MORE_OIDS, value)?).ok_or_else(|| damaged(format_args!("the oids of key {} are cut short", hex(key))))
+    oids(body(key, MORE_OIDS, value)?)
+        .ok_or_else(|| damaged(format_args!("the oids of key {} are cut short", hex(key))))
 }
 
 impl Position {
@@ -299,13 +300,13 @@ mod tests {
     #[test]
     fn values_are_these_bytes() {
         let data = Stored::Data(Bytes::from_static(b"pickle")).encode(&key());
-        assert_eq!(hex(&data), "01dd46d5807069636b6c65");
-        assert_eq!(hex(&Stored::Absent.encode(&key())), "02f6a9a8a4");
-        assert_eq!(hex(&Stored::SameAs(Tid(2)).encode(&key())), "036fed2ac40000000000000002");
+        assert_eq!(hex(&data), "01803e39137069636b6c65");
+        assert_eq!(hex(&Stored::Absent.encode(&key())), "02793825f9");
+        assert_eq!(hex(&Stored::SameAs(Tid(2)).encode(&key())), "03beb6d2ac0000000000000002");
         let key = keys::transaction(StorageId(1), Tid(3));
         assert_eq!(
             hex(&head(2).encode(&key)[HEAD..]),
-            "200000000000000102000000020000000 36a696d000000036469640000000000000000000000000000000000000001"
+            "20 0000000000000102 00000002 00000003 6a696d 00000003 646964 00000000 0000000000000000 0000000000000001"
                 .replace(' ', "")
         );
         let key = keys::object(StorageId(1), Oid(2));
