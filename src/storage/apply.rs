@@ -1,7 +1,8 @@
 //! What every command means.
 //!
-//! Each call writes one batch: what the command changes, and the position in the log. A command that is refused or stale changes
-//! nothing but the position. Nothing here depends on anything but the command and what was applied before, so that every node comes to the same outcome.
+//! Each call writes one batch: what the command changes, and the position in the log. A command that is refused or
+//! stale changes nothing but the position. Nothing here depends on anything but the command and what was applied
+//! before, so that every node comes to the same outcome.
 //!
 //! | command | means | else |
 //! |---|---|---|
@@ -61,7 +62,8 @@ impl Store {
     /// Does what `command`, the log's entry at `at`, says.
     ///
     /// # Errors
-    /// A fault of the engine, or damaged data. After a failed write nothing can be applied any more: the node must stop.
+    /// A fault of the engine, or damaged data. After a failed write nothing can be applied any more: the node must
+    /// stop.
     ///
     /// # Panics
     /// If `at` is not the position after [`Store::applied`].
@@ -111,7 +113,8 @@ impl Store {
             return Err(fault);
         }
         {
-            // The feed is filled before the lock is let go: whoever sees the position or the tid finds it in the feed too.
+            // The feed is filled before the lock is let go: whoever sees the position or the tid finds it in the feed
+            // too.
             let mut state = self.inner.state.write().unwrap_or_else(|poisoned| poisoned.into_inner());
             state.position = at;
             state.take(at, next);
@@ -233,7 +236,8 @@ impl Store {
         Ok(Decision { outcome: Outcome::Committed(commit.tid), batch, next })
     }
 
-    /// How a write is stored, and the hash of what it shows. `None`: the revision that it wants to show again does not exist.
+    /// How a write is stored, and the hash of what it shows. `None`: the revision that it wants to show again does not
+    /// exist.
     fn resolve(&self, storage: StorageId, write: &Write) -> io::Result<Option<(Stored, digest::Digest)>> {
         Ok(match &write.content {
             Content::Data(data) => Some((Stored::Data(data.clone()), digest::content(Some(data)))),

@@ -58,7 +58,8 @@ impl Store {
         Ok(if exists { Ok(entries) } else { Err(Refusal::NoObject(oid)) })
     }
 
-    /// The objects that the transactions after `after`, up to and with `upto`, have written; in order of their ids, each once.
+    /// The objects that the transactions after `after`, up to and with `upto`, have written; in order of their ids,
+    /// each once.
     pub fn changed_since(&self, storage: StorageId, after: Tid, upto: Tid) -> io::Result<Vec<Oid>> {
         let mut oids = Vec::new();
         if after < upto {
@@ -93,7 +94,8 @@ impl Store {
         Ok(Some((tid, TransactionHead::decode(&key, &value)?.meta)))
     }
 
-    /// The `n`th object (from 0) of a transaction as it left it; in the order in which they were stored. `None`: it has fewer, or there is no such transaction.
+    /// The `n`th object (from 0) of a transaction as it left it; in the order in which they were stored. `None`: it has
+    /// fewer, or there is no such transaction.
     ///
     /// Where the object shows older data again, that data is in `state`, and `data_tid` says whose it is.
     pub fn record_at(&self, storage: StorageId, tid: Tid, n: usize) -> io::Result<Option<Revision>> {

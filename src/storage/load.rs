@@ -1,7 +1,8 @@
 //! Reads of single objects.
 //!
-//! Every read is given a *view*: the youngest transaction that it may know of. Revisions above it are as if they were not there, so what
-//! is applied meanwhile changes no answer. The common load, of what is current in the view, is one seek.
+//! Every read is given a *view*: the youngest transaction that it may know of. Revisions above it are as if they were
+//! not there, so what is applied meanwhile changes no answer. The common load, of what is current in the view, is one
+//! seek.
 //!
 //! ```text
 //! revisions of an object      9   7   4        (youngest first, as in the table)
@@ -102,8 +103,8 @@ impl Store {
         Ok(found.map(|(tid, stored)| Current { tid, absent: stored == Stored::Absent }))
     }
 
-    /// The first object from `at_least` on that is not absent in `view`: its id, tid and record, and the id of the next such
-    /// object (`IStorageCurrentRecordIteration.record_iternext`).
+    /// The first object from `at_least` on that is not absent in `view`: its id, tid and record, and the id of the next
+    /// such object (`IStorageCurrentRecordIteration.record_iternext`).
     #[expect(clippy::type_complexity, reason = "the four parts of the protocol's answer")]
     pub fn next_object(
         &self,
@@ -171,7 +172,8 @@ impl Store {
         value.map(|value| Stored::decode(&key, value)).transpose()
     }
 
-    /// What a revision shows: the record, and the tid with which it lies if that is another; `None`: the object is absent.
+    /// What a revision shows: the record, and the tid with which it lies if that is another; `None`: the object is
+    /// absent.
     pub(super) fn follow(
         &self,
         storage: StorageId,
@@ -185,7 +187,7 @@ impl Store {
             Stored::SameAs(data_tid) => match self.stored(storage, oid, data_tid)? {
                 Some(Stored::Data(data)) => Ok(Some((data, Some(data_tid)))),
                 _ => Err(value::damaged(format_args!(
-                    "storage {storage}, object {oid}, transaction {tid}: its data should lie with transaction {data_tid}"
+                    "storage {storage}, object {oid}, transaction {tid}: its data is not with transaction {data_tid}"
                 ))),
             },
         }

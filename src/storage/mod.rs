@@ -1,21 +1,22 @@
 //! What a node keeps: the databases, over an [`Engine`].
 //!
-//! Transactions come in through [`Store::apply`] alone, one [`Command`](crate::command::Command) after the other, in the order of the log; import,
-//! replay and replication all call it. Reads run beside it, from any thread.
+//! Transactions come in through [`Store::apply`] alone, one [`Command`](crate::command::Command) after the other, in
+//! the order of the log; import, replay and replication all call it. Reads run beside it, from any thread.
 //!
-//! **Promises.** What a command does is seen whole or not at all, after a crash too: all its writes and the position in the log are one batch.
-//! Two stores that applied the same commands answer the same and have the same [`Summary`]. A read that is given a view never shows
-//! anything younger. A record that is not what was written is a fault that names it, never an answer.
+//! **Promises.** What a command does is seen whole or not at all, after a crash too: all its writes and the position in
+//! the log are one batch. Two stores that applied the same commands answer the same and have the same [`Summary`]. A
+//! read that is given a view never shows anything younger. A record that is not what was written is a fault that names
+//! it, never an answer.
 //!
-//! **Nothing here is durable by itself**: after a crash the engine may hold an older state, and the log is applied again from
-//! [`Store::applied`]. [`Store::flush`] says up to where that will not be needed.
+//! **Nothing here is durable by itself**: after a crash the engine may hold an older state, and the log is applied
+//! again from [`Store::applied`]. [`Store::flush`] says up to where that will not be needed.
 //!
-//! **Where to look**: `keys` lists every table and key, `value` what stands behind them, `apply` says what each command means, `load` and `history`
-//! read, `feed` tells the sessions what was applied, `digest` and `verify` find out whether nodes hold the same. `docs/storage.md` has it in
-//! one piece.
+//! **Where to look**: `keys` lists every table and key, `value` what stands behind them, `apply` says what each command
+//! means, `load` and `history` read, `feed` tells the sessions what was applied, `digest` and `verify` find out whether
+//! nodes hold the same. `docs/storage.md` has it in one piece.
 //!
-//! **Left out**, with room for it: stages and blobs, undo, pack, snapshots. Locks and views are not kept here: a view is just a number that
-//! the caller brings along.
+//! **Left out**, with room for it: stages and blobs, undo, pack, snapshots. Locks and views are not kept here: a view
+//! is just a number that the caller brings along.
 
 mod apply;
 mod digest;
@@ -99,7 +100,8 @@ impl Storage {
 }
 
 impl Store {
-    /// Opens the store in `engine`, which was opened with [`TABLES`]. An empty one becomes a store in which nothing was applied.
+    /// Opens the store in `engine`, which was opened with [`TABLES`]. An empty one becomes a store in which nothing was
+    /// applied.
     ///
     /// # Errors
     /// `InvalidData` if the store is damaged, or of a format that a newer program wrote.

@@ -367,7 +367,12 @@ proptest! {
     }
 
     #[test]
-    fn a_crash_in_the_middle_and_a_replay_come_to_the_same(steps in steps(), flush: prop::sample::Index, crash: prop::sample::Index, chance: u64) {
+    fn a_crash_in_the_middle_and_a_replay_come_to_the_same(
+        steps in steps(),
+        flush: prop::sample::Index,
+        crash: prop::sample::Index,
+        chance: u64,
+    ) {
         let steady = super::testing::empty();
         let (model, log) = run(&steady, &steps);
 

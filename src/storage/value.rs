@@ -1,8 +1,8 @@
 //! What stands behind the keys: sealed values, and their bodies.
 //!
-//! A sealed value is one byte that says of what kind it is (the kinds are listed in `keys`; the list grows, a number is never
-//! used again), four bytes of CRC-32C (big-endian) over the key, the kind and the body, and the body. As the key is part of the
-//! checksum, a value that turns up in another's place is found out as well as one that was damaged.
+//! A sealed value is one byte that says of what kind it is (the kinds are listed in `keys`; the list grows, a number is
+//! never used again), four bytes of CRC-32C (big-endian) over the key, the kind and the body, and the body. As the key
+//! is part of the checksum, a value that turns up in another's place is found out as well as one that was damaged.
 
 use std::fmt::Display;
 use std::io;
