@@ -98,9 +98,7 @@ impl Store {
             ));
         }
         let last = self.applied();
-        // A log may begin with entry 0, and the position of that one can be the default.
-        let first = last.index == 0 && at.index == 0;
-        assert!(at.index == last.index + 1 || first, "entry {} is to be applied after {}", at.index, last.index);
+        assert!(at.index == last.index + 1, "entry {} is to be applied after {}", at.index, last.index);
         assert!(at.term >= last.term, "an entry of term {} is to be applied after one of {}", at.term, last.term);
         Ok(turn)
     }
@@ -445,15 +443,14 @@ mod tests {
         let open = || Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
         let store = open();
         assert_eq!(store.applied(), Position::default());
-        // A log may begin with entry 0.
-        store.set_membership(Position::default(), b"first").unwrap();
-        store.pass(Position { index: 1, term: 3, leader: 2 }).unwrap();
-        let at = Position { index: 2, term: 3, leader: 2 };
+        store.set_membership(Position { index: 1, term: 0 }, b"first").unwrap();
+        store.pass(Position { index: 2, term: 3 }).unwrap();
+        let at = Position { index: 3, term: 3 };
         store.set_membership(at, b"second").unwrap();
         apply_in(&store, Reign { term: 3, number: 4 }, Change::Barrier);
         drop(store);
         let store = open();
-        assert_eq!(store.applied(), Position { index: 3, ..at });
+        assert_eq!(store.applied(), Position { index: 4, ..at });
         assert_eq!(store.membership(), Some((at, b"second".to_vec())));
         assert_eq!(store.reign(), Reign { term: 3, number: 4 });
     }

@@ -6,7 +6,7 @@
 //! | table | key | kind | body |
 //! |---|---|---|---|
 //! | `meta` | `01` | `31` | format of the store: u32 |
-//! | `meta` | `02` | `32` | applied position: index u64, term u64, leader u64 |
+//! | `meta` | `02` | `32` | applied position: index u64, term u64 |
 //! | `meta` | `03` | `33` | open reign: term u64, number u64 |
 //! | `meta` | `04` | `34` | membership: position as above, then Raft's bytes |
 //! | `meta` | `10` storage u32 | `35` | name of the storage, UTF-8 |

@@ -56,12 +56,10 @@ pub const FORMAT: u32 = 1;
 /// A place in the log. The default stands before the first entry: nothing was applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// The entry's number, one more than that of the entry before.
+    /// The entry's number, one more than that of the entry before; the first is 1.
     pub index: u64,
     /// The term in which the entry was made.
     pub term: u64,
-    /// The node that made it.
-    pub leader: u64,
 }
 
 /// A node's store. Clones are handles to the same.
@@ -130,7 +128,7 @@ impl Store {
         let membership = match meta(&keys::MEMBERSHIP, value::MEMBERSHIP)? {
             Some(bytes) => {
                 let (position, rest) =
-                    bytes.split_at_checked(24).ok_or_else(|| value::damaged("the membership is cut short"))?;
+                    bytes.split_at_checked(16).ok_or_else(|| value::damaged("the membership is cut short"))?;
                 Some((Position::from_bytes(position)?, rest.to_vec()))
             }
             None => None,

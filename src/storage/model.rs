@@ -48,7 +48,7 @@ enum Seen {
 enum Left {
     Data(u8),
     Absent,
-    /// As the nth revision that it had, if it had so many.
+    /// As the nth revision that it had, counted round and round; the highest may be one that it never had.
     SameAs(usize),
 }
 
@@ -57,11 +57,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let left = prop_oneof![
         6 => any::<u8>().prop_map(Left::Data),
         1 => Just(Left::Absent),
-        3 => (0..6usize).prop_map(Left::SameAs)
+        3 => (0..60usize).prop_map(Left::SameAs)
     ];
-    let write = (0..OIDS, seen, left);
+    let write = (seen, left);
+    // Now and then an object comes twice, which is refused.
+    let oids = prop_oneof![
+        9 => prop::sample::subsequence((0..OIDS).collect::<Vec<_>>(), 0..4).prop_shuffle(),
+        1 => prop::collection::vec(0..OIDS, 0..4)
+    ];
+    let writes = (oids, prop::collection::vec(write, 4))
+        .prop_map(|(oids, writes)| oids.into_iter().zip(writes).map(|(oid, (seen, left))| (oid, seen, left)).collect());
     let step = prop_oneof![
-        20 => (1..4u64, prop::collection::vec(write, 0..4)).prop_map(|(gap, writes)| Step::Commit { gap, writes }),
+        20 => (1..4u64, writes).prop_map(|(gap, writes)| Step::Commit { gap, writes }),
         1 => (0..3u64).prop_map(|by| Step::LateCommit { by }),
         1 => (0..100u32).prop_map(Step::Reserve),
         1 => (0..3u64, 0..3u64).prop_map(|(term, number)| Step::Barrier { term, number }),
@@ -175,14 +182,14 @@ impl Model {
                     (Content::Data(data.clone()), Shown { data: Some(data), data_tid: None })
                 }
                 Left::Absent => (Content::Absent, Shown { data: None, data_tid: None }),
-                Left::SameAs(nth) => match revisions.get(*nth) {
+                Left::SameAs(nth) => match revisions.get(*nth % (revisions.len() + usize::from(*nth > 55)).max(1)) {
                     Some((tid, shown)) => {
                         let data_tid = shown.data.is_some().then_some(shown.data_tid.unwrap_or(*tid));
                         (Content::SameAs(*tid), Shown { data: shown.data.clone(), data_tid })
                     }
                     None => {
                         pointless = pointless.or(Some(oid));
-                        (Content::SameAs(Tid(999)), Shown { data: None, data_tid: None })
+                        (Content::SameAs(Tid(999_999)), Shown { data: None, data_tid: None })
                     }
                 },
             };

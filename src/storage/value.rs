@@ -232,27 +232,20 @@ pub(super) fn decode_oids(key: &[u8], value: &[u8]) -> io::Result<Vec<Oid>> {
 }
 
 impl Position {
-    pub(super) fn to_bytes(self) -> [u8; 24] {
-        let mut bytes = [0; 24];
-        for (place, number) in bytes.chunks_mut(8).zip([self.index, self.term, self.leader]) {
-            place.copy_from_slice(&number.to_be_bytes());
-        }
-        bytes
+    pub(super) fn to_bytes(self) -> [u8; 16] {
+        two(self.index, self.term)
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> io::Result<Position> {
         match numbers(bytes) {
-            Some([index, term, leader]) => Ok(Position { index, term, leader }),
-            None => Err(damaged("a position is not 24 bytes")),
+            Some([index, term]) => Ok(Position { index, term }),
+            None => Err(damaged("a position is not 16 bytes")),
         }
     }
 }
 
 pub(super) fn reign_bytes(reign: Reign) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&reign.term.to_be_bytes());
-    bytes[8..].copy_from_slice(&reign.number.to_be_bytes());
-    bytes
+    two(reign.term, reign.number)
 }
 
 pub(super) fn reign_from_bytes(bytes: &[u8]) -> io::Result<Reign> {
@@ -260,6 +253,13 @@ pub(super) fn reign_from_bytes(bytes: &[u8]) -> io::Result<Reign> {
         Some([term, number]) => Ok(Reign { term, number }),
         None => Err(damaged("a reign is not 16 bytes")),
     }
+}
+
+fn two(a: u64, b: u64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&a.to_be_bytes());
+    bytes[8..].copy_from_slice(&b.to_be_bytes());
+    bytes
 }
 
 /// Exactly `N` numbers.
@@ -312,8 +312,8 @@ mod tests {
         let key = keys::object(StorageId(1), Oid(2));
         let current = Current { tid: Tid(3), absent: false };
         assert_eq!(hex(&current.encode(&key)[HEAD..]), "0000000000000003");
-        let position = Position { index: 1, term: 2, leader: 3 };
-        assert_eq!(hex(&position.to_bytes()), "000000000000000100000000000000020000000000000003");
+        let position = Position { index: 1, term: 2 };
+        assert_eq!(hex(&position.to_bytes()), "00000000000000010000000000000002");
     }
 
     #[test]
@@ -335,7 +335,7 @@ mod tests {
             let current = Current { tid: Tid(7), absent };
             assert_eq!(Current::decode(&key, &current.encode(&key)).unwrap(), current);
         }
-        let position = Position { index: 1, term: 2, leader: 3 };
+        let position = Position { index: 1, term: 2 };
         assert_eq!(Position::from_bytes(&position.to_bytes()).unwrap(), position);
     }
 
