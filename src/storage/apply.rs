@@ -1,7 +1,8 @@
 //! What every command means.
 //!
-//! Each call writes one batch: what the command changes, and the position in the log. A command that is refused or stale changes
-//! nothing but the position. Nothing here depends on anything but the command and what was applied before, so that every node comes to the same outcome.
+//! Each call writes one batch: what the command changes, and the position in the log. A command that is refused or
+//! stale changes nothing but the position. Nothing here depends on anything but the command and what was applied
+//! before, so that every node comes to the same outcome.
 //!
 //! | command | means | else |
 //! |---|---|---|
@@ -61,7 +62,8 @@ impl Store {
     /// Does what `command`, the log's entry at `at`, says.
     ///
     /// # Errors
-    /// A fault of the engine, or damaged data. After a failed write nothing can be applied any more: the node must stop.
+    /// A fault of the engine, or damaged data. After a failed write nothing can be applied any more: the node must
+    /// stop.
     ///
     /// # Panics
     /// If `at` is not the position after [`Store::applied`].
@@ -91,12 +93,12 @@ impl Store {
     fn turn(&self, at: Position) -> io::Result<MutexGuard<'_, bool>> {
         let turn = self.inner.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if *turn {
-            return Err(io::Error::other("a write to the store has failed before; nothing can be applied until a restart"));
+            return Err(io::Error::other(
+                "a write to the store has failed before; nothing can be applied until a restart",
+            ));
         }
         let last = self.applied();
-        // A log may begin with entry 0, and the position of that one can be the default.
-        let first = last.index == 0 && at.index == 0;
-        assert!(at.index == last.index + 1 || first, "entry {} is to be applied after {}", at.index, last.index);
+        assert!(at.index == last.index + 1, "entry {} is to be applied after {}", at.index, last.index);
         assert!(at.term >= last.term, "an entry of term {} is to be applied after one of {}", at.term, last.term);
         Ok(turn)
     }
@@ -109,7 +111,8 @@ impl Store {
             return Err(fault);
         }
         {
-            // The feed is filled before the lock is let go: whoever sees the position or the tid finds it in the feed too.
+            // The feed is filled before the lock is let go: whoever sees the position or the tid finds it in the feed
+            // too.
             let mut state = self.inner.state.write().unwrap_or_else(|poisoned| poisoned.into_inner());
             state.position = at;
             state.take(at, next);
@@ -231,7 +234,8 @@ impl Store {
         Ok(Decision { outcome: Outcome::Committed(commit.tid), batch, next })
     }
 
-    /// How a write is stored, and the hash of what it shows. `None`: the revision that it wants to show again does not exist.
+    /// How a write is stored, and the hash of what it shows. `None`: the revision that it wants to show again does not
+    /// exist.
     fn resolve(&self, storage: StorageId, write: &Write) -> io::Result<Option<(Stored, digest::Digest)>> {
         Ok(match &write.content {
             Content::Data(data) => Some((Stored::Data(data.clone()), digest::content(Some(data)))),
@@ -240,7 +244,9 @@ impl Store {
                 None => None,
                 Some(stored) => match self.follow(storage, write.oid, *tid, stored)? {
                     // The pointer goes to the data itself, so that a load has one hop at most.
-                    Some((data, data_tid)) => Some((Stored::SameAs(data_tid.unwrap_or(*tid)), digest::content(Some(&data)))),
+                    Some((data, data_tid)) => {
+                        Some((Stored::SameAs(data_tid.unwrap_or(*tid)), digest::content(Some(&data))))
+                    }
                     None => Some((Stored::Absent, digest::content(None))),
                 },
             },
@@ -317,5 +323,196 @@ fn put_transaction(batch: &mut Batch, commit: &Commit, bytes: u64, oids: &[Oid])
     for (part, oids) in (0u32..).zip(oids.chunks(OIDS_PER_PART)).skip(1) {
         let key = keys::transaction_part(commit.storage, commit.tid, part);
         batch.put(keys::TRANSACTIONS, key, value::encode_oids(&key, oids));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::super::TABLES;
+    use super::super::testing::*;
+    use super::*;
+    use crate::engine::{Faults, SimDisk};
+
+    fn reserve(count: u32) -> Change {
+        Change::ReserveOids { storage: S, count }
+    }
+
+    fn oids(first: u64, count: u32) -> Outcome {
+        Outcome::Oids { first: Oid(first), count }
+    }
+
+    fn refusal(outcome: Outcome) -> Refusal {
+        match outcome {
+            Outcome::Refused(refusal) => refusal,
+            other => panic!("{other:?} is no refusal"),
+        }
+    }
+
+    #[test]
+    fn a_storage_is_created_once() {
+        let store = store();
+        assert_eq!(apply(&store, create("1")), Outcome::Storage(S));
+        assert_eq!(apply(&store, create("temp")), Outcome::Storage(StorageId(2)));
+        assert_eq!(store.storages(), [(S, "1".to_owned()), (StorageId(2), "temp".to_owned())]);
+        assert_eq!(store.storage("temp"), Some(StorageId(2)));
+        assert_eq!(store.storage("none"), None);
+        for name in ["", &"x".repeat(256)] {
+            assert!(matches!(refusal(apply(&store, create(name))), Refusal::BadValue(_)));
+        }
+    }
+
+    #[test]
+    fn oids_begin_after_the_root_and_jump_over_what_is_stored() {
+        let store = store();
+        assert_eq!(apply(&store, reserve(3)), oids(1, 3));
+        assert_eq!(apply(&store, reserve(0)), oids(4, 0));
+        apply(&store, commit(1, vec![over(0, 2, data("inside")), restore(10, data("beyond"))]));
+        assert_eq!(apply(&store, reserve(2)), oids(11, 2));
+        apply(&store, commit(2, vec![restore(u64::MAX, data("the last"))]));
+        assert!(matches!(refusal(apply(&store, reserve(1))), Refusal::BadValue(_)));
+    }
+
+    #[test]
+    fn a_barrier_opens_only_a_greater_reign_and_what_is_older_is_stale() {
+        let store = store();
+        let reign = |term, number| Reign { term, number };
+        assert_eq!(apply_in(&store, reign(2, 1), Change::Barrier), Outcome::Done);
+        assert_eq!(apply_in(&store, reign(2, 1), Change::Barrier), Outcome::Stale);
+        assert_eq!(apply_in(&store, reign(1, 9), Change::Barrier), Outcome::Stale);
+        assert_eq!(store.reign(), reign(2, 1));
+        assert_eq!(apply_in(&store, reign(2, 1), reserve(1)), oids(1, 1));
+        assert_eq!(apply_in(&store, reign(2, 0), reserve(1)), Outcome::Stale);
+        assert_eq!(apply_in(&store, reign(2, 2), Change::Barrier), Outcome::Done);
+        let late = commit(1, vec![over(0, 0, data("root"))]);
+        assert_eq!(apply_in(&store, reign(2, 1), late), Outcome::Stale);
+        assert_eq!(store.last_tid(S), Tid::ZERO);
+        // Nobody has opened this one.
+        assert_eq!(apply_in(&store, reign(2, 3), reserve(1)), Outcome::Stale);
+    }
+
+    #[test]
+    fn a_refused_transaction_leaves_nothing_but_its_position() {
+        let store = store();
+        apply(&store, commit(5, vec![over(0, 1, data("a"))]));
+        let before = store.summary(S);
+        let tried = [
+            (commit(5, vec![]), "a tid again"),
+            (commit(4, vec![]), "an older tid"),
+            (commit(Tid::MAX.0, vec![]), "a tid that no view can be above"),
+            (commit(6, vec![over(0, 2, data("b")), over(0, 2, data("c"))]), "an object twice"),
+            (commit(6, vec![over(0, 2, data("b")), over(0, 1, data("c"))]), "a lost update"),
+            (commit(6, vec![over(4, 2, data("b"))]), "a base that never was"),
+            (commit(6, vec![over(0, 2, data("b")), over(5, 1, Content::SameAs(Tid(4)))]), "no such revision"),
+        ];
+        for (change, why) in tried {
+            let index = store.applied().index;
+            assert!(matches!(apply(&store, change), Outcome::Refused(_)), "{why}");
+            assert_eq!(store.applied().index, index + 1, "{why}");
+            assert_eq!(store.summary(S), before, "{why}");
+            assert_eq!(store.current(S, Oid(2)).unwrap(), None, "{why}");
+        }
+        assert_eq!(store.feed(S).latest(), Tid(5));
+    }
+
+    #[test]
+    fn the_first_write_that_meets_another_is_the_conflict() {
+        let store = store();
+        apply(&store, commit(5, vec![over(0, 1, data("a")), over(0, 2, data("a"))]));
+        let writes = vec![over(5, 1, data("b")), over(4, 2, data("b")), over(3, 3, data("b"))];
+        assert_eq!(apply(&store, commit(6, writes)), Outcome::conflict(Oid(2), Tid(5), Tid(4)));
+        // Who restores does not ask.
+        let writes = vec![restore(1, data("b")), restore(2, Content::Absent)];
+        assert_eq!(apply(&store, commit(7, writes)), Outcome::Committed(Tid(7)));
+        assert_eq!(apply(&store, commit(8, vec![over(7, 2, data("c"))])), Outcome::Committed(Tid(8)));
+    }
+
+    #[test]
+    fn an_unknown_storage_is_refused() {
+        let store = empty();
+        let unknown = Refusal::NoStorage("s1".into());
+        assert_eq!(refusal(apply(&store, reserve(1))), unknown);
+        assert_eq!(refusal(apply(&store, commit(1, vec![]))), unknown);
+    }
+
+    #[test]
+    fn positions_membership_and_reign_are_there_after_reopening() {
+        let disk = SimDisk::new();
+        let open = || Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
+        let store = open();
+        assert_eq!(store.applied(), Position::default());
+        store.set_membership(Position { index: 1, term: 0 }, b"first").unwrap();
+        store.pass(Position { index: 2, term: 3 }).unwrap();
+        let at = Position { index: 3, term: 3 };
+        store.set_membership(at, b"second").unwrap();
+        apply_in(&store, Reign { term: 3, number: 4 }, Change::Barrier);
+        drop(store);
+        let store = open();
+        assert_eq!(store.applied(), Position { index: 4, ..at });
+        assert_eq!(store.membership(), Some((at, b"second".to_vec())));
+        assert_eq!(store.reign(), Reign { term: 3, number: 4 });
+    }
+
+    #[test]
+    #[should_panic(expected = "entry 3 is to be applied after 1")]
+    fn an_entry_left_out_stops_everything() {
+        let store = store();
+        let _ = store.pass(Position { index: 3, ..Position::default() });
+    }
+
+    #[test]
+    fn after_a_failed_write_nothing_is_applied_any_more() {
+        let disk = SimDisk::new();
+        let store = Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
+        apply(&store, create("1"));
+        disk.set_faults(Faults { writes_after: Some(0), ..Faults::default() });
+        let at = next(&store);
+        let command = Command { reign: store.reign(), change: commit(1, vec![over(0, 0, data("root"))]) };
+        assert!(store.apply(at, &command).is_err());
+        disk.set_faults(Faults::default());
+        assert!(store.apply(at, &command).is_err());
+        assert_eq!(store.last_tid(S), Tid::ZERO);
+        assert_eq!(store.feed(S).latest(), Tid::ZERO);
+    }
+
+    #[test]
+    fn readers_beside_apply_see_whole_transactions() {
+        let store = store();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let feed = store.feed(S);
+                    while !done.load(Ordering::SeqCst) {
+                        let view = feed.latest();
+                        if view == Tid::ZERO {
+                            continue;
+                        }
+                        assert!(store.last_tid(S) >= view);
+                        for oid in 0..4 {
+                            let loaded = store.load_before(S, Oid(oid), Tid::MAX, view).unwrap().unwrap().unwrap();
+                            assert_eq!((loaded.tid, loaded.end), (view, None));
+                            assert_eq!(loaded.data, view.to_string());
+                        }
+                    }
+                });
+            }
+            for tid in 1..300 {
+                let writes = (0..4).map(|oid| over(tid - 1, oid, data(&Tid(tid).to_string()))).collect();
+                assert_eq!(apply(&store, commit(tid, writes)), Outcome::Committed(Tid(tid)));
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+    }
+
+    #[tokio::test]
+    async fn the_watch_tells_when_an_entry_was_applied() {
+        let store = store();
+        let mut watching = store.applied_watch();
+        apply(&store, commit(1, vec![]));
+        watching.changed().await.unwrap();
+        assert_eq!(*watching.look(), store.applied().index);
     }
 }

@@ -1,8 +1,8 @@
 //! Two fingerprints of a storage, by which nodes find out that they do not hold the same.
 //!
-//! All hashes are BLAKE3 (32 bytes), all numbers big-endian. The *content hash* of a revision is the hash of `01` and the
-//! record, or of `00` alone if the object is absent. A revision that shows older data again has that data's hash: what is
-//! digested is what readers get, not how it is stored.
+//! All hashes are BLAKE3 (32 bytes), all numbers big-endian. The *content hash* of a revision is the hash of `01` and
+//! the record, or of `00` alone if the object is absent. A revision that shows older data again has that data's hash:
+//! what is digested is what readers get, not how it is stored.
 //!
 //! **history**, a chain over the transactions as they were committed; each node can extend it, none can undo it:
 //!
@@ -18,9 +18,9 @@
 //! present = Σ H(oid u64 ‖ tid u64 ‖ content hash)
 //! ```
 //!
-//! taken as four numbers u64 that are added apart, modulo 2^64. Order does not matter, what is removed is subtracted, and it can be
-//! recounted from the tables ([`Store::recount`](super::Store::recount)). Neither contains the storage's number, so equal databases
-//! have equal digests in different clusters too.
+//! taken as four numbers u64 that are added apart, modulo 2^64. Order does not matter, what is removed is subtracted,
+//! and it can be recounted from the tables ([`Store::recount`](super::Store::recount)). Neither contains the storage's
+//! number, so equal databases have equal digests in different clusters too.
 //!
 //! **Left out**: a defence against somebody who wants to make two databases look equal; sums of hashes are weak there.
 

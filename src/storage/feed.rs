@@ -1,11 +1,11 @@
 //! What was applied lately: by this every session learns what to tell its client.
 //!
-//! A ring of the newest transactions of one storage, bounded in transactions and in object ids, and a watch of the latest
-//! tid. A session that wakes asks for what came [`after`](Feed::after) its own view; if it has fallen behind the ring, it gets the same from the
-//! table of transactions (`Store::changed_since`). Nothing here reads the engine.
+//! A ring of the newest transactions of one storage, bounded in transactions and in object ids, and a watch of the
+//! latest tid. A session that wakes asks for what came [`after`](Feed::after) its own view; if it has fallen behind the
+//! ring, it gets the same from the table of transactions (`Store::changed_since`). Nothing here reads the engine.
 //!
-//! **Promises.** Transactions come in tid order, each once. What is in the feed can be read from the store, and the storage's summary knows
-//! of it.
+//! **Promises.** Transactions come in tid order, each once. What is in the feed can be read from the store, and the
+//! storage's summary knows of it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -2,10 +2,10 @@
 
 use std::io;
 
+use super::Store;
 use super::keys::{self, OIDS_PER_PART};
 use super::load::missing;
 use super::value::{self, Stored, TransactionHead};
-use super::Store;
 use crate::engine::Order;
 use crate::zodb::{Oid, Refusal, Revision, State, StorageId, Tid, TransactionMeta};
 
@@ -36,24 +36,30 @@ impl Store {
         for pair in self.engine().range(keys::REVISIONS, &from, &until, Order::Ascending) {
             let (key, value) = pair?;
             exists = true;
-            if entries.len() == size {
+            if size == 0 {
                 break;
             }
             let (_, _, tid) =
                 keys::decode_revision(&key).ok_or_else(|| value::damaged("a revision's key is not 20 bytes"))?;
-            let size = match Stored::decode(&key, value)? {
+            let length = match Stored::decode(&key, value)? {
                 Stored::Data(data) => data.len() as u64,
                 Stored::Absent | Stored::SameAs(_) => 0,
             };
             let head = self.transaction(storage, tid)?.ok_or_else(|| {
-                value::damaged(format_args!("storage {storage}: transaction {tid} is not there, but object {oid} tells of it"))
+                value::damaged(format_args!(
+                    "storage {storage}: transaction {tid} is not there, but object {oid} tells of it"
+                ))
             })?;
-            entries.push(HistoryEntry { tid, meta: head.meta, size });
+            entries.push(HistoryEntry { tid, meta: head.meta, size: length });
+            if entries.len() == size {
+                break;
+            }
         }
         Ok(if exists { Ok(entries) } else { Err(Refusal::NoObject(oid)) })
     }
 
-    /// The objects that the transactions after `after`, up to and with `upto`, have written; in order of their ids, each once.
+    /// The objects that the transactions after `after`, up to and with `upto`, have written; in order of their ids,
+    /// each once.
     pub fn changed_since(&self, storage: StorageId, after: Tid, upto: Tid) -> io::Result<Vec<Oid>> {
         let mut oids = Vec::new();
         if after < upto {
@@ -88,7 +94,8 @@ impl Store {
         Ok(Some((tid, TransactionHead::decode(&key, &value)?.meta)))
     }
 
-    /// The `n`th object (from 0) of a transaction as it left it; in the order in which they were stored. `None`: it has fewer, or there is no such transaction.
+    /// The `n`th object (from 0) of a transaction as it left it; in the order in which they were stored. `None`: it has
+    /// fewer, or there is no such transaction.
     ///
     /// Where the object shows older data again, that data is in `state`, and `data_tid` says whose it is.
     pub fn record_at(&self, storage: StorageId, tid: Tid, n: usize) -> io::Result<Option<Revision>> {
@@ -122,4 +129,58 @@ impl Store {
 fn decode_key(key: &[u8]) -> io::Result<(Tid, u32)> {
     let decoded = keys::decode_transaction(key).map(|(_, tid, part)| (tid, part));
     decoded.ok_or_else(|| value::damaged("a transaction's key is neither 12 nor 16 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::command::Content;
+
+    #[test]
+    fn a_history_is_told_from_the_view_back() {
+        let store = store();
+        apply(&store, commit(4, vec![over(0, 1, data("four"))]));
+        apply(&store, commit(7, vec![over(4, 1, Content::Absent)]));
+        apply(&store, commit(9, vec![over(7, 1, Content::SameAs(Tid(4)))]));
+        let history = |size, view| -> Vec<(u64, Vec<u8>, u64)> {
+            let entries = store.history(S, Oid(1), size, Tid(view)).unwrap().unwrap();
+            entries.into_iter().map(|e| (e.tid.0, e.meta.user, e.size)).collect()
+        };
+        let [four, seven, nine] = [(4, b"user 4".to_vec(), 4), (7, b"user 7".to_vec(), 0), (9, b"user 9".to_vec(), 0)];
+        assert_eq!(history(10, 20), [nine, seven.clone(), four.clone()]);
+        assert_eq!(history(10, 8), [seven.clone(), four]);
+        assert_eq!(history(1, 8), [seven]);
+        assert_eq!(history(0, 8), []);
+        assert_eq!(store.history(S, Oid(1), 1, Tid(3)).unwrap(), Err(Refusal::NoObject(Oid(1))));
+        assert_eq!(store.history(S, Oid(2), 0, Tid(9)).unwrap(), Err(Refusal::NoObject(Oid(2))));
+    }
+
+    #[test]
+    fn a_large_transaction_is_read_in_parts() {
+        let store = store();
+        let count = 2 * OIDS_PER_PART as u64 + 3;
+        // In an order of its own, which must be kept.
+        let writes = (0..count).rev().map(|oid| over(0, oid, data(&oid.to_string()))).collect();
+        apply(&store, commit(5, writes));
+        apply(&store, commit(6, vec![over(5, 7, data("seven"))]));
+        for n in [0, 1, 511, 512, 513, 1023, 1024, 1026] {
+            let revision = store.record_at(S, Tid(5), n).unwrap().unwrap();
+            assert_eq!(revision.oid, Oid(count - 1 - n as u64));
+            let text = revision.oid.0.to_string();
+            assert_eq!(revision.state, State::Data(text.into_bytes().into()));
+        }
+        assert_eq!(store.record_at(S, Tid(5), count as usize).unwrap(), None);
+        assert_eq!(store.record_at(S, Tid(5), usize::MAX).unwrap(), None);
+        let all: Vec<Oid> = (0..count).map(Oid).collect();
+        assert_eq!(store.changed_since(S, Tid(0), Tid(6)).unwrap(), all);
+        assert_eq!(store.changed_since(S, Tid(4), Tid(5)).unwrap(), all);
+        assert_eq!(store.changed_since(S, Tid(5), Tid(6)).unwrap(), [Oid(7)]);
+        // Between two transactions lie the parts of the first, which are none.
+        assert_eq!(store.transaction_at(S, Tid(6), Tid::MAX).unwrap().unwrap().0, Tid(6));
+        assert_eq!(store.transaction_at(S, Tid(0), Tid(4)).unwrap(), None);
+        let (summary, recount) = store.recount(S).unwrap();
+        assert!(recount.agrees(&summary));
+        assert_eq!((summary.transactions, summary.objects), (2, count));
+    }
 }

@@ -1,12 +1,12 @@
 //! Every table of a node's store, and every key in it.
 //!
-//! All numbers are big-endian, so that byte order is number order. Each value is sealed (`value`): one byte that says what it is, a
-//! checksum, then the body given here.
+//! All numbers are big-endian, so that byte order is number order. Each value is sealed (`value`): one byte that says
+//! what it is, a checksum, then the body given here.
 //!
 //! | table | key | kind | body |
 //! |---|---|---|---|
 //! | `meta` | `01` | `31` | format of the store: u32 |
-//! | `meta` | `02` | `32` | applied position: index u64, term u64, leader u64 |
+//! | `meta` | `02` | `32` | applied position: index u64, term u64 |
 //! | `meta` | `03` | `33` | open reign: term u64, number u64 |
 //! | `meta` | `04` | `34` | membership: position as above, then Raft's bytes |
 //! | `meta` | `10` storage u32 | `35` | name of the storage, UTF-8 |
@@ -18,8 +18,8 @@
 //! | `transactions` | storage u32, tid u64 | `11` | status u8, bytes u64, count u32, three times (length u32, bytes): user, description, extension; then the first 512 oids u64 |
 //! | | storage u32, tid u64, part u32 | `12` | oids from the (512 * part)th on, at most 512; part >= 1 |
 //!
-//! The tid in a revision's key is inverted (`!tid`), so that an object's newest revision comes first, and the one
-//! that a view shows is the first at or after the view's own key. `objects` repeats what the first revision of an object
+//! The tid in a revision's key is inverted (`!tid`), so that an object's newest revision comes first, and the one that
+//! a view shows is the first at or after the view's own key. `objects` repeats what the first revision of an object
 //! says without its data: whoever asks only *which* revision is current (a vote, apply) must not read a record for it.
 //!
 //! No tid is 0, so the key of tid 0 ends an object's revisions.

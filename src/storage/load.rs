@@ -1,7 +1,8 @@
 //! Reads of single objects.
 //!
-//! Every read is given a *view*: the youngest transaction that it may know of. Revisions above it are as if they were not there, so what
-//! is applied meanwhile changes no answer. The common load, of what is current in the view, is one seek.
+//! Every read is given a *view*: the youngest transaction that it may know of. Revisions above it are as if they were
+//! not there, so what is applied meanwhile changes no answer. The common load, of what is current in the view, is one
+//! seek.
 //!
 //! ```text
 //! revisions of an object      9   7   4        (youngest first, as in the table)
@@ -64,13 +65,7 @@ impl Store {
     }
 
     /// The record that transaction `tid` wrote (`IStorage.loadSerial`).
-    pub fn load_serial(
-        &self,
-        storage: StorageId,
-        oid: Oid,
-        tid: Tid,
-        view: Tid,
-    ) -> io::Result<Result<Bytes, Refusal>> {
+    pub fn load_serial(&self, storage: StorageId, oid: Oid, tid: Tid, view: Tid) -> io::Result<Result<Bytes, Refusal>> {
         if tid > view {
             return Ok(Err(Refusal::NoObject(oid)));
         }
@@ -108,8 +103,8 @@ impl Store {
         Ok(found.map(|(tid, stored)| Current { tid, absent: stored == Stored::Absent }))
     }
 
-    /// The first object from `at_least` on that is not absent in `view`: its id, tid and record, and the id of the next such
-    /// object (`IStorageCurrentRecordIteration.record_iternext`).
+    /// The first object from `at_least` on that is not absent in `view`: its id, tid and record, and the id of the next
+    /// such object (`IStorageCurrentRecordIteration.record_iternext`).
     #[expect(clippy::type_complexity, reason = "the four parts of the protocol's answer")]
     pub fn next_object(
         &self,
@@ -121,7 +116,8 @@ impl Store {
         let mut first: Option<(Oid, Tid, Bytes)> = None;
         for pair in self.engine().range(keys::OBJECTS, &from, &until, Order::Ascending) {
             let (key, value) = pair?;
-            let (_, oid) = keys::decode_object(&key).ok_or_else(|| value::damaged("an object's key is not 12 bytes"))?;
+            let (_, oid) =
+                keys::decode_object(&key).ok_or_else(|| value::damaged("an object's key is not 12 bytes"))?;
             let current = match Current::decode(&key, &value)? {
                 current if current.tid <= view => Some(current),
                 _ => self.older_current(storage, oid, view)?,
@@ -176,7 +172,8 @@ impl Store {
         value.map(|value| Stored::decode(&key, value)).transpose()
     }
 
-    /// What a revision shows: the record, and the tid with which it lies if that is another; `None`: the object is absent.
+    /// What a revision shows: the record, and the tid with which it lies if that is another; `None`: the object is
+    /// absent.
     pub(super) fn follow(
         &self,
         storage: StorageId,
@@ -190,7 +187,7 @@ impl Store {
             Stored::SameAs(data_tid) => match self.stored(storage, oid, data_tid)? {
                 Some(Stored::Data(data)) => Ok(Some((data, Some(data_tid)))),
                 _ => Err(value::damaged(format_args!(
-                    "storage {storage}, object {oid}, transaction {tid}: its data should lie with transaction {data_tid}"
+                    "storage {storage}, object {oid}, transaction {tid}: its data is not with transaction {data_tid}"
                 ))),
             },
         }
@@ -200,4 +197,119 @@ impl Store {
 /// The fault that a revision is not there which another table tells of.
 pub(super) fn missing(storage: StorageId, oid: Oid, tid: Tid) -> io::Error {
     value::damaged(format_args!("storage {storage}, object {oid}, transaction {tid}: the revision is not there"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::TABLES;
+    use super::super::testing::*;
+    use super::*;
+    use crate::command::Content;
+    use crate::engine::SimDisk;
+
+    const OID: Oid = Oid(1);
+
+    /// The object of the module's example, with revisions 4, 7 and 9.
+    fn example() -> Store {
+        let store = store();
+        apply(&store, commit(4, vec![over(0, 1, data("at 4"))]));
+        apply(&store, commit(7, vec![over(4, 1, data("at 7"))]));
+        apply(&store, commit(9, vec![over(7, 1, data("at 9"))]));
+        store
+    }
+
+    #[test]
+    fn the_example_in_the_module_is_true() {
+        let store = example();
+        let load = |before, view| store.load_before(S, OID, Tid(before), Tid(view)).unwrap();
+        let at_7 =
+            |end: Option<u64>| Ok(Some(Loaded { data: Bytes::from_static(b"at 7"), tid: Tid(7), end: end.map(Tid) }));
+        assert_eq!(load(8, 9), at_7(Some(9)));
+        assert_eq!(load(8, 8), at_7(None));
+        assert_eq!(load(20, 8), at_7(None));
+        assert_eq!(load(4, 9), Ok(None));
+        assert_eq!(load(4, 3), Err(Refusal::NoObject(OID)));
+        assert_eq!(load(0, 9), Ok(None));
+    }
+
+    #[test]
+    fn the_common_load_is_one_read() {
+        let disk = SimDisk::new();
+        let store = Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
+        apply(&store, create("1"));
+        apply(&store, commit(4, vec![over(0, 1, data("at 4"))]));
+        apply(&store, commit(7, vec![over(4, 1, data("at 7"))]));
+        for (before, view, reads) in
+            [(Tid::MAX, Tid(7), 1), (Tid(8), Tid(7), 1), (Tid(8), Tid(9), 2), (Tid(7), Tid(9), 3)]
+        {
+            let start = disk.counters().reads;
+            store.load_before(S, OID, before, view).unwrap().unwrap().unwrap();
+            assert_eq!(disk.counters().reads - start, reads, "load_before({before}), view {view}");
+        }
+    }
+
+    #[test]
+    fn what_was_deleted_is_still_there_for_who_looks_back() {
+        let store = example();
+        apply(&store, commit(12, vec![over(9, 1, Content::Absent)]));
+        let no_object = Err(Refusal::NoObject(OID));
+        assert_eq!(store.load_before(S, OID, Tid::MAX, Tid(12)).unwrap(), no_object);
+        assert_eq!(store.get_tid(S, OID, Tid(12)).unwrap(), Err(Refusal::NoObject(OID)));
+        assert_eq!(store.load_serial(S, OID, Tid(12), Tid(12)).unwrap(), Err(Refusal::NoObject(OID)));
+        let loaded = store.load_before(S, OID, Tid(12), Tid(12)).unwrap().unwrap().unwrap();
+        assert_eq!((loaded.tid, loaded.end), (Tid(9), Some(Tid(12))));
+        assert_eq!(store.get_tid(S, OID, Tid(11)).unwrap(), Ok(Tid(9)));
+    }
+
+    #[test]
+    fn data_shown_again_is_one_hop_away_however_often_it_is() {
+        let store = example();
+        apply(&store, commit(10, vec![over(9, 1, Content::SameAs(Tid(4)))]));
+        apply(&store, commit(11, vec![over(10, 1, Content::SameAs(Tid(10)))]));
+        assert_eq!(store.stored(S, OID, Tid(11)).unwrap(), Some(Stored::SameAs(Tid(4))));
+        let loaded = store.load_before(S, OID, Tid::MAX, Tid::MAX).unwrap().unwrap().unwrap();
+        assert_eq!((&loaded.data[..], loaded.tid), (&b"at 4"[..], Tid(11)));
+        // What shows the absence again is absent.
+        apply(&store, commit(12, vec![over(11, 1, Content::Absent)]));
+        apply(&store, commit(13, vec![over(12, 1, Content::SameAs(Tid(12)))]));
+        assert!(store.current(S, OID).unwrap().unwrap().absent);
+    }
+
+    #[test]
+    fn records_are_iterated_without_the_absent_ones() {
+        let store = store();
+        let all = [1, 3, 5, 8].map(|oid| over(0, oid, data("x"))).to_vec();
+        apply(&store, commit(1, all));
+        apply(&store, commit(2, vec![over(1, 3, Content::Absent), over(1, 8, Content::Absent)]));
+        apply(&store, commit(3, vec![over(0, 9, data("young"))]));
+        let walk = |view: u64| {
+            let (mut seen, mut from) = (vec![], Some(Oid(0)));
+            while let Some(at_least) = from {
+                let Some((oid, _, _, next)) = store.next_object(S, at_least, Tid(view)).unwrap() else { break };
+                seen.push(oid.0);
+                from = next;
+            }
+            seen
+        };
+        assert_eq!(walk(1), [1, 3, 5, 8]);
+        assert_eq!(walk(2), [1, 5]);
+        assert_eq!(walk(3), [1, 5, 9]);
+        assert_eq!(walk(0), [0; 0]);
+    }
+
+    #[test]
+    fn a_damaged_record_is_a_fault_that_names_it() {
+        let disk = SimDisk::new();
+        let store = Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
+        apply(&store, create("1"));
+        apply(&store, commit(4, vec![over(0, 1, data("precious"))]));
+        assert!(disk.damage(keys::REVISIONS, &keys::revision(S, OID, Tid(4)), 60));
+        let named = "storage s1, object 0000000000000001, transaction 0000000000000004";
+        let fault = store.load_before(S, OID, Tid::MAX, Tid::MAX).unwrap_err().to_string();
+        assert!(fault.contains(named), "{fault}");
+        let fault = store.recount(S).unwrap_err().to_string();
+        assert!(fault.contains(named), "{fault}");
+    }
 }

@@ -1,21 +1,22 @@
 //! What a node keeps: the databases, over an [`Engine`].
 //!
-//! Transactions come in through [`Store::apply`] alone, one [`Command`](crate::command::Command) after the other, in the order of the log; import,
-//! replay and replication all call it. Reads run beside it, from any thread.
+//! Transactions come in through [`Store::apply`] alone, one [`Command`](crate::command::Command) after the other, in
+//! the order of the log; import, replay and replication all call it. Reads run beside it, from any thread.
 //!
-//! **Promises.** What a command does is seen whole or not at all, after a crash too: all its writes and the position in the log are one batch.
-//! Two stores that applied the same commands answer the same and have the same [`Summary`]. A read that is given a view never shows
-//! anything younger. A record that is not what was written is a fault that names it, never an answer.
+//! **Promises.** What a command does is seen whole or not at all, after a crash too: all its writes and the position in
+//! the log are one batch. Two stores that applied the same commands answer the same and have the same [`Summary`]. A
+//! read that is given a view never shows anything younger. A record that is not what was written is a fault that names
+//! it, never an answer.
 //!
-//! **Nothing here is durable by itself**: after a crash the engine may hold an older state, and the log is applied again from
-//! [`Store::applied`]. [`Store::flush`] says up to where that will not be needed.
+//! **Nothing here is durable by itself**: after a crash the engine may hold an older state, and the log is applied
+//! again from [`Store::applied`]. [`Store::flush`] says up to where that will not be needed.
 //!
-//! **Where to look**: `keys` lists every table and key, `value` what stands behind them, `apply` says what each command means, `load` and `history`
-//! read, `feed` tells the sessions what was applied, `digest` and `verify` find out whether nodes hold the same. `docs/storage.md` has it in
-//! one piece.
+//! **Where to look**: `keys` lists every table and key, `value` what stands behind them, `apply` says what each command
+//! means, `load` and `history` read, `feed` tells the sessions what was applied, `digest` and `verify` find out whether
+//! nodes hold the same. `docs/storage.md` has it in one piece.
 //!
-//! **Left out**, with room for it: stages and blobs, undo, pack, snapshots. Locks and views are not kept here: a view is just a number that
-//! the caller brings along.
+//! **Left out**, with room for it: stages and blobs, undo, pack, snapshots. Locks and views are not kept here: a view
+//! is just a number that the caller brings along.
 
 mod apply;
 mod digest;
@@ -55,12 +56,10 @@ pub const FORMAT: u32 = 1;
 /// A place in the log. The default stands before the first entry: nothing was applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// The entry's number, one more than that of the entry before.
+    /// The entry's number, one more than that of the entry before; the first is 1.
     pub index: u64,
     /// The term in which the entry was made.
     pub term: u64,
-    /// The node that made it.
-    pub leader: u64,
 }
 
 /// A node's store. Clones are handles to the same.
@@ -99,7 +98,8 @@ impl Storage {
 }
 
 impl Store {
-    /// Opens the store in `engine`, which was opened with [`TABLES`]. An empty one becomes a store in which nothing was applied.
+    /// Opens the store in `engine`, which was opened with [`TABLES`]. An empty one becomes a store in which nothing was
+    /// applied.
     ///
     /// # Errors
     /// `InvalidData` if the store is damaged, or of a format that a newer program wrote.
@@ -111,16 +111,14 @@ impl Store {
         match meta(&keys::FORMAT, value::FORMAT)? {
             None => {
                 let mut batch = Batch::new();
-                batch.put(
-                    keys::META,
-                    keys::FORMAT,
-                    value::seal(&keys::FORMAT, value::FORMAT, &FORMAT.to_be_bytes()),
-                );
+                batch.put(keys::META, keys::FORMAT, value::seal(&keys::FORMAT, value::FORMAT, &FORMAT.to_be_bytes()));
                 engine.write(batch)?;
             }
             Some(format) if format == FORMAT.to_be_bytes() => {}
             Some(format) => {
-                let why = format!("the store is of format {format:?} (u32), but this program knows format {FORMAT}: update zrsd");
+                let why = format!(
+                    "the store is of format {format:?} (u32), but this program knows format {FORMAT}: update zrsd"
+                );
                 return Err(io::Error::new(io::ErrorKind::InvalidData, why));
             }
         }
@@ -130,7 +128,7 @@ impl Store {
         let membership = match meta(&keys::MEMBERSHIP, value::MEMBERSHIP)? {
             Some(bytes) => {
                 let (position, rest) =
-                    bytes.split_at_checked(24).ok_or_else(|| value::damaged("the membership is cut short"))?;
+                    bytes.split_at_checked(16).ok_or_else(|| value::damaged("the membership is cut short"))?;
                 Some((Position::from_bytes(position)?, rest.to_vec()))
             }
             None => None,
@@ -227,7 +225,12 @@ impl Store {
     }
 
     fn with<T>(&self, storage: StorageId, look: impl FnOnce(&Storage) -> T) -> T {
-        look(self.state().storages.get(&storage).expect("storage ids come from this store, and no storage is ever removed"))
+        look(
+            self.state()
+                .storages
+                .get(&storage)
+                .expect("storage ids come from this store, and no storage is ever removed"),
+        )
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {

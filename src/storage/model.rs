@@ -1,0 +1,429 @@
+//! The store against a model that is too simple to be wrong: random histories, every question asked of both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::testing::{S, create, next};
+use super::{HistoryEntry, Loaded, Position, Store, TABLES};
+use crate::command::{Base, Change, Command, Commit, Content, Outcome, Reign, Write};
+use crate::engine::{Durability, Engine, Rocks, SimDisk};
+use crate::zodb::{Oid, Refusal, Revision, State, Tid, TransactionMeta};
+
+/// Objects 0 to 4 are written, 5 never is.
+const OIDS: u64 = 5;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Commit {
+        gap: u64,
+        writes: Vec<(u64, Seen, Left)>,
+    },
+    /// A commit whose tid is as old as the last, or older by this.
+    LateCommit {
+        by: u64,
+    },
+    Reserve(u32),
+    Barrier {
+        term: u64,
+        number: u64,
+    },
+    /// A command of a reign that is not open.
+    Stale,
+    Pass,
+    Membership(u8),
+}
+
+/// What the writer has seen of the object.
+#[derive(Clone, Debug)]
+enum Seen {
+    Newest,
+    Wrong(u64),
+    Any,
+}
+
+#[derive(Clone, Debug)]
+enum Left {
+    Data(u8),
+    Absent,
+    /// As the nth revision that it had, counted round and round; the highest may be one that it never had.
+    SameAs(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let seen = prop_oneof![12 => Just(Seen::Newest), 1 => (0..9u64).prop_map(Seen::Wrong), 2 => Just(Seen::Any)];
+    let left = prop_oneof![
+        6 => any::<u8>().prop_map(Left::Data),
+        1 => Just(Left::Absent),
+        3 => (0..60usize).prop_map(Left::SameAs)
+    ];
+    let write = (seen, left);
+    // Now and then an object comes twice, which is refused.
+    let oids = prop_oneof![
+        9 => prop::sample::subsequence((0..OIDS).collect::<Vec<_>>(), 0..4).prop_shuffle(),
+        1 => prop::collection::vec(0..OIDS, 0..4)
+    ];
+    let writes = (oids, prop::collection::vec(write, 4))
+        .prop_map(|(oids, writes)| oids.into_iter().zip(writes).map(|(oid, (seen, left))| (oid, seen, left)).collect());
+    let step = prop_oneof![
+        20 => (1..4u64, writes).prop_map(|(gap, writes)| Step::Commit { gap, writes }),
+        1 => (0..3u64).prop_map(|by| Step::LateCommit { by }),
+        1 => (0..100u32).prop_map(Step::Reserve),
+        1 => (0..3u64, 0..3u64).prop_map(|(term, number)| Step::Barrier { term, number }),
+        1 => Just(Step::Stale),
+        1 => Just(Step::Pass),
+        1 => any::<u8>().prop_map(Step::Membership),
+    ];
+    prop::collection::vec(step, 0..24)
+}
+
+/// What a transaction left of an object.
+#[derive(Clone, Debug, PartialEq)]
+struct Shown {
+    data: Option<Bytes>,
+    data_tid: Option<Tid>,
+}
+
+#[derive(Default)]
+struct Model {
+    reign: Reign,
+    transactions: BTreeMap<Tid, (TransactionMeta, Vec<(Oid, Shown)>)>,
+    next_oid: u64,
+}
+
+impl Model {
+    fn last(&self) -> Tid {
+        self.transactions.keys().next_back().copied().unwrap_or(Tid::ZERO)
+    }
+
+    /// Oldest first.
+    fn revisions(&self, oid: Oid, view: Tid) -> Vec<(Tid, Shown)> {
+        let upto = self.transactions.range(..=view);
+        upto.filter_map(|(tid, (_, writes))| Some((*tid, writes.iter().find(|w| w.0 == oid)?.1.clone()))).collect()
+    }
+
+    fn newest(&self, oid: Oid) -> Tid {
+        self.revisions(oid, Tid::MAX).last().map_or(Tid::ZERO, |revision| revision.0)
+    }
+
+    fn load_before(&self, oid: Oid, before: Tid, view: Tid) -> Result<Option<Loaded>, Refusal> {
+        let revisions = self.revisions(oid, view);
+        if revisions.is_empty() {
+            return Err(Refusal::NoObject(oid));
+        }
+        let Some((tid, shown)) = revisions.iter().rfind(|(tid, _)| *tid < before) else { return Ok(None) };
+        let data = shown.data.clone().ok_or(Refusal::NoObject(oid))?;
+        let end = revisions.iter().map(|(tid, _)| *tid).find(|end| end > tid);
+        Ok(Some(Loaded { data, tid: *tid, end }))
+    }
+
+    fn present(&self, view: Tid) -> Vec<(Oid, Tid, Bytes)> {
+        let newest = |oid| self.revisions(Oid(oid), view).pop().map(|(tid, shown)| (Oid(oid), tid, shown.data));
+        (0..OIDS).filter_map(newest).filter_map(|(oid, tid, data)| Some((oid, tid, data?))).collect()
+    }
+
+    /// The change that a step stands for, and what must come of it.
+    fn take(&mut self, step: &Step) -> (Reign, Change, Outcome) {
+        let bad = |tid: Tid, last: Tid| format!("transaction {tid} is not later than the last one, {last}");
+        match step {
+            Step::Commit { gap, writes } => self.commit(Tid(self.last().0 + gap), writes),
+            Step::LateCommit { by } => {
+                let tid = Tid(self.last().0.saturating_sub(*by));
+                let commit = Commit { storage: S, tid, meta: TransactionMeta::default(), writes: vec![] };
+                let refusal = Refusal::BadValue(bad(tid, self.last()));
+                (self.reign, Change::Commit(commit), Outcome::Refused(refusal))
+            }
+            Step::Reserve(count) => {
+                let first = Oid(self.next_oid);
+                self.next_oid += u64::from(*count);
+                (self.reign, Change::ReserveOids { storage: S, count: *count }, Outcome::Oids { first, count: *count })
+            }
+            Step::Barrier { term, number } => {
+                let reign = Reign { term: *term, number: *number };
+                let opens = reign > self.reign;
+                self.reign = self.reign.max(reign);
+                (reign, Change::Barrier, if opens { Outcome::Done } else { Outcome::Stale })
+            }
+            Step::Stale => {
+                let reign = Reign { term: self.reign.term, number: self.reign.number.wrapping_sub(1) };
+                (reign, Change::ReserveOids { storage: S, count: 1 }, Outcome::Stale)
+            }
+            Step::Pass | Step::Membership(_) => unreachable!("these are no commands"),
+        }
+    }
+
+    fn commit(&mut self, tid: Tid, wanted: &[(u64, Seen, Left)]) -> (Reign, Change, Outcome) {
+        let mut writes = Vec::new();
+        let mut left_behind = Vec::new();
+        let (mut conflict, mut pointless, mut twice) = (None, None, None);
+        let mut seen_oids = BTreeSet::new();
+        for (oid, seen, left) in wanted {
+            let oid = Oid(*oid);
+            let newest = self.newest(oid);
+            let base = match seen {
+                Seen::Newest => Base::Serial(newest),
+                Seen::Wrong(tid) => Base::Serial(Tid(*tid)),
+                Seen::Any => Base::Any,
+            };
+            if !seen_oids.insert(oid) {
+                twice = twice.or(Some(oid));
+            }
+            if let Base::Serial(read) = base
+                && read != newest
+            {
+                conflict = conflict.or(Some(Outcome::conflict(oid, newest, read)));
+            }
+            let revisions = self.revisions(oid, Tid::MAX);
+            let (content, shown) = match left {
+                Left::Data(byte) => {
+                    let data = Bytes::from(vec![*byte; usize::from(*byte) % 7]);
+                    (Content::Data(data.clone()), Shown { data: Some(data), data_tid: None })
+                }
+                Left::Absent => (Content::Absent, Shown { data: None, data_tid: None }),
+                Left::SameAs(nth) => match revisions.get(*nth % (revisions.len() + usize::from(*nth > 55)).max(1)) {
+                    Some((tid, shown)) => {
+                        let data_tid = shown.data.is_some().then_some(shown.data_tid.unwrap_or(*tid));
+                        (Content::SameAs(*tid), Shown { data: shown.data.clone(), data_tid })
+                    }
+                    None => {
+                        pointless = pointless.or(Some(oid));
+                        (Content::SameAs(Tid(999_999)), Shown { data: None, data_tid: None })
+                    }
+                },
+            };
+            writes.push(Write { oid, base, content });
+            left_behind.push((oid, shown));
+        }
+        let meta = TransactionMeta { description: tid.to_string().into_bytes(), ..TransactionMeta::default() };
+        let outcome = if let Some(oid) = twice {
+            Outcome::Refused(Refusal::BadValue(format!("object {oid} is written twice in transaction {tid}")))
+        } else if let Some(conflict) = conflict {
+            conflict
+        } else if let Some(oid) = pointless {
+            let why = format!("object {oid} has no such revision that it could show again");
+            Outcome::Refused(Refusal::BadValue(why))
+        } else {
+            for (oid, _) in &left_behind {
+                self.next_oid = self.next_oid.max(oid.0 + 1);
+            }
+            self.transactions.insert(tid, (meta.clone(), left_behind));
+            Outcome::Committed(tid)
+        };
+        (self.reign, Change::Commit(Commit { storage: S, tid, meta, writes }), outcome)
+    }
+}
+
+/// An entry of the log, as it is applied.
+enum Entry {
+    Command(Command),
+    Pass,
+    Membership(Vec<u8>),
+}
+
+fn apply(store: &Store, at: Position, entry: &Entry) -> Option<Outcome> {
+    match entry {
+        Entry::Command(command) => Some(store.apply(at, command).unwrap()),
+        Entry::Pass => {
+            store.pass(at).unwrap();
+            None
+        }
+        Entry::Membership(bytes) => {
+            store.set_membership(at, bytes).unwrap();
+            assert_eq!(store.membership(), Some((at, bytes.clone())));
+            None
+        }
+    }
+}
+
+/// Applies the steps; gives the model, and the log that came of them.
+fn run(store: &Store, steps: &[Step]) -> (Model, Vec<Entry>) {
+    let mut model = Model { next_oid: 1, ..Model::default() };
+    let mut log = vec![Entry::Command(Command { reign: Reign::default(), change: create("1") })];
+    assert_eq!(apply(store, next(store), &log[0]), Some(Outcome::Storage(S)));
+    for step in steps {
+        let (entry, wanted) = match step {
+            Step::Pass => (Entry::Pass, None),
+            Step::Membership(byte) => (Entry::Membership(vec![*byte]), None),
+            _ => {
+                let (reign, change, outcome) = model.take(step);
+                (Entry::Command(Command { reign, change }), Some(outcome))
+            }
+        };
+        assert_eq!(apply(store, next(store), &entry), wanted, "{step:?}");
+        log.push(entry);
+    }
+    (model, log)
+}
+
+/// Asks store and model everything.
+fn compare(store: &Store, model: &Model) {
+    let mut tids: Vec<Tid> = (0..=model.last().0 + 1).map(Tid).collect();
+    tids.push(Tid::MAX);
+    for oid in (0..=OIDS).map(Oid) {
+        for &view in &tids {
+            compare_object(store, model, oid, view, &tids);
+        }
+    }
+    for &after in &tids {
+        compare_spans(store, model, after, &tids);
+    }
+    compare_transactions(store, model);
+    compare_summary(store, model);
+}
+
+fn compare_object(store: &Store, model: &Model, oid: Oid, view: Tid, tids: &[Tid]) {
+    for &before in tids {
+        let found = store.load_before(S, oid, before, view).unwrap();
+        assert_eq!(found, model.load_before(oid, before, view), "load_before({oid}, {before}, {view})");
+        let revisions = model.revisions(oid, view);
+        let of_tid = revisions.iter().find(|(tid, _)| *tid == before).and_then(|(_, shown)| shown.data.clone());
+        let found = store.load_serial(S, oid, before, view).unwrap();
+        assert_eq!(found, of_tid.ok_or(Refusal::NoObject(oid)), "load_serial({oid}, {before}, {view})");
+    }
+    let revisions = model.revisions(oid, view);
+    let entries = revisions.iter().rev().map(|(tid, shown)| HistoryEntry {
+        tid: *tid,
+        meta: model.transactions[tid].0.clone(),
+        size: if shown.data_tid.is_none() { shown.data.as_ref().map_or(0, Bytes::len) as u64 } else { 0 },
+    });
+    for size in [0, 1, 2, 100] {
+        let wanted = match revisions.is_empty() {
+            true => Err(Refusal::NoObject(oid)),
+            false => Ok(entries.clone().take(size).collect()),
+        };
+        assert_eq!(store.history(S, oid, size, view).unwrap(), wanted, "history({oid}, {size}, {view})");
+    }
+    let wanted = revisions.last().filter(|(_, shown)| shown.data.is_some()).map(|(tid, _)| *tid);
+    assert_eq!(store.get_tid(S, oid, view).unwrap(), wanted.ok_or(Refusal::NoObject(oid)));
+
+    let mut present = model.present(view).into_iter().skip_while(|(present, ..)| *present < oid);
+    let wanted = present.next().map(|(oid, tid, data)| (oid, tid, data, present.next().map(|(oid, ..)| oid)));
+    assert_eq!(store.next_object(S, oid, view).unwrap(), wanted, "next_object({oid}, {view})");
+}
+
+fn compare_spans(store: &Store, model: &Model, from: Tid, tids: &[Tid]) {
+    for &upto in tids {
+        let spans = |tid: &Tid| *tid > from && *tid <= upto;
+        let transactions = model.transactions.iter().filter(|(tid, _)| spans(tid));
+        let oids: BTreeSet<Oid> = transactions.flat_map(|(_, (_, writes))| writes.iter().map(|w| w.0)).collect();
+        assert_eq!(store.changed_since(S, from, upto).unwrap(), oids.into_iter().collect::<Vec<_>>());
+        let first = model.transactions.iter().find(|(tid, _)| **tid >= from && **tid <= upto);
+        let first = first.map(|(tid, (meta, _))| (*tid, meta.clone()));
+        assert_eq!(store.transaction_at(S, from, upto).unwrap(), first, "transaction_at({from}, {upto})");
+    }
+}
+
+fn compare_transactions(store: &Store, model: &Model) {
+    for (&tid, (_, writes)) in &model.transactions {
+        for (n, (oid, shown)) in writes.iter().enumerate() {
+            let state = shown.data.clone().map_or(State::Absent, State::Data);
+            let wanted = Revision { oid: *oid, tid, state, data_tid: shown.data_tid };
+            assert_eq!(store.record_at(S, tid, n).unwrap(), Some(wanted));
+        }
+        assert_eq!(store.record_at(S, tid, writes.len()).unwrap(), None);
+        assert_eq!(store.record_at(S, tid.next().next().next().next(), 600).unwrap(), None);
+    }
+}
+
+fn compare_summary(store: &Store, model: &Model) {
+    let (summary, recount) = store.recount(S).unwrap();
+    assert!(recount.agrees(&summary), "{summary:?} {recount:?}");
+    assert_eq!(summary, store.summary(S));
+    assert_eq!(summary.last_tid, model.last());
+    assert_eq!(summary.next_oid, Oid(model.next_oid));
+    assert_eq!(summary.transactions, model.transactions.len() as u64);
+    let writes = || model.transactions.values().flat_map(|(_, writes)| writes);
+    assert_eq!(summary.objects, writes().map(|w| w.0).collect::<BTreeSet<_>>().len() as u64);
+    let own = writes().filter(|(_, shown)| shown.data_tid.is_none());
+    assert_eq!(summary.bytes, own.map(|(_, shown)| shown.data.as_ref().map_or(0, Bytes::len) as u64).sum::<u64>());
+    for oid in (0..OIDS).map(Oid) {
+        let newest = model.revisions(oid, Tid::MAX).pop().map(|(tid, shown)| (tid, shown.data.is_none()));
+        assert_eq!(store.current(S, oid).unwrap().map(|current| (current.tid, current.absent)), newest);
+    }
+}
+
+fn compare_feed(store: &Store, model: &Model) {
+    let feed = store.feed(S);
+    assert_eq!(feed.latest(), model.last());
+    let told = feed.after(Tid::ZERO).unwrap();
+    let told: Vec<_> = told.iter().map(|applied| (applied.storage, applied.tid, applied.oids.clone())).collect();
+    let oids = |writes: &[(Oid, Shown)]| writes.iter().map(|w| w.0).collect::<Vec<_>>();
+    let wanted: Vec<_> = model.transactions.iter().map(|(tid, (_, writes))| (S, *tid, oids(writes))).collect();
+    assert_eq!(told, wanted);
+}
+
+/// Everything that two stores must agree on.
+fn essence(store: &Store) -> String {
+    format!("{:?}", (store.summaries(), store.reign(), store.membership(), store.storages()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_answers_like_the_model(steps in steps()) {
+        let disk = SimDisk::new();
+        let store = Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
+        let (model, _) = run(&store, &steps);
+        compare(&store, &model);
+        compare_feed(&store, &model);
+        drop(store);
+        compare(&Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap(), &model);
+    }
+
+    #[test]
+    fn a_crash_in_the_middle_and_a_replay_come_to_the_same(
+        steps in steps(),
+        flush: prop::sample::Index,
+        crash: prop::sample::Index,
+        chance: u64,
+    ) {
+        let steady = super::testing::empty();
+        let (model, log) = run(&steady, &steps);
+
+        let disk = SimDisk::new();
+        let store = Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
+        let crash = crash.index(log.len()) + 1;
+        let flush = flush.index(crash);
+        let mut flushed = Position::default();
+        for (n, entry) in log[..crash].iter().enumerate() {
+            apply(&store, next(&store), entry);
+            if n == flush {
+                flushed = store.flush().unwrap();
+            }
+        }
+        drop(store);
+        disk.crash(chance);
+
+        let store = Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
+        let applied = store.applied();
+        prop_assert!(applied >= flushed, "{:?} was flushed, {:?} is there", flushed, applied);
+        for entry in &log[applied.index as usize..] {
+            apply(&store, next(&store), entry);
+        }
+        prop_assert_eq!(essence(&store), essence(&steady));
+        compare(&store, &model);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn on_rocksdb_too(steps in steps()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        let open = || -> Arc<dyn Engine> { Arc::new(Rocks::open(&path, TABLES, Durability::Flush).unwrap()) };
+        let store = Store::open(open()).unwrap();
+        let (model, _) = run(&store, &steps);
+        compare(&store, &model);
+        store.flush().unwrap();
+        let before = essence(&store);
+        drop(store);
+        let store = Store::open(open()).unwrap();
+        prop_assert_eq!(essence(&store), before);
+        compare(&store, &model);
+    }
+}

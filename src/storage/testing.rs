@@ -46,8 +46,7 @@ pub(super) fn create(name: &str) -> Change {
 }
 
 pub(super) fn commit(tid: u64, writes: Vec<Write>) -> Change {
-    let meta =
-        TransactionMeta { status: b' ', user: format!("user {tid}").into_bytes(), ..TransactionMeta::default() };
+    let meta = TransactionMeta { status: b' ', user: format!("user {tid}").into_bytes(), ..TransactionMeta::default() };
     Change::Commit(Commit { storage: S, tid: Tid(tid), meta, writes })
 }
 

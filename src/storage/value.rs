@@ -1,8 +1,8 @@
 //! What stands behind the keys: sealed values, and their bodies.
 //!
-//! A sealed value is one byte that says of what kind it is (the kinds are listed in `keys`; the list grows, a number is never
-//! used again), four bytes of CRC-32C (big-endian) over the key, the kind and the body, and the body. As the key is part of the
-//! checksum, a value that turns up in another's place is found out as well as one that was damaged.
+//! A sealed value is one byte that says of what kind it is (the kinds are listed in `keys`; the list grows, a number is
+//! never used again), four bytes of CRC-32C (big-endian) over the key, the kind and the body, and the body. As the key
+//! is part of the checksum, a value that turns up in another's place is found out as well as one that was damaged.
 
 use std::fmt::Display;
 use std::io;
@@ -104,7 +104,9 @@ impl Stored {
                 Ok(Stored::Data(data))
             }
             ABSENT if value.len() == HEAD => Ok(Stored::Absent),
-            SAME_AS => Tid::from_bytes(&value[HEAD..]).map(Stored::SameAs).ok_or_else(|| wrong("half a pointer".into())),
+            SAME_AS => {
+                Tid::from_bytes(&value[HEAD..]).map(Stored::SameAs).ok_or_else(|| wrong("half a pointer".into()))
+            }
             kind => Err(wrong(format!("unknown kind {kind:02x}"))),
         }
     }
@@ -126,7 +128,9 @@ impl Current {
 
     pub(super) fn decode(key: &[u8], value: &[u8]) -> io::Result<Current> {
         let wrong = |why: String| match keys::decode_object(key) {
-            Some((storage, oid)) => damaged(format_args!("storage {storage}, object {oid}, its newest revision: {why}")),
+            Some((storage, oid)) => {
+                damaged(format_args!("storage {storage}, object {oid}, its newest revision: {why}"))
+            }
             None => damaged(format_args!("object key {}: {why}", hex(key))),
         };
         let absent = match unseal(key, value).map_err(wrong)? {
@@ -178,12 +182,8 @@ fn take_head(rest: &mut &[u8]) -> Option<(TransactionMeta, u64, u32)> {
     let status = take(rest, 1)?[0];
     let bytes = u64::from_be_bytes(take(rest, 8)?.try_into().ok()?);
     let count = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
-    let meta = TransactionMeta {
-        status,
-        user: take_text(rest)?,
-        description: take_text(rest)?,
-        extension: take_text(rest)?,
-    };
+    let meta =
+        TransactionMeta { status, user: take_text(rest)?, description: take_text(rest)?, extension: take_text(rest)? };
     Some((meta, bytes, count))
 }
 
@@ -227,31 +227,25 @@ pub(super) fn encode_oids(key: &[u8], oids: &[Oid]) -> Vec<u8> {
 }
 
 pub(super) fn decode_oids(key: &[u8], value: &[u8]) -> io::Result<Vec<Oid>> {
-    oids(body(key, MORE_OIDS, value)?).ok_or_else(|| damaged(format_args!("the oids of key {} are cut short", hex(key))))
+    oids(body(key, MORE_OIDS, value)?)
+        .ok_or_else(|| damaged(format_args!("the oids of key {} are cut short", hex(key))))
 }
 
 impl Position {
-    pub(super) fn to_bytes(self) -> [u8; 24] {
-        let mut bytes = [0; 24];
-        for (place, number) in bytes.chunks_mut(8).zip([self.index, self.term, self.leader]) {
-            place.copy_from_slice(&number.to_be_bytes());
-        }
-        bytes
+    pub(super) fn to_bytes(self) -> [u8; 16] {
+        two(self.index, self.term)
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> io::Result<Position> {
         match numbers(bytes) {
-            Some([index, term, leader]) => Ok(Position { index, term, leader }),
-            None => Err(damaged("a position is not 24 bytes")),
+            Some([index, term]) => Ok(Position { index, term }),
+            None => Err(damaged("a position is not 16 bytes")),
         }
     }
 }
 
 pub(super) fn reign_bytes(reign: Reign) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&reign.term.to_be_bytes());
-    bytes[8..].copy_from_slice(&reign.number.to_be_bytes());
-    bytes
+    two(reign.term, reign.number)
 }
 
 pub(super) fn reign_from_bytes(bytes: &[u8]) -> io::Result<Reign> {
@@ -259,6 +253,13 @@ pub(super) fn reign_from_bytes(bytes: &[u8]) -> io::Result<Reign> {
         Some([term, number]) => Ok(Reign { term, number }),
         None => Err(damaged("a reign is not 16 bytes")),
     }
+}
+
+fn two(a: u64, b: u64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&a.to_be_bytes());
+    bytes[8..].copy_from_slice(&b.to_be_bytes());
+    bytes
 }
 
 /// Exactly `N` numbers.
@@ -299,20 +300,20 @@ mod tests {
     #[test]
     fn values_are_these_bytes() {
         let data = Stored::Data(Bytes::from_static(b"pickle")).encode(&key());
-        assert_eq!(hex(&data), "01dd46d5807069636b6c65");
-        assert_eq!(hex(&Stored::Absent.encode(&key())), "02f6a9a8a4");
-        assert_eq!(hex(&Stored::SameAs(Tid(2)).encode(&key())), "036fed2ac40000000000000002");
+        assert_eq!(hex(&data), "01803e39137069636b6c65");
+        assert_eq!(hex(&Stored::Absent.encode(&key())), "02793825f9");
+        assert_eq!(hex(&Stored::SameAs(Tid(2)).encode(&key())), "03beb6d2ac0000000000000002");
         let key = keys::transaction(StorageId(1), Tid(3));
         assert_eq!(
             hex(&head(2).encode(&key)[HEAD..]),
-            "200000000000000102000000020000000 36a696d000000036469640000000000000000000000000000000000000001"
+            "20 0000000000000102 00000002 00000003 6a696d 00000003 646964 00000000 0000000000000000 0000000000000001"
                 .replace(' ', "")
         );
         let key = keys::object(StorageId(1), Oid(2));
         let current = Current { tid: Tid(3), absent: false };
         assert_eq!(hex(&current.encode(&key)[HEAD..]), "0000000000000003");
-        let position = Position { index: 1, term: 2, leader: 3 };
-        assert_eq!(hex(&position.to_bytes()), "000000000000000100000000000000020000000000000003");
+        let position = Position { index: 1, term: 2 };
+        assert_eq!(hex(&position.to_bytes()), "00000000000000010000000000000002");
     }
 
     #[test]
@@ -334,7 +335,7 @@ mod tests {
             let current = Current { tid: Tid(7), absent };
             assert_eq!(Current::decode(&key, &current.encode(&key)).unwrap(), current);
         }
-        let position = Position { index: 1, term: 2, leader: 3 };
+        let position = Position { index: 1, term: 2 };
         assert_eq!(Position::from_bytes(&position.to_bytes()).unwrap(), position);
     }
 
