@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::limits;
 
 const TIMEOUT: u64 = 100;
 const SLOTS: usize = 7;
