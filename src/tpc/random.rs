@@ -205,7 +205,9 @@ impl World {
             self.slots[slot] = txn;
         }
         let vote = match self.at(txn).map(|at| &self.line[at]) {
-            Some(earlier) if earlier.phase == Phase::Resolving && detail % 4 != 0 => self.resolved(&earlier.vote, dice),
+            Some(earlier) if earlier.phase == Phase::Resolving && !detail.is_multiple_of(4) => {
+                self.resolved(&earlier.vote, dice)
+            }
             _ => self.any_vote(txn, detail, dice),
         };
         match self.at(txn) {
@@ -226,7 +228,7 @@ impl World {
     }
 
     fn any_vote(&self, txn: TxnId, detail: u8, dice: u32) -> Vote {
-        let storage = StorageId(u32::from(detail % 8 == 0));
+        let storage = StorageId(u32::from(detail.is_multiple_of(8)));
         let mut vote = Vote { txn, storage, writes: Vec::new(), checks: Vec::new(), brings_tid: None };
         for oid in (0..6).map(Oid) {
             let dice = dice >> (oid.0 * 5) & 31;
@@ -362,7 +364,7 @@ impl World {
         for &(oid, base) in &transaction.bases {
             let newest = self.newest(storage, oid);
             assert!(base == Base::Any || base == Base::Serial(newest), "lost update: {base:?} is not {newest}");
-            let absent = transaction.tid.0 % 7 == 0;
+            let absent = transaction.tid.0.is_multiple_of(7);
             self.database.insert((storage, oid), Current { tid: transaction.tid, absent });
         }
         let last = self.last.entry(storage).or_default();
