@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::judge::{Verdict, judge, questions};
-use super::limits;
 use super::locks::{Locks, Ticket, Wants};
 use super::{Action, Counts, Current, Input, Settlement, TxnId, Vote};
+use crate::config::limits;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
 /// Two-phase commit in one reign, for all storages.

@@ -29,7 +29,7 @@
 //!   none: it may commit yet, and whoever read the old serials now would lose an update.
 //! - Who waits has no deadline of his own, but all before him have one, or are proposals, whose wait ends with the reign.
 //! - A step costs what it changes (times a logarithm): a transaction of 100,000 objects or a line of 1,000 waiters is no
-//!   square of anything. What it may hold is bounded ([`limits`]).
+//!   square of anything. What it may hold is bounded ([`limits`](crate::config::limits)).
 //!
 //! # How it goes
 //!
@@ -107,8 +107,6 @@
 //! - **Data, tids and the log**: the server keeps the data and answers the client; one task of it assigns each tid and
 //!   proposes. The machine only sees that tids grow.
 
-pub mod limits;
-
 mod judge;
 mod locks;
 mod machine;
@@ -126,12 +124,12 @@ pub struct TxnId(pub u64);
 
 /// What happens to the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "`txn` is whose it is, `tid` is its tid")]
 pub enum Input {
     /// A client votes, for the first time or after conflicts.
     Vote(Vote),
     /// The answer to [`Action::Read`], read after it came out.
     Serials {
-        /// Whose question it was.
         txn: TxnId,
         /// The newest revision of each oid asked for, in that order; `None`: never stored.
         current: Vec<(Oid, Option<Current>)>,
@@ -155,7 +153,9 @@ pub enum Input {
 /// All of a transaction that matters for locks and conflicts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vote {
+    /// Who votes.
     pub txn: TxnId,
+    /// Where; all of a transaction is in one storage.
     pub storage: StorageId,
     /// Stores and restores; each object once, with the last store that the client sent.
     pub writes: Vec<(Oid, Read)>,
@@ -177,6 +177,7 @@ pub enum Read {
 /// The newest revision of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Current {
+    /// Its serial.
     pub tid: Tid,
     /// It says that there is no such object any more.
     pub absent: bool,
@@ -195,6 +196,7 @@ pub enum Settlement {
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "`txn` is whose it is; the variants tell the rest")]
 pub enum Action {
     /// All locks are granted: read the newest revisions of `oids` (in order, each once, perhaps none), and answer with
     /// [`Input::Serials`].
