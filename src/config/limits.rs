@@ -117,10 +117,12 @@ pub const SECRET: std::ops::RangeInclusive<usize> = 16..=4 * KIB;
 pub const HTTP_CONNECTIONS: usize = 256;
 /// Bytes of a request's line and headers.
 pub const HTTP_HEAD: usize = 16 * KIB;
-/// How long a request may take to arrive, and a connection to be idle.
-pub const HTTP_REQUEST: Duration = Duration::from_secs(10);
-/// How long an answer may take.
-pub const HTTP_ANSWER: Duration = Duration::from_secs(30);
+/// Headers of a request.
+pub const HTTP_HEADERS: usize = 64;
+/// How long a request and its answer may take together.
+pub const HTTP_EXCHANGE: Duration = Duration::from_secs(30);
+/// How long to wait after accepting failed (too many open files, for example).
+pub const HTTP_RETRY: Duration = Duration::from_millis(100);
 
 // Settings that [`Config::check`](super::Config::check) refuses beyond these.
 
@@ -144,4 +146,6 @@ const _: () = assert!(WAITING_VOTES < LOCKS, "every waiting vote has a lock at l
 const _: () = assert!(NEW_OIDS as u64 <= OID_RANGE as u64, "one call must be answerable from one range");
 const _: () = assert!(HELD < CONNECTIONS && RELAYS < CONNECTIONS && STRANGERS < CONNECTIONS);
 const _: () = assert!(REGISTER_ANSWER.as_millis() < REGISTER.as_millis());
+const _: () = assert!(HTTP_HEAD >= 8 * KIB, "hyper refuses a smaller buffer");
+const _: () = assert!(HTTP_EXCHANGE.as_secs() > DRAIN.as_secs(), "handing over must fit into a request");
 const _: () = assert!(DRAIN.as_secs() < 10, "supervisors kill after ten seconds");
