@@ -18,7 +18,9 @@ pub const FRAME: usize = OBJECT + MIB;
 /// Bytes of the first frame of a connection, and of every frame before the register: who is there, not what is wanted.
 pub const FIRST_FRAME: usize = 4 * KIB;
 /// Bytes of a transaction's data and descriptions. A larger one is refused at vote.
-pub const TRANSACTION_BYTES: usize = 256 * MIB;
+pub const TRANSACTION: usize = 256 * MIB;
+/// Objects written, or checked, in one transaction.
+pub const TRANSACTION_OBJECTS: usize = 1_000_000;
 /// Bytes of a transaction's user, description and extension, each.
 pub const TRANSACTION_TEXT: usize = 64 * KIB - 1;
 /// Bytes of the name of a storage.
@@ -26,7 +28,7 @@ pub const STORAGE_NAME: usize = 255;
 /// How deep the values of a call (pickle, msgpack) may nest.
 pub const NESTING: usize = 64;
 /// Bytes of a frame between peers: the largest transaction as a log entry, in the largest batch.
-pub const PEER_FRAME: usize = TRANSACTION_BYTES + APPEND_BYTES + 64 * MIB;
+pub const PEER_FRAME: usize = TRANSACTION + APPEND_BYTES + 64 * MIB;
 
 // Connections.
 
@@ -76,14 +78,14 @@ pub const CLIENT_LABEL: usize = 255;
 
 // Two-phase commit.
 
-/// Objects written or checked in one transaction.
+/// Locks of one transaction.
 pub const TRANSACTION_LOCKS: usize = 4_000_000;
-/// Objects locked, or waited for, in a node.
+/// Locks that all transactions of a storage together hold or wait for; about 100 bytes each.
 pub const LOCKS: usize = 8_000_000;
 /// Votes that wait for locks. One more is refused.
 pub const WAITING_VOTES: usize = 10_000;
 /// Bytes of all transactions that are buffered in a node.
-pub const TRANSACTIONS_BYTES: usize = 4 * TRANSACTION_BYTES;
+pub const TRANSACTIONS_BYTES: usize = 4 * TRANSACTION;
 
 // What a storage keeps in memory.
 
@@ -96,16 +98,24 @@ pub const FEED_OIDS: usize = 1_000_000;
 
 /// Nodes of a cluster.
 pub const MEMBERS: usize = 9;
-/// Proposals that wait for the log.
-pub const PROPOSALS: usize = 4_096;
 /// Log entries of one message to a peer.
-pub const APPEND_ENTRIES: usize = 1_024;
+pub const APPEND_ENTRIES: u64 = 1_024;
 /// Bytes of log entries in one message to a peer, unless a single one is larger.
 pub const APPEND_BYTES: usize = 8 * MIB;
-/// Bytes that the log writer puts into one write and one fsync, unless a single entry is larger.
-pub const LOG_GROUP_BYTES: usize = 32 * MIB;
+/// Calls to one peer that wait for their answers.
+pub const PEER_CALLS: usize = 256;
+/// How long a call to a peer may take that a slow disk may hold up.
+pub const PEER_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take to prove that it is a member.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Changes of the log that wait for its writer.
+pub const LOG_QUEUE: usize = 4_096;
+/// Bytes of the newest log entries that are kept in memory, for peers that are nearly up to date.
+pub const LOG_TAIL_BYTES: usize = 64 * MIB;
 /// Bytes of the log after which the store is flushed, so that less must be replayed after a crash.
-pub const LOG_FLUSH_BYTES: u64 = 256 * MIB as u64;
+pub const FLUSH_AFTER_BYTES: u64 = 256 * MIB as u64;
+/// How often to look for that.
+pub const FLUSH_CHECK: Duration = Duration::from_secs(1);
 /// How far a node's clock may be ahead of the majority's before it stops leading.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
 /// Bytes of the cluster's secret, at least and at most.
@@ -136,11 +146,12 @@ pub const HEARTBEATS_PER_ELECTION: u32 = 3;
 const _: () = assert!(OBJECT < FRAME, "the largest object must fit into a frame, with its call");
 const _: () = assert!(FRAME <= u32::MAX as usize && PEER_FRAME <= u32::MAX as usize, "lengths are four bytes");
 const _: () = assert!(FIRST_FRAME < FRAME);
-const _: () = assert!(OBJECT + MIB <= TRANSACTION_BYTES, "the largest object must fit into a transaction");
+const _: () = assert!(OBJECT + MIB <= TRANSACTION, "the largest object must fit into a transaction");
 const _: () = assert!(TRANSACTION_TEXT <= u16::MAX as usize, "Data.fs gives these lengths two bytes");
-const _: () = assert!(PEER_FRAME >= TRANSACTION_BYTES + APPEND_BYTES, "the largest entry must be replicable");
+const _: () = assert!(PEER_FRAME >= TRANSACTION + APPEND_BYTES, "the largest entry must be replicable");
 const _: () = assert!(OUTPUT > OUTPUT_HIGH_WATER + FRAME, "the largest answer must not close who reads slowly");
-const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION_BYTES, "a large transaction must not wait for itself");
+const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION, "a large transaction must not wait for itself");
+const _: () = assert!(2 * TRANSACTION_OBJECTS <= TRANSACTION_LOCKS, "what may be sent may be voted on");
 const _: () = assert!(TRANSACTION_LOCKS <= LOCKS / 2, "one transaction leaves room for another");
 const _: () = assert!(WAITING_VOTES < LOCKS, "every waiting vote has a lock at least");
 const _: () = assert!(NEW_OIDS as u64 <= OID_RANGE as u64, "one call must be answerable from one range");

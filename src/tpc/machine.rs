@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::judge::{Verdict, judge, questions};
-use super::limits;
+use crate::config::limits;
 use super::locks::{Locks, Ticket, Wants};
 use super::{Action, Counts, Current, Input, Settlement, TxnId, Vote};
 use crate::zodb::{Oid, Refusal, StorageId, Tid};

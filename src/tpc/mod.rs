@@ -29,7 +29,7 @@
 //!   none: it may commit yet, and whoever read the old serials now would lose an update.
 //! - Who waits has no deadline of his own, but all before him have one, or are proposals, whose wait ends with the reign.
 //! - A step costs what it changes (times a logarithm): a transaction of 100,000 objects or a line of 1,000 waiters is no
-//!   square of anything. What it may hold is bounded ([`limits`]).
+//!   square of anything. What it may hold is bounded ([`crate::config::limits`]).
 //!
 //! # How it goes
 //!
@@ -107,7 +107,6 @@
 //! - **Data, tids and the log**: the server keeps the data and answers the client; one task of it assigns each tid and
 //!   proposes. The machine only sees that tids grow.
 
-pub mod limits;
 
 mod judge;
 mod locks;
