@@ -111,7 +111,7 @@ async fn answer(server: &Server, route: Route) -> Answer {
             Ok(()) => Answer::text(200, "ready"),
             Err(why) => Answer::text(503, why),
         },
-        Route::Primary => match server.may_commit() {
+        Route::Primary => match server.is_primary() {
             true => Answer::text(200, "primary"),
             false => Answer::text(503, "not the primary"),
         },
