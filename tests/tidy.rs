@@ -25,7 +25,10 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("http", &["zodb", "env", "config", "net", "server"]),
     ("client", &["zodb", "env", "config", "net", "zeo"]),
     ("filestorage", &["zodb", "command", "env", "config", "engine", "storage"]),
-    ("bin", &["zodb", "command", "env", "config", "net", "engine", "zeo", "storage", "raft", "server", "http", "client"]),
+    (
+        "bin",
+        &["zodb", "command", "env", "config", "net", "engine", "zeo", "storage", "raft", "server", "http", "client"],
+    ),
 ];
 
 /// Words that must not stand in `src/`, and why.
@@ -121,7 +124,8 @@ fn sources() -> Vec<Source> {
     let root = root();
     let mut found = Vec::new();
     files(&root.join("src"), &mut found);
-    let is_test = |file: &Path| file.components().any(|part| ["tests.rs", "tests"].iter().any(|t| part.as_os_str() == *t));
+    let is_test =
+        |file: &Path| file.components().any(|part| ["tests.rs", "tests"].iter().any(|t| part.as_os_str() == *t));
     let below = |file: &PathBuf| !is_test(file.strip_prefix(&root).unwrap());
     found.iter().filter(|file| below(file)).map(|file| Source::read(&root, file)).collect()
 }
@@ -264,7 +268,9 @@ fn only_programs_print() {
         .iter()
         .filter(|source| !source.path.starts_with("src/bin/"))
         .flat_map(|source| source.code.iter().map(move |(n, line)| (source, n, line)))
-        .filter(|(_, _, line)| ["println!", "print!", "eprintln!", "eprint!", "dbg!"].iter().any(|p| stands_in(line, p)))
+        .filter(|(_, _, line)| {
+            ["println!", "print!", "eprintln!", "eprint!", "dbg!"].iter().any(|p| stands_in(line, p))
+        })
         .map(|(source, n, _)| format!("{}:{n}", source.path))
         .collect();
     assert_none(broken, "the library logs by tracing");

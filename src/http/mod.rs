@@ -4,12 +4,13 @@
 //! One request, one connection: what comes here are health checks, scrapers and people, and a connection that is closed
 //! after its answer can't be idle for long.
 //!
-//! **Promises.** `/primary` says 200 only where a commit would be accepted at this moment. Nothing here can read or
+//! **Promises.** `/primary` answers 200 only where a commit would be accepted at this moment. Nothing here can read or
 //! change what clients store. Requests are bounded in number, size and time ([`limits`], 'HTTP').
 //!
 //! **Left out.** TLS and passwords: bind it to where only operators come. Everything that changes data.
 
 mod route;
+mod state;
 
 use std::convert::Infallible;
 use std::io;
@@ -106,17 +107,14 @@ async fn respond<B>(server: &Server, request: &Request<B>) -> Response<Full<Byte
 async fn answer(server: &Server, route: Route) -> Answer {
     match route {
         Route::Front => Answer::text(200, front(server)),
-        Route::Health => Answer::text(200, "ok"),
-        Route::Ready => match server.ready() {
-            Ok(()) => Answer::text(200, "ready"),
-            Err(why) => Answer::text(503, why),
-        },
+        Route::Health => told(state::healthy(&server.status()), "ok"),
+        Route::Ready => told(state::ready(&server.status()), "ready"),
         Route::Primary => match server.is_primary() {
             true => Answer::text(200, "primary"),
             false => Answer::text(503, "not the primary"),
         },
         Route::Status => {
-            let body = serde_json::to_string_pretty(&server.status()).expect("a status is plain JSON");
+            let body = format!("{:#}", state::document(&server.status()));
             Answer { content_type: "application/json", ..Answer::text(200, body) }
         }
         Route::Metrics => {
@@ -127,6 +125,13 @@ async fn answer(server: &Server, route: Route) -> Answer {
             Ok(node) => Answer::text(200, format!("Node {node} is the primary now.")),
             Err(why) => Answer::text(503, format!("Not handed over: {why:#}.")),
         },
+    }
+}
+
+fn told(state: Result<(), String>, good: &str) -> Answer {
+    match state {
+        Ok(()) => Answer::text(200, good),
+        Err(why) => Answer::text(503, why),
     }
 }
 

@@ -4,7 +4,7 @@
 
 /// The pages, with the method that each wants and what it is for; the front page is made from it.
 pub const PAGES: [(&str, &str, &str); 6] = [
-    ("GET", "/healthz", "200 while the process runs"),
+    ("GET", "/healthz", "200 while this node works, 503 and the fault when it has stopped"),
     ("GET", "/readyz", "200 when this node knows a primary and has caught up with it, else 503 and why not"),
     ("GET", "/primary", "200 when this node is the primary and may commit, else 503: for load balancers"),
     ("GET", "/status", "the state of this node and of the cluster as it sees it, as JSON"),
