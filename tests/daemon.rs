@@ -20,8 +20,12 @@ struct Node {
 
 impl Node {
     fn start(data: &Path, more: &[&str]) -> Node {
-        let mut child =
-            zrsd(data).args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]).args(more).spawn().unwrap();
+        let mut child = zrsd(data)
+            .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .args(more)
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
         let http = loop {
