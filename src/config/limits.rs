@@ -18,7 +18,7 @@ pub const FRAME: usize = OBJECT + MIB;
 /// Bytes of the first frame of a connection, and of every frame before the register: who is there, not what is wanted.
 pub const FIRST_FRAME: usize = 4 * KIB;
 /// Bytes of a transaction's data and descriptions. A larger one is refused at vote.
-pub const TRANSACTION: usize = 256 * MIB;
+pub const TRANSACTION_BYTES: usize = 256 * MIB;
 /// Objects written, or checked, in one transaction.
 pub const TRANSACTION_OBJECTS: usize = 1_000_000;
 /// Bytes of a transaction's user, description and extension, each.
@@ -28,7 +28,7 @@ pub const STORAGE_NAME: usize = 255;
 /// How deep the values of a call (pickle, msgpack) may nest.
 pub const NESTING: usize = 64;
 /// Bytes of a frame between peers: the largest transaction as a log entry, in the largest batch.
-pub const PEER_FRAME: usize = TRANSACTION + APPEND_BYTES + 64 * MIB;
+pub const PEER_FRAME: usize = TRANSACTION_BYTES + APPEND_BYTES + 64 * MIB;
 
 // Connections.
 
@@ -85,7 +85,7 @@ pub const LOCKS: usize = 8_000_000;
 /// Votes that wait for locks. One more is refused.
 pub const WAITING_VOTES: usize = 10_000;
 /// Bytes of all transactions that are buffered in a node.
-pub const TRANSACTIONS_BYTES: usize = 4 * TRANSACTION;
+pub const TRANSACTIONS_BYTES: usize = 4 * TRANSACTION_BYTES;
 
 // What a storage keeps in memory.
 
@@ -98,6 +98,8 @@ pub const FEED_OIDS: usize = 1_000_000;
 
 /// Nodes of a cluster.
 pub const MEMBERS: usize = 9;
+/// Proposals of one reign that wait for the log.
+pub const PROPOSALS: usize = 4_096;
 /// Log entries of one message to a peer.
 pub const APPEND_ENTRIES: u64 = 1_024;
 /// Bytes of log entries in one message to a peer, unless a single one is larger.
@@ -146,11 +148,11 @@ pub const HEARTBEATS_PER_ELECTION: u32 = 3;
 const _: () = assert!(OBJECT < FRAME, "the largest object must fit into a frame, with its call");
 const _: () = assert!(FRAME <= u32::MAX as usize && PEER_FRAME <= u32::MAX as usize, "lengths are four bytes");
 const _: () = assert!(FIRST_FRAME < FRAME);
-const _: () = assert!(OBJECT + MIB <= TRANSACTION, "the largest object must fit into a transaction");
+const _: () = assert!(OBJECT + MIB <= TRANSACTION_BYTES, "the largest object must fit into a transaction");
 const _: () = assert!(TRANSACTION_TEXT <= u16::MAX as usize, "Data.fs gives these lengths two bytes");
-const _: () = assert!(PEER_FRAME >= TRANSACTION + APPEND_BYTES, "the largest entry must be replicable");
+const _: () = assert!(PEER_FRAME >= TRANSACTION_BYTES + APPEND_BYTES, "the largest entry must be replicable");
 const _: () = assert!(OUTPUT > OUTPUT_HIGH_WATER + FRAME, "the largest answer must not close who reads slowly");
-const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION, "a large transaction must not wait for itself");
+const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION_BYTES, "a large transaction must not wait for itself");
 const _: () = assert!(2 * TRANSACTION_OBJECTS <= TRANSACTION_LOCKS, "what may be sent may be voted on");
 const _: () = assert!(TRANSACTION_LOCKS <= LOCKS / 2, "one transaction leaves room for another");
 const _: () = assert!(WAITING_VOTES < LOCKS, "every waiting vote has a lock at least");
