@@ -14,6 +14,8 @@ pub mod config; // what an operator may say, and every limit
 
 pub mod net; // bytes between hosts
 
+pub mod zeo; // the clients' language
+
 pub mod engine; // ordered bytes on disk
 
 pub mod storage; // what a node keeps
@@ -21,3 +23,7 @@ pub mod storage; // what a node keeps
 pub mod tpc; // two-phase commit on the primary
 
 pub mod raft; // consensus
+
+pub mod server; // sessions
+
+pub mod http; // operators

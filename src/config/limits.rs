@@ -19,6 +19,8 @@ pub const FRAME: usize = OBJECT + MIB;
 pub const FIRST_FRAME: usize = 4 * KIB;
 /// Bytes of a transaction's data and descriptions. A larger one is refused at vote.
 pub const TRANSACTION_BYTES: usize = 256 * MIB;
+/// Objects written, or checked, in one transaction.
+pub const TRANSACTION_OBJECTS: usize = 1_000_000;
 /// Bytes of a transaction's user, description and extension, each.
 pub const TRANSACTION_TEXT: usize = 64 * KIB - 1;
 /// Bytes of the name of a storage.
@@ -76,9 +78,9 @@ pub const CLIENT_LABEL: usize = 255;
 
 // Two-phase commit.
 
-/// Objects written or checked in one transaction.
+/// Locks of one transaction.
 pub const TRANSACTION_LOCKS: usize = 4_000_000;
-/// Objects locked, or waited for, in a node.
+/// Locks that all transactions of a storage together hold or wait for; about 100 bytes each.
 pub const LOCKS: usize = 8_000_000;
 /// Votes that wait for locks. One more is refused.
 pub const WAITING_VOTES: usize = 10_000;
@@ -96,26 +98,26 @@ pub const FEED_OIDS: usize = 1_000_000;
 
 /// Nodes of a cluster.
 pub const MEMBERS: usize = 9;
-/// Proposals that wait for the log.
+/// Proposals of one reign that wait for the log.
 pub const PROPOSALS: usize = 4_096;
 /// Log entries of one message to a peer.
-pub const APPEND_ENTRIES: usize = 1_024;
+pub const APPEND_ENTRIES: u64 = 1_024;
 /// Bytes of log entries in one message to a peer, unless a single one is larger.
 pub const APPEND_BYTES: usize = 8 * MIB;
-/// Bytes that the log writer puts into one write and one fsync, unless a single entry is larger.
-pub const LOG_GROUP_BYTES: usize = 32 * MIB;
-/// Bytes of the log after which the store is flushed, so that less must be replayed after a crash.
-pub const LOG_FLUSH_BYTES: u64 = 256 * MIB as u64;
-/// How often the log's growth is looked at.
-pub const LOG_FLUSH_CHECK: Duration = Duration::from_secs(1);
+/// Calls to one peer that wait for their answers.
+pub const PEER_CALLS: usize = 256;
+/// How long a call to a peer may take that a slow disk may hold up.
+pub const PEER_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take to prove that it is a member.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes of the log that wait for its writer.
-pub const LOG_QUEUE: usize = 1_024;
-/// Bytes of the log's newest entries that are kept in memory, for the peers and for apply.
+pub const LOG_QUEUE: usize = 4_096;
+/// Bytes of the newest log entries that are kept in memory, for peers that are nearly up to date.
 pub const LOG_TAIL_BYTES: usize = 64 * MIB;
-/// Calls that may be under way on one connection between peers.
-pub const PEER_CALLS: usize = 64;
-/// How long a peer may take to answer when it has something to write.
-pub const PEER_CALL: Duration = Duration::from_secs(5);
+/// Bytes of the log after which the store is flushed, so that less must be replayed after a crash.
+pub const FLUSH_AFTER_BYTES: u64 = 256 * MIB as u64;
+/// How often to look for that.
+pub const FLUSH_CHECK: Duration = Duration::from_secs(1);
 /// How far a node's clock may be ahead of the majority's before it stops leading.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
 /// Bytes of the cluster's secret, at least and at most.
@@ -127,10 +129,12 @@ pub const SECRET: std::ops::RangeInclusive<usize> = 16..=4 * KIB;
 pub const HTTP_CONNECTIONS: usize = 256;
 /// Bytes of a request's line and headers.
 pub const HTTP_HEAD: usize = 16 * KIB;
-/// How long a request may take to arrive, and a connection to be idle.
-pub const HTTP_REQUEST: Duration = Duration::from_secs(10);
-/// How long an answer may take.
-pub const HTTP_ANSWER: Duration = Duration::from_secs(30);
+/// Headers of a request.
+pub const HTTP_HEADERS: usize = 64;
+/// How long a request and its answer may take together.
+pub const HTTP_EXCHANGE: Duration = Duration::from_secs(30);
+/// How long to wait after accepting failed (too many open files, for example).
+pub const HTTP_RETRY: Duration = Duration::from_millis(100);
 
 // Settings that [`Config::check`](super::Config::check) refuses beyond these.
 
@@ -149,9 +153,12 @@ const _: () = assert!(TRANSACTION_TEXT <= u16::MAX as usize, "Data.fs gives thes
 const _: () = assert!(PEER_FRAME >= TRANSACTION_BYTES + APPEND_BYTES, "the largest entry must be replicable");
 const _: () = assert!(OUTPUT > OUTPUT_HIGH_WATER + FRAME, "the largest answer must not close who reads slowly");
 const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION_BYTES, "a large transaction must not wait for itself");
+const _: () = assert!(2 * TRANSACTION_OBJECTS <= TRANSACTION_LOCKS, "what may be sent may be voted on");
 const _: () = assert!(TRANSACTION_LOCKS <= LOCKS / 2, "one transaction leaves room for another");
 const _: () = assert!(WAITING_VOTES < LOCKS, "every waiting vote has a lock at least");
 const _: () = assert!(NEW_OIDS as u64 <= OID_RANGE as u64, "one call must be answerable from one range");
 const _: () = assert!(HELD < CONNECTIONS && RELAYS < CONNECTIONS && STRANGERS < CONNECTIONS);
 const _: () = assert!(REGISTER_ANSWER.as_millis() < REGISTER.as_millis());
+const _: () = assert!(HTTP_HEAD >= 8 * KIB, "hyper refuses a smaller buffer");
+const _: () = assert!(HTTP_EXCHANGE.as_secs() > DRAIN.as_secs(), "handing over must fit into a request");
 const _: () = assert!(DRAIN.as_secs() < 10, "supervisors kill after ten seconds");

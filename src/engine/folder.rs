@@ -104,11 +104,16 @@ fn understand(path: &Path, text: &str) -> io::Result<()> {
         Some(FORMAT) => Ok(()),
         Some(newer) if newer > FORMAT => Err(refuse(
             path,
-            format!("has format {newer}, and this zrsd {} knows {FORMAT}: start the newer zrsd that wrote it", crate_version()),
+            format!(
+                "has format {newer}, and this zrsd {} knows {FORMAT}: start the newer zrsd that wrote it",
+                crate_version()
+            ),
         )),
         _ => Err(refuse(
             path,
-            format!("its file {MARKER} does not say which format it has: restore the file, or give --data a new folder"),
+            format!(
+                "its file {MARKER} does not say which format it has: restore the file, or give --data a new folder"
+            ),
         )),
     }
 }
@@ -131,7 +136,10 @@ fn lock(path: &Path) -> io::Result<File> {
         Err(TryLockError::WouldBlock) => {
             let user = fs::read_to_string(&name).unwrap_or_default();
             let user = if user.trim().is_empty() { "another process".to_owned() } else { user.trim().to_owned() };
-            return Err(refuse(path, format!("is in use by {user}: stop that one first, or give each node its own --data")));
+            return Err(refuse(
+                path,
+                format!("is in use by {user}: stop that one first, or give each node its own --data"),
+            ));
         }
         Err(TryLockError::Error(why)) => return Err(refuse(path, format!("can't be locked: {why}"))),
     }
@@ -144,7 +152,10 @@ fn lock(path: &Path) -> io::Result<File> {
 fn mark(path: &Path) -> io::Result<()> {
     let new = path.join("ZRS.new");
     let mut file = File::create(&new)?;
-    write!(file, "This folder belongs to zrsd, a ZODB storage server. Do not change anything in it.\nformat {FORMAT}\n")?;
+    write!(
+        file,
+        "This folder belongs to zrsd, a ZODB storage server. Do not change anything in it.\nformat {FORMAT}\n"
+    )?;
     file.sync_all()?;
     fs::rename(&new, path.join(MARKER))?;
     File::open(path)?.sync_all()
@@ -186,7 +197,10 @@ mod tests {
             File::create(path.path().join(name)).unwrap();
         }
         let said = refused(path.path());
-        assert!(said.contains("Data.fs, Data.fs.index, a and 1 more") && said.contains("--data a new folder"), "{said}");
+        assert!(
+            said.contains("Data.fs, Data.fs.index, a and 1 more") && said.contains("--data a new folder"),
+            "{said}"
+        );
         assert_eq!(fs::read_dir(path.path()).unwrap().count(), 4);
     }
 

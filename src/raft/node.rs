@@ -434,7 +434,7 @@ impl Inner {
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(false),
             snapshot_policy: SnapshotPolicy::Never,
-            max_payload_entries: limits::APPEND_ENTRIES as u64,
+            max_payload_entries: limits::APPEND_ENTRIES,
             ..RaftConfig::default()
         };
         Ok(Arc::new(config.validate()?))
@@ -449,7 +449,7 @@ impl Inner {
             Ok(hello)
         };
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long");
-        self.env().timeout(limits::INTRODUCTION, shaking).await.unwrap_or_else(|_| Err(late()))
+        self.env().timeout(limits::HANDSHAKE_TIMEOUT, shaking).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn judge(&self, hello: &Hello, peer: &str) -> Result<(), String> {
@@ -571,9 +571,9 @@ impl Inner {
 async fn flush_as_the_log_grows(node: Arc<Inner>) {
     let mut flushed_at = 0;
     while !node.stopping() {
-        node.env().sleep(limits::LOG_FLUSH_CHECK).await;
+        node.env().sleep(limits::FLUSH_CHECK).await;
         let appended = node.log.appended_bytes();
-        if appended - flushed_at >= limits::LOG_FLUSH_BYTES {
+        if appended - flushed_at >= limits::FLUSH_AFTER_BYTES {
             let store = node.store.clone();
             match node.env().offload(move || store.flush()).await {
                 Ok(position) => tracing::debug!("store flushed up to entry {}", position.index),

@@ -106,7 +106,7 @@ impl RaftNetworkV2<Types> for Pair {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let (link, within) = match rpc.entries.is_empty() {
             true => (&self.control, option.hard_ttl()),
-            false => (&self.bulk, limits::PEER_CALL),
+            false => (&self.bulk, limits::PEER_CALL_TIMEOUT),
         };
         let ask = Ask::Append {
             ballot: Ballot::from(&rpc.vote),

@@ -66,7 +66,7 @@ async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
     }
     let barrier = Command { reign, change: Change::Barrier };
     let proposal = super::node::submit(raft, &barrier).await;
-    match node.env().timeout(limits::PEER_CALL, proposal.outcome()).await {
+    match node.env().timeout(limits::PEER_CALL_TIMEOUT, proposal.outcome()).await {
         Ok(Ok(Outcome::Done)) => leads(raft) == Some(reign.term) && read_index(raft).await.is_ok(),
         Ok(Ok(outcome)) => {
             tracing::debug!("the barrier of reign {reign} came to nothing: {outcome:?}");

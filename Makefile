@@ -1,0 +1,63 @@
+# The habits of this project. `make` alone names them.
+
+# Outside of the clone, so that RocksDB, which takes twenty minutes to compile, is compiled once for all clones.
+CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)
+export CARGO_TARGET_DIR ?= $(CACHE)/zrs/target
+export ZRS_BIN ?= $(CARGO_TARGET_DIR)/debug
+
+.PHONY: help setup check test lint fix cluster sim bench doc conformance
+
+help:
+	@echo 'make cluster       starts a three-node cluster on this machine, ready for clients'
+	@echo 'make check         format, clippy, doc and all tests; writes nothing into the clone'
+	@echo 'make test          the tests alone'
+	@echo 'make fix           formats, and does what clippy proposes'
+	@echo 'make sim SEED=n    one run of the simulation; without SEED, the usual ones'
+	@echo 'make bench         side by side with a stock ZEO server (release build)'
+	@echo 'make doc           the documentation of the code'
+	@echo 'make setup         what the others do first: checks for what the system must have'
+
+setup:
+	@etc/setup
+
+check: lint test
+
+lint: setup
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+
+# All suites run, also after one of them failed; each ends by saying how many passed and failed.
+test: setup
+	@failed=; \
+	cargo build --locked --bins || exit 1; \
+	cargo test --locked --no-fail-fast || failed="$$failed cargo-test"; \
+	tests/python/run.py || failed="$$failed tests/python"; \
+	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi; echo 'all suites passed'
+
+fix: setup
+	cargo fmt
+	cargo clippy --locked --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt
+
+cluster: setup
+	cargo build --locked --bins
+	@exec etc/local-cluster
+
+sim: setup
+	$(if $(SEED),SEED=$(SEED)) cargo test --locked --test sim
+
+bench: setup
+	cargo build --locked --bins
+	@etc/release-build
+	ZRS_BIN=$(CARGO_TARGET_DIR)/release tests/python/venv bench/bench.py $(ARGS)
+
+doc: setup
+	cargo doc --locked --no-deps
+	@echo "see $(CARGO_TARGET_DIR)/doc/zrs/index.html"
+
+# The upstream suites of ZEO and ZODB against this server, from the folder where they lie.
+conformance: setup
+	@test -n "$(CONFORMANCE)" || { echo 'make conformance CONFORMANCE=folder (with run.py in it)'; exit 2; }
+	cargo build --locked --bins
+	ZRS_CHECKOUT=$(CURDIR) tests/python/venv $(CONFORMANCE)/run.py $(ARGS)

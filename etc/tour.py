@@ -1,0 +1,36 @@
+"""An ordinary ZEO client that counts, for the tour in the README: tests/python/venv etc/tour.py [HOST:PORT ...]
+
+It does what Zope does for a request: a transaction, and once more with the data of then when that failed.
+"""
+import sys
+import time
+
+import transaction
+import ZEO
+from ZODB.POSException import POSError
+
+named = sys.argv[1:] or ['127.0.0.1:8100', '127.0.0.1:8101', '127.0.0.1:8102']
+addresses = [(host, int(port)) for host, port in (address.rsplit(':', 1) for address in named)]
+
+db = ZEO.DB(addresses, wait_timeout=30)
+connection = db.open()
+root = connection.root()
+print('connected; the counter stands at', root.get('counter', 0))
+while True:
+    began = time.time()
+    failures = 0
+    while True:
+        try:
+            connection.sync()
+            counted = root['counter'] = root.get('counter', 0) + 1
+            transaction.commit()
+            break
+        except (POSError, transaction.interfaces.TransientError) as e:
+            transaction.abort()
+            if not failures:
+                print('      failed, trying again:', type(e).__name__)
+            failures += 1
+            time.sleep(0.05)
+    took = time.time() - began
+    print(f'{counted:6}   {took * 1000:8.1f} ms' + ('   <- a new primary' if failures else ''))
+    time.sleep(max(0.0, 0.2 - took))

@@ -1,0 +1,144 @@
+//! Operators: health, status, metrics, and handing over the primary's role.
+//!
+//! A small HTTP/1.1 server over the same [`Network`] and [`Env`] as everything else, so that it runs in simulation, too.
+//! One request, one connection: what comes here are health checks, scrapers and people, and a connection that is closed
+//! after its answer can't be idle for long.
+//!
+//! **Promises.** `/primary` answers 200 only where a commit would be accepted at this moment. Nothing here can read or
+//! change what clients store. Requests are bounded in number, size and time ([`limits`], 'HTTP').
+//!
+//! **Left out.** TLS and passwords: bind it to where only operators come. Everything that changes data.
+
+mod route;
+mod state;
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
+
+pub use route::{Answer, PAGES, Route};
+
+use crate::config::limits;
+use crate::env::Env;
+use crate::net::{Listener, Network, Wire};
+use crate::server::Server;
+
+/// Binds `address` and answers there for as long as the process lives; returns the address as it was bound.
+///
+/// # Errors
+/// The address can't be bound.
+pub async fn serve(server: Arc<Server>, env: Env, network: Arc<dyn Network>, address: &str) -> io::Result<String> {
+    let listener = network.listen(address).await?;
+    let bound = listener.address();
+    env.clone().spawn(accept(server, env, listener));
+    Ok(bound)
+}
+
+async fn accept(server: Arc<Server>, env: Env, mut listener: Box<dyn Listener>) {
+    let places = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS));
+    loop {
+        let wire = match listener.accept().await {
+            Ok(wire) => wire,
+            Err(why) => {
+                tracing::warn!(%why, "http: accept failed");
+                env.sleep(limits::HTTP_RETRY).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            tracing::debug!(peer = wire.peer, "http: too many connections");
+            continue;
+        };
+        let server = server.clone();
+        let deadline = env.clone();
+        env.spawn(async move {
+            let peer = wire.peer.clone();
+            match deadline.timeout(limits::HTTP_EXCHANGE, converse(server, wire)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => tracing::debug!(peer, %why, "http: closed"),
+                Err(_) => tracing::debug!(peer, "http: too slow"),
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn converse(server: Arc<Server>, wire: Wire) -> hyper::Result<()> {
+    let io = TokioIo::new(tokio::io::join(wire.reader, wire.writer));
+    let service = service_fn(move |request| {
+        let server = server.clone();
+        async move { Ok::<_, Infallible>(respond(&server, &request).await) }
+    });
+    // (No Date header: hyper reads the system's clock for it.)
+    hyper::server::conn::http1::Builder::new()
+        .keep_alive(false)
+        .auto_date_header(false)
+        .max_buf_size(limits::HTTP_HEAD)
+        .max_headers(limits::HTTP_HEADERS)
+        .serve_connection(io, service)
+        .await
+}
+
+async fn respond<B>(server: &Server, request: &Request<B>) -> Response<Full<Bytes>> {
+    let uri = request.uri();
+    let answer = match Route::of(request.method().as_str(), uri.path(), uri.query()) {
+        Ok(route) => answer(server, route).await,
+        Err(answer) => answer,
+    };
+    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+    *response.status_mut() = StatusCode::from_u16(answer.status).expect("answers have valid status codes");
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(allow) = answer.allow {
+        headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+    }
+    response
+}
+
+async fn answer(server: &Server, route: Route) -> Answer {
+    match route {
+        Route::Front => Answer::text(200, front(server)),
+        Route::Health => told(state::healthy(&server.status()), "ok"),
+        Route::Ready => told(state::ready(&server.status()), "ready"),
+        Route::Primary => match server.is_primary() {
+            true => Answer::text(200, "primary"),
+            false => Answer::text(503, "not the primary"),
+        },
+        Route::Status => {
+            let body = format!("{:#}", state::document(&server.status()));
+            Answer { content_type: "application/json", ..Answer::text(200, body) }
+        }
+        Route::Metrics => {
+            let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            Answer { status: 200, content_type, allow: None, body: server.metrics().text() }
+        }
+        Route::Transfer(to) => match server.node().transfer(to).await {
+            Ok(node) => Answer::text(200, format!("Node {node} is the primary now.")),
+            Err(why) => Answer::text(503, format!("Not handed over: {why:#}.")),
+        },
+    }
+}
+
+fn told(state: Result<(), String>, good: &str) -> Answer {
+    match state {
+        Ok(()) => Answer::text(200, good),
+        Err(why) => Answer::text(503, why),
+    }
+}
+
+fn front(server: &Server) -> String {
+    let mut text = format!("zrs {} at {}\n", env!("CARGO_PKG_VERSION"), server.address());
+    for (method, path, what) in PAGES {
+        text.push_str(&format!("\n  {:<22}{what}", format!("{method} {path}")));
+    }
+    text
+}
