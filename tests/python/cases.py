@@ -71,7 +71,8 @@ class Case(unittest.TestCase):
         return db
 
     def open(self, db):
-        """A connection with a transaction manager of its own."""
+        """A connection with a transaction manager of its own, which sees all that was committed until now."""
+        db.storage._call('ping')  # what sync() does for clients with server_sync
         connection = db.open(TransactionManager())
         self.clean_up(connection.close)
         self.clean_up(connection.transaction_manager.abort)

@@ -128,8 +128,8 @@ class Transactions(OneServer):
         read, written = self.cell(db1, 0), self.cell(db1, 0)
         one, two = self.open(db1), self.open(db2)
         root = one.root()
-        one.readCurrent(root[read])
         root[read].value
+        one.readCurrent(root[read])
         root[written].value = 1
         two.root()[read].value = 1
         two.transaction_manager.commit()
@@ -138,8 +138,8 @@ class Transactions(OneServer):
         self.assertEqual(caught.exception.oid, root[read]._p_oid)
         self.told(db1, db2)
         one.transaction_manager.abort()
-        one.readCurrent(root[read])
         root[read].value
+        one.readCurrent(root[read])
         root[written].value = 1
         one.transaction_manager.commit()
 
