@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
-pub use watch::{Closed, Watch, Watching};
+pub use watch::{Closed, Look, Watch, Watching};
 
 /// Work for a thread that may block.
 pub type Work = Box<dyn FnOnce() + Send>;

@@ -1,8 +1,23 @@
 //! zrs: a replicated storage server for ZODB.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-pub mod zodb;
-pub mod command;
-pub mod env;
-// pub mod engine;
-// pub mod net;
+
+// In dependency order (rustfmt sorts what stands together, hence the lines between).
+
+pub mod zodb; // vocabulary: ids, records, refusals
+
+pub mod command; // what may be replicated
+
+pub mod env; // the source of time, chance and threads
+
+pub mod config; // what an operator may say, and every limit
+
+pub mod net; // bytes between hosts
+
+pub mod engine; // ordered bytes on disk
+
+pub mod storage; // what a node keeps
+
+pub mod tpc; // two-phase commit on the primary
+
+pub mod raft; // consensus

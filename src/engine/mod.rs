@@ -5,7 +5,8 @@
 //!
 //! **Promises.** A batch is seen whole or not at all, at once by whoever reads next, and batches are seen in
 //! the order in which they were written. After a crash the engine holds a prefix of what was written, whole batches in their order, which
-//! reaches at least to the last batch written before the last `sync` *began* that returned `Ok`. What a range iterator
+//! reaches at least to the last batch written before the last `sync` *began* that returned `Ok`. What is there when an
+//! engine is opened is durable: it does not go in a second crash. A folder (or simulated disk) is open once at a time. What a range iterator
 //! shows is the state of the moment when it was made. An error from `write` or `sync` leaves it open whether the batch
 //! will be there after a restart; the owner of the engine must stop.
 //!
@@ -14,11 +15,13 @@
 use std::io;
 use std::path::Path;
 
+mod folder;
 mod rocks;
 mod simdisk;
 
+pub use folder::Folder;
 pub use rocks::{Durability, Rocks};
-pub use simdisk::SimDisk;
+pub use simdisk::{Counters, Faults, SimDisk, SimEngine};
 
 /// A table of an engine; which there are is the owner's matter (`storage::keys`, `raft::log`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,41 +42,52 @@ pub type Pairs<'a> = Box<dyn Iterator<Item = io::Result<Pair>> + Send + 'a>;
 /// Which way a range is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// By growing keys.
     Ascending,
+    /// By shrinking keys.
     Descending,
 }
 
 /// Writes that belong together, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
+    /// A later one prevails over an earlier one.
     pub edits: Vec<Edit>,
 }
 
+/// One write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
+    /// A key's value.
     Put(Table, Vec<u8>, Vec<u8>),
+    /// A key, which need not be there.
     Delete(Table, Vec<u8>),
-    /// All keys from the first (included) to the second (excluded).
+    /// All keys from the first (included) to the second (excluded); none if the second is not the greater one.
     DeleteRange(Table, Vec<u8>, Vec<u8>),
 }
 
 impl Batch {
+    /// An empty batch.
     pub fn new() -> Batch {
         Batch::default()
     }
 
+    /// Adds [`Edit::Put`].
     pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         self.edits.push(Edit::Put(table, key.into(), value.into()));
     }
 
+    /// Adds [`Edit::Delete`].
     pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
         self.edits.push(Edit::Delete(table, key.into()));
     }
 
+    /// Adds [`Edit::DeleteRange`].
     pub fn delete_range(&mut self, table: Table, from: impl Into<Vec<u8>>, until: impl Into<Vec<u8>>) {
         self.edits.push(Edit::DeleteRange(table, from.into(), until.into()));
     }
 
+    /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.edits.is_empty()
     }
@@ -81,6 +95,7 @@ impl Batch {
 
 /// Ordered bytes on disk; see the module for what is promised. All calls may block for the disk.
 pub trait Engine: Send + Sync + 'static {
+    /// The value of `key`.
     fn get(&self, table: Table, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
 
     /// The first pair of `from <= key < until`.

@@ -1,0 +1,444 @@
+//! RocksDB, the [`Engine`] of production.
+//!
+//! Each table is a column family. How an engine becomes durable is chosen when it is opened ([`Durability`]):
+//!
+//! - `Log`: batches go to RocksDB's write-ahead log, into a buffer of this process; `sync` writes the buffer out and
+//!   fsyncs. After a crash the log is replayed up to its first unreadable record, which makes the prefix. RocksDB
+//!   writes what it replayed into tables, fsynced, before an opening returns. When one table's memory is written out, the log
+//!   before it is synced first, so that no table runs ahead of the others.
+//! - `Flush`: no log. `sync` writes the memory of all tables out as files, in one atomic step (`atomic_flush`), as does
+//!   RocksDB when its memory is full. After a crash the engine holds the last such step.
+//!
+//! Callers of `sync` share: while one fsync runs, all that come wait for one more, which serves them together. After a
+//! failed sync every later one fails: the kernel may have dropped the pages it could not write, and a second fsync would
+//! then say that all is well.
+//!
+//! **Reads.** `first` is the hot path: where a range lies within one key prefix of [`PREFIX`] bytes, a Bloom filter spares
+//! files that have no such prefix. Iterators are not kept from call to call: one costs a microsecond or two, and one that is kept
+//! pins files and memory that compaction wants to free.
+//!
+//! **Left out.** Tuning by configuration: the numbers below are for one database per host.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
+    DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
+};
+
+use super::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
+
+/// Keys that begin with the same so many bytes are looked up with a Bloom filter: storage (4) and oid or tid (8).
+/// Tables with other keys are read rightly too, without its help.
+const PREFIX: usize = 12;
+/// Bloom filter: 1% false positives.
+const BLOOM_BITS: f64 = 10.0;
+/// The unit of reading and compressing: some records of ordinary size, which often belong together.
+const BLOCK: usize = 8 << 10;
+/// From this size on, a value of a table with `large_values` lies in a blob file. Below it, sharing a compressed block
+/// with its neighbours saves more than not being rewritten by compaction; above it, it would fill most of a block alone.
+const BLOB: u64 = 4 << 10;
+/// A blob file; the unit in which space is given back.
+const BLOB_FILE: u64 = 128 << 20;
+/// When so much of the oldest blob files is garbage, they are rewritten.
+const BLOB_GARBAGE: f64 = 0.5;
+/// Blocks, indexes, filters and blobs in memory, for all tables of one engine: the database, and the log (which is read
+/// from its memory tables while followers keep up).
+const CACHE_FLUSH: usize = 256 << 20;
+const CACHE_LOG: usize = 16 << 20;
+/// Written and not yet in files, for all tables of one engine.
+const WRITE_BUFFERS: usize = 128 << 20;
+/// The write-ahead log on disk (`Durability::Log`): what an opening has to replay.
+const WAL: u64 = 256 << 20;
+const OPEN_FILES: i32 = 1000;
+/// RocksDB's own log of what it does.
+const INFO_LOG: usize = 1 << 20;
+const INFO_LOGS: usize = 3;
+/// Files are handed to the disk in steps of this size while they are written, so that the fsync at the end finds little.
+const SMOOTH: u64 = 1 << 20;
+
+/// How `sync` makes batches durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// By a write-ahead log: for small batches that are synced often.
+    Log,
+    /// By writing out whole tables: for a database that can be replayed from elsewhere.
+    Flush,
+}
+
+/// An engine on disk. Dropping it closes the folder.
+pub struct Rocks {
+    db: DB,
+    path: PathBuf,
+    tables: Vec<Table>,
+    durability: Durability,
+    writing: WriteOptions,
+    syncs: Syncs,
+}
+
+impl Rocks {
+    /// Opens the engine in the folder `path`, which is made if need be (and then fsynced into its parents). Everything
+    /// that is read from it from here on survives another crash.
+    ///
+    /// # Errors
+    /// - `ResourceBusy`: another process, or this one, has it open.
+    /// - `InvalidData`: its files are damaged, or its tables are not these.
+    /// - whatever the file system says.
+    pub fn open(path: &Path, tables: &[Table], durability: Durability) -> io::Result<Rocks> {
+        for (index, table) in tables.iter().enumerate() {
+            assert_eq!(table.index, index, "a table's index is its place in the list: {}", table.name);
+        }
+        make_folder(path).map_err(|error| named("make the folder", path, &error))?;
+        let cache = Cache::new_lru_cache(match durability {
+            Durability::Log => CACHE_LOG,
+            Durability::Flush => CACHE_FLUSH,
+        });
+        check_tables(path, tables, durability, &cache)?;
+        let db = open_tables(path, tables, durability, &cache)?;
+        let mut writing = WriteOptions::default();
+        writing.disable_wal(durability == Durability::Flush);
+        let rocks =
+            Rocks { db, path: path.to_owned(), tables: tables.to_vec(), durability, writing, syncs: Syncs::default() };
+        rocks.sync()?;
+        Ok(rocks)
+    }
+
+    fn table(&self, table: Table) -> &ColumnFamily {
+        self.db.cf_handle(table.name).expect("an engine is only asked for the tables that it was opened with")
+    }
+
+    fn fault(&self, error: rocksdb::Error) -> io::Error {
+        fault(&self.path, error)
+    }
+
+    fn sync_now(&self) -> io::Result<()> {
+        match self.durability {
+            Durability::Log => self.db.flush_wal(true),
+            Durability::Flush => {
+                let all: Vec<&ColumnFamily> = self.tables.iter().map(|table| self.table(*table)).collect();
+                let mut options = FlushOptions::default();
+                options.set_wait(true);
+                self.db.flush_cfs_opt(&all, &options)
+            }
+        }
+        .map_err(|error| self.fault(error))
+    }
+}
+
+impl Engine for Rocks {
+    fn get(&self, table: Table, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        self.db.get_cf(self.table(table), key).map_err(|error| self.fault(error))
+    }
+
+    fn first(&self, table: Table, from: &[u8], until: &[u8]) -> io::Result<Option<Pair>> {
+        if from >= until {
+            return Ok(None);
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(until);
+        if within_prefix(from, until) {
+            options.set_prefix_same_as_start(true);
+        } else {
+            options.set_total_order_seek(true);
+        }
+        let mut iterator = self.db.raw_iterator_cf_opt(self.table(table), options);
+        iterator.seek(from);
+        match iterator.item() {
+            Some((key, value)) => Ok(Some((key.to_vec(), value.to_vec()))),
+            None => iterator.status().map(|()| None).map_err(|error| self.fault(error)),
+        }
+    }
+
+    fn range<'a>(&'a self, table: Table, from: &[u8], until: &[u8], order: Order) -> Pairs<'a> {
+        if from >= until {
+            return Box::new(std::iter::empty());
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(until);
+        options.set_total_order_seek(true);
+        let mut iterator = self.db.raw_iterator_cf_opt(self.table(table), options);
+        match order {
+            Order::Ascending => iterator.seek_to_first(),
+            Order::Descending => iterator.seek_to_last(),
+        }
+        Box::new(Range { rocks: self, iterator, order, fresh: true, over: false })
+    }
+
+    fn write(&self, batch: Batch) -> io::Result<()> {
+        let mut writes = WriteBatch::default();
+        for edit in &batch.edits {
+            match edit {
+                Edit::Put(table, key, value) => writes.put_cf(self.table(*table), key, value),
+                Edit::Delete(table, key) => writes.delete_cf(self.table(*table), key),
+                Edit::DeleteRange(table, from, until) if from < until => {
+                    writes.delete_range_cf(self.table(*table), from, until);
+                }
+                // RocksDB refuses a range that ends before it begins; here it is an empty one.
+                Edit::DeleteRange(..) => {}
+            }
+        }
+        self.db.write_opt(writes, &self.writing).map_err(|error| self.fault(error))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.syncs.share(|| self.sync_now())
+    }
+
+    fn checkpoint(&self, folder: &Path) -> io::Result<()> {
+        if folder.exists() {
+            let message = format!("{} exists already; a checkpoint makes its folder", folder.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        let made = Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(folder));
+        made.map_err(|error| fault(folder, error))
+    }
+}
+
+struct Range<'a> {
+    rocks: &'a Rocks,
+    iterator: DBRawIterator<'a>,
+    order: Order,
+    /// The iterator stands on the first pair.
+    fresh: bool,
+    over: bool,
+}
+
+impl Iterator for Range<'_> {
+    type Item = io::Result<Pair>;
+
+    fn next(&mut self) -> Option<io::Result<Pair>> {
+        if self.over {
+            return None;
+        }
+        if !std::mem::take(&mut self.fresh) {
+            match self.order {
+                Order::Ascending => self.iterator.next(),
+                Order::Descending => self.iterator.prev(),
+            }
+        }
+        if let Some((key, value)) = self.iterator.item() {
+            return Some(Ok((key.to_vec(), value.to_vec())));
+        }
+        self.over = true;
+        match self.iterator.status() {
+            Ok(()) => None,
+            Err(error) => Some(Err(self.rocks.fault(error))),
+        }
+    }
+}
+
+/// Lets callers share syncs: one that comes while a sync runs is served by the next one.
+#[derive(Default)]
+struct Syncs {
+    state: Mutex<SyncState>,
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct SyncState {
+    begun: u64,
+    done: u64,
+    running: bool,
+    failed: Option<(io::ErrorKind, String)>,
+}
+
+impl Syncs {
+    fn share(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // A sync that runs already may have begun before the caller's batch was written.
+        let wanted = state.begun + 1;
+        loop {
+            if state.done >= wanted {
+                return Ok(());
+            }
+            if let Some((kind, message)) = &state.failed {
+                return Err(io::Error::new(*kind, format!("an earlier sync failed: {message}")));
+            }
+            if !state.running {
+                break;
+            }
+            state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.running = true;
+        state.begun = wanted;
+        drop(state);
+        let result = sync();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.running = false;
+        match &result {
+            Ok(()) => state.done = wanted,
+            Err(error) => state.failed = Some((error.kind(), error.to_string())),
+        }
+        drop(state);
+        self.done.notify_all();
+        result
+    }
+}
+
+/// Whether all keys of `from <= key < until` begin with the first [`PREFIX`] bytes of `from`.
+fn within_prefix(from: &[u8], until: &[u8]) -> bool {
+    let Some(prefix) = from.first_chunk::<PREFIX>() else { return false };
+    if until.starts_with(prefix) {
+        return true;
+    }
+    let mut after = *prefix;
+    for byte in after.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return until <= &after[..];
+        }
+    }
+    // The prefix is all 0xff: nothing comes after it.
+    true
+}
+
+/// Makes the folder and what is missing above it, so that it is there after a crash.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    make_folder(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => return Err(error),
+        _ => {}
+    }
+    File::open(parent)?.sync_all()
+}
+
+/// Refuses a folder whose tables are not the ones asked for.
+fn check_tables(path: &Path, tables: &[Table], durability: Durability, cache: &Cache) -> io::Result<()> {
+    if !path.join("CURRENT").exists() {
+        return Ok(());
+    }
+    let present = DB::list_cf(&Options::default(), path).map_err(|error| fault(path, error))?;
+    if let Some(name) = present.iter().find(|name| *name != "default" && tables.iter().all(|t| t.name != **name)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "{} holds a table {name:?} that is not known here: it belongs to something else, or to a newer version",
+                path.display()
+            ),
+        ));
+    }
+    let (here, missing): (Vec<Table>, Vec<Table>) =
+        tables.iter().partition(|table| present.iter().any(|name| name == table.name));
+    let Some(lacking) = missing.first() else { return Ok(()) };
+    // The first opening may have crashed before it had made them all. If there is anything in the others, it had not.
+    let db = open_tables(path, &here, durability, cache)?;
+    for table in here {
+        let handle = db.cf_handle(table.name).expect("it was opened with this table");
+        let mut iterator = db.raw_iterator_cf(handle);
+        iterator.seek_to_first();
+        iterator.status().map_err(|error| fault(path, error))?;
+        if iterator.valid() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "{} lacks the table {:?}: it belongs to something else, or to an older version",
+                    path.display(),
+                    lacking.name
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn open_tables(path: &Path, tables: &[Table], durability: Durability, cache: &Cache) -> io::Result<DB> {
+    let families = tables.iter().map(|table| ColumnFamilyDescriptor::new(table.name, table_options(*table, cache)));
+    let mut families: Vec<ColumnFamilyDescriptor> = families.collect();
+    families.push(ColumnFamilyDescriptor::new("default", Options::default()));
+    DB::open_cf_descriptors(&engine_options(durability), path, families).map_err(|error| fault(path, error))
+}
+
+fn engine_options(durability: Durability) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_db_write_buffer_size(WRITE_BUFFERS);
+    options.set_max_open_files(OPEN_FILES);
+    options.set_max_background_jobs(2);
+    options.set_bytes_per_sync(SMOOTH);
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_log_file_size(INFO_LOG);
+    options.set_keep_log_file_num(INFO_LOGS);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    match durability {
+        Durability::Log => {
+            options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+            options.set_manual_wal_flush(true);
+            options.set_wal_bytes_per_sync(SMOOTH);
+            options.set_max_total_wal_size(WAL);
+        }
+        Durability::Flush => options.set_atomic_flush(true),
+    }
+    options
+}
+
+fn table_options(table: Table, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_block_size(BLOCK);
+    blocks.set_bloom_filter(BLOOM_BITS, false);
+    // Indexes and filters count towards the cache, so that memory stays bounded however large the database is.
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_prefix_extractor(SliceTransform::create_fixed_prefix(PREFIX));
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    if table.large_values {
+        options.set_enable_blob_files(true);
+        options.set_min_blob_size(BLOB);
+        options.set_blob_file_size(BLOB_FILE);
+        options.set_blob_compression_type(DBCompressionType::Lz4);
+        options.set_blob_cache(cache);
+        options.set_enable_blob_gc(true);
+        options.set_blob_gc_force_threshold(BLOB_GARBAGE);
+    }
+    options
+}
+
+/// What RocksDB says, as an error that an operator can act on.
+fn fault(path: &Path, error: rocksdb::Error) -> io::Error {
+    let said = error.to_string();
+    let path = path.display();
+    if said.contains("lock hold by current process")
+        || (said.contains("While lock file") && said.contains("temporarily unavailable"))
+    {
+        let message = format!(
+            "{path} is in use by another process, which holds the lock on {path}/LOCK: stop that one, or give this one \
+             another data folder ({said})"
+        );
+        return io::Error::new(io::ErrorKind::ResourceBusy, message);
+    }
+    if said.contains("No space left on device") || said.contains("Disk quota exceeded") {
+        return io::Error::new(io::ErrorKind::StorageFull, format!("no space is left for {path} ({said})"));
+    }
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::InvalidArgument => io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "the files in {path} are damaged or not ours: move the folder away, then let this node fetch everything \
+                 from the others, or restore a backup ({said})"
+            ),
+        ),
+        _ => io::Error::other(format!("{path}: {said}")),
+    }
+}
+
+fn named(what: &str, path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot {what} {}: {error}", path.display()))
+}

@@ -1,0 +1,288 @@
+//! Frames: a 4-byte big-endian length, then that many bytes.
+//!
+//! ZEO clients and peers both speak in frames. A [`FrameReader`] hands frames out as slices of what it received, so a
+//! large object is not copied again, and one read may bring many frames. A [`FrameWriter`] queues frames and
+//! writes as many as the socket takes in one call; large bodies are written from where they lie.
+//!
+//! **Promises.** A length that a peer claims costs nothing: memory is taken as bytes arrive, at most about twice what is
+//! here. A reader or writer whose future was dropped half-way goes on where it was. Frames are bounded by the limit
+//! given; the writer's queue is bounded by its owner, who looks at [`FrameWriter::queued`].
+//!
+//! **Left out.** Deadlines (the owner's, through `Env`) and what is in a frame.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+/// Bytes before a frame that say how long it is.
+const PREFIX: usize = 4;
+/// The room for a read on a quiet connection: what an idle client costs.
+const READ_LEAST: usize = 8 << 10;
+/// The room for a read on a busy one.
+const READ_MOST: usize = 256 << 10;
+/// With less room left than this, a read is not worth its call.
+const READ_WORTH: usize = 2 << 10;
+/// From this size on a body is queued as it is instead of being copied behind the frames before it.
+const LARGE: usize = 8 << 10;
+/// Buffers that go to one write call (Linux takes 1024; few are ever waiting).
+const SLICES: usize = 64;
+/// A queue buffer above this size is given back when it is empty.
+const KEEP: usize = 64 << 10;
+
+/// Why no more frames can be read.
+#[derive(Debug)]
+pub enum FrameFault {
+    /// The frame is said to be longer than is allowed. Nothing of it was taken in.
+    TooLarge {
+        /// What its prefix says.
+        claimed: u32,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// The other end closed inside a frame.
+    Cut,
+    /// The socket failed.
+    Io(io::Error),
+}
+
+impl std::fmt::Display for FrameFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FrameFault::TooLarge { claimed, limit } => {
+                write!(f, "a frame of {claimed} bytes was announced, the limit is {limit}")
+            }
+            FrameFault::Cut => f.write_str("the connection was closed inside a frame"),
+            FrameFault::Io(error) => write!(f, "the connection failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for FrameFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            FrameFault::Io(error) => Some(error),
+            FrameFault::TooLarge { .. } | FrameFault::Cut => None,
+        }
+    }
+}
+
+impl From<io::Error> for FrameFault {
+    fn from(error: io::Error) -> FrameFault {
+        FrameFault::Io(error)
+    }
+}
+
+/// Takes frames from a byte stream.
+pub struct FrameReader {
+    reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    /// Received and not handed out yet.
+    buffer: BytesMut,
+    limit: usize,
+    /// The room for the next read; follows the traffic.
+    room: usize,
+}
+
+impl FrameReader {
+    /// Reads frames of at most `limit` bytes (without their prefix) from `reader`.
+    pub fn new(reader: Box<dyn AsyncRead + Send + Sync + Unpin>, limit: usize) -> FrameReader {
+        FrameReader { reader, buffer: BytesMut::new(), limit, room: READ_LEAST }
+    }
+
+    /// The next frame; `None` if the other end closed between frames. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, FrameFault> {
+        loop {
+            if let Some(frame) = self.buffered()? {
+                return Ok(Some(frame));
+            }
+            self.make_room();
+            let room = self.buffer.capacity() - self.buffer.len();
+            let got = self.reader.read_buf(&mut self.buffer).await?;
+            if got == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(FrameFault::Cut) };
+            }
+            if got == room {
+                self.room = (self.room * 2).min(READ_MOST);
+            } else if got < self.room / 4 {
+                self.room = (self.room / 2).max(READ_LEAST);
+            }
+        }
+    }
+
+    /// A frame that is here already, without waiting.
+    pub fn buffered(&mut self) -> Result<Option<Bytes>, FrameFault> {
+        let Some(length) = self.announced()? else { return Ok(None) };
+        if self.buffer.len() - PREFIX < length {
+            return Ok(None);
+        }
+        self.buffer.advance(PREFIX);
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+
+    /// The stream, and what was read from it and not handed out: for passing bytes on as they are.
+    pub fn into_parts(self) -> (Box<dyn AsyncRead + Send + Sync + Unpin>, BytesMut) {
+        (self.reader, self.buffer)
+    }
+
+    /// Another limit, from the next frame on.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// How long the frame is whose prefix is here.
+    fn announced(&self) -> Result<Option<usize>, FrameFault> {
+        let Some(prefix) = self.buffer.first_chunk::<PREFIX>() else { return Ok(None) };
+        let claimed = u32::from_be_bytes(*prefix);
+        match usize::try_from(claimed) {
+            Ok(length) if length <= self.limit => Ok(Some(length)),
+            _ => Err(FrameFault::TooLarge { claimed, limit: self.limit }),
+        }
+    }
+
+    /// Room for the next read: inside a large frame it grows with what has arrived, never with what was claimed.
+    fn make_room(&mut self) {
+        let here = self.buffer.len();
+        let wanted = match self.announced() {
+            Ok(Some(length)) => {
+                let missing = length + PREFIX - here;
+                missing.min(here.max(self.room)).max(READ_WORTH)
+            }
+            _ => READ_WORTH,
+        };
+        if self.buffer.capacity() - here < wanted {
+            self.buffer.reserve(wanted.max(self.room));
+        }
+    }
+}
+
+/// Queues frames, and writes them to a byte stream.
+pub struct FrameWriter {
+    writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
+    /// What goes out first: large bodies, and the small frames that stood before them.
+    queue: VecDeque<Bytes>,
+    /// What was pushed after those, merged.
+    tail: BytesMut,
+    /// Bytes in `queue`.
+    before_tail: usize,
+    /// The stream took bytes that it may still hold back (TLS does).
+    unflushed: bool,
+}
+
+impl FrameWriter {
+    /// Writes frames to `writer`.
+    pub fn new(writer: Box<dyn AsyncWrite + Send + Sync + Unpin>) -> FrameWriter {
+        FrameWriter { writer, queue: VecDeque::new(), tail: BytesMut::new(), before_tail: 0, unflushed: false }
+    }
+
+    /// Queues a frame; its length goes before it.
+    ///
+    /// # Panics
+    /// If it is 4 GiB or longer, which no limit allows.
+    pub fn push(&mut self, frame: &[u8]) {
+        self.tail.reserve(PREFIX + frame.len());
+        self.push_length(frame.len());
+        self.tail.put_slice(frame);
+    }
+
+    /// Queues one frame of three parts; a large `body` is not copied.
+    ///
+    /// # Panics
+    /// If it is 4 GiB or longer, which no limit allows.
+    pub fn push_large(&mut self, head: &[u8], body: Bytes, tail: &[u8]) {
+        self.push_length(head.len() + body.len() + tail.len());
+        self.tail.put_slice(head);
+        if body.len() < LARGE {
+            self.tail.put_slice(&body);
+        } else {
+            self.seal_tail();
+            self.before_tail += body.len();
+            self.queue.push_back(body);
+        }
+        self.tail.put_slice(tail);
+    }
+
+    /// Bytes waiting; 0 only when the stream has taken and passed on everything.
+    pub fn queued(&self) -> usize {
+        (self.before_tail + self.tail.len()).max(usize::from(self.unflushed))
+    }
+
+    /// Writes what the stream takes in one call; returns at once if nothing is queued. Cancel-safe.
+    pub async fn write_some(&mut self) -> io::Result<()> {
+        poll_fn(|context| self.poll_write_some(context)).await
+    }
+
+    /// Writes all. Cancel-safe: what is left stays queued.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        while self.queued() > 0 {
+            self.write_some().await?;
+        }
+        Ok(())
+    }
+
+    /// The stream. What is still queued is lost: [`FrameWriter::flush`] first.
+    pub fn into_writer(self) -> Box<dyn AsyncWrite + Send + Sync + Unpin> {
+        self.writer
+    }
+
+    fn push_length(&mut self, length: usize) {
+        let length = u32::try_from(length).expect("frames that we make are far shorter than 4 GiB");
+        self.tail.put_u32(length);
+    }
+
+    /// Moves the tail to the end of the queue.
+    fn seal_tail(&mut self) {
+        self.before_tail += self.tail.len();
+        self.queue.push_back(self.tail.split().freeze());
+    }
+
+    fn poll_write_some(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.before_tail + self.tail.len() > 0 {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut used = 0;
+            for part in self.queue.iter().map(|part| &part[..]).chain([&self.tail[..]]).take(SLICES) {
+                slices[used] = IoSlice::new(part);
+                used += 1;
+            }
+            let written = ready!(Pin::new(&mut *self.writer).poll_write_vectored(context, &slices[..used]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            self.advance(written);
+            if self.before_tail + self.tail.len() > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut *self.writer).poll_flush(context))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes `written` bytes off the front.
+    fn advance(&mut self, mut written: usize) {
+        while let Some(first) = self.queue.front_mut() {
+            let taken = written.min(first.len());
+            first.advance(taken);
+            written -= taken;
+            self.before_tail -= taken;
+            if !first.is_empty() {
+                return;
+            }
+            self.queue.pop_front();
+        }
+        self.tail.advance(written);
+        if self.tail.is_empty() && self.tail.capacity() > KEEP {
+            self.tail = BytesMut::new();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;

@@ -17,7 +17,9 @@ pub use tcp::Tcp;
 
 /// Listens and connects. Addresses are `host:port`.
 pub trait Network: Send + Sync + 'static {
+    /// Binds `address`; port 0 lets the system choose.
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
+    /// Connects; without a deadline of its own.
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Wire>>;
 }
 
@@ -25,12 +27,15 @@ pub trait Network: Send + Sync + 'static {
 pub trait Listener: Send {
     /// The address as it was bound: with the port that was chosen for port 0.
     fn address(&self) -> String;
+    /// The next connection. An error is this host's trouble, not a client's: wait a moment before the next call.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Wire>>;
 }
 
 /// A connection: what the other end says, what it is told, and who it is.
 pub struct Wire {
+    /// What the other end says.
     pub reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    /// What it is told; dropping it closes this direction.
     pub writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
     /// `host:port` of the other end.
     pub peer: String,

@@ -1,0 +1,203 @@
+//! TCP, the [`Network`] of production.
+//!
+//! Small frames go out at once (nodelay: who writes has merged them already). A peer that vanished without a word is
+//! noticed within half a minute whether or not anything is being sent to it: by keepalive on a quiet connection, by
+//! TCP_USER_TIMEOUT on one with unacknowledged bytes.
+//!
+//! **Left out.** Deadlines for connecting (the caller's, through `Env`), and limits on connections (the server's).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+
+use super::{Listener, Network, Wire};
+
+/// A connection is probed when it has been quiet for so long.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
+/// The time between probes.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+/// After so many unanswered probes the connection is dead.
+const KEEPALIVE_PROBES: u32 = 3;
+/// Bytes that were sent and not acknowledged for so long: the connection is dead.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections that wait to be accepted: a restart brings all clients at once.
+const BACKLOG: u32 = 1024;
+
+const _: () = assert!(
+    KEEPALIVE_AFTER.as_secs() + KEEPALIVE_EVERY.as_secs() * KEEPALIVE_PROBES as u64 <= USER_TIMEOUT.as_secs(),
+    "Linux lets the user timeout override the probes, so it must not be the shorter one"
+);
+
+/// The operating system's TCP. Addresses are `host:port`, where host is a name, an IPv4 address, or an IPv6 address
+/// in brackets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tcp;
+
+impl Network for Tcp {
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = bind(address).await.map_err(|error| named("listen on", address, &error))?;
+            Ok(Box::new(Accepting { listener }) as Box<dyn Listener>)
+        })
+    }
+
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Wire>> {
+        Box::pin(async move {
+            let connected = async { wire(TcpStream::connect(address).await?) };
+            connected.await.map_err(|error| named("connect to", address, &error))
+        })
+    }
+}
+
+/// Binds the first of the addresses that `address` stands for and that can be bound.
+async fn bind(address: &str) -> io::Result<TcpListener> {
+    let mut failure = None;
+    for candidate in lookup_host(address).await? {
+        match bind_one(candidate) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address")))
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restarted server must not wait for the connections of the one before it to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+struct Accepting {
+    listener: TcpListener,
+}
+
+impl Listener for Accepting {
+    fn address(&self) -> String {
+        match self.listener.local_addr() {
+            Ok(address) => address.to_string(),
+            Err(_) => String::new(),
+        }
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Wire>> {
+        Box::pin(async move {
+            loop {
+                match self.listener.accept().await {
+                    // Options can only not be set if the client has gone again: not the listener's trouble.
+                    Ok((stream, _)) => match wire(stream) {
+                        Ok(wire) => return Ok(wire),
+                        Err(_) => continue,
+                    },
+                    Err(error) if is_the_clients(&error) => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+        })
+    }
+}
+
+/// Errors of a connection that died before it was accepted (accept(2), 'Error handling').
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, TimedOut};
+    use io::ErrorKind::{NetworkUnreachable, PermissionDenied};
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | PermissionDenied
+            | TimedOut
+    )
+}
+
+fn wire(stream: TcpStream) -> io::Result<Wire> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY).with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    let peer = plain(stream.peer_addr()?).to_string();
+    let (reader, writer) = stream.into_split();
+    Ok(Wire { reader: Box::new(reader), writer: Box::new(writer), peer })
+}
+
+/// An IPv4 client of an IPv6 socket is shown, and compared with the list of peers, by its IPv4 address.
+fn plain(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
+        IpAddr::V6(_) => address,
+    }
+}
+
+fn named(what: &str, address: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot {what} {address}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn talk(address: &str) {
+        let mut listener = Tcp.listen(address).await.unwrap();
+        let bound = listener.address();
+        assert!(!bound.ends_with(":0"), "{bound}");
+        let (near, far) = tokio::join!(Tcp.connect(&bound), listener.accept());
+        let (mut near, mut far) = (near.unwrap(), far.unwrap());
+        assert_eq!(near.peer, bound);
+        near.writer.write_all(b"hello").await.unwrap();
+        drop(near);
+        let mut heard = Vec::new();
+        far.reader.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"hello");
+    }
+
+    #[tokio::test]
+    async fn the_ends_talk_by_ipv4_address() {
+        talk("127.0.0.1:0").await;
+    }
+
+    #[tokio::test]
+    async fn the_ends_talk_by_ipv6_address() {
+        // A host without IPv6 can't be asked to.
+        if Tcp.listen("[::1]:0").await.is_ok() {
+            talk("[::1]:0").await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_ends_talk_by_name() {
+        talk("localhost:0").await;
+    }
+
+    #[tokio::test]
+    async fn errors_name_the_address_and_keep_their_kind() {
+        let listener = Tcp.listen("127.0.0.1:0").await.unwrap();
+        let address = listener.address();
+        let error = Tcp.listen(&address).await.err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains(&address), "{error}");
+        drop(listener);
+        let error = Tcp.connect(&address).await.err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(error.to_string().contains(&address), "{error}");
+    }
+
+    #[test]
+    fn mapped_addresses_are_shown_plain() {
+        assert_eq!(plain("[::ffff:10.0.0.7]:81".parse().unwrap()).to_string(), "10.0.0.7:81");
+        assert_eq!(plain("[2001:db8::1]:81".parse().unwrap()).to_string(), "[2001:db8::1]:81");
+    }
+}

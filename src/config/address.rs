@@ -1,0 +1,23 @@
+//! `host:port`, as people write it.
+
+/// Whether this is `host:port`: a name, an IPv4 address or an IPv6 address in brackets, and a port.
+pub fn is_address(address: &str) -> bool {
+    host(address).is_some_and(|host| !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/'))
+        && port(address).is_some()
+}
+
+/// The port of `host:port`.
+pub fn port(address: &str) -> Option<u16> {
+    let (_, port) = address.rsplit_once(':')?;
+    if port.bytes().all(|b| b.is_ascii_digit()) { port.parse().ok() } else { None }
+}
+
+/// The host of `host:port`, without the brackets of an IPv6 address.
+pub fn host(address: &str) -> Option<&str> {
+    let (host, _) = address.rsplit_once(':')?;
+    match host.strip_prefix('[') {
+        Some(inner) => inner.strip_suffix(']'),
+        None if host.contains(':') => None,
+        None => Some(host),
+    }
+}

@@ -1,0 +1,147 @@
+//! Every limit of the program, with its unit, and what must hold between them.
+//!
+//! Whatever may grow because of somebody outside (a client, a peer, an operator) is bounded by a number of this page, so
+//! that what a server can cost is known by reading one file. The relations at its end are checked by the compiler.
+//! What an installation may want to choose is no limit but a setting and stands in [`Config`](super::Config).
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+// Sizes of what is said and stored.
+
+/// Bytes of one object's data. A larger one is refused at vote.
+pub const OBJECT: usize = 128 * MIB;
+/// Bytes of a frame to or from a client: the largest object, and what a call says around it.
+pub const FRAME: usize = OBJECT + MIB;
+/// Bytes of the first frame of a connection, and of every frame before the register: who is there, not what is wanted.
+pub const FIRST_FRAME: usize = 4 * KIB;
+/// Bytes of a transaction's data and descriptions. A larger one is refused at vote.
+pub const TRANSACTION_BYTES: usize = 256 * MIB;
+/// Bytes of a transaction's user, description and extension, each.
+pub const TRANSACTION_TEXT: usize = 64 * KIB - 1;
+/// Bytes of the name of a storage.
+pub const STORAGE_NAME: usize = 255;
+/// How deep the values of a call (pickle, msgpack) may nest.
+pub const NESTING: usize = 64;
+/// Bytes of a frame between peers: the largest transaction as a log entry, in the largest batch.
+pub const PEER_FRAME: usize = TRANSACTION_BYTES + APPEND_BYTES + 64 * MIB;
+
+// Connections.
+
+/// Connections to the client port, of all kinds.
+pub const CONNECTIONS: usize = 16_384;
+/// Clients that a node which is not primary keeps waiting in silence.
+pub const HELD: usize = 8_192;
+/// Relayed connections of one node.
+pub const RELAYS: usize = 8_192;
+/// Connections that have not said yet who they are, or not proved it.
+pub const STRANGERS: usize = 1_024;
+/// How long a connection may take from its first bytes to a whole first frame, and a peer to prove that it is one.
+pub const INTRODUCTION: Duration = Duration::from_secs(10);
+/// How long a greeted client may take to register.
+pub const REGISTER: Duration = Duration::from_secs(60);
+/// A register is answered or closed within this time.
+pub const REGISTER_ANSWER: Duration = Duration::from_secs(5);
+/// How long to wait for a connection to another node.
+pub const CONNECT: Duration = Duration::from_secs(3);
+/// How long an end that is silent is believed to be there (TCP keepalive and TCP_USER_TIMEOUT).
+pub const SILENCE: Duration = Duration::from_secs(30);
+/// How long a closing server waits for finishes that were begun, and then for its clients to take their answers.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+// A session.
+
+/// Bytes that wait to be sent to a client, from which on no more of its calls are read.
+pub const OUTPUT_HIGH_WATER: usize = 4 * MIB;
+/// Bytes that may wait to be sent to a client at all; it is closed past this (only invalidations can get there).
+pub const OUTPUT: usize = OUTPUT_HIGH_WATER + FRAME + 16 * MIB;
+/// How long a client may take none of what waits for it.
+pub const OUTPUT_STALL: Duration = Duration::from_secs(60);
+/// Calls of one client that are being answered at the same time.
+pub const CALLS: usize = 256;
+/// Iterators of one client.
+pub const ITERATORS: usize = 64;
+/// Object ids that one `new_oids` call may ask for.
+pub const NEW_OIDS: usize = 10_000;
+/// Object ids that are reserved in the log at a time.
+pub const OID_RANGE: u32 = 100_000;
+/// Revisions that one `history` call gives.
+pub const HISTORY: usize = 100_000;
+/// Objects that one `getInvalidations` answer names; a client that missed more is told to verify its whole cache.
+pub const INVALIDATIONS: usize = 1_000_000;
+/// Bytes of the label that a client may give itself.
+pub const CLIENT_LABEL: usize = 255;
+
+// Two-phase commit.
+
+/// Objects written or checked in one transaction.
+pub const TRANSACTION_LOCKS: usize = 4_000_000;
+/// Objects locked, or waited for, in a node.
+pub const LOCKS: usize = 8_000_000;
+/// Votes that wait for locks. One more is refused.
+pub const WAITING_VOTES: usize = 10_000;
+/// Bytes of all transactions that are buffered in a node.
+pub const TRANSACTIONS_BYTES: usize = 4 * TRANSACTION_BYTES;
+
+// What a storage keeps in memory.
+
+/// Applied transactions that a storage remembers for those who follow it; who is further behind reads the tid index.
+pub const FEED: usize = 4_096;
+/// Object ids in all of them together.
+pub const FEED_OIDS: usize = 1_000_000;
+
+// Consensus.
+
+/// Nodes of a cluster.
+pub const MEMBERS: usize = 9;
+/// Proposals that wait for the log.
+pub const PROPOSALS: usize = 4_096;
+/// Log entries of one message to a peer.
+pub const APPEND_ENTRIES: usize = 1_024;
+/// Bytes of log entries in one message to a peer, unless a single one is larger.
+pub const APPEND_BYTES: usize = 8 * MIB;
+/// Bytes that the log writer puts into one write and one fsync, unless a single entry is larger.
+pub const LOG_GROUP_BYTES: usize = 32 * MIB;
+/// Bytes of the log after which the store is flushed, so that less must be replayed after a crash.
+pub const LOG_FLUSH_BYTES: u64 = 256 * MIB as u64;
+/// How far a node's clock may be ahead of the majority's before it stops leading.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
+/// Bytes of the cluster's secret, at least and at most.
+pub const SECRET: std::ops::RangeInclusive<usize> = 16..=4 * KIB;
+
+// HTTP.
+
+/// Connections to the HTTP address.
+pub const HTTP_CONNECTIONS: usize = 256;
+/// Bytes of a request's line and headers.
+pub const HTTP_HEAD: usize = 16 * KIB;
+/// How long a request may take to arrive, and a connection to be idle.
+pub const HTTP_REQUEST: Duration = Duration::from_secs(10);
+/// How long an answer may take.
+pub const HTTP_ANSWER: Duration = Duration::from_secs(30);
+
+// Settings that [`Config::check`](super::Config::check) refuses beyond these.
+
+/// The shortest heartbeat.
+pub const HEARTBEAT_MIN: Duration = Duration::from_millis(5);
+/// The longest election timeout.
+pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Heartbeats that must fit into an election timeout, so that one lost packet is no election.
+pub const HEARTBEATS_PER_ELECTION: u32 = 3;
+
+const _: () = assert!(OBJECT < FRAME, "the largest object must fit into a frame, with its call");
+const _: () = assert!(FRAME <= u32::MAX as usize && PEER_FRAME <= u32::MAX as usize, "lengths are four bytes");
+const _: () = assert!(FIRST_FRAME < FRAME);
+const _: () = assert!(OBJECT + MIB <= TRANSACTION_BYTES, "the largest object must fit into a transaction");
+const _: () = assert!(TRANSACTION_TEXT <= u16::MAX as usize, "Data.fs gives these lengths two bytes");
+const _: () = assert!(PEER_FRAME >= TRANSACTION_BYTES + APPEND_BYTES, "the largest entry must be replicable");
+const _: () = assert!(OUTPUT > OUTPUT_HIGH_WATER + FRAME, "the largest answer must not close who reads slowly");
+const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION_BYTES, "a large transaction must not wait for itself");
+const _: () = assert!(TRANSACTION_LOCKS <= LOCKS / 2, "one transaction leaves room for another");
+const _: () = assert!(WAITING_VOTES < LOCKS, "every waiting vote has a lock at least");
+const _: () = assert!(NEW_OIDS as u64 <= OID_RANGE as u64, "one call must be answerable from one range");
+const _: () = assert!(HELD < CONNECTIONS && RELAYS < CONNECTIONS && STRANGERS < CONNECTIONS);
+const _: () = assert!(REGISTER_ANSWER.as_millis() < REGISTER.as_millis());
+const _: () = assert!(DRAIN.as_secs() < 10, "supervisors kill after ten seconds");

@@ -1,0 +1,210 @@
+//! The data folder: one node's, of this format, used by one process.
+//!
+//! ```text
+//! DIR/ZRS      what this folder is, and its format
+//! DIR/lock     locked while a process uses the folder; says which
+//! DIR/log/     an engine: what consensus must not forget, with the cluster's and the node's id
+//! DIR/store/   an engine: the database
+//! ```
+//!
+//! **Promises.** Nothing is written into a folder that holds other things than ours, or ours of a newer format, or that
+//! somebody else uses; the refusal says what was found and what to do. The marker is there, whole and durable, before
+//! anything else is.
+//!
+//! **Left out.** Which node and cluster the folder belongs to: that is stamped into `log/` by those who agree on it.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// The format of everything below the folder; it grows when an older program could misread what a newer one wrote.
+pub const FORMAT: u32 = 1;
+
+const MARKER: &str = "ZRS";
+const LOCK: &str = "lock";
+/// What a file system or a crash of ours may have left in a folder that is still empty.
+const NOTHING: [&str; 3] = [LOCK, "ZRS.new", "lost+found"];
+
+/// A data folder that this process holds. It is free again when this is dropped, or the process dies.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder if it is not there, and takes it.
+    ///
+    /// # Errors
+    /// It can't be made or read, it is in use, it is not ours, or its format is newer than this program. The error names
+    /// the folder and says what to do.
+    pub fn open(path: &Path) -> io::Result<Folder> {
+        fs::create_dir_all(path).map_err(|why| refuse(path, format!("can't be made: {why}")))?;
+        // (Once before the lock, which writes a file, and once under it.)
+        inspect(path)?;
+        let lock = lock(path)?;
+        if !inspect(path)? {
+            mark(path).map_err(|why| refuse(path, format!("can't be marked as a data folder: {why}")))?;
+        }
+        Ok(Folder { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where consensus keeps its log and its vote.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Where the database is.
+    pub fn store(&self) -> PathBuf {
+        self.path.join("store")
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn refuse(path: &Path, why: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("data folder {}: {why}", path.display()))
+}
+
+/// Whether the folder is marked as ours; an error if it is neither ours nor empty.
+fn inspect(path: &Path) -> io::Result<bool> {
+    match fs::read_to_string(path.join(MARKER)) {
+        Ok(text) => return understand(path, &text).map(|()| true),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+        Err(why) => return Err(refuse(path, format!("its file {MARKER} can't be read: {why}"))),
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).map_err(|why| refuse(path, format!("can't be read: {why}")))? {
+        let name = entry.map_err(|why| refuse(path, why))?.file_name().to_string_lossy().into_owned();
+        if !NOTHING.contains(&name.as_str()) {
+            found.push(name);
+        }
+    }
+    if found.is_empty() {
+        return Ok(false);
+    }
+    found.sort();
+    let shown = found.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+    let more = if found.len() > 3 { format!(" and {} more", found.len() - 3) } else { String::new() };
+    Err(refuse(
+        path,
+        format!(
+            "is not empty and not a zrs data folder (it has no file {MARKER}, but {shown}{more}): \
+             give --data a new folder, or move these away"
+        ),
+    ))
+}
+
+fn understand(path: &Path, text: &str) -> io::Result<()> {
+    let format = text.lines().find_map(|line| line.strip_prefix("format ")).and_then(|n| n.trim().parse::<u32>().ok());
+    match format {
+        Some(FORMAT) => Ok(()),
+        Some(newer) if newer > FORMAT => Err(refuse(
+            path,
+            format!("has format {newer}, and this zrsd {} knows {FORMAT}: start the newer zrsd that wrote it", crate_version()),
+        )),
+        _ => Err(refuse(
+            path,
+            format!("its file {MARKER} does not say which format it has: restore the file, or give --data a new folder"),
+        )),
+    }
+}
+
+fn crate_version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+fn lock(path: &Path) -> io::Result<File> {
+    let name = path.join(LOCK);
+    let mut file = File::options()
+        .create(true)
+        .read(true)
+        .write(true)
+        .truncate(false)
+        .open(&name)
+        .map_err(|why| refuse(path, format!("its file {LOCK} can't be opened: {why}")))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let user = fs::read_to_string(&name).unwrap_or_default();
+            let user = if user.trim().is_empty() { "another process".to_owned() } else { user.trim().to_owned() };
+            return Err(refuse(path, format!("is in use by {user}: stop that one first, or give each node its own --data")));
+        }
+        Err(TryLockError::Error(why)) => return Err(refuse(path, format!("can't be locked: {why}"))),
+    }
+    // For the message above only, so that a full disk is no reason to fail here.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "process {}", std::process::id()));
+    Ok(file)
+}
+
+/// Writes the marker so that it is there whole or not at all, also after a power cut.
+fn mark(path: &Path) -> io::Result<()> {
+    let new = path.join("ZRS.new");
+    let mut file = File::create(&new)?;
+    write!(file, "This folder belongs to zrsd, a ZODB storage server. Do not change anything in it.\nformat {FORMAT}\n")?;
+    file.sync_all()?;
+    fs::rename(&new, path.join(MARKER))?;
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(path: &Path) -> String {
+        Folder::open(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_new_folder_is_made_and_opens_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("deep/er");
+        let folder = Folder::open(&path).unwrap();
+        assert_eq!((folder.log(), folder.store()), (path.join("log"), path.join("store")));
+        fs::create_dir(folder.log()).unwrap();
+        drop(folder);
+        Folder::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_second_use_is_refused_and_names_the_first() {
+        let path = tempfile::tempdir().unwrap();
+        let first = Folder::open(path.path()).unwrap();
+        let said = refused(path.path());
+        assert!(said.contains(&format!("in use by process {}", std::process::id())), "{said}");
+        drop(first);
+        Folder::open(path.path()).unwrap();
+    }
+
+    #[test]
+    fn a_foreign_folder_is_left_alone() {
+        let path = tempfile::tempdir().unwrap();
+        for name in ["Data.fs", "Data.fs.index", "a", "b"] {
+            File::create(path.path().join(name)).unwrap();
+        }
+        let said = refused(path.path());
+        assert!(said.contains("Data.fs, Data.fs.index, a and 1 more") && said.contains("--data a new folder"), "{said}");
+        assert_eq!(fs::read_dir(path.path()).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn a_crash_before_the_marker_is_no_foreign_folder() {
+        let path = tempfile::tempdir().unwrap();
+        for name in NOTHING {
+            File::create(path.path().join(name)).unwrap();
+        }
+        Folder::open(path.path()).unwrap();
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let path = tempfile::tempdir().unwrap();
+        fs::write(path.path().join(MARKER), "format 2\n").unwrap();
+        assert!(refused(path.path()).contains("has format 2"));
+        fs::write(path.path().join(MARKER), "").unwrap();
+        assert!(refused(path.path()).contains("does not say which format"));
+    }
+}

@@ -1,0 +1,232 @@
+//! How a cluster forms: once, by itself, in any order of starting, and through any crash.
+//!
+//! 1. A node with an empty folder draws an *incarnation* by chance and fsyncs it. It now knows who it is, and nothing else.
+//! 2. The founder (the smallest node id of `--peers`) asks all others until each has answered that it is empty and has
+//!    the same list. Then it draws the cluster's id and fsyncs its own [`Stamp`]: cluster, members, incarnations.
+//! 3. It hands the stamp to the others, who fsync it, and asks again until all have it. From the stamp on, a node runs
+//!    Raft and votes; but nobody is a candidate yet, as no log names members.
+//! 4. Once all are stamped, the founder initialises its log with the members. Raft does the rest.
+//!
+//! **Any crash** resumes at the step whose result is on disk: an incarnation is asked again, a stamp is handed out again, an
+//! initialised log is never initialised again.
+//!
+//! **An empty node that meets a cluster** (its disk was replaced, say) has an incarnation that no stamp names. Nobody
+//! stamps it, and it neither initialises nor votes: a vote of a node that forgot what it had acknowledged could undo a
+//! commit. It says what it waits for, in `/status` and in the log.
+//!
+//! **Left out.** Adding that node again, as an observer that catches up: that comes with membership changes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use super::link::{Caller, Connection, Target};
+use super::log::LogStore;
+use super::types::Seat;
+use super::wire::{FormAnswer, FormAsk, Purpose, Stamp, cluster_name};
+use crate::env::Watch;
+
+const STAMP: &[u8] = b"stamp";
+const INCARNATION: &[u8] = b"incarnation";
+/// How often the others are asked while a cluster forms.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// What a node knows of its cluster, as far as it has come.
+pub struct Formation {
+    pub caller: Caller,
+    pub log: LogStore,
+    /// All members, this node among them, as `--peers` lists them.
+    pub peers: BTreeMap<u64, String>,
+    /// Set once, when the stamp is on disk.
+    pub stamp: Watch<Option<Stamp>>,
+    /// What this node waits for, in words for people; empty when for nothing.
+    pub waiting: Watch<String>,
+}
+
+/// This folder's incarnation: drawn and fsynced when the folder is new.
+pub async fn incarnation(log: &LogStore, draw: impl FnOnce() -> u64) -> io::Result<u64> {
+    if let Some(known) = log.meta(INCARNATION).await? {
+        return Ok(known);
+    }
+    let drawn = draw();
+    log.set_meta(INCARNATION, &drawn).await?;
+    Ok(drawn)
+}
+
+/// The stamp in this folder, if it has one, after a look at whether it is this node's.
+pub async fn read_stamp(log: &LogStore, node: u64, incarnation: u64) -> anyhow::Result<Option<Stamp>> {
+    let Some(stamp) = log.meta::<Stamp>(STAMP).await? else { return Ok(None) };
+    let owner = stamp.members.iter().find(|(_, seat)| seat.incarnation == incarnation);
+    match owner {
+        Some((id, _)) if *id == node => Ok(Some(stamp)),
+        Some((id, _)) => anyhow::bail!(
+            "this data folder belongs to node {id} of cluster {}, and this is node {node}: \
+             start it with --node {id}, or give --data another folder",
+            cluster_name(&stamp.cluster)
+        ),
+        None => anyhow::bail!(
+            "this data folder's stamp does not name it as a member of cluster {}: it was put together from several \
+             folders; give --data the folder as it was, or an empty one",
+            cluster_name(&stamp.cluster)
+        ),
+    }
+}
+
+impl Formation {
+    fn node(&self) -> u64 {
+        self.caller.node
+    }
+
+    fn is_founder(&self) -> bool {
+        self.peers.keys().next() == Some(&self.node())
+    }
+
+    fn others(&self) -> impl Iterator<Item = Target> + '_ {
+        let others = self.peers.iter().filter(|(id, _)| **id != self.node());
+        others.map(|(node, address)| Target { node: *node, address: address.clone() })
+    }
+
+    /// Returns with the stamp once this node has one. A founder makes it.
+    pub async fn await_stamp(&self) -> io::Result<Stamp> {
+        let mut stamped = self.stamp.watching();
+        loop {
+            if let Some(stamp) = stamped.look_now().clone() {
+                return Ok(stamp);
+            }
+            let empty = self.ask_round().await;
+            if let (true, Some(seats)) = (self.is_founder(), empty) {
+                let mut cluster = [0; 16];
+                cluster[..8].copy_from_slice(&self.caller.env.seed().to_be_bytes());
+                cluster[8..].copy_from_slice(&self.caller.env.seed().to_be_bytes());
+                self.take_stamp(Stamp { cluster, members: seats }).await?;
+                continue;
+            }
+            let _ = self.caller.env.timeout(ROUND, stamped.changed()).await;
+        }
+    }
+
+    /// Founder: returns once every other member holds the stamp.
+    pub async fn stamp_others(&self, stamp: &Stamp) {
+        for target in self.others() {
+            loop {
+                let problem = match self.ask(&target, &FormAsk::Stamp(stamp.clone())).await {
+                    Ok(FormAnswer::Stamped(theirs)) if theirs == *stamp => break,
+                    Ok(FormAnswer::Stamped(theirs)) => {
+                        format!("belongs to cluster {} already", cluster_name(&theirs.cluster))
+                    }
+                    Ok(FormAnswer::Refused(why)) => why,
+                    Ok(FormAnswer::Empty { .. }) => "did not take the cluster's stamp".into(),
+                    Err(fault) => fault.to_string(),
+                };
+                self.wait_for(format!("node {} at {}: {problem}", target.node, target.address));
+                self.caller.env.sleep(ROUND).await;
+            }
+        }
+        self.waiting.send(String::new());
+    }
+
+    /// Asks all others once. Gives all members' seats if everybody is empty and agrees.
+    async fn ask_round(&self) -> Option<BTreeMap<u64, Seat>> {
+        let seat = |node: &u64, incarnation| Seat { address: self.peers[node].clone(), incarnation };
+        let mut seats = BTreeMap::from([(self.node(), seat(&self.node(), self.caller.incarnation))]);
+        let mut problem = None;
+        for target in self.others() {
+            let found = match self.ask(&target, &FormAsk::Probe).await {
+                Ok(FormAnswer::Empty { incarnation, peers }) if peers == self.peers => {
+                    seats.insert(target.node, seat(&target.node, incarnation));
+                    continue;
+                }
+                Ok(FormAnswer::Empty { peers, .. }) => {
+                    format!("was started with another list: --peers {}", peers_list(&peers))
+                }
+                Ok(FormAnswer::Stamped(stamp)) => match stamp.members.get(&self.node()) {
+                    // The founder is handing out the stamp, and will come here too.
+                    Some(seat) if seat.incarnation == self.caller.incarnation => continue,
+                    _ => format!(
+                        "belongs to cluster {} already, which does not know this node's (empty) data folder; \
+                         this node does not vote, and waits until it is added to that cluster",
+                        cluster_name(&stamp.cluster)
+                    ),
+                },
+                Ok(FormAnswer::Refused(why)) => why,
+                Err(fault) => fault.to_string(),
+            };
+            problem.get_or_insert(format!("node {} at {}: {found}", target.node, target.address));
+        }
+        match problem {
+            Some(problem) => {
+                self.wait_for(problem);
+                None
+            }
+            None if seats.len() == self.peers.len() => Some(seats),
+            None => None,
+        }
+    }
+
+    async fn ask(&self, target: &Target, ask: &FormAsk) -> io::Result<FormAnswer> {
+        let mut connection = self.caller.connect(target, None, Purpose::Form).await?;
+        let exchange = async {
+            connection.send(ask).await?;
+            connection.receive().await
+        };
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer");
+        self.caller.env.timeout(self.caller.patience, exchange).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Answers one question of a peer that came for `Purpose::Form`.
+    pub async fn answer(&self, connection: &mut Connection) -> io::Result<()> {
+        let answer = match connection.receive().await? {
+            FormAsk::Probe => self.present(),
+            FormAsk::Stamp(stamp) => self.consider(stamp).await?,
+        };
+        connection.send(&answer).await
+    }
+
+    fn present(&self) -> FormAnswer {
+        match &*self.stamp.look() {
+            Some(stamp) => FormAnswer::Stamped(stamp.clone()),
+            None => FormAnswer::Empty { incarnation: self.caller.incarnation, peers: self.peers.clone() },
+        }
+    }
+
+    async fn consider(&self, stamp: Stamp) -> io::Result<FormAnswer> {
+        if let Some(mine) = self.stamp.look().clone() {
+            return Ok(FormAnswer::Stamped(mine));
+        }
+        let members: BTreeMap<u64, String> = stamp.members.iter().map(|(id, s)| (*id, s.address.clone())).collect();
+        if members != self.peers {
+            let why = format!("was started with another list: --peers {}", peers_list(&self.peers));
+            return Ok(FormAnswer::Refused(why));
+        }
+        if stamp.members.get(&self.node()).map(|seat| seat.incarnation) != Some(self.caller.incarnation) {
+            let why = "has a data folder that is newer than the cluster that is being formed; if that cluster has \
+                       never run, empty the data folders of all its nodes and start them again";
+            return Ok(FormAnswer::Refused(why.into()));
+        }
+        self.take_stamp(stamp.clone()).await?;
+        Ok(FormAnswer::Stamped(stamp))
+    }
+
+    async fn take_stamp(&self, stamp: Stamp) -> io::Result<()> {
+        self.log.set_meta(STAMP, &stamp).await?;
+        tracing::info!("this node is a member of cluster {}", cluster_name(&stamp.cluster));
+        self.stamp.send(Some(stamp));
+        self.waiting.send(String::new());
+        Ok(())
+    }
+
+    fn wait_for(&self, what: String) {
+        self.waiting.send_if(|waiting| {
+            if *waiting == what {
+                return false;
+            }
+            tracing::info!("waiting for {what}");
+            *waiting = what;
+            true
+        });
+    }
+}
+
+fn peers_list(peers: &BTreeMap<u64, String>) -> String {
+    peers.iter().map(|(id, address)| format!("{id}={address}")).collect::<Vec<_>>().join(",")
+}

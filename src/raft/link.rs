@@ -1,0 +1,312 @@
+//! Connections between peers: the handshake from both sides, and [`Link`], one lasting connection with many calls on it.
+//!
+//! A link connects when it is first asked, and again after it broke. Calls are numbered, so that a caller who gives up
+//! does not disturb the others; what breaks, breaks for all who wait. There are two links to each peer: one for
+//! entries, one for what must not stand behind entries (votes, heartbeats, read indices).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot};
+
+use super::wire::{
+    Answer, Ask, ClusterId, GREETING, Hello, Numbered, PeerKey, Proof, Purpose, Side, VERSION, Verdict, Welcome, pack,
+    unpack,
+};
+use crate::command;
+use crate::config::limits;
+use crate::env::Env;
+use crate::net::{FrameReader, FrameWriter, Network};
+
+/// What a node needs to call its peers, and to be called by them.
+#[derive(Clone)]
+pub struct Caller {
+    pub env: Env,
+    pub network: Arc<dyn Network>,
+    pub key: PeerKey,
+    pub node: u64,
+    pub incarnation: u64,
+    /// How long connecting and the handshake may take.
+    pub patience: Duration,
+}
+
+/// A peer and the way to it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    pub node: u64,
+    pub address: String,
+}
+
+/// An open connection to a peer, after the handshake.
+pub struct Connection {
+    pub reader: FrameReader,
+    pub writer: FrameWriter,
+}
+
+impl Connection {
+    pub async fn send<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
+        self.writer.push(&pack(message));
+        self.writer.flush().await
+    }
+
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        match self.reader.next().await.map_err(io::Error::from)? {
+            Some(frame) => unpack(&frame),
+            None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection")),
+        }
+    }
+}
+
+impl Caller {
+    /// Connects to a peer and proves membership to it, within `self.patience`.
+    pub async fn connect(
+        &self,
+        target: &Target,
+        cluster: Option<ClusterId>,
+        purpose: Purpose,
+    ) -> io::Result<Connection> {
+        let attempt = self.env.timeout(self.patience, self.shake_hands(target, cluster, purpose));
+        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {:?}", self.patience));
+        attempt.await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn shake_hands(
+        &self,
+        target: &Target,
+        cluster: Option<ClusterId>,
+        purpose: Purpose,
+    ) -> io::Result<Connection> {
+        let wire = self.network.connect(&target.address).await?;
+        let mut connection = Connection {
+            reader: FrameReader::new(wire.reader, limits::PEER_FRAME),
+            writer: FrameWriter::new(wire.writer),
+        };
+        let mut hello = GREETING.to_vec();
+        hello.extend(pack(&Hello {
+            version: VERSION,
+            format: command::FORMAT,
+            cluster,
+            from: self.node,
+            from_incarnation: self.incarnation,
+            to: target.node,
+            nonce: self.nonce(),
+            purpose,
+        }));
+        connection.writer.push(&hello);
+        connection.writer.flush().await?;
+        let nonce = match receive_greeting(&mut connection).await? {
+            Welcome::Challenge { nonce, proof } => {
+                if !self.key.is_proof(&proof, Side::Acceptor, &hello, &nonce) {
+                    return Err(refused("it does not know the cluster's secret (compare the files of --secret-file)"));
+                }
+                nonce
+            }
+            Welcome::Refused(why) => return Err(refused(&why)),
+        };
+        connection.send(&Proof(self.key.prove(Side::Initiator, &hello, &nonce))).await?;
+        match connection.receive().await? {
+            Verdict::Accepted => Ok(connection),
+            Verdict::Refused(why) => Err(refused(&why)),
+        }
+    }
+
+    fn nonce(&self) -> [u8; 16] {
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&self.env.seed().to_be_bytes());
+        nonce[8..].copy_from_slice(&self.env.seed().to_be_bytes());
+        nonce
+    }
+
+    /// The acceptor's side, after `first`, the frame with the Hello, came in and `verdict` was found on it.
+    ///
+    /// `Err` if the connection is not to be used: refused, or broken.
+    pub async fn accept(
+        &self,
+        first: &Bytes,
+        connection: &mut Connection,
+        verdict: Result<(), String>,
+    ) -> io::Result<()> {
+        if let Err(why) = verdict {
+            connection.send(&Welcome::Refused(why.clone())).await?;
+            return Err(refused(&why));
+        }
+        let nonce = self.nonce();
+        let proof = self.key.prove(Side::Acceptor, first, &nonce);
+        connection.send(&Welcome::Challenge { nonce, proof }).await?;
+        let proof: Proof = connection.receive().await?;
+        if !self.key.is_proof(&proof.0, Side::Initiator, first, &nonce) {
+            let why = "no proof of membership (compare the files of --secret-file)";
+            connection.send(&Verdict::Refused(why.into())).await?;
+            return Err(refused(why));
+        }
+        connection.send(&Verdict::Accepted).await
+    }
+
+    /// Whether `peer` (`host:port`) has the address of a host in `members`: all there is to check without a secret.
+    pub async fn comes_from(&self, peer: &str, members: impl Iterator<Item = &String>) -> bool {
+        let Some(ip) = ip_of(peer) else { return false };
+        for address in members {
+            match self.network.resolve(address).await {
+                Ok(known) if known.contains(&ip) => return true,
+                Ok(_) => {}
+                Err(e) => tracing::warn!("the address {address} of a peer can't be looked up: {e}"),
+            }
+        }
+        false
+    }
+}
+
+/// Reads the Hello out of a peer's first frame.
+pub fn read_hello(first: &[u8]) -> io::Result<Hello> {
+    let body = first.strip_prefix(GREETING.as_slice()).unwrap_or_default();
+    let hello: Hello = unpack(body)?;
+    if hello.version != VERSION {
+        let why = format!("it speaks version {} of the peers' protocol, this node {VERSION}", hello.version);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(hello)
+}
+
+/// Passes over a ZEO greeting (two bytes), which a primary sends to whoever connects.
+async fn receive_greeting(connection: &mut Connection) -> io::Result<Welcome> {
+    loop {
+        match connection.reader.next().await.map_err(io::Error::from)? {
+            Some(frame) if frame.len() == 2 && (frame[0] == b'Z' || frame[0] == b'M') => {}
+            Some(frame) => return unpack(&frame),
+            None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection")),
+        }
+    }
+}
+
+fn refused(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, format!("refused: {why}"))
+}
+
+fn ip_of(address: &str) -> Option<IpAddr> {
+    let (host, _) = address.rsplit_once(':')?;
+    let ip: IpAddr = host.trim_matches(['[', ']']).parse().ok()?;
+    Some(ip.to_canonical())
+}
+
+/// A lasting connection to one peer; cheap to clone.
+#[derive(Clone)]
+pub struct Link {
+    calls: mpsc::Sender<Call>,
+    env: Env,
+}
+
+struct Call {
+    ask: Ask,
+    answer: oneshot::Sender<io::Result<Answer>>,
+}
+
+impl Link {
+    pub fn new(caller: Caller, target: Target, cluster: ClusterId) -> Link {
+        let (calls, queue) = mpsc::channel(limits::PEER_CALLS);
+        let env = caller.env.clone();
+        env.spawn(async move { Keeper { caller, target, cluster, last_fault: None }.keep(queue).await });
+        Link { calls, env }
+    }
+
+    /// Asks the peer; an error if it can't be reached or does not answer `within` that time.
+    pub async fn call(&self, ask: Ask, within: Duration) -> io::Result<Answer> {
+        let call = async {
+            let (answer, answered) = oneshot::channel();
+            self.calls.send(Call { ask, answer }).await.map_err(|_| closed())?;
+            answered.await.map_err(|_| closed())?
+        };
+        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {within:?}"));
+        self.env.timeout(within, call).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the link is closed")
+}
+
+/// Keeps a link: connects when there is a call, until nobody can call any more.
+struct Keeper {
+    caller: Caller,
+    target: Target,
+    cluster: ClusterId,
+    /// So that a peer that stays away is logged once.
+    last_fault: Option<String>,
+}
+
+impl Keeper {
+    async fn keep(mut self, mut queue: mpsc::Receiver<Call>) {
+        while let Some(first) = queue.recv().await {
+            if first.answer.is_closed() {
+                continue;
+            }
+            match self.caller.connect(&self.target, Some(self.cluster), Purpose::Calls).await {
+                Ok(connection) => {
+                    if self.last_fault.take().is_some() {
+                        tracing::info!("connected to node {} at {}", self.target.node, self.target.address);
+                    }
+                    let fault = converse(connection, first, &mut queue).await;
+                    tracing::debug!("link to node {} ended: {fault}", self.target.node);
+                }
+                Err(fault) => {
+                    let words = fault.to_string();
+                    if self.last_fault.as_ref() != Some(&words) {
+                        tracing::warn!("node {} at {}: {words}", self.target.node, self.target.address);
+                        self.last_fault = Some(words);
+                    }
+                    fail(first, &fault);
+                    while let Ok(call) = queue.try_recv() {
+                        fail(call, &fault);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn fail(call: Call, fault: &io::Error) {
+    let _ = call.answer.send(Err(io::Error::new(fault.kind(), fault.to_string())));
+}
+
+/// Carries calls and answers until the connection breaks; gives the reason.
+async fn converse(connection: Connection, first: Call, queue: &mut mpsc::Receiver<Call>) -> io::Error {
+    let Connection { mut reader, mut writer } = connection;
+    let mut waiting: BTreeMap<u64, oneshot::Sender<io::Result<Answer>>> = BTreeMap::new();
+    let mut number = 0;
+    let mut next = Some(first);
+    let fault = loop {
+        if let Some(call) = next.take() {
+            number += 1;
+            waiting.retain(|_, answer| !answer.is_closed());
+            waiting.insert(number, call.answer);
+            writer.push(&pack(&Numbered { number, body: call.ask }));
+        }
+        tokio::select! {
+            biased;
+            frame = reader.next() => match frame {
+                Ok(Some(frame)) => match unpack::<Numbered<Answer>>(&frame) {
+                    Ok(answer) => if let Some(waiter) = waiting.remove(&answer.number) {
+                        let _ = waiter.send(Ok(answer.body));
+                    },
+                    Err(fault) => break fault,
+                },
+                Ok(None) => break io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection"),
+                Err(fault) => break fault.into(),
+            },
+            written = writer.write_some(), if writer.queued() > 0 => if let Err(fault) = written { break fault },
+            call = queue.recv(), if writer.queued() < limits::PEER_FRAME => match call {
+                Some(call) => next = Some(call),
+                None => break closed(),
+            },
+        }
+    };
+    for (_, waiter) in waiting {
+        let _ = waiter.send(Err(io::Error::new(fault.kind(), fault.to_string())));
+    }
+    fault
+}

@@ -1,0 +1,32 @@
+//! Consensus: the only place that names openraft.
+//!
+//! **What** goes in is a [`Command`](crate::command::Command), what comes out is its outcome, after a majority has it on disk
+//! and this node has applied it. Around that stand what a cluster needs besides a log: how it forms ([`formation`]), how
+//! peers find and trust each other ([`link`], [`wire`]), and when this node may call itself primary ([`reign`]).
+//!
+//! **Why** apart: openraft's interface moves; nobody else has to move with it. Everybody else says primary and secondary,
+//! and [`Role`] is what they watch.
+//!
+//! **Promises.** Proposals of one caller keep their order in the log. An outcome is given once, after apply; everything
+//! else is [`Unknown`]. A role of `Primary(reign)` is published after the reign's barrier has applied here, and withdrawn
+//! within a heartbeat of the lease's end. [`Node::settle`] returns once this node has every commit that anybody was told of.
+//!
+//! **Left out** until issues ask: snapshots and purging, changes of membership, certificates for peers.
+
+mod formation;
+mod heard;
+mod link;
+mod log;
+mod machine;
+mod node;
+mod peers;
+mod reign;
+mod runtime;
+mod status;
+mod types;
+mod wire;
+
+pub use log::TABLES;
+pub use node::{Accepted, Member, Node, NotSettled, Proposal, RelayRefused, Role, Setup, Unknown};
+pub use status::{MemberStatus, NodeStatus};
+pub use wire::RelayRequest;

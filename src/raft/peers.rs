@@ -1,0 +1,258 @@
+//! openraft's network: its calls as [`Ask`]s over links, and its peers' asks answered.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, v2::RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, ReadPolicy};
+
+use super::link::{Caller, Connection, Link, Target};
+use super::machine::{Machine, NoSnapshot};
+use super::heard::Heard;
+use super::types::{Ballot, LogPosition, Place, Record, Seat, Types, Vote};
+use super::wire::{Answer, Appended, Ask, ClusterId, Numbered, pack, unpack};
+use crate::config::limits;
+
+pub type Raft = openraft::Raft<Types, Machine>;
+type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
+
+/// Links to all peers, made when they are first needed.
+#[derive(Clone)]
+pub struct Peers {
+    caller: Caller,
+    cluster: ClusterId,
+    links: Arc<Mutex<BTreeMap<Target, Pair>>>,
+}
+
+/// The links to one peer.
+#[derive(Clone)]
+pub struct Pair {
+    /// For entries.
+    pub bulk: Link,
+    /// For what must not stand behind entries.
+    pub control: Link,
+}
+
+impl Peers {
+    pub fn new(caller: Caller, cluster: ClusterId) -> Peers {
+        Peers { caller, cluster, links: Arc::default() }
+    }
+
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    pub fn links(&self, target: Target) -> Pair {
+        let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let make = || Link::new(self.caller.clone(), target.clone(), self.cluster);
+        links.entry(target.clone()).or_insert_with(|| Pair { bulk: make(), control: make() }).clone()
+    }
+}
+
+impl RaftNetworkFactory<Types> for Peers {
+    type Network = Pair;
+
+    async fn new_client(&mut self, target: u64, seat: &Seat) -> Pair {
+        self.links(Target { node: target, address: seat.address.clone() })
+    }
+}
+
+fn unreachable(fault: io::Error) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(&fault))
+}
+
+fn unexpected(answer: Answer) -> RPCError<Types> {
+    unreachable(io::Error::other(match answer {
+        Answer::Failed(why) => why,
+        other => format!("an answer to another question: {other:?}"),
+    }))
+}
+
+fn place(id: Option<LogPosition>) -> Option<Place> {
+    id.map(Place::from)
+}
+
+fn position(place: Option<Place>) -> Option<LogPosition> {
+    place.map(LogPosition::from)
+}
+
+fn voted(answer: Answer) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    match answer {
+        Answer::Voted { ballot, granted, last } => {
+            Ok(VoteResponse { vote: ballot.into(), vote_granted: granted, last_log_id: position(last) })
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
+impl RaftNetworkV2<Types> for Pair {
+    type SnapshotData = NoSnapshot;
+
+    /// openraft gives every append the time of a heartbeat. That is right for a heartbeat; entries may wait for a slow
+    /// disk longer than that, and sending them again would only add to its work.
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let (link, within) = match rpc.entries.is_empty() {
+            true => (&self.control, option.hard_ttl()),
+            false => (&self.bulk, limits::PEER_CALL_TIMEOUT),
+        };
+        let ask = Ask::Append {
+            ballot: Ballot::from(&rpc.vote),
+            previous: place(rpc.prev_log_id),
+            records: rpc.entries.iter().map(Record::from).collect(),
+            committed: place(rpc.leader_commit),
+        };
+        match link.call(ask, within).await.map_err(unreachable)? {
+            Answer::Appended(appended) => Ok(match appended {
+                Appended::All => AppendEntriesResponse::Success,
+                Appended::Upto(last) => AppendEntriesResponse::PartialSuccess(position(last)),
+                Appended::Conflict => AppendEntriesResponse::Conflict,
+                Appended::HigherVote(ballot) => AppendEntriesResponse::HigherVote(ballot.into()),
+            }),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let (ballot, last) = (Ballot::from(&rpc.vote), place(rpc.last_log_id));
+        let ask = Ask::Vote { ballot, last, transfer: rpc.leadership_transfer };
+        voted(self.control.call(ask, option.hard_ttl()).await.map_err(unreachable)?)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let (ballot, last) = (Ballot::from(&rpc.vote), place(rpc.last_log_id));
+        let ask = Ask::PreVote { ballot, last, transfer: rpc.leadership_transfer };
+        voted(self.control.call(ask, option.hard_ttl()).await.map_err(unreachable)?)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        _vote: Vote,
+        _snapshot: Snapshot,
+        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        Err(StreamingError::Unreachable(Unreachable::new(&io::Error::other("this version of zrsd has no snapshots"))))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let ask = Ask::Transfer {
+            ballot: Ballot::from(rpc.from_leader()),
+            to: *rpc.to_node_id(),
+            last: place(rpc.last_log_id().copied()),
+        };
+        match self.control.call(ask, option.hard_ttl()).await.map_err(unreachable)? {
+            Answer::Transferring(Ok(())) => Ok(Ok(())),
+            Answer::Transferring(Err(why)) => Err(unreachable(io::Error::other(why))),
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+/// Answers a peer's calls until it hangs up.
+pub async fn serve_calls(raft: &Raft, heard: &Heard, connection: Connection) -> io::Result<()> {
+    let Connection { mut reader, mut writer } = connection;
+    let mut answering = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some((number, body)) = answering.next(), if !answering.is_empty() => {
+                writer.push(&pack(&Numbered { number, body }));
+            }
+            frame = reader.next(), if answering.len() < limits::PEER_CALLS => match frame? {
+                Some(frame) => {
+                    let Numbered { number, body } = unpack::<Numbered<Ask>>(&frame)?;
+                    answering.push(async move { (number, answer(raft, heard, body).await) });
+                }
+                None => return Ok(()),
+            },
+            written = writer.write_some(), if writer.queued() > 0 => written?,
+        }
+    }
+}
+
+async fn answer(raft: &Raft, heard: &Heard, ask: Ask) -> Answer {
+    let answered = match ask {
+        Ask::Append { ballot, previous, records, committed } => append(raft, heard, ballot, previous, records, committed).await,
+        Ask::Vote { ballot, last, transfer } => {
+            let request = vote_request(ballot, last, transfer);
+            raft.vote(request).await.map(vote_answer).map_err(|e| e.to_string())
+        }
+        Ask::PreVote { ballot, last, transfer } => {
+            let request = vote_request(ballot, last, transfer);
+            raft.pre_vote(request).await.map(vote_answer).map_err(|e| e.to_string())
+        }
+        Ask::Transfer { ballot, to, last } => {
+            let request = TransferLeaderRequest::new(ballot.into(), to, position(last));
+            let answered = raft.handle_transfer_leader(request).await;
+            answered.map(|done| Answer::Transferring(done.map_err(|e| e.to_string()))).map_err(|e| e.to_string())
+        }
+        Ask::ReadIndex => Ok(Answer::ReadIndex(read_index(raft).await)),
+    };
+    answered.unwrap_or_else(Answer::Failed)
+}
+
+/// On the primary, while its lease holds: the last entry that may have been answered.
+pub async fn read_index(raft: &Raft) -> Result<Place, String> {
+    let linearizer = raft.get_read_linearizer(ReadPolicy::LeaseRead).await.map_err(|e| e.to_string())?;
+    Ok(Place::from(*linearizer.read_log_id().log_id()))
+}
+
+async fn append(
+    raft: &Raft,
+    heard: &Heard,
+    ballot: Ballot,
+    previous: Option<Place>,
+    records: Vec<Record>,
+    committed: Option<Place>,
+) -> Result<Answer, String> {
+    let request = AppendEntriesRequest {
+        vote: ballot.into(),
+        prev_log_id: position(previous),
+        entries: records.into_iter().map(Into::into).collect(),
+        leader_commit: position(committed),
+    };
+    let response = raft.append_entries(request).await.map_err(|e| e.to_string())?;
+    let appended = match response {
+        AppendEntriesResponse::Success => Appended::All,
+        AppendEntriesResponse::PartialSuccess(last) => Appended::Upto(place(last)),
+        AppendEntriesResponse::Conflict => Appended::Conflict,
+        AppendEntriesResponse::HigherVote(vote) => Appended::HigherVote(Ballot::from(&vote)),
+    };
+    if !matches!(appended, Appended::HigherVote(_)) {
+        heard.note(ballot.node, ballot.term, committed);
+    }
+    Ok(Answer::Appended(appended))
+}
+
+fn vote_request(ballot: Ballot, last: Option<Place>, transfer: bool) -> VoteRequest<Types> {
+    VoteRequest { vote: ballot.into(), last_log_id: position(last), leadership_transfer: transfer }
+}
+
+fn vote_answer(response: VoteResponse<Types>) -> Answer {
+    Answer::Voted {
+        ballot: Ballot::from(&response.vote),
+        granted: response.vote_granted,
+        last: place(response.last_log_id),
+    }
+}

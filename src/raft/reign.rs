@@ -1,0 +1,118 @@
+//! Reigns: when this node may act as the primary, and who is when it may not.
+//!
+//! openraft's leader does not step down when it loses its majority; it refuses proposals once its lease has lapsed, and
+//! goes on in the same term when the lease returns. So leadership alone says little. A *reign* opens when this node leads,
+//! has its lease, and a barrier of its own has been applied here; it ends for good when the lease is lost, the term moves
+//! on, or a proposal is forwarded to somebody else.
+//!
+//! ```text
+//! leader of term 7      ├────────────────────────────────────────────────┤
+//! lease                 ├──────────┤           ├─────────────────────────┤
+//! barrier applied          │                      │
+//! reign 7.1                ├───────┤              │
+//! reign 7.2                                       ├──────────────────────┤
+//! ```
+//!
+//! Between the two, another leader cannot have been: that would have moved the term. But what was proposed in 7.1
+//! may still commit before the barrier of 7.2; after it, apply refuses it as stale.
+
+use std::sync::Arc;
+
+use openraft::ServerState;
+
+use super::node::{Inner, Member, Role};
+use super::peers::{Raft, read_index};
+use crate::command::{Change, Command, Outcome, Reign};
+use crate::config::limits;
+
+/// Publishes this node's role until the node stops.
+pub async fn rule(node: Arc<Inner>, raft: Raft) {
+    let mut last = Reign::default();
+    loop {
+        if node.stopping() {
+            return;
+        }
+        match leads(&raft) {
+            Some(term) => {
+                let number = if last.term == term { last.number + 1 } else { 1 };
+                let reign = Reign { term, number };
+                if open(&node, &raft, reign).await {
+                    last = reign;
+                    tracing::info!("primary: reign {reign} begins");
+                    node.publish(Role::Primary(reign));
+                    let why = hold(&node, &raft, reign).await;
+                    tracing::info!("primary no more: reign {reign} ends, as {why}");
+                    node.publish(node.follow());
+                    continue;
+                }
+            }
+            None => node.publish(node.follow()),
+        }
+        node.pause(&raft).await;
+    }
+}
+
+/// The term that this node leads.
+fn leads(raft: &Raft) -> Option<u64> {
+    let metrics = raft.metrics();
+    let metrics = metrics.look();
+    (metrics.state == ServerState::Leader && metrics.running_state.is_ok()).then_some(metrics.current_term)
+}
+
+/// Proposes the barrier of a new reign; whether it applied.
+async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
+    if read_index(raft).await.is_err() {
+        return false;
+    }
+    let barrier = Command { reign, change: Change::Barrier };
+    let proposal = super::node::submit(raft, &barrier).await;
+    match node.env().timeout(limits::PEER_CALL_TIMEOUT, proposal.outcome()).await {
+        Ok(Ok(Outcome::Done)) => leads(raft) == Some(reign.term) && read_index(raft).await.is_ok(),
+        Ok(Ok(outcome)) => {
+            tracing::debug!("the barrier of reign {reign} came to nothing: {outcome:?}");
+            false
+        }
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+/// Returns why the reign is over, once it is.
+async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
+    let mut abdicated = node.abdicated();
+    let _ = abdicated.look_now();
+    loop {
+        if node.stopping() {
+            return "this node stops";
+        }
+        if leads(raft) != Some(reign.term) {
+            return "another node leads";
+        }
+        if abdicated.look().is_some_and(|ended| ended >= reign) {
+            return "a proposal was refused";
+        }
+        if read_index(raft).await.is_err() {
+            return "its lease has lapsed";
+        }
+        node.pause(raft).await;
+    }
+}
+
+impl Inner {
+    /// Who is primary, when this node is not.
+    fn follow(&self) -> Role {
+        let patience = self.config().election_timeout * 2;
+        let applied = self.store().applied().index;
+        match self.heard().leader(patience, applied) {
+            Some((leader, caught_up)) if leader != self.config().node => match self.member(leader) {
+                Some(primary) => Role::Secondary { primary, caught_up },
+                None => Role::Candidate,
+            },
+            _ => Role::Candidate,
+        }
+    }
+
+    /// The member with this id, as the log or else the stamp has it.
+    fn member(&self, id: u64) -> Option<Member> {
+        self.members().into_iter().find(|member| member.id == id)
+    }
+}

@@ -1,0 +1,90 @@
+//! What a node says of itself to people.
+
+use serde::Serialize;
+
+use super::node::{Inner, Role};
+use super::peers::Raft;
+
+/// The state of this node's consensus, as of the moment of asking.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeStatus {
+    pub node: u64,
+    /// `forming`, `candidate`, `secondary` or `primary`.
+    pub role: &'static str,
+    /// The primary's node id, as far as this node knows one that is alive.
+    pub primary: Option<u64>,
+    /// The Raft term.
+    pub term: u64,
+    /// How many log entries this node has applied.
+    pub applied: u64,
+    /// How many log entries are known to be committed.
+    pub committed: u64,
+    /// How many log entries this node has.
+    pub log: u64,
+    /// The cluster's id; `None` while this node belongs to none.
+    pub cluster: Option<String>,
+    /// What this node waits for, in words.
+    pub waiting: Option<String>,
+    /// Why this node has stopped taking part, if it has.
+    pub fault: Option<String>,
+    pub members: Vec<MemberStatus>,
+    /// fsyncs of the Raft log since the start.
+    pub log_syncs: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberStatus {
+    pub node: u64,
+    pub address: String,
+    /// On the primary: how many log entries that member is known to have on disk.
+    pub log: Option<u64>,
+}
+
+impl Inner {
+    pub(super) fn describe(&self, raft: Option<&Raft>) -> NodeStatus {
+        let role = self.role();
+        let mut status = NodeStatus {
+            node: self.config().node,
+            role: match &role {
+                Role::Forming(_) => "forming",
+                Role::Candidate => "candidate",
+                Role::Secondary { .. } => "secondary",
+                Role::Primary(_) => "primary",
+            },
+            primary: match &role {
+                Role::Secondary { primary, .. } => Some(primary.id),
+                Role::Primary(_) => Some(self.config().node),
+                Role::Forming(_) | Role::Candidate => None,
+            },
+            term: 0,
+            applied: self.store().applied().index,
+            committed: 0,
+            log: 0,
+            cluster: self.cluster(),
+            waiting: match role {
+                Role::Forming(what) if !what.is_empty() => Some(what),
+                _ => None,
+            },
+            fault: self.fault(),
+            members: self
+                .members()
+                .into_iter()
+                .map(|member| MemberStatus { node: member.id, address: member.address, log: None })
+                .collect(),
+            log_syncs: self.log().syncs(),
+        };
+        if let Some(raft) = raft {
+            let metrics = raft.metrics();
+            let metrics = metrics.look();
+            status.term = metrics.current_term;
+            status.committed = metrics.local_committed.map_or(0, |id| id.index + 1);
+            status.log = metrics.last_log_index.map_or(0, |index| index + 1);
+            if let Some(replication) = &metrics.replication {
+                for member in &mut status.members {
+                    member.log = replication.get(&member.node).map(|matching| matching.map_or(0, |id| id.index + 1));
+                }
+            }
+        }
+        status
+    }
+}

@@ -1,0 +1,232 @@
+//! What peers say to each other, byte for byte: the `P1` handshake, and the calls and answers of Raft.
+//!
+//! **Handshake**, one frame each (4-byte big-endian length, then the bytes), postcard behind the two letters:
+//!
+//! ```text
+//! initiator                                    acceptor
+//!   "P1" Hello{versions, cluster, from, to, incarnations, nonce, purpose}
+//!                                     ────►      knows the cluster, the incarnations? else Refused
+//!        ◄────  Welcome::Challenge{nonce, proof}
+//!   Proof{mac}                        ────►      Verdict::Accepted, or Refused{why}
+//! ```
+//!
+//! Both proofs are keyed BLAKE3 over (a word for the side, the Hello as sent, the acceptor's nonce), keyed with what
+//! BLAKE3's `derive_key` makes of the cluster's shared secret. Nonces are drawn by chance for each connection, and the
+//! Hello names both ends, so that a recorded or reflected proof is worth nothing. Without a secret the
+//! key is public, and the acceptor looks at the address instead (`link::may_call`).
+//!
+//! After `Accepted` a connection for `Purpose::Calls` carries numbered [`Ask`]s and [`Answer`]s, in any order; one for
+//! `Purpose::Form` a single question of `formation`; one for `Purpose::Relay` a [`RelayRequest`], its answer, and
+//! then a client's own bytes.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::types::{Ballot, Place, Record};
+
+/// The first two bytes of a peer's first frame.
+pub const GREETING: &[u8; 2] = b"P1";
+/// The newest version of what this page says.
+pub const VERSION: u8 = 1;
+
+/// A cluster's name for itself: drawn by chance when it forms.
+pub type ClusterId = [u8; 16];
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u8,
+    /// The newest command format the initiator knows.
+    pub format: u8,
+    /// `None` while the initiator belongs to no cluster.
+    pub cluster: Option<ClusterId>,
+    pub from: u64,
+    pub from_incarnation: u64,
+    pub to: u64,
+    pub nonce: [u8; 16],
+    pub purpose: Purpose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    Form,
+    Calls,
+    Relay,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Welcome {
+    Challenge { nonce: [u8; 16], proof: [u8; 32] },
+    Refused(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof(pub [u8; 32]);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    Accepted,
+    Refused(String),
+}
+
+/// Who proves; part of what is proved, so that one side's proof can't be played back as the other's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Initiator,
+    Acceptor,
+}
+
+/// The key that proofs are made with.
+#[derive(Clone)]
+pub struct PeerKey([u8; 32]);
+
+impl PeerKey {
+    pub fn of_secret(secret: Option<&[u8]>) -> PeerKey {
+        PeerKey(blake3::derive_key("zrs 2026 membership of peers, by shared secret", secret.unwrap_or_default()))
+    }
+
+    pub fn prove(&self, side: Side, hello: &[u8], nonce: &[u8; 16]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(match side {
+            Side::Initiator => b"initiator",
+            Side::Acceptor => b"acceptor.",
+        });
+        hasher.update(nonce);
+        hasher.update(hello);
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Compares in constant time.
+    pub fn is_proof(&self, proof: &[u8; 32], side: Side, hello: &[u8], nonce: &[u8; 16]) -> bool {
+        blake3::Hash::from_bytes(self.prove(side, hello, nonce)) == blake3::Hash::from_bytes(*proof)
+    }
+}
+
+/// A call of one member to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    Append { ballot: Ballot, previous: Option<Place>, records: Vec<Record>, committed: Option<Place> },
+    Vote { ballot: Ballot, last: Option<Place>, transfer: bool },
+    PreVote { ballot: Ballot, last: Option<Place>, transfer: bool },
+    Transfer { ballot: Ballot, to: u64, last: Option<Place> },
+    /// How far must one have applied to have all that was answered before now?
+    ReadIndex,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    Appended(Appended),
+    Voted { ballot: Ballot, granted: bool, last: Option<Place> },
+    Transferring(Result<(), String>),
+    /// `Err`: not the primary, or not sure of it.
+    ReadIndex(Result<Place, String>),
+    /// The call can't be answered: this node is stopping, say.
+    Failed(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Appended {
+    All,
+    Upto(Option<Place>),
+    Conflict,
+    HigherVote(Ballot),
+}
+
+/// A frame on a connection for calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbered<T> {
+    pub number: u64,
+    pub body: T,
+}
+
+/// Asks the primary to take over a client that came to the wrong node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayRequest {
+    /// `host:port` of the client.
+    pub client: String,
+    /// The frames that the client has sent so far: its choice of encoding, and `register`.
+    #[serde(with = "frames")]
+    pub opening: Vec<Bytes>,
+}
+
+/// A question about forming a cluster, and what is answered; see `formation`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FormAsk {
+    /// Who are you, and who do you think belongs to us?
+    Probe,
+    /// Take this stamp, if your folder is empty.
+    Stamp(Stamp),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FormAnswer {
+    Empty { incarnation: u64, peers: BTreeMap<u64, String> },
+    Stamped(Stamp),
+    Refused(String),
+}
+
+/// What makes a data folder one of a cluster's; in `log/` as `stamp`, fsynced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    pub cluster: ClusterId,
+    /// The members that the cluster began with: address and incarnation by node.
+    pub members: BTreeMap<u64, super::types::Seat>,
+}
+
+/// # Panics
+/// Never for the types on this page.
+pub fn pack<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("peers' messages have no maps of unknown length")
+}
+
+pub fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(bytes)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("a peer's message can't be read: {e}")))
+}
+
+/// The cluster id as people see it.
+pub fn cluster_name(id: &ClusterId) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+mod frames {
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_bytes::ByteBuf;
+
+    pub fn serialize<S: Serializer>(frames: &[Bytes], serializer: S) -> Result<S::Ok, S::Error> {
+        frames.iter().map(|frame| serde_bytes::Bytes::new(frame)).collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Bytes>, D::Error> {
+        Ok(Vec::<ByteBuf>::deserialize(deserializer)?.into_iter().map(|frame| Bytes::from(frame.into_vec())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_is_worth_nothing_elsewhere() {
+        let key = PeerKey::of_secret(Some(b"secret"));
+        let nonce = [7; 16];
+        let proof = key.prove(Side::Initiator, b"hello", &nonce);
+        assert!(key.is_proof(&proof, Side::Initiator, b"hello", &nonce));
+        assert!(!key.is_proof(&proof, Side::Acceptor, b"hello", &nonce), "reflected");
+        assert!(!key.is_proof(&proof, Side::Initiator, b"hello", &[8; 16]), "recorded");
+        assert!(!key.is_proof(&proof, Side::Initiator, b"hallo", &nonce), "another hello");
+        assert!(!PeerKey::of_secret(Some(b"Secret")).is_proof(&proof, Side::Initiator, b"hello", &nonce));
+    }
+
+    #[test]
+    fn messages_survive_the_round_trip() {
+        let request = RelayRequest { client: "a:1".into(), opening: vec![Bytes::from_static(b"Z5"), Bytes::new()] };
+        assert_eq!(unpack::<RelayRequest>(&pack(&request)).unwrap(), request);
+        let ask = Numbered { number: 3, body: Ask::ReadIndex };
+        assert_eq!(unpack::<Numbered<Ask>>(&pack(&ask)).unwrap(), ask);
+    }
+}

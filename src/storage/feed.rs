@@ -1,0 +1,150 @@
+//! What was applied lately: by this every session learns what to tell its client.
+//!
+//! A ring of the newest transactions of one storage, bounded in transactions and in object ids, and a watch of the latest
+//! tid. A session that wakes asks for what came [`after`](Feed::after) its own view; if it has fallen behind the ring, it gets the same from the
+//! table of transactions (`Store::changed_since`). Nothing here reads the engine.
+//!
+//! **Promises.** Transactions come in tid order, each once. What is in the feed can be read from the store, and the storage's summary knows
+//! of it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::env::{Watch, Watching};
+use crate::zodb::{Oid, StorageId, Tid};
+
+/// How many transactions a ring holds at most.
+pub const RING_TRANSACTIONS: usize = 4096;
+/// How many oids a ring holds at most, unless its newest transaction alone has more (8 bytes each).
+pub const RING_OIDS: usize = 1 << 18;
+
+/// A transaction that can be read from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Where.
+    pub storage: StorageId,
+    /// Its id.
+    pub tid: Tid,
+    /// The objects it wrote, in its order, each once.
+    pub oids: Vec<Oid>,
+}
+
+/// The latest transactions of a storage.
+#[derive(Debug)]
+pub struct Feed {
+    latest: Watch<Tid>,
+    ring: Mutex<Ring>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    /// The newest transaction that the ring does not hold any more; all younger ones are in it.
+    floor: Tid,
+    entries: VecDeque<Arc<Applied>>,
+    oids: usize,
+}
+
+impl Feed {
+    /// The feed of a storage whose newest transaction, when the store was opened, was `latest`.
+    pub(super) fn new(latest: Tid) -> Feed {
+        let ring = Ring { floor: latest, entries: VecDeque::new(), oids: 0 };
+        Feed { latest: Watch::new(latest), ring: Mutex::new(ring) }
+    }
+
+    /// The newest transaction; all that [`after`](Feed::after) gives up to it can be read.
+    pub fn latest(&self) -> Tid {
+        *self.latest.look()
+    }
+
+    /// The transactions younger than `view`, oldest first. `None`: the ring does not reach back so far.
+    pub fn after(&self, view: Tid) -> Option<Vec<Arc<Applied>>> {
+        let ring = self.ring();
+        if view < ring.floor {
+            return None;
+        }
+        let first = ring.entries.partition_point(|applied| applied.tid <= view);
+        Some(ring.entries.range(first..).cloned().collect())
+    }
+
+    /// Tells of every newer transaction (or only of the newest, where several came at once).
+    pub fn watching(&self) -> Watching<Tid> {
+        self.latest.watching()
+    }
+
+    pub(super) fn publish(&self, applied: Applied) {
+        let tid = applied.tid;
+        let mut ring = self.ring();
+        debug_assert!(tid > ring.floor);
+        ring.oids += applied.oids.len();
+        ring.entries.push_back(Arc::new(applied));
+        while ring.entries.len() > 1 && (ring.entries.len() > RING_TRANSACTIONS || ring.oids > RING_OIDS) {
+            let oldest = ring.entries.pop_front().expect("it has more than one entry");
+            ring.oids -= oldest.oids.len();
+            ring.floor = oldest.tid;
+        }
+        drop(ring);
+        self.latest.send(tid);
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(tid: u64, oids: usize) -> Applied {
+        Applied { storage: StorageId(1), tid: Tid(tid), oids: (0..oids as u64).map(Oid).collect() }
+    }
+
+    fn tids(feed: &Feed, view: u64) -> Option<Vec<u64>> {
+        feed.after(Tid(view)).map(|all| all.iter().map(|applied| applied.tid.0).collect())
+    }
+
+    #[test]
+    fn what_came_before_the_feed_is_not_in_it() {
+        let feed = Feed::new(Tid(5));
+        assert_eq!(feed.latest(), Tid(5));
+        assert_eq!(tids(&feed, 5), Some(vec![]));
+        assert_eq!(tids(&feed, 4), None);
+        feed.publish(applied(6, 1));
+        feed.publish(applied(9, 1));
+        assert_eq!(feed.latest(), Tid(9));
+        assert_eq!(tids(&feed, 5), Some(vec![6, 9]));
+        assert_eq!(tids(&feed, 7), Some(vec![9]));
+        assert_eq!(tids(&feed, 9), Some(vec![]));
+    }
+
+    #[test]
+    fn the_ring_forgets_by_number_of_transactions() {
+        let feed = Feed::new(Tid(0));
+        for tid in 1..=RING_TRANSACTIONS as u64 + 2 {
+            feed.publish(applied(tid, 0));
+        }
+        assert_eq!(tids(&feed, 1), None);
+        assert_eq!(tids(&feed, 2).map(|all| all.len()), Some(RING_TRANSACTIONS));
+    }
+
+    #[test]
+    fn the_ring_forgets_by_number_of_oids_but_never_the_newest() {
+        let feed = Feed::new(Tid(0));
+        feed.publish(applied(1, RING_OIDS));
+        feed.publish(applied(2, 1));
+        assert_eq!(tids(&feed, 0), None);
+        assert_eq!(tids(&feed, 1), Some(vec![2]));
+        feed.publish(applied(3, RING_OIDS + 1));
+        assert_eq!(tids(&feed, 2), Some(vec![3]));
+    }
+
+    #[tokio::test]
+    async fn a_watcher_wakes_and_finds_the_transaction() {
+        let feed = Feed::new(Tid(0));
+        let mut watching = feed.watching();
+        feed.publish(applied(1, 1));
+        watching.changed().await.unwrap();
+        assert_eq!(*watching.look(), Tid(1));
+        assert_eq!(tids(&feed, 0), Some(vec![1]));
+    }
+}

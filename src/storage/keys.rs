@@ -1,0 +1,188 @@
+//! Every table of a node's store, and every key in it.
+//!
+//! All numbers are big-endian, so that byte order is number order. Each value is sealed (`value`): one byte that says what it is, a
+//! checksum, then the body given here.
+//!
+//! | table | key | kind | body |
+//! |---|---|---|---|
+//! | `meta` | `01` | `31` | format of the store: u32 |
+//! | `meta` | `02` | `32` | applied position: index u64, term u64, leader u64 |
+//! | `meta` | `03` | `33` | open reign: term u64, number u64 |
+//! | `meta` | `04` | `34` | membership: position as above, then Raft's bytes |
+//! | `meta` | `10` storage u32 | `35` | name of the storage, UTF-8 |
+//! | `meta` | `11` storage u32 | `36` | its summary, 104 bytes (`summary`) |
+//! | `objects` | storage u32, oid u64 | `21`, `22` | tid u64 of the newest revision, which has data (`21`) or is absent (`22`) |
+//! | `revisions` | storage u32, oid u64, !tid u64 | `01` | the record, as the client sent it |
+//! | | | `02` | nothing: the object is absent as of tid |
+//! | | | `03` | data tid u64: the record lies with this older revision of the object, which is of kind `01` |
+//! | `transactions` | storage u32, tid u64 | `11` | status u8, bytes u64, count u32, three times (length u32, bytes): user, description, extension; then the first 512 oids u64 |
+//! | | storage u32, tid u64, part u32 | `12` | oids from the (512 * part)th on, at most 512; part >= 1 |
+//!
+//! The tid in a revision's key is inverted (`!tid`), so that an object's newest revision comes first, and the one
+//! that a view shows is the first at or after the view's own key. `objects` repeats what the first revision of an object
+//! says without its data: whoever asks only *which* revision is current (a vote, apply) must not read a record for it.
+//!
+//! No tid is 0, so the key of tid 0 ends an object's revisions.
+
+use crate::engine::Table;
+use crate::zodb::{Oid, StorageId, Tid};
+
+/// What is true of the whole store.
+pub const META: Table = Table { index: 0, name: "meta", large_values: false };
+/// The newest revision of each object.
+pub const OBJECTS: Table = Table { index: 1, name: "objects", large_values: false };
+/// What each transaction left of each object it wrote.
+pub const REVISIONS: Table = Table { index: 2, name: "revisions", large_values: true };
+/// Each transaction's meta data, and what it wrote, in order.
+pub const TRANSACTIONS: Table = Table { index: 3, name: "transactions", large_values: false };
+
+/// The tables that the engine of a store is opened with.
+pub const TABLES: &[Table] = &[META, OBJECTS, REVISIONS, TRANSACTIONS];
+
+/// How many oids stand in one value of `transactions`.
+pub const OIDS_PER_PART: usize = 512;
+
+pub(super) const FORMAT: [u8; 1] = [0x01];
+pub(super) const POSITION: [u8; 1] = [0x02];
+pub(super) const REIGN: [u8; 1] = [0x03];
+pub(super) const MEMBERSHIP: [u8; 1] = [0x04];
+const NAME: u8 = 0x10;
+const SUMMARY: u8 = 0x11;
+
+/// The key of a storage's name.
+pub(super) fn name(storage: StorageId) -> [u8; 5] {
+    of_storage(NAME, storage)
+}
+
+/// The span of all names.
+pub(super) const NAMES: ([u8; 1], [u8; 1]) = ([NAME], [NAME + 1]);
+
+/// The storage of a name's key.
+pub(super) fn decode_name(key: &[u8]) -> Option<StorageId> {
+    let number = key.strip_prefix(&[NAME])?.try_into().ok()?;
+    Some(StorageId(u32::from_be_bytes(number)))
+}
+
+/// The key of a storage's summary.
+pub(super) fn summary(storage: StorageId) -> [u8; 5] {
+    of_storage(SUMMARY, storage)
+}
+
+fn of_storage(prefix: u8, storage: StorageId) -> [u8; 5] {
+    let mut key = [prefix; 5];
+    key[1..].copy_from_slice(&storage.0.to_be_bytes());
+    key
+}
+
+/// The key of an object in `objects`.
+pub fn object(storage: StorageId, oid: Oid) -> [u8; 12] {
+    pair(storage, oid.0)
+}
+
+/// What [`object`] made.
+pub fn decode_object(key: &[u8]) -> Option<(StorageId, Oid)> {
+    let (storage, oid) = split_pair(key)?;
+    Some((storage, Oid(oid)))
+}
+
+/// The key of a revision in `revisions`.
+pub fn revision(storage: StorageId, oid: Oid, tid: Tid) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..12].copy_from_slice(&pair(storage, oid.0));
+    key[12..].copy_from_slice(&(!tid.0).to_be_bytes());
+    key
+}
+
+/// What [`revision`] made.
+pub fn decode_revision(key: &[u8]) -> Option<(StorageId, Oid, Tid)> {
+    let (head, inverted) = key.split_at_checked(12)?;
+    let (storage, oid) = split_pair(head)?;
+    Some((storage, Oid(oid), Tid(!u64::from_be_bytes(inverted.try_into().ok()?))))
+}
+
+/// The key of a transaction in `transactions`.
+pub fn transaction(storage: StorageId, tid: Tid) -> [u8; 12] {
+    pair(storage, tid.0)
+}
+
+/// The key of the oids from the `512 * part`th on; `part` is at least 1, the first oids stand with the transaction.
+pub fn transaction_part(storage: StorageId, tid: Tid, part: u32) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..12].copy_from_slice(&pair(storage, tid.0));
+    key[12..].copy_from_slice(&part.to_be_bytes());
+    key
+}
+
+/// What [`transaction`] (part 0) or [`transaction_part`] made.
+pub fn decode_transaction(key: &[u8]) -> Option<(StorageId, Tid, u32)> {
+    let (head, part) = key.split_at_checked(12)?;
+    let (storage, tid) = split_pair(head)?;
+    let part = if part.is_empty() { 0 } else { u32::from_be_bytes(part.try_into().ok()?) };
+    Some((storage, Tid(tid), part))
+}
+
+/// The first key past everything of `storage`, in each table but `meta`.
+pub fn storage_end(storage: StorageId) -> [u8; 4] {
+    storage.0.checked_add(1).expect("apply gives out no storage id that is u32::MAX").to_be_bytes()
+}
+
+fn pair(storage: StorageId, id: u64) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&storage.0.to_be_bytes());
+    key[4..].copy_from_slice(&id.to_be_bytes());
+    key
+}
+
+fn split_pair(key: &[u8]) -> Option<(StorageId, u64)> {
+    let (storage, id) = key.split_at_checked(4)?;
+    Some((StorageId(u32::from_be_bytes(storage.try_into().ok()?)), u64::from_be_bytes(id.try_into().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const S: StorageId = StorageId(0x01020304);
+
+    #[test]
+    fn keys_are_these_bytes() {
+        assert_eq!(object(S, Oid(0x1112)), [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0x11, 0x12]);
+        let tid = Tid(0x2122);
+        assert_eq!(
+            revision(S, Oid(0x1112), tid),
+            [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0x11, 0x12, 255, 255, 255, 255, 255, 255, 0xde, 0xdd]
+        );
+        assert_eq!(transaction(S, tid), [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0x21, 0x22]);
+        assert_eq!(transaction_part(S, tid, 7), [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0x21, 0x22, 0, 0, 0, 7]);
+        assert_eq!(name(S), [0x10, 1, 2, 3, 4]);
+        assert_eq!(summary(S), [0x11, 1, 2, 3, 4]);
+        assert_eq!(storage_end(S), [1, 2, 3, 5]);
+    }
+
+    #[test]
+    fn tables_stand_at_their_index() {
+        for (index, table) in TABLES.iter().enumerate() {
+            assert_eq!(table.index, index);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn keys_survive_the_round_trip(s: u32, id: u64, tid: u64, part in 1u32..) {
+            let (storage, oid, tid) = (StorageId(s), Oid(id), Tid(tid));
+            prop_assert_eq!(decode_object(&object(storage, oid)), Some((storage, oid)));
+            prop_assert_eq!(decode_revision(&revision(storage, oid, tid)), Some((storage, oid, tid)));
+            prop_assert_eq!(decode_transaction(&transaction(storage, tid)), Some((storage, tid, 0)));
+            prop_assert_eq!(decode_transaction(&transaction_part(storage, tid, part)), Some((storage, tid, part)));
+            prop_assert_eq!(decode_name(&name(storage)), Some(storage));
+        }
+
+        #[test]
+        fn revisions_are_sorted_by_object_and_then_from_young_to_old(a: (u32, u64, u64), b: (u32, u64, u64)) {
+            let key = |(s, oid, tid)| revision(StorageId(s), Oid(oid), Tid(tid));
+            let order = (a.0, a.1, std::cmp::Reverse(a.2)).cmp(&(b.0, b.1, std::cmp::Reverse(b.2)));
+            prop_assert_eq!(key(a).cmp(&key(b)), order);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Reads of single objects.
+//!
+//! Every read is given a *view*: the youngest transaction that it may know of. Revisions above it are as if they were not there, so what
+//! is applied meanwhile changes no answer. The common load, of what is current in the view, is one seek.
+//!
+//! ```text
+//! revisions of an object      9   7   4        (youngest first, as in the table)
+//! load_before(8,  view 9) ->  7, end 9         the seek starts at 7
+//! load_before(8,  view 8) ->  7, no end        9 is above the view
+//! load_before(20, view 8) ->  7, no end        the seek starts at the view, so there can be no end: one seek
+//! load_before(4,  view 9) ->  None             the object exists, but not that early
+//! load_before(4,  view 3) ->  NoObject         in this view there is none
+//! ```
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::value::{self, Current, Stored};
+use super::{Store, keys};
+use crate::engine::Order;
+use crate::zodb::{Oid, Refusal, StorageId, Tid};
+
+/// A record and the span in which it is current.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The record, as the client sent it.
+    pub data: Bytes,
+    /// The transaction that wrote this revision.
+    pub tid: Tid,
+    /// The transaction that wrote the next one, if the view has it.
+    pub end: Option<Tid>,
+}
+
+impl Store {
+    /// The newest revision older than `before`, as of `view` (`IMVCCStorage.loadBefore`).
+    ///
+    /// `Ok(None)`: the object exists, but all its revisions are as young as `before` or younger.
+    /// Refused with `NoObject`: the view knows no such object, or it is absent at that time.
+    pub fn load_before(
+        &self,
+        storage: StorageId,
+        oid: Oid,
+        before: Tid,
+        view: Tid,
+    ) -> io::Result<Result<Option<Loaded>, Refusal>> {
+        let no_object = Ok(Err(Refusal::NoObject(oid)));
+        // If `before` is above the view, the seek begins at the view, and the first that it finds is the newest.
+        let newest = before > view;
+        let found = match before {
+            Tid::ZERO => None,
+            _ => self.newest(storage, oid, before.previous().min(view))?,
+        };
+        let Some((tid, stored)) = found else {
+            // Nothing that early. Is there anything at all?
+            let exists = !newest && self.newest(storage, oid, view)?.is_some();
+            return if exists { Ok(Ok(None)) } else { no_object };
+        };
+        let Some((data, _)) = self.follow(storage, oid, tid, stored)? else {
+            return no_object;
+        };
+        let end = if newest { None } else { self.next_younger(storage, oid, tid, view)? };
+        Ok(Ok(Some(Loaded { data, tid, end })))
+    }
+
+    /// The record that transaction `tid` wrote (`IStorage.loadSerial`).
+    pub fn load_serial(
+        &self,
+        storage: StorageId,
+        oid: Oid,
+        tid: Tid,
+        view: Tid,
+    ) -> io::Result<Result<Bytes, Refusal>> {
+        if tid > view {
+            return Ok(Err(Refusal::NoObject(oid)));
+        }
+        let shown = match self.stored(storage, oid, tid)? {
+            Some(stored) => self.follow(storage, oid, tid, stored)?,
+            None => None,
+        };
+        Ok(shown.map(|(data, _)| data).ok_or(Refusal::NoObject(oid)))
+    }
+
+    /// The newest revision that was applied, whatever any view says; without its data.
+    pub fn current(&self, storage: StorageId, oid: Oid) -> io::Result<Option<Current>> {
+        let key = keys::object(storage, oid);
+        let value = self.engine().get(keys::OBJECTS, &key)?;
+        value.map(|value| Current::decode(&key, &value)).transpose()
+    }
+
+    /// The tid of the newest revision as of `view`; refused with `NoObject` if there is none, or the object is absent.
+    pub fn get_tid(&self, storage: StorageId, oid: Oid, view: Tid) -> io::Result<Result<Tid, Refusal>> {
+        let current = self.current_as_of(storage, oid, view)?;
+        Ok(current.filter(|current| !current.absent).map(|current| current.tid).ok_or(Refusal::NoObject(oid)))
+    }
+
+    /// [`Store::current`], as of `view`.
+    fn current_as_of(&self, storage: StorageId, oid: Oid, view: Tid) -> io::Result<Option<Current>> {
+        match self.current(storage, oid)? {
+            Some(current) if current.tid > view => self.older_current(storage, oid, view),
+            current => Ok(current),
+        }
+    }
+
+    /// [`Store::current_as_of`] a view that is older than the current revision.
+    fn older_current(&self, storage: StorageId, oid: Oid, view: Tid) -> io::Result<Option<Current>> {
+        let found = self.newest(storage, oid, view)?;
+        Ok(found.map(|(tid, stored)| Current { tid, absent: stored == Stored::Absent }))
+    }
+
+    /// The first object from `at_least` on that is not absent in `view`: its id, tid and record, and the id of the next such
+    /// object (`IStorageCurrentRecordIteration.record_iternext`).
+    #[expect(clippy::type_complexity, reason = "the four parts of the protocol's answer")]
+    pub fn next_object(
+        &self,
+        storage: StorageId,
+        at_least: Oid,
+        view: Tid,
+    ) -> io::Result<Option<(Oid, Tid, Bytes, Option<Oid>)>> {
+        let (from, until) = (keys::object(storage, at_least), keys::storage_end(storage));
+        let mut first: Option<(Oid, Tid, Bytes)> = None;
+        for pair in self.engine().range(keys::OBJECTS, &from, &until, Order::Ascending) {
+            let (key, value) = pair?;
+            let (_, oid) = keys::decode_object(&key).ok_or_else(|| value::damaged("an object's key is not 12 bytes"))?;
+            let current = match Current::decode(&key, &value)? {
+                current if current.tid <= view => Some(current),
+                _ => self.older_current(storage, oid, view)?,
+            };
+            let Some(Current { tid, absent: false }) = current else { continue };
+            if let Some((first, tid, data)) = first {
+                return Ok(Some((first, tid, data, Some(oid))));
+            }
+            let data = self.revision_data(storage, oid, tid)?;
+            first = Some((oid, tid, data));
+        }
+        Ok(first.map(|(oid, tid, data)| (oid, tid, data, None)))
+    }
+
+    fn revision_data(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Bytes> {
+        let shown = match self.stored(storage, oid, tid)? {
+            Some(stored) => self.follow(storage, oid, tid, stored)?,
+            None => None,
+        };
+        shown.map(|(data, _)| data).ok_or_else(|| missing(storage, oid, tid))
+    }
+
+    /// The newest revision that is not younger than `cap`: one seek.
+    fn newest(&self, storage: StorageId, oid: Oid, cap: Tid) -> io::Result<Option<(Tid, Stored)>> {
+        let from = keys::revision(storage, oid, cap);
+        let until = keys::revision(storage, oid, Tid::ZERO);
+        let Some((key, value)) = self.engine().first(keys::REVISIONS, &from, &until)? else { return Ok(None) };
+        let (_, _, tid) =
+            keys::decode_revision(&key).ok_or_else(|| value::damaged("a revision's key is not 20 bytes"))?;
+        Ok(Some((tid, Stored::decode(&key, value)?)))
+    }
+
+    /// The revision after that of `tid`, if `view` has it.
+    fn next_younger(&self, storage: StorageId, oid: Oid, tid: Tid, view: Tid) -> io::Result<Option<Tid>> {
+        // Most objects have not changed since, and that is known without looking at another record.
+        if self.current(storage, oid)?.is_some_and(|current| current.tid == tid) {
+            return Ok(None);
+        }
+        let from = keys::revision(storage, oid, view);
+        let until = keys::revision(storage, oid, tid);
+        let Some(pair) = self.engine().range(keys::REVISIONS, &from, &until, Order::Descending).next() else {
+            return Ok(None);
+        };
+        let younger = keys::decode_revision(&pair?.0).map(|(_, _, tid)| tid);
+        younger.map(Some).ok_or_else(|| value::damaged("a revision's key is not 20 bytes"))
+    }
+
+    /// The revision of exactly `tid`.
+    pub(super) fn stored(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<Stored>> {
+        let key = keys::revision(storage, oid, tid);
+        let value = self.engine().get(keys::REVISIONS, &key)?;
+        value.map(|value| Stored::decode(&key, value)).transpose()
+    }
+
+    /// What a revision shows: the record, and the tid with which it lies if that is another; `None`: the object is absent.
+    pub(super) fn follow(
+        &self,
+        storage: StorageId,
+        oid: Oid,
+        tid: Tid,
+        stored: Stored,
+    ) -> io::Result<Option<(Bytes, Option<Tid>)>> {
+        match stored {
+            Stored::Data(data) => Ok(Some((data, None))),
+            Stored::Absent => Ok(None),
+            Stored::SameAs(data_tid) => match self.stored(storage, oid, data_tid)? {
+                Some(Stored::Data(data)) => Ok(Some((data, Some(data_tid)))),
+                _ => Err(value::damaged(format_args!(
+                    "storage {storage}, object {oid}, transaction {tid}: its data should lie with transaction {data_tid}"
+                ))),
+            },
+        }
+    }
+}
+
+/// The fault that a revision is not there which another table tells of.
+pub(super) fn missing(storage: StorageId, oid: Oid, tid: Tid) -> io::Error {
+    value::damaged(format_args!("storage {storage}, object {oid}, transaction {tid}: the revision is not there"))
+}

@@ -1,0 +1,94 @@
+//! What a storage is, in one line: kept up by apply, and stored in the same batch as what it sums up.
+
+use std::io;
+
+use super::digest::Digest;
+use super::value;
+use crate::zodb::{Oid, Tid};
+
+/// A storage in numbers. Stored as the fields in this order, big-endian: five u64, then 32 bytes each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The newest transaction; `Tid::ZERO`: there is none.
+    pub last_tid: Tid,
+    /// How many objects have a revision, absent ones included (the `len` of a FileStorage).
+    pub objects: u64,
+    /// The sum of the lengths of all records that are there, each counted where its data lies.
+    pub bytes: u64,
+    /// How many transactions there are.
+    pub transactions: u64,
+    /// The object id that the next reservation begins with.
+    pub next_oid: Oid,
+    /// The digest of all transactions as they were committed (`digest`).
+    pub history: Digest,
+    /// The digest of all revisions that are there (`digest`).
+    pub present: Digest,
+}
+
+impl Default for Summary {
+    /// An empty storage. `Oid::ROOT` is taken from the start: every client stores the root there without asking.
+    fn default() -> Summary {
+        Summary {
+            last_tid: Tid::ZERO,
+            objects: 0,
+            bytes: 0,
+            transactions: 0,
+            next_oid: Oid(1),
+            history: [0; 32],
+            present: [0; 32],
+        }
+    }
+}
+
+impl Summary {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(104);
+        for number in [self.last_tid.0, self.objects, self.bytes, self.transactions, self.next_oid.0] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        bytes.extend_from_slice(&self.history);
+        bytes.extend_from_slice(&self.present);
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> io::Result<Summary> {
+        let parse = || {
+            let (counts, digests) = bytes.split_at_checked(40)?;
+            let [last_tid, objects, sum, transactions, next_oid] = value::numbers(counts)?;
+            let (history, present) = digests.split_at_checked(32)?;
+            Some(Summary {
+                last_tid: Tid(last_tid),
+                objects,
+                bytes: sum,
+                transactions,
+                next_oid: Oid(next_oid),
+                history: history.try_into().ok()?,
+                present: present.try_into().ok()?,
+            })
+        };
+        parse().ok_or_else(|| value::damaged("a summary is not 104 bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_survives_the_round_trip() {
+        let summary = Summary {
+            last_tid: Tid(1),
+            objects: 2,
+            bytes: 3,
+            transactions: 4,
+            next_oid: Oid(5),
+            history: [6; 32],
+            present: [7; 32],
+        };
+        let bytes = summary.to_bytes();
+        assert_eq!(bytes[..8], [0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(bytes[32..41], [0, 0, 0, 0, 0, 0, 0, 5, 6]);
+        assert_eq!(Summary::from_bytes(&bytes).unwrap(), summary);
+        assert!(Summary::from_bytes(&bytes[1..]).is_err());
+    }
+}

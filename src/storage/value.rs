@@ -1,0 +1,366 @@
+//! What stands behind the keys: sealed values, and their bodies.
+//!
+//! A sealed value is one byte that says of what kind it is (the kinds are listed in `keys`; the list grows, a number is never
+//! used again), four bytes of CRC-32C (big-endian) over the key, the kind and the body, and the body. As the key is part of the
+//! checksum, a value that turns up in another's place is found out as well as one that was damaged.
+
+use std::fmt::Display;
+use std::io;
+
+use bytes::{Buf, Bytes};
+
+use super::Position;
+use super::keys::{self, OIDS_PER_PART};
+use crate::command::Reign;
+use crate::zodb::{Oid, Tid, TransactionMeta};
+
+pub(super) const DATA: u8 = 0x01;
+pub(super) const ABSENT: u8 = 0x02;
+pub(super) const SAME_AS: u8 = 0x03;
+pub(super) const TRANSACTION: u8 = 0x11;
+pub(super) const MORE_OIDS: u8 = 0x12;
+pub(super) const CURRENT_DATA: u8 = 0x21;
+pub(super) const CURRENT_ABSENT: u8 = 0x22;
+pub(super) const FORMAT: u8 = 0x31;
+pub(super) const POSITION: u8 = 0x32;
+pub(super) const REIGN: u8 = 0x33;
+pub(super) const MEMBERSHIP: u8 = 0x34;
+pub(super) const NAME: u8 = 0x35;
+pub(super) const SUMMARY: u8 = 0x36;
+
+/// Bytes before the body.
+const HEAD: usize = 5;
+
+/// A fault of this node's data.
+pub(super) fn damaged(what: impl Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the store is damaged: {what}"))
+}
+
+fn checksum(key: &[u8], kind: u8, body: &[u8]) -> [u8; 4] {
+    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(key), &[kind]), body).to_be_bytes()
+}
+
+pub(super) fn seal(key: &[u8], kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(HEAD + body.len());
+    value.push(kind);
+    value.extend_from_slice(&checksum(key, kind, body));
+    value.extend_from_slice(body);
+    value
+}
+
+/// The kind, after the checksum was compared; the body is `value[5..]`. An error says what is wrong, and not yet where.
+fn unseal(key: &[u8], value: &[u8]) -> Result<u8, String> {
+    let (head, body) = value.split_at_checked(HEAD).ok_or_else(|| format!("only {} bytes", value.len()))?;
+    let found = checksum(key, head[0], body);
+    if found != head[1..] {
+        return Err(format!("its checksum is {}, not {}", hex(&found), hex(&head[1..])));
+    }
+    Ok(head[0])
+}
+
+/// The body of a value that can only be of one kind.
+pub(super) fn body<'v>(key: &[u8], kind: u8, value: &'v [u8]) -> io::Result<&'v [u8]> {
+    match unseal(key, value) {
+        Ok(found) if found == kind => Ok(&value[HEAD..]),
+        Ok(found) => Err(damaged(format_args!("the value of key {} is of kind {found:02x}, not {kind:02x}", hex(key)))),
+        Err(why) => Err(damaged(format_args!("the value of key {}: {why}", hex(key)))),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A revision as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    Data(Bytes),
+    Absent,
+    /// The data lies with the revision of this tid, which is `Data` (never another pointer).
+    SameAs(Tid),
+}
+
+impl Stored {
+    pub fn encode(&self, key: &[u8]) -> Vec<u8> {
+        match self {
+            Stored::Data(data) => seal(key, DATA, data),
+            Stored::Absent => seal(key, ABSENT, &[]),
+            Stored::SameAs(tid) => seal(key, SAME_AS, &tid.to_bytes()),
+        }
+    }
+
+    /// Takes the data over without copying it.
+    pub fn decode(key: &[u8], value: Vec<u8>) -> io::Result<Stored> {
+        let wrong = |why: String| match keys::decode_revision(key) {
+            Some((storage, oid, tid)) => {
+                damaged(format_args!("storage {storage}, object {oid}, transaction {tid}: {why}"))
+            }
+            None => damaged(format_args!("revision key {}: {why}", hex(key))),
+        };
+        match unseal(key, &value).map_err(wrong)? {
+            DATA => {
+                let mut data = Bytes::from(value);
+                data.advance(HEAD);
+                Ok(Stored::Data(data))
+            }
+            ABSENT if value.len() == HEAD => Ok(Stored::Absent),
+            SAME_AS => Tid::from_bytes(&value[HEAD..]).map(Stored::SameAs).ok_or_else(|| wrong("half a pointer".into())),
+            kind => Err(wrong(format!("unknown kind {kind:02x}"))),
+        }
+    }
+}
+
+/// The newest revision of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// The transaction that wrote it.
+    pub tid: Tid,
+    /// Whether the object does not exist any more.
+    pub absent: bool,
+}
+
+impl Current {
+    pub(super) fn encode(self, key: &[u8]) -> Vec<u8> {
+        seal(key, if self.absent { CURRENT_ABSENT } else { CURRENT_DATA }, &self.tid.to_bytes())
+    }
+
+    pub(super) fn decode(key: &[u8], value: &[u8]) -> io::Result<Current> {
+        let wrong = |why: String| match keys::decode_object(key) {
+            Some((storage, oid)) => damaged(format_args!("storage {storage}, object {oid}, its newest revision: {why}")),
+            None => damaged(format_args!("object key {}: {why}", hex(key))),
+        };
+        let absent = match unseal(key, value).map_err(wrong)? {
+            CURRENT_DATA => false,
+            CURRENT_ABSENT => true,
+            kind => return Err(wrong(format!("unknown kind {kind:02x}"))),
+        };
+        let tid = Tid::from_bytes(&value[HEAD..]).ok_or_else(|| wrong("not a tid".into()))?;
+        Ok(Current { tid, absent })
+    }
+}
+
+/// A transaction's own value: all but the oids that stand in further parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TransactionHead {
+    pub meta: TransactionMeta,
+    /// The sum of its records' lengths.
+    pub bytes: u64,
+    /// How many objects it wrote.
+    pub count: u32,
+    /// The first [`OIDS_PER_PART`] of them.
+    pub oids: Vec<Oid>,
+}
+
+impl TransactionHead {
+    pub fn encode(&self, key: &[u8]) -> Vec<u8> {
+        let mut body = Vec::with_capacity(64 + 8 * self.oids.len());
+        body.push(self.meta.status);
+        body.extend_from_slice(&self.bytes.to_be_bytes());
+        body.extend_from_slice(&self.count.to_be_bytes());
+        for text in texts(&self.meta) {
+            put_text(&mut body, text);
+        }
+        put_oids(&mut body, &self.oids);
+        seal(key, TRANSACTION, &body)
+    }
+
+    pub fn decode(key: &[u8], value: &[u8]) -> io::Result<TransactionHead> {
+        let mut rest = body(key, TRANSACTION, value)?;
+        let head = take_head(&mut rest).and_then(|(meta, bytes, count)| {
+            let oids = oids(rest)?;
+            (oids.len() == OIDS_PER_PART.min(count as usize)).then_some(TransactionHead { meta, bytes, count, oids })
+        });
+        head.ok_or_else(|| damaged(format_args!("the transaction of key {} is cut short", hex(key))))
+    }
+}
+
+fn take_head(rest: &mut &[u8]) -> Option<(TransactionMeta, u64, u32)> {
+    let status = take(rest, 1)?[0];
+    let bytes = u64::from_be_bytes(take(rest, 8)?.try_into().ok()?);
+    let count = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
+    let meta = TransactionMeta {
+        status,
+        user: take_text(rest)?,
+        description: take_text(rest)?,
+        extension: take_text(rest)?,
+    };
+    Some((meta, bytes, count))
+}
+
+/// The byte strings of a transaction's meta data, in the order in which they are stored and digested.
+pub(super) fn texts(meta: &TransactionMeta) -> [&[u8]; 3] {
+    [&meta.user, &meta.description, &meta.extension]
+}
+
+fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    let length = u32::try_from(text.len()).expect("frames are limited to far less than 4 GiB");
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(text);
+}
+
+fn take<'v>(rest: &mut &'v [u8], count: usize) -> Option<&'v [u8]> {
+    let (taken, left) = rest.split_at_checked(count)?;
+    *rest = left;
+    Some(taken)
+}
+
+fn take_text(rest: &mut &[u8]) -> Option<Vec<u8>> {
+    let length = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
+    take(rest, length as usize).map(<[u8]>::to_vec)
+}
+
+fn put_oids(out: &mut Vec<u8>, oids: &[Oid]) {
+    for oid in oids {
+        out.extend_from_slice(&oid.to_bytes());
+    }
+}
+
+fn oids(bytes: &[u8]) -> Option<Vec<Oid>> {
+    bytes.chunks(8).map(Oid::from_bytes).collect()
+}
+
+/// One part of a large transaction's oids.
+pub(super) fn encode_oids(key: &[u8], oids: &[Oid]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(8 * oids.len());
+    put_oids(&mut body, oids);
+    seal(key, MORE_OIDS, &body)
+}
+
+pub(super) fn decode_oids(key: &[u8], value: &[u8]) -> io::Result<Vec<Oid>> {
+    oids(body(key, MORE_OIDS, value)?).ok_or_else(|| damaged(format_args!("the oids of key {} are cut short", hex(key))))
+}
+
+impl Position {
+    pub(super) fn to_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        for (place, number) in bytes.chunks_mut(8).zip([self.index, self.term, self.leader]) {
+            place.copy_from_slice(&number.to_be_bytes());
+        }
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> io::Result<Position> {
+        match numbers(bytes) {
+            Some([index, term, leader]) => Ok(Position { index, term, leader }),
+            None => Err(damaged("a position is not 24 bytes")),
+        }
+    }
+}
+
+pub(super) fn reign_bytes(reign: Reign) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&reign.term.to_be_bytes());
+    bytes[8..].copy_from_slice(&reign.number.to_be_bytes());
+    bytes
+}
+
+pub(super) fn reign_from_bytes(bytes: &[u8]) -> io::Result<Reign> {
+    match numbers(bytes) {
+        Some([term, number]) => Ok(Reign { term, number }),
+        None => Err(damaged("a reign is not 16 bytes")),
+    }
+}
+
+/// Exactly `N` numbers.
+pub(super) fn numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    if bytes.len() != 8 * N {
+        return None;
+    }
+    let mut numbers = [0; N];
+    for (number, bytes) in numbers.iter_mut().zip(bytes.chunks(8)) {
+        *number = u64::from_be_bytes(bytes.try_into().ok()?);
+    }
+    Some(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zodb::StorageId;
+
+    fn key() -> [u8; 20] {
+        keys::revision(StorageId(1), Oid(2), Tid(3))
+    }
+
+    fn head(count: u32) -> TransactionHead {
+        TransactionHead {
+            meta: TransactionMeta {
+                status: b' ',
+                user: b"jim".to_vec(),
+                description: b"did".to_vec(),
+                extension: vec![],
+            },
+            bytes: 0x0102,
+            count,
+            oids: (0..count.min(512)).map(|n| Oid(n.into())).collect(),
+        }
+    }
+
+    #[test]
+    fn values_are_these_bytes() {
+        let data = Stored::Data(Bytes::from_static(b"pickle")).encode(&key());
+        assert_eq!(hex(&data), "01dd46d5807069636b6c65");
+        assert_eq!(hex(&Stored::Absent.encode(&key())), "02f6a9a8a4");
+        assert_eq!(hex(&Stored::SameAs(Tid(2)).encode(&key())), "036fed2ac40000000000000002");
+        let key = keys::transaction(StorageId(1), Tid(3));
+        assert_eq!(
+            hex(&head(2).encode(&key)[HEAD..]),
+            "200000000000000102000000020000000 36a696d000000036469640000000000000000000000000000000000000001"
+                .replace(' ', "")
+        );
+        let key = keys::object(StorageId(1), Oid(2));
+        let current = Current { tid: Tid(3), absent: false };
+        assert_eq!(hex(&current.encode(&key)[HEAD..]), "0000000000000003");
+        let position = Position { index: 1, term: 2, leader: 3 };
+        assert_eq!(hex(&position.to_bytes()), "000000000000000100000000000000020000000000000003");
+    }
+
+    #[test]
+    fn values_survive_the_round_trip() {
+        for stored in [
+            Stored::Data(Bytes::from_static(b"pickle")),
+            Stored::Data(Bytes::new()),
+            Stored::Absent,
+            Stored::SameAs(Tid(9)),
+        ] {
+            assert_eq!(Stored::decode(&key(), stored.encode(&key())).unwrap(), stored);
+        }
+        let key = keys::transaction(StorageId(1), Tid(3));
+        for count in [0, 1, 511, 512, 513, 2000] {
+            assert_eq!(TransactionHead::decode(&key, &head(count).encode(&key)).unwrap(), head(count));
+        }
+        let key = keys::object(StorageId(1), Oid(2));
+        for absent in [false, true] {
+            let current = Current { tid: Tid(7), absent };
+            assert_eq!(Current::decode(&key, &current.encode(&key)).unwrap(), current);
+        }
+        let position = Position { index: 1, term: 2, leader: 3 };
+        assert_eq!(Position::from_bytes(&position.to_bytes()).unwrap(), position);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed_and_the_record_named() {
+        let value = Stored::Data(Bytes::from_static(b"pickle")).encode(&key());
+        for bit in 0..8 * value.len() {
+            let mut flipped = value.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let fault = Stored::decode(&key(), flipped).unwrap_err().to_string();
+            assert!(fault.contains("storage s1, object 0000000000000002, transaction 0000000000000003"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_value_in_anothers_place_is_noticed() {
+        let value = Stored::Absent.encode(&key());
+        assert!(Stored::decode(&keys::revision(StorageId(1), Oid(2), Tid(4)), value).is_err());
+    }
+
+    #[test]
+    fn a_cut_value_is_noticed_at_every_length() {
+        let key = keys::transaction(StorageId(1), Tid(3));
+        let value = head(3).encode(&key);
+        for length in 0..value.len() {
+            assert!(TransactionHead::decode(&key, &value[..length]).is_err(), "{length} bytes were taken for whole");
+        }
+    }
+}

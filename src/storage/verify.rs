@@ -1,0 +1,71 @@
+//! Counting again what the summary says, from the tables.
+
+use std::io;
+
+use super::digest::{self, Digest};
+use super::value::{self, Stored};
+use super::{Store, Summary, keys};
+use crate::engine::Order;
+use crate::zodb::{Oid, StorageId};
+
+/// What the tables hold, counted; to be compared with the [`Summary`] of the same moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recount {
+    /// As [`Summary::objects`].
+    pub objects: u64,
+    /// As [`Summary::bytes`].
+    pub bytes: u64,
+    /// As [`Summary::transactions`].
+    pub transactions: u64,
+    /// As [`Summary::present`].
+    pub present: Digest,
+}
+
+impl Recount {
+    /// Whether the summary says the same.
+    pub fn agrees(&self, summary: &Summary) -> bool {
+        self.objects == summary.objects
+            && self.bytes == summary.bytes
+            && self.transactions == summary.transactions
+            && self.present == summary.present
+    }
+}
+
+impl Store {
+    /// Reads every revision of `storage`, and gives what it found with the summary as it was when it began.
+    ///
+    /// Apply goes on meanwhile. A record that is damaged ends it with a fault that names the record.
+    ///
+    /// # Panics
+    /// If `storage` is none of [`Store::storages`].
+    pub fn recount(&self, storage: StorageId) -> io::Result<(Summary, Recount)> {
+        let (from, until) = (storage.0.to_be_bytes(), keys::storage_end(storage));
+        let (summary, revisions, transactions) = {
+            // Nobody writes while the iterators are made, so all three are of the same moment.
+            let _turn = self.inner.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let range = |table| self.engine().range(table, &from, &until, Order::Ascending);
+            (self.summary(storage), range(keys::REVISIONS), range(keys::TRANSACTIONS))
+        };
+        let mut found = Recount { objects: 0, bytes: 0, transactions: 0, present: [0; 32] };
+        let mut last: Option<Oid> = None;
+        for pair in revisions {
+            let (key, value) = pair?;
+            let (_, oid, tid) =
+                keys::decode_revision(&key).ok_or_else(|| value::damaged("a revision's key is not 20 bytes"))?;
+            let stored = Stored::decode(&key, value)?;
+            found.objects += u64::from(last != Some(oid));
+            last = Some(oid);
+            if let Stored::Data(data) = &stored {
+                found.bytes += data.len() as u64;
+            }
+            let shown = self.follow(storage, oid, tid, stored)?;
+            let content = digest::content(shown.as_ref().map(|(data, _)| &data[..]));
+            found.present = digest::add(&found.present, &digest::revision(oid, tid, &content));
+        }
+        for pair in transactions {
+            let (key, _) = pair?;
+            found.transactions += u64::from(key.len() == keys::transaction(storage, summary.last_tid).len());
+        }
+        Ok((summary, found))
+    }
+}

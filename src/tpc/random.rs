@@ -1,0 +1,454 @@
+//! Random inputs against a model that is too simple to be wrong.
+//!
+//! The model keeps transactions in the order in which they queued and finds grants by looking at every pair: quadratic,
+//! and plainly the rule. For every step it predicts which actions come, in which order; so an answer given twice, a
+//! wake-up that is lost, a waiter that is overtaken or a lock that is freed too early all show as a difference. Beneath
+//! it lies a database that commits what was proposed, and in which no update may be lost.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const TIMEOUT: u64 = 100;
+const SLOTS: usize = 7;
+
+/// One step, in numbers that [`World::play`] gives a meaning to.
+type Throw = (u8, u8, u8, u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    Reading,
+    Resolving,
+    Voted,
+    Proposed,
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Transaction {
+    vote: Vote,
+    /// What is locked; may be more than the vote of the moment needs.
+    locks: Locked,
+    phase: Phase,
+    deadline: u64,
+    tid: Tid,
+    bases: Vec<(Oid, Base)>,
+}
+
+#[derive(Clone, Debug)]
+struct Locked {
+    storage: StorageId,
+    whole: bool,
+    writes: BTreeSet<Oid>,
+    checks: BTreeSet<Oid>,
+}
+
+impl Locked {
+    fn of(vote: &Vote) -> Locked {
+        let whole = vote.brings_tid.is_some();
+        let writes = vote.writes.iter().map(|w| w.0).collect();
+        Locked { storage: vote.storage, whole, writes, checks: vote.checks.iter().map(|c| c.0).collect() }
+    }
+
+    fn conflicts(&self, other: &Locked) -> bool {
+        let meets = |a: &Locked, b: &Locked| a.writes.iter().any(|o| b.writes.contains(o) || b.checks.contains(o));
+        self.storage == other.storage && (self.whole || other.whole || meets(self, other) || meets(other, self))
+    }
+
+    fn covers(&self, other: &Locked) -> bool {
+        self.storage == other.storage
+            && (self.whole
+                || !other.whole
+                    && other.writes.is_subset(&self.writes)
+                    && other.checks.iter().all(|o| self.checks.contains(o) || self.writes.contains(o)))
+    }
+}
+
+/// What an action is, without its details.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Voted,
+    Conflicts,
+    Failed,
+    Refuse,
+    Propose,
+    Expired,
+}
+
+struct World {
+    machine: Machine,
+    now: u64,
+    /// In the order in which they queued.
+    line: Vec<Transaction>,
+    database: BTreeMap<(StorageId, Oid), Current>,
+    last: BTreeMap<StorageId, Tid>,
+    last_proposed: Tid,
+    /// The transaction that each client speaks of.
+    slots: [TxnId; SLOTS],
+    last_txn: u64,
+    expected: Vec<(Kind, TxnId)>,
+}
+
+impl World {
+    fn new() -> World {
+        World {
+            machine: Machine::new(TIMEOUT),
+            now: 0,
+            line: Vec::new(),
+            database: BTreeMap::new(),
+            last: BTreeMap::new(),
+            last_proposed: Tid(10),
+            slots: std::array::from_fn(|slot| TxnId(slot as u64)),
+            last_txn: SLOTS as u64,
+            expected: Vec::new(),
+        }
+    }
+
+    fn play(&mut self, (what, slot, detail, dice): Throw) {
+        let slot = usize::from(slot) % SLOTS;
+        let txn = self.slots[slot];
+        let phase = self.at(txn).map(|at| self.line[at].phase);
+        match what % 16 {
+            0..=3 => self.vote(slot, detail, dice),
+            // News from the server itself come in turn.
+            4..=7 => match phase {
+                Some(Phase::Reading) => self.serials(txn),
+                Some(Phase::Voted) => self.finish(txn),
+                Some(Phase::Proposed | Phase::Unknown) => self.settle(txn, Settlement::Committed),
+                _ => self.vote(slot, detail, dice),
+            },
+            8 | 9 => self.finish(txn),
+            10 => match phase {
+                Some(Phase::Proposed | Phase::Unknown) => self.settle(txn, Settlement::Refused),
+                _ => self.leave(Input::Abort { txn }, txn),
+            },
+            11 => match phase {
+                Some(Phase::Proposed | Phase::Unknown) => self.settle(txn, Settlement::Unknown),
+                _ => self.leave(Input::Disconnect { txn }, txn),
+            },
+            12 => self.leave(Input::Abort { txn }, txn),
+            13 => self.leave(Input::Disconnect { txn }, txn),
+            14 => match self.line.iter().find(|t| owned(t.phase)) {
+                Some(oldest) => self.settle(oldest.vote.txn, [Settlement::Committed, Settlement::Refused][slot % 2]),
+                None => self.finish(txn),
+            },
+            _ => self.tick(u64::from(dice % 60)),
+        }
+    }
+
+    fn at(&self, txn: TxnId) -> Option<usize> {
+        self.line.iter().position(|t| t.vote.txn == txn)
+    }
+
+    /// Tells the machine, and compares with what is expected.
+    fn tell(&mut self, input: Input) -> VecDeque<Action> {
+        let mut actions = VecDeque::new();
+        self.machine.step(self.now, input.clone(), &mut actions);
+        let told: Vec<(Kind, TxnId)> = actions.iter().map(kind).collect();
+        assert_eq!(told, self.expected, "after {input:?}");
+        self.expected.clear();
+        self.check_invariants();
+        actions
+    }
+
+    fn check_invariants(&self) {
+        for (at, holder) in self.line.iter().enumerate().filter(|(_, t)| t.phase != Phase::Waiting) {
+            for other in self.line[at + 1..].iter().filter(|t| t.phase != Phase::Waiting) {
+                assert!(!holder.locks.conflicts(&other.locks), "two hold what excludes: {holder:?} {other:?}");
+            }
+        }
+        let waiting = self.line.iter().filter(|t| t.phase == Phase::Waiting).count();
+        let unknown = self.line.iter().filter(|t| t.phase == Phase::Unknown).count();
+        let counts = self.machine.counts();
+        assert_eq!((counts.waiting, counts.holding), (waiting, self.line.len() - waiting));
+        assert_eq!(counts.unknown, unknown);
+        assert_eq!(self.machine.is_empty(), self.line.is_empty());
+        let deadlines = self.line.iter().filter(|t| counts_time(t.phase)).map(|t| t.deadline);
+        assert_eq!(self.machine.next_deadline(), deadlines.min());
+    }
+
+    /// The rule: granted is who is in conflict with nobody who came before and nobody who holds.
+    fn expect_grants(&mut self) {
+        for at in 0..self.line.len() {
+            let this = &self.line[at];
+            let blocks = |(other_at, other): (usize, &Transaction)| {
+                other_at != at && (other_at < at || other.phase != Phase::Waiting) && other.locks.conflicts(&this.locks)
+            };
+            if this.phase == Phase::Waiting && !self.line.iter().enumerate().any(blocks) {
+                self.expected.push((Kind::Read, this.vote.txn));
+                let deadline = self.now + TIMEOUT;
+                let this = &mut self.line[at];
+                this.phase = Phase::Reading;
+                this.deadline = deadline;
+            }
+        }
+    }
+
+    fn vote(&mut self, slot: usize, detail: u8, dice: u32) {
+        let mut txn = self.slots[slot];
+        let left_to_the_log = |at: usize| owned(self.line[at].phase) && detail % 4 == 3;
+        if self.at(txn).is_none_or(left_to_the_log) {
+            // The last one is over, or its client has gone and left it to the log: a new transaction.
+            self.last_txn += 1;
+            txn = TxnId(self.last_txn);
+            self.slots[slot] = txn;
+        }
+        let storage = StorageId(u32::from(detail % 8 == 0));
+        let mut vote = Vote { txn, storage, writes: Vec::new(), checks: Vec::new(), brings_tid: None };
+        for oid in (0..6).map(Oid) {
+            let dice = dice >> (oid.0 * 5) & 31;
+            let current = self.database.get(&(storage, oid)).map_or(Tid::ZERO, |c| c.tid);
+            let read = if dice & 16 != 0 && dice & 8 != 0 { Tid(3) } else { current };
+            match dice & 7 {
+                0 | 1 => vote.writes.push((oid, Read::Serial(read))),
+                2 => vote.checks.push((oid, read)),
+                3 if dice & 8 != 0 => {
+                    vote.writes.push((oid, Read::Serial(read)));
+                    vote.checks.push((oid, read));
+                }
+                3 => vote.writes.push((oid, Read::Any)),
+                _ => {}
+            }
+        }
+        if detail % 16 == 9 {
+            vote.brings_tid = Some(Tid(self.last_proposed.0 + 2 - u64::from(detail / 16 % 3)));
+        }
+        match self.at(txn) {
+            None => self.queue(vote.clone()),
+            Some(at) if self.line[at].phase != Phase::Resolving => self.expected.push((Kind::Refuse, txn)),
+            Some(at) if self.line[at].locks.covers(&Locked::of(&vote)) => {
+                self.line[at].phase = Phase::Reading;
+                self.line[at].vote = vote.clone();
+                self.expected.push((Kind::Read, txn));
+            }
+            Some(at) => {
+                self.line.remove(at);
+                self.expect_grants();
+                self.queue(vote.clone());
+            }
+        }
+        self.tell(Input::Vote(vote));
+    }
+
+    fn queue(&mut self, vote: Vote) {
+        let locks = Locked::of(&vote);
+        let locks =
+            if locks.whole { Locked { writes: BTreeSet::new(), checks: BTreeSet::new(), ..locks } } else { locks };
+        let (phase, deadline, tid, bases) = (Phase::Waiting, 0, Tid::ZERO, Vec::new());
+        self.line.push(Transaction { vote, locks, phase, deadline, tid, bases });
+        self.expect_grants();
+    }
+
+    fn serials(&mut self, txn: TxnId) {
+        let at = self.at(txn).unwrap();
+        let vote = self.line[at].vote.clone();
+        let asked: BTreeSet<Oid> = vote
+            .writes
+            .iter()
+            .filter_map(|&(oid, read)| (read != Read::Any).then_some(oid))
+            .chain(vote.checks.iter().map(|c| c.0))
+            .collect();
+        let newest = |oid| self.database.get(&(vote.storage, oid)).copied();
+        let current: Vec<_> = asked.iter().map(|&oid| (oid, newest(oid))).collect();
+        let last_tid = self.last.get(&vote.storage).copied().unwrap_or_default();
+        let last = self.machine.last_proposed(vote.storage).unwrap_or_default().max(last_tid);
+        let there = |oid| newest(oid).filter(|c: &Current| !c.absent).map(|c| c.tid);
+        let conflicts = |&(oid, read): &(Oid, Read)| match read {
+            Read::Serial(tid) => there(oid).is_some_and(|current| current != tid),
+            Read::Any => false,
+        };
+        if vote.brings_tid.is_some_and(|tid| tid <= last) || vote.checks.iter().any(|&(o, t)| there(o) != Some(t)) {
+            self.line.remove(at);
+            self.expected.push((Kind::Failed, txn));
+            self.expect_grants();
+        } else if vote.writes.iter().any(conflicts) {
+            self.line[at].phase = Phase::Resolving;
+            self.expected.push((Kind::Conflicts, txn));
+        } else {
+            self.line[at].phase = Phase::Voted;
+            self.expected.push((Kind::Voted, txn));
+        }
+        let actions = self.tell(Input::Serials { txn, current, last_tid });
+        if let Some(Action::Voted { bases, .. }) = actions.front() {
+            assert_eq!(bases.len(), vote.writes.len());
+            self.line[at].bases = bases.clone();
+        }
+    }
+
+    fn finish(&mut self, txn: TxnId) {
+        match self.at(txn) {
+            Some(at) if self.line[at].phase == Phase::Voted => {
+                self.expected.push((Kind::Propose, txn));
+                self.line[at].phase = Phase::Proposed;
+                let tid = self.line[at].vote.brings_tid.unwrap_or(self.last_proposed.next());
+                // One counter for all storages: a tid that is brought may be less than what another storage has.
+                self.last_proposed = self.last_proposed.max(tid);
+                self.line[at].tid = tid;
+                self.tell(Input::Finish { txn });
+                self.tell(Input::Proposed { txn, tid });
+            }
+            _ => {
+                self.expected.push((Kind::Refuse, txn));
+                self.tell(Input::Finish { txn });
+            }
+        }
+    }
+
+    fn settle(&mut self, txn: TxnId, outcome: Settlement) {
+        let at = self.at(txn).unwrap();
+        if outcome == Settlement::Unknown {
+            self.line[at].phase = Phase::Unknown;
+        } else {
+            let transaction = self.line.remove(at);
+            if outcome == Settlement::Committed {
+                self.commit(&transaction);
+            }
+            self.expect_grants();
+        }
+        self.tell(Input::Settled { txn, outcome });
+    }
+
+    /// As `storage::apply` does it: the base must be what is current. This is where a lost update would show.
+    fn commit(&mut self, transaction: &Transaction) {
+        let storage = transaction.vote.storage;
+        for &(oid, base) in &transaction.bases {
+            let newest = self.database.get(&(storage, oid)).map_or(Tid::ZERO, |c| c.tid);
+            assert!(base == Base::Any || base == Base::Serial(newest), "lost update: {base:?} is not {newest}");
+            let absent = transaction.tid.0 % 7 == 0;
+            self.database.insert((storage, oid), Current { tid: transaction.tid, absent });
+        }
+        let last = self.last.entry(storage).or_default();
+        *last = transaction.tid.max(*last);
+    }
+
+    fn leave(&mut self, input: Input, txn: TxnId) {
+        if let Some(at) = self.at(txn)
+            && !owned(self.line[at].phase)
+        {
+            self.line.remove(at);
+            self.expect_grants();
+        }
+        self.tell(input);
+    }
+
+    fn tick(&mut self, by: u64) {
+        self.now += by;
+        let now = self.now;
+        let mut late: Vec<(u64, TxnId)> =
+            self.line.iter().filter(|t| counts_time(t.phase)).map(|t| (t.deadline, t.vote.txn)).collect();
+        late.retain(|&(deadline, _)| deadline <= now);
+        late.sort();
+        for (_, txn) in late {
+            self.expected.push((Kind::Expired, txn));
+            let at = self.at(txn).unwrap();
+            self.line.remove(at);
+            self.expect_grants();
+        }
+        self.tell(Input::Tick);
+    }
+
+    /// All clients leave and all proposals settle; nothing may be left.
+    fn empty(&mut self) {
+        while let Some(last) = self.line.last() {
+            let (txn, phase) = (last.vote.txn, last.phase);
+            if owned(phase) {
+                self.settle(txn, Settlement::Committed);
+            } else {
+                self.leave(Input::Disconnect { txn }, txn);
+            }
+        }
+        assert!(self.machine.is_empty());
+        assert_eq!(self.machine.counts(), Counts::default());
+    }
+}
+
+/// The locks belong to the proposal.
+fn owned(phase: Phase) -> bool {
+    matches!(phase, Phase::Proposed | Phase::Unknown)
+}
+
+fn counts_time(phase: Phase) -> bool {
+    matches!(phase, Phase::Reading | Phase::Resolving | Phase::Voted)
+}
+
+fn kind(action: &Action) -> (Kind, TxnId) {
+    match *action {
+        Action::Read { txn, .. } => (Kind::Read, txn),
+        Action::Voted { txn, .. } => (Kind::Voted, txn),
+        Action::Conflicts { txn, .. } => (Kind::Conflicts, txn),
+        Action::Failed { txn, .. } => (Kind::Failed, txn),
+        Action::Refuse { txn, .. } => (Kind::Refuse, txn),
+        Action::Propose { txn } => (Kind::Propose, txn),
+        Action::Expired { txn } => (Kind::Expired, txn),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn the_machine_does_what_the_model_says(throws in prop::collection::vec(any::<Throw>(), 1..250)) {
+        let mut world = World::new();
+        for throw in throws {
+            world.play(throw);
+        }
+        world.empty();
+    }
+}
+
+/// Plays votes of many objects, and counts nothing but the time that a square would take: hours.
+#[test]
+fn large_transactions_and_long_lines_are_no_square() {
+    let mut machine = Machine::new(TIMEOUT);
+    let mut actions = VecDeque::new();
+    let vote = |txn: u64, oids: std::ops::Range<u64>| {
+        let writes = oids.clone().map(|oid| (Oid(oid), Read::Any)).collect();
+        let checks = oids.map(|oid| (Oid(oid + 1_000_000), Tid(1))).collect();
+        Input::Vote(Vote { txn: TxnId(txn), storage: StorageId(0), writes, checks, brings_tid: None })
+    };
+    // Two large ones, one after the other, and a line behind each of many of their objects.
+    machine.step(0, vote(1, 0..100_000), &mut actions);
+    machine.step(0, vote(2, 0..100_000), &mut actions);
+    for txn in 3..1_003 {
+        machine.step(0, vote(txn, txn * 50..txn * 50 + 50), &mut actions);
+    }
+    // And a line of a thousand at one object.
+    for txn in 2_000..3_000 {
+        machine.step(0, vote(txn, 7..8), &mut actions);
+    }
+    assert_eq!(machine.counts().waiting, 2_001);
+    assert_eq!(actions.len(), 1);
+    for txn in (1..1_003).chain(2_000..3_000) {
+        let txn = TxnId(txn);
+        assert!(
+            actions.iter().any(|a| matches!(a, Action::Read { txn: t, .. } if *t == txn)),
+            "{txn:?} is granted in turn"
+        );
+        machine.step(0, Input::Abort { txn }, &mut actions);
+    }
+    assert!(machine.is_empty());
+}
+
+/// The limits hold: a vote too many fails, and leaves nothing behind.
+#[test]
+fn a_line_has_an_end() {
+    let mut machine = Machine::new(TIMEOUT);
+    let mut actions = VecDeque::new();
+    let vote = |txn: u64| {
+        let writes = vec![(Oid(1), Read::Any)];
+        Input::Vote(Vote { txn: TxnId(txn), storage: StorageId(0), writes, checks: Vec::new(), brings_tid: None })
+    };
+    for txn in 0..=limits::WAITING_VOTES as u64 {
+        machine.step(0, vote(txn), &mut actions);
+    }
+    assert_eq!(actions.len(), 1, "one holds, the others wait");
+    let counts = machine.counts();
+    machine.step(0, vote(1_000_000), &mut actions);
+    assert!(matches!(actions.back(), Some(Action::Failed { refusal: Refusal::TooLarge(_), .. })));
+    assert_eq!(machine.counts(), counts);
+    machine.step(0, Input::Abort { txn: TxnId(0) }, &mut actions);
+    assert!(matches!(actions.back(), Some(Action::Read { txn: TxnId(1), .. })));
+}
