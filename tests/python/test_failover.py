@@ -24,6 +24,8 @@ class Writer:
         self.case = case
         self.db = case.db(address)
         self.name = case.cell(self.db, Counter())
+        self.finish = self.db.storage.tpc_finish
+        self.db.storage.tpc_finish = self.tpc_finish
         self.acknowledged = 0
         self.unknown = 0
         self.errors = []
@@ -32,19 +34,22 @@ class Writer:
         self.stopping = threading.Event()
         self.result = case.in_thread(self.run)
 
+    def tpc_finish(self, *args):
+        try:
+            return self.finish(*args)
+        except ClientDisconnected:
+            self.unknown += 1
+            raise
+
     def run(self):
         while not self.stopping.is_set():
-            finishing = False
             try:
                 with self.db.transaction() as connection:
                     connection.root()[self.name].increment()
-                    finishing = True
                 self.acknowledged += 1
                 now = time.monotonic()
                 self.longest = max(self.longest, now - self.lasts)
                 self.lasts = now
-            except ClientDisconnected:
-                self.unknown += finishing
             except transaction.interfaces.TransientError:
                 pass
             except Exception as e:
