@@ -1,0 +1,18 @@
+//! Clusters of real processes with real clients: nothing that was answered is lost, whatever is killed.
+//!
+//! `cargo test --test cluster` takes a few minutes on two cores. `ZRS_HEAVY=1` does more of everything.
+
+#[path = "cluster/folders.rs"]
+mod folders;
+#[path = "cluster/formation.rs"]
+mod formation;
+#[path = "cluster/kills.rs"]
+mod kills;
+#[path = "cluster/site.rs"]
+mod site;
+mod support;
+
+/// `everyday` times, or `heavy` times where somebody waits for it.
+fn times(everyday: usize, heavy: usize) -> usize {
+    if std::env::var_os("ZRS_HEAVY").is_some() { heavy } else { everyday }
+}

@@ -1,0 +1,121 @@
+//! A cluster forms once, by itself, in whatever order its nodes start and wherever they crash on the way.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::cluster::Cluster;
+use crate::support::{PATIENCE, chance, python, wait_for};
+use crate::times;
+
+fn pause(milliseconds: u64) {
+    std::thread::sleep(Duration::from_millis(milliseconds));
+}
+
+/// All nodes name the same cluster -> its id.
+fn cluster_id(cluster: &Cluster) -> String {
+    cluster.wait_ready();
+    let ids: Vec<Value> = cluster.nodes.iter().map(|n| n.status()["cluster"].clone()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0] && id.is_string()), "{}", cluster.situation());
+    ids[0].as_str().expect("just looked").to_owned()
+}
+
+/// A client writes, and the same is read at every node.
+fn assert_serves(cluster: &Cluster) {
+    let addresses = cluster.addresses();
+    let mut arguments = vec!["setup", "a"];
+    arguments.extend(addresses.iter().map(String::as_str));
+    let written = python::run("count.py", &arguments);
+    for status in cluster.wait_same() {
+        assert_eq!(status["last_tid"], written["last_tid"], "{status}");
+    }
+}
+
+#[test]
+fn it_forms_in_any_order_and_only_once() {
+    let mut chance = chance();
+    let orders = [[0, 1, 2], [2, 1, 0], [1, 2, 0], [0, 2, 1], [1, 0, 2], [2, 0, 1]];
+    for order in orders.iter().take(times(3, 6)) {
+        let mut cluster = Cluster::new(3);
+        for index in order {
+            cluster.start(*index);
+            pause(chance(400));
+        }
+        cluster.wait_primary();
+        let id = cluster_id(&cluster);
+        // A restart is no formation.
+        cluster.kill_all();
+        cluster.start_all();
+        cluster.wait_primary();
+        assert_eq!(cluster_id(&cluster), id);
+        assert_serves(&cluster);
+    }
+}
+
+#[test]
+fn it_waits_until_all_are_there_and_says_for_whom() {
+    let mut cluster = Cluster::new(3);
+    cluster.start(0);
+    cluster.start(1);
+    let node = &cluster.nodes[0];
+    let waiting = || node.status()["waiting"].as_str().filter(|w| !w.is_empty()).map(str::to_owned);
+    let says = wait_for(|| format!("a word: {}", node.status()), PATIENCE, waiting);
+    println!("it says: {says}");
+    pause(1500);
+    assert_eq!(cluster.primary(), None, "{}", cluster.situation());
+    cluster.start(2);
+    cluster.wait_primary();
+    cluster_id(&cluster);
+}
+
+#[test]
+fn a_crash_in_the_middle_of_it_does_no_harm() {
+    let mut chance = chance();
+    for _ in 0..times(5, 50) {
+        let mut cluster = Cluster::new(3);
+        for _ in 0..2 {
+            cluster.start_all();
+            pause(chance(900));
+            // One, two or all of them.
+            let victims = 1 + chance(7);
+            for index in 0..3 {
+                if victims & (1 << index) != 0 {
+                    cluster.nodes[index].kill();
+                    pause(chance(60));
+                }
+            }
+            pause(chance(200));
+        }
+        cluster.start_all();
+        cluster.wait_primary();
+        cluster_id(&cluster);
+        assert_serves(&cluster);
+    }
+}
+
+#[test]
+fn an_emptied_node_that_meets_its_cluster_does_not_vote_and_says_so() {
+    let mut cluster = Cluster::started(3);
+    let id = cluster_id(&cluster);
+    assert_serves(&cluster);
+    let emptied = cluster.primary().expect("just waited for it");
+    let (other, third) = ((emptied + 1) % 3, (emptied + 2) % 3);
+    cluster.nodes[emptied].kill();
+    cluster.nodes[emptied].empty();
+    cluster.start(emptied);
+    let node = &cluster.nodes[emptied];
+    let waiting = || node.status()["waiting"].as_str().filter(|w| !w.is_empty()).map(str::to_owned);
+    println!("it says: {}", wait_for(|| format!("a word: {}", node.status()), PATIENCE, waiting));
+    cluster.wait_primary();
+    // With its vote, the one that is left would be a majority.
+    cluster.nodes[third].kill();
+    let node = &cluster.nodes[other];
+    wait_for(|| cluster.situation(), PATIENCE, || (!node.is_primary()).then_some(()));
+    for _ in 0..20 {
+        pause(150);
+        assert_eq!(cluster.primary(), None, "{}", cluster.situation());
+    }
+    cluster.start(third);
+    cluster.wait_primary();
+    assert_eq!(cluster.nodes[other].status()["cluster"], Value::String(id));
+}
