@@ -14,6 +14,8 @@ pub mod config; // what an operator may say, and every limit
 
 pub mod net; // bytes between hosts
 
+pub mod zeo; // the clients' language
+
 pub mod engine; // ordered bytes on disk
 
 pub mod storage; // what a node keeps
