@@ -30,9 +30,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::arguments::{Arguments, Unfit};
-use super::value::{CALL_VALUES, Value};
+use super::value::Value;
 use super::writer::{Flag, Writer, message};
 use super::{BadFrame, Encoding, MessageId, extension, parts};
+use crate::config::limits::CALL_VALUES;
 use crate::zodb::{Oid, Tid};
 
 /// A frame of a client: a call and how to answer it.

@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 
-use super::value::{CALL_VALUES, Value};
+use super::value::Value;
 use super::writer::Writer;
 use super::{pickle, share};
+use crate::config::limits::CALL_VALUES;
 
 /// What is kept of the extension in a `tpc_begin`: a dictionary, or its pickle already. `None` if it is neither.
 pub(super) fn to_pickle(extension: &Value<'_>, frame: &Bytes) -> Option<Bytes> {

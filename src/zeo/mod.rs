@@ -8,7 +8,7 @@
 //! [`crate::zodb`]'s words. One page lists every client call: `calls`.
 //!
 //! **What it promises.** No input panics, builds an object, or takes more time or memory than in proportion to its length
-//! (limits: `value`). Object data is never copied: what a call carries is a slice of its frame, what a reply carries
+//! (limits: `config::limits`). Object data is never copied: what a call carries is a slice of its frame, what a reply carries
 //! is written as the middle of three parts. Replies, errors and pushes are byte for byte what ZEO 6.2 writes for the
 //! same thing (`tests/zeo_golden`).
 //!
@@ -37,7 +37,7 @@ pub use replies::{
     HistoryItem, Reply, ServerStatus, StorageDescription, StoreConflict, UndoItem, encode_reply, encode_reply_parts,
 };
 pub use server_messages::{FromServer, decode_message};
-pub use value::{ANSWER_VALUES, CALL_VALUES, DEPTH, Value};
+pub use value::Value;
 pub use writer::Frame;
 
 /// How the messages of a connection are written; the client's first frame chooses, for both directions.

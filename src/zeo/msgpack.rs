@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 
 use super::Undecodable;
-use super::value::{DEPTH, Value};
+use super::value::Value;
+use crate::config::limits::NESTING;
 
 /// The data that `bytes` are, of at most `values` values. Nothing may follow it.
 pub fn read(bytes: &[u8], values: usize) -> Result<Value<'_>, Undecodable> {
     let mut reader = Reader { rest: bytes, budget: values };
-    let value = reader.value(DEPTH)?;
+    let value = reader.value(NESTING)?;
     if reader.rest.is_empty() { Ok(value) } else { Err(bad("bytes after the message")) }
 }
 

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::pushes::{self, Pushed};
-use super::value::{ANSWER_VALUES, Value};
+use super::value::Value;
 use super::{BadFrame, Encoding, MessageId, RemoteError, parts, replies};
+use crate::config::limits::ANSWER_VALUES;
 
 /// A frame of a server.
 #[derive(Clone, Debug, PartialEq)]

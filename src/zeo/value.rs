@@ -7,16 +7,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use crate::config::limits::CALL_VALUES;
 use crate::zodb::{Oid, Tid};
-
-/// How deep data may be nested; deeper is undecodable. It bounds every recursion over a [`Value`], its drop included.
-pub const DEPTH: usize = 100;
-
-/// How many values a client's call may consist of (a frame of one-byte values would else fill the memory).
-pub const CALL_VALUES: usize = 1 << 17;
-
-/// How many values a server's answer may consist of (`getInvalidations` may list millions of oids).
-pub const ANSWER_VALUES: usize = 1 << 24;
 
 const _: () = assert!(CALL_VALUES * size_of::<Value<'static>>() <= 8 << 20, "a call's tree fits in a few megabytes");
 

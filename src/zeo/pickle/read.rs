@@ -8,8 +8,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::super::Undecodable;
-use super::super::value::{DEPTH, Value};
+use super::super::value::Value;
 use super::globals::{self, Global};
+use crate::config::limits::NESTING;
 
 /// A node's number.
 pub(super) type Id = u32;
@@ -44,7 +45,7 @@ pub fn read(bytes: &[u8], values: usize) -> Result<Value<'_>, Undecodable> {
         if op == b'.' {
             let root = machine.pop()?;
             machine.budget = values;
-            return machine.tree(root, DEPTH);
+            return machine.tree(root, NESTING);
         }
         machine.step(op)?;
     }
