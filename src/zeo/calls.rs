@@ -421,7 +421,7 @@ fn write_change(w: &mut Writer, call: &Call) {
             w.unsigned(*txn);
             w.bytes(user);
             w.bytes(description);
-            extension::write(w, extension);
+            w.pairs(&extension::of_pickle(extension));
             w.optional(*tid, Writer::tid);
             w.text(char::from(*status).encode_utf8(&mut [0; 2]));
         }),

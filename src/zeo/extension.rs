@@ -19,28 +19,44 @@ pub(super) fn to_pickle(extension: &Value<'_>, frame: &Bytes) -> Option<Bytes> {
     }
 }
 
-/// The dictionary that was kept. One that holds more than plain data (it was imported, or was given as bytes) is
-/// shown as empty: no ZEO client would let us name a class.
-pub fn extension_of_pickle(pickled: &[u8]) -> Vec<(Value<'_>, Value<'_>)> {
+/// The dictionary that was kept, as it is given in a `tpc_begin`. One that holds more than plain data (it was imported,
+/// or came as a pickle) counts as empty.
+pub(super) fn of_pickle(pickled: &[u8]) -> Vec<(Value<'_>, Value<'_>)> {
+    if pickled.is_empty() {
+        return Vec::new();
+    }
     match pickle::read(pickled, CALL_VALUES) {
-        Ok(Value::Dict(pairs)) if !pickled.is_empty() => pairs.into_iter().map(|(k, v)| (k, without_sets(v))).collect(),
+        Ok(Value::Dict(pairs)) => pairs,
         _ => Vec::new(),
     }
 }
 
-/// Sets become lists: in a pickle they are a call of a class, which ZEO's clients refuse.
-fn without_sets(value: Value<'_>) -> Value<'_> {
-    let all = |items: Vec<_>| items.into_iter().map(without_sets).collect();
+/// The dictionary that was kept, as clients are shown it: without what is written as a call of a class, which they
+/// would refuse together with the message around it.
+pub fn shown_extension(pickled: &[u8]) -> Vec<(Value<'_>, Value<'_>)> {
+    shown_pairs(of_pickle(pickled))
+}
+
+fn shown(value: Value<'_>) -> Value<'_> {
+    let all = |items: Vec<_>| items.into_iter().map(shown).collect();
     match value {
         Value::Set(items) | Value::FrozenSet(items) | Value::List(items) => Value::List(all(items)),
         Value::Tuple(items) => Value::Tuple(all(items)),
-        Value::Dict(pairs) => Value::Dict(pairs.into_iter().map(|(key, value)| (key, without_sets(value))).collect()),
+        Value::Dict(pairs) => Value::Dict(shown_pairs(pairs)),
         Value::Prefix(path) => Value::text(&path.join("/")),
         other => other,
     }
 }
 
-/// Writes the extension of this pickle as a dictionary.
-pub(super) fn write(w: &mut Writer, pickled: &[u8]) {
-    w.pairs(&extension_of_pickle(pickled));
+fn shown_pairs<'a>(pairs: Vec<(Value<'a>, Value<'a>)>) -> Vec<(Value<'a>, Value<'a>)> {
+    let key = |key| match key {
+        Value::FrozenSet(_) | Value::Tuple(_) => Value::Text(key.to_text().into()),
+        scalar => scalar,
+    };
+    pairs.into_iter().map(|(k, value)| (key(k), shown(value))).collect()
+}
+
+/// Writes the extension of this pickle as clients are shown it.
+pub(super) fn write_shown(w: &mut Writer, pickled: &[u8]) {
+    w.pairs(&shown_extension(pickled));
 }

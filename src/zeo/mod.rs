@@ -18,19 +18,23 @@
 mod arguments;
 mod calls;
 mod extension;
+#[cfg(test)]
+mod golden;
 pub mod msgpack;
 pub mod pickle;
 mod pushes;
 mod refusals;
 mod replies;
 mod server_messages;
+#[cfg(test)]
+mod tests;
 mod value;
 mod writer;
 
 use bytes::Bytes;
 
 pub use calls::{Call, Request, decode_request, encode_call, tid_of_undo_id, undo_id};
-pub use extension::extension_of_pickle;
+pub use extension::shown_extension;
 pub use pushes::{Push, Pushed, encode_push, encode_push_parts};
 pub use refusals::{RemoteError, encode_refusal};
 pub use replies::{

@@ -119,8 +119,9 @@ fn write_undo(w: &mut Writer, failures: &[(Option<Oid>, &str)]) {
     w.dict(["_reason", "_oid", "_errs"].into_iter(), |w, key| {
         w.text(key);
         match key {
-            "_reason" => w.text(why),
-            "_oid" => w.optional(oid, Writer::oid),
+            // The constructor in ZODB gives `UndoError(reason, oid)` its pair the wrong way round; clients read `_errs`.
+            "_reason" => w.optional(oid, Writer::oid),
+            "_oid" => w.text(why),
             _ => w.list(failures.iter(), |w, (oid, why)| {
                 w.tuple(2, |w| {
                     w.optional(*oid, Writer::oid);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::extension::{self, extension_of_pickle};
+use super::extension::{self, shown_extension};
 use super::value::Value;
 use super::writer::{Flag, Frame, Writer, message};
 use super::{Encoding, MessageId, share, undo_id};
@@ -183,7 +183,7 @@ fn write(w: &mut Writer, reply: &Reply) {
             w.text(char::from(meta.status).encode_utf8(&mut [0; 2]));
             w.bytes(&meta.user);
             w.bytes(&meta.description);
-            extension::write(w, &meta.extension);
+            extension::write_shown(w, &meta.extension);
         }),
         Reply::IteratedRecord { oid, tid, data, data_tid } => w.tuple(4, |w| {
             w.oid(*oid);
@@ -236,7 +236,7 @@ type Pairs<'a> = Vec<(Value<'a>, Value<'a>)>;
 impl HistoryItem {
     /// The extension, and over it what `FileStorage.history` puts there.
     fn pairs(&self) -> Pairs<'_> {
-        let mut pairs = extension_of_pickle(&self.meta.extension);
+        let mut pairs = shown_extension(&self.meta.extension);
         update(&mut pairs, Value::text("time"), Value::Float(self.tid.unix_seconds()));
         update(&mut pairs, Value::text("user_name"), bytes(&self.meta.user));
         update(&mut pairs, Value::text("description"), bytes(&self.meta.description));
@@ -256,7 +256,7 @@ impl UndoItem {
             (Value::text("size"), Value::unsigned(self.size)),
             (Value::text("description"), bytes(&self.meta.description)),
         ];
-        for (key, value) in extension_of_pickle(&self.meta.extension) {
+        for (key, value) in shown_extension(&self.meta.extension) {
             update(&mut pairs, key, value);
         }
         pairs

@@ -195,20 +195,14 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Python's `==`, as `undoInfo` asks it: `found == wanted`, where `wanted` may be a `Prefix`.
+    /// Python's `==`, as `undoInfo` asks it: `found == wanted`, where `wanted` may be a `Prefix`. Dictionaries and sets
+    /// have to be in the same order, so that the time it takes is in proportion.
     pub fn equals(&self, wanted: &Value<'_>) -> bool {
         let all = |a: &[Value<'_>], b: &[Value<'_>]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b));
         match (self, wanted) {
             (Value::Text(found), Value::Prefix(path)) => begins(found, path),
             (Value::Bytes(found), Value::Prefix(path)) => std::str::from_utf8(found).is_ok_and(|f| begins(f, path)),
             (Value::Tuple(a), Value::Tuple(b)) | (Value::List(a), Value::List(b)) => all(a, b),
-            (Value::Set(a) | Value::FrozenSet(a), Value::Set(b) | Value::FrozenSet(b)) => {
-                a.len() == b.len() && a.iter().all(|x| b.iter().any(|y| x.equals(y)))
-            }
-            (Value::Dict(a), Value::Dict(b)) => {
-                let said = |key: &Value<'_>| b.iter().rev().find(|(k, _)| k.equals(key)).map(|(_, value)| value);
-                a.len() == b.len() && a.iter().all(|(key, value)| said(key).is_some_and(|other| value.equals(other)))
-            }
             (Value::Float(_), _) | (_, Value::Float(_)) => match (self.as_float(), wanted.as_float()) {
                 (Some(a), Some(b)) => a == b,
                 _ => false,
