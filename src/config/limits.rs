@@ -27,6 +27,10 @@ pub const TRANSACTION_TEXT: usize = 64 * KIB - 1;
 pub const STORAGE_NAME: usize = 255;
 /// How deep the values of a call (pickle, msgpack) may nest.
 pub const NESTING: usize = 64;
+/// How many values a call may consist of: a frame full of one-byte values would else fill the memory.
+pub const CALL_VALUES: usize = 1 << 17;
+/// How many values a server's answer may consist of (`getInvalidations` may name millions of objects).
+pub const ANSWER_VALUES: usize = 1 << 24;
 /// Bytes of a frame between peers: the largest transaction as a log entry, in the largest batch.
 pub const PEER_FRAME: usize = TRANSACTION_BYTES + APPEND_BYTES + 64 * MIB;
 

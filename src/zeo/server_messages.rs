@@ -1,0 +1,54 @@
+//! What a client reads: replies, errors and pushes.
+
+use bytes::Bytes;
+
+use super::pushes::{self, Pushed};
+use super::value::Value;
+use super::{BadFrame, Encoding, MessageId, RemoteError, parts, replies};
+use crate::config::limits::ANSWER_VALUES;
+
+/// A frame of a server.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FromServer<'a> {
+    /// What a call was answered with; [`super::Reply`] lists the shapes.
+    Reply {
+        /// The call's id.
+        id: MessageId,
+        /// The answer; object data in it is read by [`FromServer::data`].
+        value: Value<'a>,
+    },
+    /// The exception that a call was answered with.
+    Error {
+        /// The call's id.
+        id: MessageId,
+        /// The exception.
+        error: RemoteError,
+    },
+    /// What nobody asked for.
+    Push(Pushed),
+}
+
+/// Reads a server's frame.
+pub fn decode_message(encoding: Encoding, frame: &Bytes) -> Result<FromServer<'_>, BadFrame> {
+    let [id, flag, name, args] = parts(encoding, frame, ANSWER_VALUES)?;
+    let name = name.as_text().ok_or_else(|| BadFrame::Undecodable("a message whose name is not text".to_owned()))?;
+    if name != ".reply" {
+        let push = pushes::read(name, &args, frame);
+        return push.map(FromServer::Push).ok_or_else(|| BadFrame::UnknownCall(name.chars().take(100).collect()));
+    }
+    let id = MessageId::of_value(&id, frame)?;
+    if !flag.is_true() {
+        return Ok(FromServer::Reply { id, value: args });
+    }
+    match RemoteError::of_value(args) {
+        Some(error) => Ok(FromServer::Error { id, error }),
+        None => Err(BadFrame::Undecodable("an error that is no pair of a class and its data".to_owned())),
+    }
+}
+
+impl FromServer<'_> {
+    /// The bytes of `value` (a part of what was read from `frame`), without a copy.
+    pub fn data(value: &Value<'_>, frame: &Bytes) -> Option<Bytes> {
+        replies::data(value, frame)
+    }
+}
