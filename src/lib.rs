@@ -21,3 +21,5 @@ pub mod storage; // what a node keeps
 pub mod tpc; // two-phase commit on the primary
 
 pub mod raft; // consensus
+
+pub mod server; // sessions, and what lives while this node is primary
