@@ -1,0 +1,167 @@
+//! Who comes in: one task per connection, from the accepted socket to its end.
+//!
+//! One port serves ZEO clients, peers and monitors; [`introduction`](super::introduction) finds out who is there. A second
+//! port, if configured, is for clients that take what this node has. Connections are counted, and limited in all and
+//! while they are strangers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::introduction::{Guest, introduce};
+use super::metrics::Present;
+use super::register::{self, Client};
+use super::{Phase, Shared, status};
+use crate::config::limits;
+use crate::net::{FrameFault, FrameReader, FrameWriter, Listener, Wire};
+use crate::raft::{Accepted, RelayRequest};
+use crate::zeo::{Encoding, FirstFrame};
+
+/// Where a connection came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The port for all.
+    Main,
+    /// The port for readers who take what this node has.
+    Reading,
+    /// Through another node.
+    Relay,
+}
+
+/// How long the listener rests when the system has no socket left to give.
+const REST: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Accepts connections until the server closes.
+pub async fn serve(shared: Arc<Shared>, mut listener: Box<dyn Listener>, door: Door) {
+    let mut phase = shared.phase.watching();
+    loop {
+        let accepted = tokio::select! { biased;
+            _ = phase.until(|phase| *phase != Phase::Open) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(wire) => admit(&shared, wire, door),
+            Err(fault) => {
+                tracing::warn!(%fault, "could not accept a connection");
+                shared.env.sleep(REST).await;
+            }
+        }
+    }
+}
+
+fn admit(shared: &Arc<Shared>, wire: Wire, door: Door) {
+    let metrics = &shared.metrics;
+    metrics.accepted.inc();
+    let full = metrics.open.get() >= limits::CONNECTIONS as i64 || metrics.held.get() >= limits::HELD as i64;
+    if full {
+        metrics.turned_away.inc();
+        tracing::warn!(peer = %wire.peer, "turned away: there are too many connections");
+        return;
+    }
+    let open = Present::new(&metrics.open);
+    let shared = shared.clone();
+    shared.env.clone().spawn(async move {
+        let _open = open;
+        connection(shared, wire, door).await;
+    });
+}
+
+async fn connection(shared: Arc<Shared>, wire: Wire, door: Door) {
+    let peer = wire.peer;
+    let mut reader = FrameReader::new(wire.reader, limits::FIRST_FRAME);
+    let mut writer = FrameWriter::new(wire.writer);
+    let held = Present::new(&shared.metrics.held);
+    let guest = match introduce(&shared, door, &mut reader, &mut writer, &peer).await {
+        Some(guest) => guest,
+        None => return,
+    };
+    match guest {
+        Guest::Monitor { greeted } => {
+            if !greeted {
+                writer.push(greeting(&shared).greeting());
+            }
+            writer.push(&status::for_monitors(&shared));
+            let _ = shared.env.timeout(limits::INTRODUCTION, writer.flush()).await;
+        }
+        Guest::Peer(first) => {
+            drop(held);
+            match shared.node.accept_peer(first, reader, writer, &peer).await {
+                Accepted::Relay(request, reader, writer) => relayed(shared, request, reader, writer).await,
+                Accepted::Served => {}
+                Accepted::Refused(why) => {
+                    shared.metrics.refused_peers.inc();
+                    tracing::warn!(%peer, %why, "refused a peer");
+                }
+            }
+        }
+        Guest::Client { encoding, follows_redirects } => {
+            let incoming = Incoming { early: VecDeque::new(), reader };
+            let client = Client { encoding, follows_redirects, door, peer, incoming, writer };
+            register::receive(shared, client, held).await;
+        }
+    }
+}
+
+/// A client that came in at another node: `opening` is what it has said there.
+async fn relayed(shared: Arc<Shared>, request: RelayRequest, mut reader: FrameReader, writer: FrameWriter) {
+    reader.set_limit(limits::FRAME);
+    let mut early = VecDeque::from(request.opening);
+    let first = early.pop_front();
+    let Some(FirstFrame::Client { encoding, follows_redirects }) = first.and_then(|frame| FirstFrame::read(&frame)) else {
+        shared.metrics.bad_frame("relay");
+        return;
+    };
+    let incoming = Incoming { early, reader };
+    let client = Client { encoding, follows_redirects, door: Door::Relay, peer: request.client, incoming, writer };
+    let held = Present::new(&shared.metrics.held);
+    register::receive(shared, client, held).await;
+}
+
+/// Which encoding this server proposes.
+pub fn greeting(shared: &Shared) -> Encoding {
+    if shared.config.msgpack { Encoding::Msgpack } else { Encoding::Pickle }
+}
+
+/// The frames of a client: those that came before they could be answered, then the rest.
+pub struct Incoming {
+    pub early: VecDeque<Bytes>,
+    pub reader: FrameReader,
+}
+
+impl Incoming {
+    /// The next frame; `None` when the client has closed. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, FrameFault> {
+        match self.early.pop_front() {
+            Some(frame) => Ok(Some(frame)),
+            None => self.reader.next().await,
+        }
+    }
+
+    /// A frame that is here already.
+    pub fn buffered(&mut self) -> Result<Option<Bytes>, FrameFault> {
+        match self.early.pop_front() {
+            Some(frame) => Ok(Some(frame)),
+            None => self.reader.buffered(),
+        }
+    }
+}
+
+/// Counts a connection that could not be read any further, and says so if that is worth it.
+pub fn unreadable(shared: &Shared, peer: &str, fault: &FrameFault) {
+    match fault {
+        FrameFault::TooLarge { claimed, limit } => {
+            shared.metrics.bad_frame("too_large");
+            let what = match claimed.to_be_bytes() {
+                [0x16, 3, ..] => "it speaks TLS, and this port is plain",
+                [b'G', b'E', b'T', b' '] | [b'H', b'E', b'A', b'D'] | [b'P', b'O', b'S', b'T'] => {
+                    "it speaks HTTP, and this is the port of ZEO clients"
+                }
+                _ => "its frame is too large",
+            };
+            tracing::warn!(%peer, claimed, limit, "closed a connection: {what}");
+        }
+        FrameFault::Cut => shared.metrics.bad_frame("cut"),
+        FrameFault::Io(fault) => tracing::debug!(%peer, %fault, "a connection broke"),
+    }
+}

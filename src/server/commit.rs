@@ -1,0 +1,379 @@
+//! What a client writes: `tpc_begin` to `tpc_finish`.
+//!
+//! ```text
+//!   tpc_begin, storea …   Begun        buffered; nothing is locked
+//!   vote                  Voting       the primary takes the locks, or waits for them
+//!     conflicts           Resolving    locks held; storea … and vote again
+//!     voted               Voted        locks held
+//!   tpc_finish            (finishing)  tid given, in the queue to the log; locks belong to it
+//! ```
+//!
+//! A session has one transaction at a time. It ends with its answer to `tpc_finish`, with `tpc_abort`, with a vote that
+//! fails, or with the session.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+
+use super::primary::{Primary, Verdict};
+use super::session::{Answer, Done, End, Session};
+use super::transaction::{Transaction, Wish};
+use crate::command::{Base, Content, Outcome, Write};
+use crate::raft::Unknown;
+use crate::tpc::{self, TxnId};
+use crate::zeo::{Call, MessageId, Push, Reply, StoreConflict};
+use crate::zodb::{Conflict, Oid, Refusal, Revision, State, Tid, TransactionMeta};
+
+/// The transaction of a session, until its finish.
+pub struct Open {
+    buffer: Transaction,
+    claim: Claim,
+    stage: Stage,
+    /// It has met a conflict.
+    resolved: bool,
+}
+
+enum Stage {
+    Begun,
+    Voting,
+    Resolving,
+    /// What each write is based on.
+    Voted(Vec<(Oid, Base)>),
+}
+
+/// A transaction's number at the primary. When it is dropped, its locks are let go, unless it is being finished.
+struct Claim {
+    primary: Arc<Primary>,
+    txn: TxnId,
+    /// Whether it may have locks to let go of.
+    holds: bool,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.holds {
+            self.primary.abort(self.txn);
+        }
+    }
+}
+
+/// A finish on its way.
+pub struct Finishing {
+    id: MessageId,
+    tid: Tid,
+    stores: u64,
+    resolved: bool,
+}
+
+impl Session {
+    /// The primary, if this client may write.
+    pub fn writable(&self) -> Option<Arc<Primary>> {
+        if self.seat.read_only { None } else { self.seat.primary.clone() }
+    }
+
+    /// Makes a call that belongs to a transaction.
+    pub fn write_call(&mut self, id: &MessageId, call: Call) -> Result<Answer, End> {
+        let buffered = match call {
+            Call::TpcBegin { txn, user, description, extension, tid, status } => {
+                let (user, description, extension) = (user.to_vec(), description.to_vec(), extension.to_vec());
+                return Ok(self.begin(txn, TransactionMeta { status, user, description, extension }, tid));
+            }
+            Call::Vote(txn) => return self.vote(id, txn),
+            Call::TpcFinish(txn) => return self.finish(id, txn),
+            Call::TpcAbort(txn) => {
+                self.abort(txn);
+                return Ok(Answer::Reply(Reply::Nothing));
+            }
+            Call::StoreA { oid, serial, data, txn } => self.buffer(txn, |buffer| {
+                buffer.wish(oid, Wish::Store { base: serial.unwrap_or(Tid::ZERO), data });
+            }),
+            Call::CheckCurrentSerial { oid, serial, txn } => self.buffer(txn, |buffer| buffer.check(oid, serial)),
+            Call::DeleteObject { oid, serial, txn } => {
+                self.buffer(txn, |buffer| buffer.wish(oid, Wish::Delete { base: serial }))
+            }
+            Call::RestoreA { oid, data, prev_txn, txn, .. } => {
+                self.buffer(txn, |buffer| buffer.wish(oid, Wish::Restore { data, like: prev_txn }))
+            }
+            Call::UndoA { txn, .. } | Call::StoreBlobEnd { txn, .. } | Call::StoreBlobShared { txn, .. } => {
+                let why = format!("this server does not serve {} yet", call.name());
+                self.buffer(txn, |buffer| buffer.fail(Refusal::NotServed(why)))
+            }
+            // They do not say which transaction they belong to; the end of the blob does.
+            Call::StoreBlobStart | Call::StoreBlobChunk(_) => Ok(()),
+            _ => unreachable!("{} is no call of a transaction", call.name()),
+        };
+        Ok(match buffered {
+            Ok(()) => Answer::Reply(Reply::Nothing),
+            Err(refusal) => Answer::Refused(refusal),
+        })
+    }
+
+    fn begin(&mut self, txn: u64, meta: TransactionMeta, tid: Option<Tid>) -> Answer {
+        let Some(primary) = self.writable() else { return Answer::Refused(Refusal::ReadOnly) };
+        match &self.transaction {
+            Some(open) if open.buffer.id == txn => return Answer::Reply(Reply::Nothing),
+            Some(open) => return Answer::Refused(other(Some(open.buffer.id), txn)),
+            None if self.finishing.is_some() => return Answer::Refused(other(None, txn)),
+            None => {}
+        }
+        let claim = Claim { txn: primary.number(), primary, holds: false };
+        let buffer = Transaction::new(txn, meta, tid, self.shared.budget.clone());
+        self.tally.active.up();
+        self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, resolved: false });
+        Answer::Reply(Reply::Nothing)
+    }
+
+    /// Does something to the open transaction, if it is `txn` and not voted.
+    fn buffer(&mut self, txn: u64, change: impl FnOnce(&mut Transaction)) -> Result<(), Refusal> {
+        let open = self.open(txn)?;
+        match open.stage {
+            Stage::Begun | Stage::Resolving => change(&mut open.buffer),
+            Stage::Voting | Stage::Voted(_) => {
+                return Err(Refusal::WrongTransaction(format!("transaction {txn} is being voted")));
+            }
+        }
+        self.tally.stores.count();
+        Ok(())
+    }
+
+    fn open(&mut self, txn: u64) -> Result<&mut Open, Refusal> {
+        let Some(open) = &mut self.transaction else { return Err(other(None, txn)) };
+        if open.buffer.id == txn { Ok(open) } else { Err(other(Some(open.buffer.id), txn)) }
+    }
+
+    fn vote(&mut self, id: &MessageId, txn: u64) -> Result<Answer, End> {
+        let storage = self.seat.storage;
+        let open = match self.open(txn) {
+            Ok(open) => open,
+            Err(refusal) => return Ok(Answer::Refused(refusal)),
+        };
+        if matches!(open.stage, Stage::Voting | Stage::Voted(_)) {
+            return Ok(Answer::Refused(Refusal::WrongTransaction(format!("transaction {txn} is voted already"))));
+        }
+        if let Some(refusal) = open.buffer.fault().cloned() {
+            self.close_transaction(false);
+            return Ok(Answer::Refused(refusal));
+        }
+        let buffer = &open.buffer;
+        let mut checks: Vec<(Oid, Tid)> = buffer.checks().collect();
+        // Only what is there can be deleted.
+        let deletes = buffer.wishes().filter_map(|(oid, wish)| match wish {
+            Wish::Delete { base } => Some((oid, *base)),
+            _ => None,
+        });
+        let deletes: Vec<_> = deletes.filter(|(oid, _)| buffer.checked(*oid).is_none()).collect();
+        checks.extend(deletes);
+        let vote = tpc::Vote {
+            txn: open.claim.txn,
+            storage,
+            writes: buffer.wishes().map(|(oid, wish)| (oid, wish.read())).collect(),
+            checks,
+            brings_tid: buffer.tid,
+        };
+        open.stage = Stage::Voting;
+        open.claim.holds = true;
+        let (judged, expiry) = open.claim.primary.vote(vote);
+        let id = id.clone();
+        self.pending.push(judged.map(|verdict| Done::Voted(id, verdict.ok())).boxed());
+        self.pending.push(expiry.map(|expired| Done::Expired(expired.is_ok())).boxed());
+        Ok(Answer::Later)
+    }
+
+    /// The verdict on a vote is here; `None`: there is none, as the transaction is over.
+    pub fn voted(&mut self, id: MessageId, verdict: Option<Verdict>) -> Result<(), End> {
+        let Some(open) = self.transaction.as_mut().filter(|open| matches!(open.stage, Stage::Voting)) else {
+            return Ok(());
+        };
+        match verdict {
+            None => Err(End("vote_lost")),
+            Some(Verdict::Voted(bases)) => {
+                open.stage = Stage::Voted(bases);
+                // The data of what was sent is what the client has.
+                self.reply(&id, Reply::Oids(Vec::new()));
+                Ok(())
+            }
+            Some(Verdict::Conflicts(conflicts)) => self.conflicts(id, conflicts),
+            Some(Verdict::Failed(refusal)) => {
+                open.claim.holds = false;
+                self.tell_news()?;
+                self.close_transaction(false);
+                self.refuse(&id, &refusal);
+                Ok(())
+            }
+        }
+    }
+
+    fn conflicts(&mut self, id: MessageId, conflicts: Vec<Conflict>) -> Result<(), End> {
+        self.tell_news()?;
+        let newest = conflicts.iter().map(|conflict| conflict.committed).max().unwrap_or_default();
+        if newest > self.view.tid() {
+            // The store shows a transaction a moment before its news: what is told has to stand behind them.
+            let news = self.view.reaches(newest);
+            self.pending.push(news.map(|()| Done::Voted(id, Some(Verdict::Conflicts(conflicts)))).boxed());
+            return Ok(());
+        }
+        let open = self.transaction.as_mut().expect("who asks has looked");
+        let told = conflicts.into_iter().map(|Conflict { oid, committed, read }| {
+            let data = match open.buffer.wished(oid) {
+                Some(Wish::Store { data, .. }) => data.clone(),
+                _ => Bytes::new(),
+            };
+            StoreConflict { oid, committed, read, data }
+        });
+        let told: Vec<_> = told.collect();
+        open.stage = Stage::Resolving;
+        open.resolved = true;
+        self.tally.conflicts.add(told.len() as u64);
+        self.shared.metrics.conflicts.inc();
+        self.reply(&id, Reply::Conflicts(told));
+        Ok(())
+    }
+
+    /// The transaction took too long to finish.
+    pub fn expired(&mut self) -> Result<(), End> {
+        tracing::warn!(client = %self.name, "closed a client: its transaction was not finished in time");
+        if let Some(open) = &mut self.transaction {
+            open.claim.holds = false;
+        }
+        Err(End("transaction_timeout"))
+    }
+
+    fn finish(&mut self, id: &MessageId, txn: u64) -> Result<Answer, End> {
+        let (storage, view) = (self.seat.storage, self.view.tid());
+        let Some(open) = self.transaction.as_mut().filter(|open| open.buffer.id == txn) else {
+            return Ok(Answer::Reply(Reply::Nothing));
+        };
+        let Stage::Voted(bases) = &mut open.stage else {
+            return Ok(Answer::Refused(Refusal::WrongTransaction(format!("transaction {txn} is not voted"))));
+        };
+        let mut writes = Vec::with_capacity(bases.len());
+        for (oid, base) in std::mem::take(bases) {
+            let wish = open.buffer.wished(oid).expect("a voted transaction is as it was voted");
+            let mut write = wish.write(oid, base);
+            if let Wish::Restore { data: Some(data), like: Some(like) } = wish {
+                // What the client says of an older revision is a hint, worth a look: equal data is stored once.
+                if self.shared.store.load_serial(storage, oid, *like, view)?.as_ref() == Ok(data) {
+                    write.content = Content::SameAs(*like);
+                }
+            }
+            writes.push(write);
+        }
+        let own_tid = open.buffer.tid;
+        self.propose(id, txn, own_tid, writes)
+    }
+
+    fn propose(&mut self, id: &MessageId, txn: u64, own_tid: Option<Tid>, writes: Vec<Write>) -> Result<Answer, End> {
+        let mut open = self.transaction.take().expect("who asks has looked");
+        let meta = std::mem::take(&mut open.buffer.meta);
+        let (stores, number) = (writes.len() as u64, open.claim.txn);
+        let (tid, answer) = match open.claim.primary.finish(number, self.seat.storage, own_tid, meta, writes) {
+            Ok(proposed) => proposed,
+            Err(Refusal::NotPrimary(_)) => return Err(End("reign_over")),
+            Err(refusal) => {
+                tracing::warn!(client = %self.name, txn, %refusal, "a finish was refused");
+                self.ended(false);
+                return Ok(Answer::Refused(refusal));
+            }
+        };
+        // From here on the locks belong to the proposal.
+        open.claim.holds = false;
+        self.view.begin_own(tid);
+        self.finishing = Some(Finishing { id: id.clone(), tid, stores, resolved: open.resolved });
+        self.pending.push(answer.map(|outcome| Done::Finished(outcome.ok())).boxed());
+        Ok(Answer::Later)
+    }
+
+    /// The outcome of a finish is known, or that it never will be.
+    pub fn finished(&mut self, outcome: Option<Result<Outcome, Unknown>>) -> Result<(), End> {
+        match outcome {
+            Some(Ok(Outcome::Committed(tid))) => {
+                let finishing = self.finishing.take().expect("a finish has one outcome");
+                assert_eq!(tid, finishing.tid, "a transaction commits with the tid that it was given");
+                self.tell_news()?;
+                self.view.own_committed();
+                let summary = self.shared.store.summary(self.seat.storage);
+                self.push(&Push::Info { length: summary.objects, size: summary.bytes });
+                self.reply(&finishing.id, Reply::Tid(tid));
+                self.shared.metrics.stores.inc_by(finishing.stores);
+                if finishing.resolved {
+                    self.shared.metrics.conflicts_resolved.inc();
+                    self.tally.resolved.count();
+                }
+                self.ended(true);
+                Ok(())
+            }
+            Some(Ok(Outcome::Refused(refusal))) => {
+                let finishing = self.finishing.take().expect("a finish has one outcome");
+                tracing::error!(client = %self.name, tid = %finishing.tid, %refusal, "a voted transaction was refused");
+                self.view.own_refused();
+                self.tell_news()?;
+                self.refuse(&finishing.id, &refusal);
+                self.ended(false);
+                Ok(())
+            }
+            Some(Ok(Outcome::Stale)) => {
+                // It has not committed; the connection is about to end with its reign anyway.
+                self.finishing = None;
+                self.ended(false);
+                Err(End("reign_over"))
+            }
+            Some(Ok(other)) => unreachable!("no outcome of a commit: {other:?}"),
+            // It never got as far as the log.
+            None => {
+                self.finishing = None;
+                self.ended(false);
+                Err(End("reign_over"))
+            }
+            Some(Err(Unknown)) => Err(End("unknown_outcome")),
+        }
+    }
+
+    fn abort(&mut self, txn: u64) {
+        if self.open(txn).is_ok() {
+            self.close_transaction(true);
+        }
+    }
+
+    /// Forgets the open transaction and lets go of its locks. `by_client`: it asked for that.
+    fn close_transaction(&mut self, by_client: bool) {
+        if self.transaction.take().is_some() {
+            self.tally.active.down();
+            self.shared.metrics.aborts.inc();
+            if by_client {
+                self.tally.aborts.count();
+            }
+        }
+    }
+
+    fn ended(&mut self, committed: bool) {
+        self.tally.active.down();
+        if committed {
+            self.tally.commits.count();
+            self.shared.metrics.commits.inc();
+        } else {
+            self.shared.metrics.aborts.inc();
+        }
+    }
+
+    /// The client is gone, or about to be: forgets what is not being finished.
+    pub fn drop_transaction(&mut self) {
+        self.close_transaction(false);
+    }
+}
+
+/// A record as iterators give it.
+pub fn iterated(revision: Revision) -> Reply {
+    let data = match revision.state {
+        State::Data(data) => Some(data),
+        State::Absent => None,
+    };
+    Reply::IteratedRecord { oid: revision.oid, tid: revision.tid, data, data_tid: revision.data_tid }
+}
+
+fn other(open: Option<u64>, given: u64) -> Refusal {
+    Refusal::WrongTransaction(match open {
+        Some(open) => format!("transaction {open} is open, not {given}"),
+        None => format!("transaction {given} is not open"),
+    })
+}

@@ -1,0 +1,179 @@
+//! What the server counts, for operators and their alarms.
+//!
+//! Counters are for the life of the process and over all storages; what one storage's clients ask for by `server_status`
+//! is in [`super::status`]. Counting is an atomic addition and never fails.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Why something was counted: one word, such as `too_large`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Why {
+    pub why: &'static str,
+}
+
+/// All counters; cheap to count, rendered by [`Metrics::text`].
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Accepted sockets, of clients and peers.
+    pub accepted: Counter,
+    /// Sockets closed at once because there were too many.
+    pub turned_away: Counter,
+    /// Open sockets, of clients and peers.
+    pub open: Gauge,
+    /// Open sockets whose other end has not registered yet, held without a greeting or greeted.
+    pub held: Gauge,
+    /// Registered clients served here.
+    pub sessions: Gauge,
+    /// Clients whose bytes are passed on to the primary.
+    pub relays: Gauge,
+    /// Objects read for clients, found or not.
+    pub loads: Counter,
+    /// Objects stored in committed transactions.
+    pub stores: Counter,
+    /// Transactions committed for clients of this node.
+    pub commits: Counter,
+    /// Transactions given up by their clients, or refused.
+    pub aborts: Counter,
+    /// Votes that were answered with conflicts.
+    pub conflicts: Counter,
+    /// Transactions that committed after a conflict.
+    pub conflicts_resolved: Counter,
+    /// Finishes whose outcome neither the client nor this node could know.
+    pub unknown_outcomes: Counter,
+    /// Frames that were no calls, by kind.
+    pub bad_frames: Family<Why, Counter>,
+    /// Connections that this node closed, by reason.
+    pub closed: Family<Why, Counter>,
+    /// Peers that were refused.
+    pub refused_peers: Counter,
+    /// Bytes of calls.
+    pub received: Counter,
+    /// Bytes of answers and invalidations.
+    pub sent: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let mut registry = Registry::with_prefix("zrs");
+        let accepted = Counter::default();
+        registry.register("accepted", "Sockets accepted", accepted.clone());
+        let turned_away = Counter::default();
+        registry.register("turned_away", "Sockets closed at once, as there were too many", turned_away.clone());
+        let open = Gauge::default();
+        registry.register("connections", "Open sockets", open.clone());
+        let held = Gauge::default();
+        registry.register("held", "Connections that have not registered yet", held.clone());
+        let sessions = Gauge::default();
+        registry.register("sessions", "Registered clients served by this node", sessions.clone());
+        let relays = Gauge::default();
+        registry.register("relays", "Clients relayed to the primary by this node", relays.clone());
+        let loads = Counter::default();
+        registry.register("loads", "Objects read for clients", loads.clone());
+        let stores = Counter::default();
+        registry.register("stores", "Objects stored in committed transactions", stores.clone());
+        let commits = Counter::default();
+        registry.register("commits", "Transactions committed for clients of this node", commits.clone());
+        let aborts = Counter::default();
+        registry.register("aborts", "Transactions given up or refused", aborts.clone());
+        let conflicts = Counter::default();
+        registry.register("conflicts", "Votes answered with conflicts", conflicts.clone());
+        let conflicts_resolved = Counter::default();
+        registry.register("conflicts_resolved", "Commits after a conflict", conflicts_resolved.clone());
+        let unknown_outcomes = Counter::default();
+        registry.register("unknown_outcomes", "Finishes with an unknown outcome", unknown_outcomes.clone());
+        let bad_frames = Family::default();
+        registry.register("bad_frames", "Frames that were no calls", bad_frames.clone());
+        let closed = Family::default();
+        registry.register("closed", "Connections closed by this node", closed.clone());
+        let refused_peers = Counter::default();
+        registry.register("refused_peers", "Peers that were refused", refused_peers.clone());
+        let received = Counter::default();
+        registry.register_with_unit("received", "Calls received", Unit::Bytes, received.clone());
+        let sent = Counter::default();
+        registry.register_with_unit("sent", "Answers and invalidations sent", Unit::Bytes, sent.clone());
+        Metrics {
+            registry,
+            accepted,
+            turned_away,
+            open,
+            held,
+            sessions,
+            relays,
+            loads,
+            stores,
+            commits,
+            aborts,
+            conflicts,
+            conflicts_resolved,
+            unknown_outcomes,
+            bad_frames,
+            closed,
+            refused_peers,
+            received,
+            sent,
+        }
+    }
+
+    /// Counts a frame that was no call.
+    pub fn bad_frame(&self, why: &'static str) {
+        self.bad_frames.get_or_create(&Why { why }).inc();
+    }
+
+    /// Counts a connection that this node closed.
+    pub fn closed(&self, why: &'static str) {
+        self.closed.get_or_create(&Why { why }).inc();
+    }
+
+    /// All of it, in the OpenMetrics text format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes all that is written");
+        text
+    }
+}
+
+/// Counts up while it lives.
+pub struct Present(Gauge);
+
+impl Present {
+    pub fn new(gauge: &Gauge) -> Present {
+        gauge.inc();
+        Present(gauge.clone())
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_told() {
+        let metrics = Metrics::new();
+        metrics.commits.inc();
+        metrics.bad_frame("undecodable");
+        let present = Present::new(&metrics.sessions);
+        let text = metrics.text();
+        assert!(text.contains("zrs_commits_total 1"), "{text}");
+        assert!(text.contains("zrs_bad_frames_total{why=\"undecodable\"} 1"), "{text}");
+        assert!(text.contains("zrs_sessions 1"), "{text}");
+        drop(present);
+        assert!(metrics.text().contains("zrs_sessions 0"));
+    }
+}

@@ -1,0 +1,221 @@
+//! The server: who may come in, what each client sees, and what lives while this node is primary.
+//!
+//! # What it is
+//!
+//! ```text
+//!   accept ──► introduction ──► register ──┬──► session ──► primary (tpc, tids) ──► raft
+//!              greet, or hold              │       ▲
+//!              P1: raft's peers            │       └── views: what storage applied, in order
+//!              ruok: monitors              └──► relay: bytes to the primary and back
+//! ```
+//!
+//! - [`accept`]: one task per connection, from the socket to its end; who is there, and when it is greeted.
+//! - [`register`]: what becomes of a client: served here, relayed, redirected, refused.
+//! - [`session`]: one task per client that is served here. It alone writes to its client and moves its view.
+//! - [`primary`]: locks, tids and object ids; one per reign. [`standing`] begins and ends it.
+//!
+//! # What it promises
+//!
+//! DESIGN.md, 'Promises', 'How clients find the primary' and 'Views'; each module says which part is its own. Everything
+//! here is bounded by [`crate::config::limits`] and every wait has a deadline or an owner.
+//!
+//! # What is left out
+//!
+//! Undo, pack and blobs are refused in plain words; TLS; staging of transactions larger than memory.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::task::JoinHandle;
+
+use crate::config::{Config, limits};
+use crate::engine::Engine;
+use crate::env::{Env, Watch};
+use crate::net::Network;
+use crate::raft::{Node, Setup};
+use crate::storage::Store;
+
+mod accept;
+mod calls;
+mod commit;
+mod introduction;
+mod iterators;
+mod metrics;
+mod oids;
+mod primary;
+mod register;
+mod relay;
+mod session;
+mod standing;
+mod status;
+mod transaction;
+mod view;
+
+pub use metrics::{Metrics, Why};
+pub use status::{Status, StorageStatus};
+
+use standing::{Freshness, Standing};
+use status::Tallies;
+use transaction::Budget;
+
+/// The two engines of a node.
+pub struct Disks {
+    /// The Raft log and the vote.
+    pub log: Arc<dyn Engine>,
+    /// The database.
+    pub store: Arc<dyn Engine>,
+}
+
+/// A running node.
+pub struct Server {
+    shared: Arc<Shared>,
+    address: String,
+    read_address: Option<String>,
+    doors: Vec<JoinHandle<()>>,
+}
+
+/// What the connections of a server have in common.
+struct Shared {
+    config: Arc<Config>,
+    env: Env,
+    node: Node,
+    store: Store,
+    metrics: Metrics,
+    tallies: Tallies,
+    budget: Budget,
+    standing: Watch<Standing>,
+    /// Goes up whenever a primary becomes known, or another one.
+    elections: Watch<u64>,
+    freshness: Freshness,
+    phase: Watch<Phase>,
+}
+
+/// The life of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Open,
+    /// Nobody new comes in; what is being finished is finished.
+    Draining,
+    /// Connections are closed.
+    Closing,
+}
+
+impl Server {
+    /// Opens the database, binds the addresses, joins (or forms) the cluster, and lets clients in.
+    pub async fn start(
+        config: Arc<Config>,
+        env: Env,
+        network: Arc<dyn Network>,
+        disks: Disks,
+    ) -> anyhow::Result<Server> {
+        let engine = disks.store;
+        let store = env.offload(move || Store::open(engine)).await.context("the database can't be opened")?;
+        let address = config.address();
+        let listener = network.listen(&address).await.with_context(|| format!("can't listen at {address}"))?;
+        let address = listener.address();
+        let reading = match &config.read_listen {
+            Some(at) => Some(network.listen(at).await.with_context(|| format!("can't listen at {at}"))?),
+            None => None,
+        };
+        let read_address = reading.as_ref().map(|listener| listener.address());
+        let setup = Setup {
+            config: config.clone(),
+            env: env.clone(),
+            network,
+            log: disks.log,
+            store: store.clone(),
+        };
+        let node = Node::start(setup).await?;
+        let shared = Arc::new(Shared {
+            tallies: Tallies::new(&env),
+            config,
+            env: env.clone(),
+            node,
+            store,
+            metrics: Metrics::new(),
+            budget: Budget::default(),
+            standing: Watch::new(Standing::Forming),
+            elections: Watch::new(0),
+            freshness: Freshness::default(),
+            phase: Watch::new(Phase::Open),
+        });
+        env.spawn(standing::follow(shared.clone()));
+        let mut doors = vec![env.spawn(accept::serve(shared.clone(), listener, accept::Door::Main))];
+        if let Some(listener) = reading {
+            doors.push(env.spawn(accept::serve(shared.clone(), listener, accept::Door::Reading)));
+        }
+        Ok(Server { shared, address, read_address, doors })
+    }
+
+    /// Where clients and peers come in, as it was bound.
+    pub fn address(&self) -> String {
+        self.address.clone()
+    }
+
+    /// Where clients come in that take what this node has, as it was bound.
+    pub fn read_address(&self) -> Option<String> {
+        self.read_address.clone()
+    }
+
+    pub fn node(&self) -> &Node {
+        &self.shared.node
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// How this node and its storages are.
+    pub fn status(&self) -> Status {
+        status::of(&self.shared)
+    }
+
+    /// Whether this node leads, and clients may write here: what `/primary` answers.
+    pub fn is_primary(&self) -> bool {
+        matches!(*self.shared.standing.look(), Standing::Leading(_))
+    }
+
+    /// Lets nobody in any more, finishes what is being finished, hands the primary's role over, closes everything.
+    pub async fn stop(&self) {
+        let Shared { env, phase, standing, node, metrics, .. } = &*self.shared;
+        phase.send(Phase::Draining);
+        let leading = match &*standing.look() {
+            Standing::Leading(primary) => Some(primary.clone()),
+            _ => None,
+        };
+        if let Some(primary) = leading {
+            let drained = async {
+                while primary.seal() > 0 {
+                    env.sleep(limits::DRAIN / 500).await;
+                }
+            };
+            if env.timeout(limits::DRAIN, drained).await.is_err() {
+                tracing::warn!("some transactions were not finished in time; their clients can't know the outcome");
+            }
+            match env.timeout(limits::DRAIN, node.transfer(None)).await {
+                Ok(Ok(to)) => tracing::info!(to, "handed the primary's role over"),
+                Ok(Err(why)) => tracing::info!(%why, "nobody to hand the primary's role to"),
+                Err(_) => tracing::warn!("handing the primary's role over took too long"),
+            }
+        }
+        phase.send(Phase::Closing);
+        let closed = async {
+            while metrics.open.get() > 0 {
+                env.sleep(limits::DRAIN / 500).await;
+            }
+        };
+        let _ = env.timeout(limits::DRAIN, closed).await;
+        for door in &self.doors {
+            door.abort();
+        }
+        node.shutdown().await;
+    }
+}

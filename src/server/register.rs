@@ -1,0 +1,269 @@
+//! What becomes of a client that registers: served here, relayed, redirected or refused.
+//!
+//! Stock clients ask one server at a time and wait for its answer without limit, so every register is answered or its
+//! connection closed within [`limits::REGISTER_ANSWER`]. (An election takes a fraction of that. Nodes that know of no primary
+//! greet nobody, so only who was greeted before can come to wait here.)
+//!
+//! | registers | leading | following | electing |
+//! |---|---|---|---|
+//! | to read | served | served, once everything answered before is here | waits |
+//! | to write | served | relayed; `R5`: told where | waits; `R5`: told that there is none |
+//! | at the port for readers, to read | served | served if fresh enough | served if fresh enough |
+//! | there, or at a read-only server, to write | `ReadOnlyError`, may ask again | | |
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::accept::{Door, Incoming, unreadable};
+use super::introduction::is_fresh;
+use super::metrics::Present;
+use super::primary::Primary;
+use super::session::{self, Seat};
+use super::standing::Standing;
+use super::{Phase, Shared, relay};
+use crate::config::limits;
+use crate::net::{FrameReader, FrameWriter};
+use crate::raft::RelayRequest;
+use crate::zeo::{BadFrame, Call, Encoding, MessageId, Request, decode_request, encode_refusal};
+use crate::zodb::Refusal;
+
+/// Frames that a client may send while its register waits (keep-alives, as a rule).
+const EARLY: usize = 16;
+
+/// A client that has said which encoding it speaks.
+pub struct Client {
+    pub encoding: Encoding,
+    pub follows_redirects: bool,
+    pub door: Door,
+    /// `host:port` of the client itself, also when it was relayed.
+    pub peer: String,
+    pub incoming: Incoming,
+    pub writer: FrameWriter,
+}
+
+/// A register call.
+struct Wish {
+    id: MessageId,
+    storage: String,
+    read_only: bool,
+    /// As it came, for a relay.
+    frame: Bytes,
+}
+
+enum Decision {
+    Serve(Seat),
+    Relay { primary: u64, reader: FrameReader, writer: FrameWriter },
+    Refuse(Refusal),
+    Close(&'static str),
+}
+
+/// Reads until the client registers, and then to its end.
+pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
+    let mut refused_to_write = false;
+    loop {
+        let wish = match next_wish(&shared, &mut client).await {
+            Ok(wish) => wish,
+            Err(why) => {
+                shared.metrics.closed(why);
+                return;
+            }
+        };
+        match decide(&shared, &mut client, &wish, refused_to_write).await {
+            Decision::Serve(seat) => {
+                drop(held);
+                return session::serve(shared, client, seat, wish.id).await;
+            }
+            Decision::Relay { primary, reader, writer } => {
+                drop(held);
+                return relay::pass(&shared, client, primary, reader, writer).await;
+            }
+            Decision::Refuse(refusal) => {
+                tracing::info!(peer = %client.peer, storage = %wish.storage, %refusal, "refused a register");
+                refused_to_write |= refusal == Refusal::ReadOnly;
+                client.writer.push(&encode_refusal(client.encoding, &wish.id, &refusal));
+                if !matches!(shared.env.timeout(limits::REGISTER_ANSWER, client.writer.flush()).await, Ok(Ok(()))) {
+                    return;
+                }
+            }
+            Decision::Close(why) => {
+                tracing::info!(peer = %client.peer, storage = %wish.storage, why, "closed a client that wanted to register");
+                shared.metrics.closed(why);
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for the register call. A greeted client may take its time: others of its program may be registering.
+async fn next_wish(shared: &Shared, client: &mut Client) -> Result<Wish, &'static str> {
+    let mut phase = shared.phase.watching();
+    loop {
+        let frame = tokio::select! { biased;
+            _ = phase.until(|phase| *phase != Phase::Open) => return Err("stopping"),
+            frame = client.incoming.next() => frame,
+        };
+        let frame = match frame {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Err("gone"),
+            Err(fault) => {
+                unreadable(shared, &client.peer, &fault);
+                return Err("unreadable");
+            }
+        };
+        let why = match decode_request(client.encoding, &frame) {
+            Ok(Request { call: Call::KeepAlive, .. }) => continue,
+            Ok(Request { id, call: Call::Register { storage, read_only }, .. }) => {
+                return Ok(Wish { id, storage, read_only, frame });
+            }
+            Ok(_) => "unregistered",
+            Err(BadFrame::Undecodable(_)) => "undecodable",
+            Err(BadFrame::UnknownCall(_)) => "unknown_call",
+            Err(BadFrame::BadArguments { .. }) => "bad_arguments",
+        };
+        shared.metrics.bad_frame(why);
+        tracing::warn!(peer = %client.peer, why, "closed a client: its frame is no register call");
+        return Err("bad_frame");
+    }
+}
+
+/// Decides, while listening whether the client is still there.
+async fn decide(shared: &Arc<Shared>, client: &mut Client, wish: &Wish, refused_to_write: bool) -> Decision {
+    let Client { encoding, follows_redirects, door, peer, incoming, .. } = client;
+    let Incoming { early, reader } = incoming;
+    let (encoding, redirects, door) = (*encoding, *follows_redirects, *door);
+    let mut phase = shared.phase.watching();
+    let mut deciding = std::pin::pin!(async {
+        match (door, wish.read_only) {
+            (Door::Reading, false) => Decision::Refuse(Refusal::ReadOnly),
+            (Door::Reading, true) if is_fresh(shared) => seat(shared, wish, None, door, refused_to_write),
+            (Door::Reading, true) => Decision::Close("not_fresh"),
+            (_, false) if shared.config.read_only => Decision::Refuse(Refusal::ReadOnly),
+            (_, true) => to_read(shared, wish, door, refused_to_write).await,
+            (_, false) => to_write(shared, wish, door, encoding, redirects, peer).await,
+        }
+    });
+    loop {
+        tokio::select! { biased;
+            _ = phase.until(|phase| *phase != Phase::Open) => return Decision::Close("stopping"),
+            decision = &mut deciding => return decision,
+            frame = reader.next(), if early.len() < EARLY => match frame {
+                Ok(Some(frame)) => early.push_back(frame),
+                Ok(None) => return Decision::Close("gone"),
+                Err(_) => return Decision::Close("unreadable"),
+            },
+        }
+    }
+}
+
+fn seat(
+    shared: &Shared,
+    wish: &Wish,
+    primary: Option<Arc<Primary>>,
+    door: Door,
+    refused_to_write: bool,
+) -> Decision {
+    match shared.store.storage(&wish.storage) {
+        Some(storage) => Decision::Serve(Seat {
+            storage,
+            name: wish.storage.clone(),
+            read_only: wish.read_only,
+            primary,
+            door,
+            wants_to_write: refused_to_write,
+        }),
+        None => Decision::Refuse(Refusal::NoStorage(wish.storage.clone())),
+    }
+}
+
+async fn to_read(shared: &Shared, wish: &Wish, door: Door, refused_to_write: bool) -> Decision {
+    match settle(shared).await {
+        Ok(()) => seat(shared, wish, None, door, refused_to_write),
+        Err(why) => Decision::Close(why),
+    }
+}
+
+/// Returns once this node has everything that was answered anywhere before the call.
+pub async fn settle(shared: &Shared) -> Result<(), &'static str> {
+    let patience = Patience::new(shared);
+    let mut standing = shared.standing.watching();
+    loop {
+        let left = patience.left(shared)?;
+        standing.look_now();
+        match shared.node.settle(left).await {
+            Ok(()) => return Ok(()),
+            Err(why) => tracing::debug!(why = why.0, "could not settle"),
+        }
+        patience.pause(shared, &mut standing).await?;
+    }
+}
+
+async fn to_write(
+    shared: &Arc<Shared>,
+    wish: &Wish,
+    door: Door,
+    encoding: Encoding,
+    redirects: bool,
+    peer: &str,
+) -> Decision {
+    let patience = Patience::new(shared);
+    let mut standing = shared.standing.watching();
+    loop {
+        let present = standing.look_now().clone();
+        match present {
+            Standing::Leading(primary) => return seat(shared, wish, Some(primary), door, false),
+            // A relay is passed on once only: the relaying node tries the newer primary.
+            Standing::Following { .. } if door == Door::Relay => return Decision::Close("not_primary"),
+            Standing::Following { primary, .. } if redirects => {
+                return Decision::Refuse(Refusal::NotPrimary(Some(primary.address)));
+            }
+            Standing::Forming | Standing::Electing if redirects => return Decision::Refuse(Refusal::NotPrimary(None)),
+            Standing::Following { primary, .. } => {
+                if shared.metrics.relays.get() >= limits::RELAYS as i64 {
+                    return Decision::Close("too_many_relays");
+                }
+                let opening = vec![Bytes::from_static(encoding.greeting()), wish.frame.clone()];
+                let request = RelayRequest { client: peer.to_owned(), opening };
+                match shared.env.timeout(limits::CONNECT, shared.node.open_relay(request)).await {
+                    Ok(Ok((reader, writer))) => return Decision::Relay { primary: primary.id, reader, writer },
+                    Ok(Err(why)) => tracing::debug!(%peer, primary = primary.id, why = why.0, "could not relay"),
+                    Err(_) => tracing::debug!(%peer, primary = primary.id, "could not relay in time"),
+                }
+            }
+            Standing::Forming | Standing::Electing => {}
+        }
+        if let Err(why) = patience.pause(shared, &mut standing).await {
+            return Decision::Close(why);
+        }
+    }
+}
+
+/// How long a register may wait yet.
+struct Patience {
+    deadline: tokio::time::Instant,
+}
+
+impl Patience {
+    /// How long to wait before the same is tried again, unless something changes earlier.
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+    fn new(shared: &Shared) -> Patience {
+        Patience { deadline: shared.env.now() + limits::REGISTER_ANSWER }
+    }
+
+    fn left(&self, shared: &Shared) -> Result<std::time::Duration, &'static str> {
+        let left = self.deadline.saturating_duration_since(shared.env.now());
+        if left.is_zero() { Err("no_primary") } else { Ok(left) }
+    }
+
+    /// Waits a little, or for news of the primary.
+    async fn pause(
+        &self,
+        shared: &Shared,
+        standing: &mut crate::env::Watching<Standing>,
+    ) -> Result<(), &'static str> {
+        let left = self.left(shared)?;
+        let _ = shared.env.timeout(left.min(Self::PAUSE), standing.changed()).await;
+        self.left(shared).map(drop)
+    }
+}

@@ -1,0 +1,333 @@
+//! One client that is served here: one task, from its register to its end.
+//!
+//! The task alone reads the client's calls, moves its [`View`] and writes to it, so that what the client gets is one
+//! ordered stream: invalidations, answers, and the answer to its own finish at its own tid. It takes all calls that have
+//! arrived, answers them, and then writes once; so a client that sends many loads at a time costs one read and one write
+//! for all of them.
+//!
+//! **Loads are read on this task**, a thread of the runtime, and not offloaded: what is read lies in the block cache as a
+//! rule, a hand-over to another thread and back costs more than such a read, and an answer that is made at once never
+//! has to hold the view back. A slow disk delays the clients that share the thread for one read.
+//!
+//! **What is answered later** (votes, finishes, pings, object ids) stands in `pending`, and meanwhile the client's other
+//! calls go on.
+//!
+//! **Bounds.** Past [`limits::OUTPUT_HIGH_WATER`] of unsent answers no more calls are read; past [`limits::OUTPUT`], or when
+//! the client takes nothing for [`limits::OUTPUT_STALL`], its connection is closed.
+//!
+//! The calls are in `calls` (reading) and `commit` (writing).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+
+use super::accept::{Door, Incoming, unreadable};
+use super::commit::{Finishing, Open};
+use super::introduction::is_fresh;
+use super::iterators::Iterators;
+use super::metrics::Present;
+use super::primary::{Primary, Verdict};
+use super::register::Client;
+use super::status::{Connected, Tally};
+use super::view::View;
+use super::{Phase, Shared};
+use crate::command::Outcome;
+use crate::config::limits;
+use crate::net::FrameWriter;
+use crate::raft::Unknown;
+use crate::zeo::{
+    BadFrame, Encoding, MessageId, Push, Reply, decode_request, encode_push, encode_refusal, encode_reply_parts,
+};
+use crate::zodb::{Oid, Refusal, StorageId};
+
+/// How long a session that has to close may still wait for the outcome of a finish, and its client for the answer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often a session at the port for readers looks whether this node is still fresh enough.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a client was granted.
+pub struct Seat {
+    pub storage: StorageId,
+    pub name: String,
+    pub read_only: bool,
+    /// The reign in which it may write; the session ends with it.
+    pub primary: Option<Arc<Primary>>,
+    pub door: Door,
+    /// It would rather write, and was refused: it is closed when there is a primary again, as it would not ask by itself.
+    pub wants_to_write: bool,
+}
+
+/// One registered client.
+pub struct Session {
+    pub shared: Arc<Shared>,
+    pub seat: Seat,
+    pub encoding: Encoding,
+    /// Who it is, for logs: its address, and the label it gave itself.
+    pub name: String,
+    pub view: View,
+    pub tally: Arc<Tally>,
+    pub transaction: Option<Open>,
+    pub finishing: Option<Finishing>,
+    pub iterators: Iterators,
+    pub pending: FuturesUnordered<BoxFuture<'static, Done>>,
+    writer: FrameWriter,
+}
+
+/// Something that was waited for.
+pub enum Done {
+    /// `None`: the transaction ended before.
+    Voted(MessageId, Option<Verdict>),
+    /// The transaction took too long (or is over: `false`).
+    Expired(bool),
+    /// `None`: it never got as far as the log.
+    Finished(Option<Result<Outcome, Unknown>>),
+    Pinged(MessageId, Result<(), &'static str>),
+    Oids(MessageId, Option<Vec<Oid>>),
+}
+
+/// What comes of a call.
+pub enum Answer {
+    Reply(Reply),
+    Refused(Refusal),
+    /// It comes later, or never.
+    Later,
+}
+
+/// Why a session ends, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End(pub &'static str);
+
+impl From<io::Error> for End {
+    fn from(fault: io::Error) -> End {
+        tracing::error!(%fault, "the database could not be read");
+        End("fault")
+    }
+}
+
+/// Serves a client to its end. `register` is the call that is answered first.
+pub async fn serve(shared: Arc<Shared>, client: Client, seat: Seat, register: MessageId) {
+    let Client { encoding, peer, mut incoming, writer, .. } = client;
+    incoming.reader.set_limit(limits::FRAME);
+    let _present = Present::new(&shared.metrics.sessions);
+    let tally = shared.tallies.of(seat.storage);
+    let _connected = Connected::new(&tally);
+    tracing::info!(client = %peer, storage = %seat.name, read_only = seat.read_only, "registered");
+    let view = View::open(&shared.store, seat.storage);
+    let doom = doom(shared.clone(), &seat);
+    let mut session = Session {
+        shared,
+        seat,
+        encoding,
+        name: peer,
+        view,
+        tally,
+        transaction: None,
+        finishing: None,
+        iterators: Iterators::default(),
+        pending: FuturesUnordered::new(),
+        writer,
+    };
+    let last = session.view.tid();
+    session.reply(&register, Reply::Tid(last));
+    let end = match session.run(&mut incoming, doom).await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    };
+    session.farewell(end).await;
+}
+
+/// Returns when a session has to end though its client did nothing wrong: says why.
+fn doom(shared: Arc<Shared>, seat: &Seat) -> BoxFuture<'static, &'static str> {
+    let mut phase = shared.phase.watching();
+    let mut elections = shared.elections.watching();
+    let mut ended = seat.primary.as_ref().map(|primary| primary.ended());
+    let (wants_to_write, reading) = (seat.wants_to_write, seat.door == Door::Reading);
+    Box::pin(async move {
+        let reign_over = async {
+            match &mut ended {
+                Some(ended) => drop(ended.until(|ended| *ended).await),
+                None => std::future::pending().await,
+            }
+        };
+        let mut reign_over = std::pin::pin!(reign_over);
+        loop {
+            tokio::select! { biased;
+                _ = phase.until(|phase| *phase == Phase::Closing) => return "stopping",
+                () = &mut reign_over => return "reign_over",
+                _ = elections.changed(), if wants_to_write => return "primary_again",
+                () = shared.env.sleep(LOOK), if reading => {
+                    if !is_fresh(&shared) {
+                        return "not_fresh";
+                    }
+                }
+            }
+        }
+    })
+}
+
+enum Never {}
+
+impl Session {
+    async fn run(&mut self, incoming: &mut Incoming, mut doom: BoxFuture<'static, &'static str>) -> Result<Never, End> {
+        let env = self.shared.env.clone();
+        // Since when the client has taken nothing of what waits for it.
+        let mut stuck = None;
+        loop {
+            self.tell_news()?;
+            let mut calls = 0;
+            while calls < limits::CALLS && self.may_read() {
+                match incoming.buffered() {
+                    Ok(Some(frame)) => self.frame(&frame)?,
+                    Ok(None) => break,
+                    Err(fault) => return self.unreadable(&fault),
+                }
+                calls += 1;
+            }
+            let queued = self.writer.queued();
+            if queued > limits::OUTPUT {
+                return Err(End("too_slow"));
+            }
+            let since = *if queued == 0 { stuck.insert(env.now()) } else { stuck.get_or_insert_with(|| env.now()) };
+            let may_read = self.may_read();
+            tokio::select! { biased;
+                why = &mut doom => return Err(End(why)),
+                Some(done) = self.pending.next(), if !self.pending.is_empty() => self.done(done)?,
+                written = self.writer.write_some(), if queued > 0 => {
+                    if let Err(fault) = written {
+                        tracing::debug!(client = %self.name, %fault, "a connection broke");
+                        return Err(End("broken"));
+                    }
+                    self.shared.metrics.sent.inc_by((queued - self.writer.queued()) as u64);
+                    stuck = None;
+                }
+                () = self.view.changed() => {}
+                frame = incoming.next(), if may_read => match frame {
+                    Ok(Some(frame)) => self.frame(&frame)?,
+                    Ok(None) => return Err(End("gone")),
+                    Err(fault) => return self.unreadable(&fault),
+                },
+                () = env.sleep_until(since + limits::OUTPUT_STALL), if queued > 0 => return Err(End("stalled")),
+            }
+        }
+    }
+
+    /// Whether another call may be taken.
+    fn may_read(&self) -> bool {
+        self.writer.queued() <= limits::OUTPUT_HIGH_WATER && self.pending.len() < limits::CALLS
+    }
+
+    fn unreadable<T>(&self, fault: &crate::net::FrameFault) -> Result<T, End> {
+        unreadable(&self.shared, &self.name, fault);
+        Err(End("unreadable"))
+    }
+
+    /// Moves the view on and queues the invalidations for it.
+    pub fn tell_news(&mut self) -> Result<(), End> {
+        for news in self.view.news(&self.shared.store)? {
+            self.push(&Push::Invalidate { tid: news.tid(), oids: news.oids() });
+        }
+        Ok(())
+    }
+
+    pub fn push(&mut self, push: &Push<'_>) {
+        self.writer.push(&encode_push(self.encoding, push));
+    }
+
+    pub fn reply(&mut self, id: &MessageId, reply: Reply) {
+        let frame = encode_reply_parts(self.encoding, id, &reply);
+        self.writer.push_large(&frame.head, frame.body, &frame.tail);
+    }
+
+    pub fn refuse(&mut self, id: &MessageId, refusal: &Refusal) {
+        self.writer.push(&encode_refusal(self.encoding, id, refusal));
+    }
+
+    fn frame(&mut self, frame: &Bytes) -> Result<(), End> {
+        self.shared.metrics.received.inc_by(frame.len() as u64);
+        let request = match decode_request(self.encoding, frame) {
+            Ok(request) => request,
+            Err(bad) => return self.bad_frame(bad),
+        };
+        let asynchronous = request.asynchronous;
+        match self.call(&request.id, request.call)? {
+            Answer::Reply(_) | Answer::Later if asynchronous => {}
+            Answer::Refused(refusal) if asynchronous => {
+                tracing::warn!(client = %self.name, %refusal, "closed a client: it made a call that is refused and awaits no answer");
+                return Err(End("async_refused"));
+            }
+            Answer::Reply(reply) => self.reply(&request.id, reply),
+            Answer::Refused(refusal) => self.refuse(&request.id, &refusal),
+            Answer::Later => {}
+        }
+        Ok(())
+    }
+
+    fn bad_frame(&mut self, bad: BadFrame) -> Result<(), End> {
+        let (kind, why) = match bad {
+            BadFrame::BadArguments { id, name, why, asynchronous: false } => {
+                self.shared.metrics.bad_frame("bad_arguments");
+                self.refuse(&id, &Refusal::BadType(format!("{name}: {why}")));
+                return Ok(());
+            }
+            BadFrame::BadArguments { name, why, .. } => ("bad_arguments", format!("{name}: {why}")),
+            BadFrame::UnknownCall(name) => ("unknown_call", name),
+            BadFrame::Undecodable(why) => ("undecodable", why),
+        };
+        self.shared.metrics.bad_frame(kind);
+        tracing::warn!(client = %self.name, kind, why, "closed a client: its frame is no call");
+        Err(End("bad_frame"))
+    }
+
+    fn done(&mut self, done: Done) -> Result<(), End> {
+        match done {
+            Done::Voted(id, verdict) => self.voted(id, verdict),
+            Done::Expired(false) => Ok(()),
+            Done::Expired(true) => self.expired(),
+            Done::Finished(outcome) => self.finished(outcome),
+            Done::Pinged(id, Ok(())) => {
+                self.tell_news()?;
+                self.reply(&id, Reply::Nothing);
+                Ok(())
+            }
+            Done::Pinged(_, Err(why)) => Err(End(why)),
+            Done::Oids(id, Some(oids)) => {
+                self.reply(&id, Reply::Oids(oids));
+                Ok(())
+            }
+            Done::Oids(_, None) => Err(End("reign_over")),
+        }
+    }
+
+    /// Answers what has committed, if that is soon known, and closes.
+    async fn farewell(mut self, end: End) {
+        let env = self.shared.env.clone();
+        // Others may have its locks from now on.
+        self.drop_transaction();
+        if end != End("gone") && end != End("broken") {
+            let last_words = async {
+                while self.finishing.is_some() {
+                    match self.pending.next().await {
+                        Some(done @ Done::Finished(_)) => self.done(done)?,
+                        Some(_) => {}
+                        None => break,
+                    }
+                }
+                Ok::<(), End>(())
+            };
+            let _ = env.timeout(LAST_WORDS, last_words).await;
+            let _ = env.timeout(LAST_WORDS, self.writer.flush()).await;
+            self.shared.metrics.closed(end.0);
+        }
+        if self.finishing.is_some() {
+            self.tally.active.down();
+            self.shared.metrics.unknown_outcomes.inc();
+            tracing::warn!(client = %self.name, "a client is gone without knowing whether its transaction has committed");
+        }
+        tracing::info!(client = %self.name, storage = %self.seat.name, why = end.0, "closed");
+    }
+}

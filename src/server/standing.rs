@@ -1,0 +1,155 @@
+//! Where this node stands among the others, as far as it matters to clients.
+//!
+//! One task follows the node's role and tells everybody else. It begins and ends the reigns: this node counts as
+//! *leading* only once the storages that its configuration asks for exist, and from the moment its role changes no
+//! more.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Shared;
+use super::primary::Primary;
+use crate::command::{Change, Outcome, Reign};
+use crate::env::{Env, Watching};
+use crate::raft::{Member, Role};
+
+/// Who is primary, seen from here.
+#[derive(Clone)]
+pub enum Standing {
+    /// There is no cluster yet.
+    Forming,
+    /// No primary is known; one is being elected, or this node is about to lead.
+    Electing,
+    Following {
+        primary: Member,
+        /// This node has everything that the primary had when it last said so.
+        caught_up: bool,
+    },
+    Leading(Arc<Primary>),
+}
+
+impl Standing {
+    /// Who is primary: its number, or 0 for this node.
+    fn primary(&self) -> Option<u64> {
+        match self {
+            Standing::Forming | Standing::Electing => None,
+            Standing::Following { primary, .. } => Some(primary.id),
+            Standing::Leading(_) => Some(0),
+        }
+    }
+}
+
+/// How far behind this node may be: the time since it last knew that it was not.
+#[derive(Debug, Default)]
+pub struct Freshness(Mutex<Known>);
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Known {
+    #[default]
+    Never,
+    Until(Instant),
+    Now,
+}
+
+impl Freshness {
+    /// `None`: it never knew.
+    pub fn lag(&self, env: &Env) -> Option<Duration> {
+        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Known::Never => None,
+            Known::Until(then) => Some(env.now().saturating_duration_since(then)),
+            Known::Now => Some(Duration::ZERO),
+        }
+    }
+
+    fn set(&self, fresh: bool, env: &Env) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = match (fresh, *known) {
+            (true, _) => Known::Now,
+            (false, Known::Now) => Known::Until(env.now()),
+            (false, earlier) => earlier,
+        };
+    }
+}
+
+/// Follows the node's role until the node is gone.
+pub async fn follow(shared: Arc<Shared>) {
+    let mut role = shared.node.role();
+    loop {
+        let present = role.look_now().clone();
+        match present {
+            Role::Primary(reign) => lead(&shared, reign, &mut role).await,
+            Role::Forming(_) => stand(&shared, Standing::Forming),
+            Role::Candidate => stand(&shared, Standing::Electing),
+            Role::Secondary { primary, caught_up } => stand(&shared, Standing::Following { primary, caught_up }),
+        }
+        if role.changed().await.is_err() {
+            stand(&shared, Standing::Electing);
+            return;
+        }
+    }
+}
+
+/// Tells everybody, and ends the reign that was.
+fn stand(shared: &Shared, standing: Standing) {
+    let fresh = matches!(standing, Standing::Leading(_) | Standing::Following { caught_up: true, .. });
+    shared.freshness.set(fresh, &shared.env);
+    let (now, mut before) = (standing.primary(), None);
+    let mut over = None;
+    shared.standing.send_if(|present| {
+        before = present.primary();
+        if let Standing::Leading(primary) = std::mem::replace(present, standing) {
+            over = Some(primary);
+        }
+        true
+    });
+    if let Some(primary) = over {
+        tracing::info!(reign = %primary.reign(), "no longer primary");
+        primary.end();
+    }
+    if now.is_some() && now != before {
+        shared.elections.send_if(|count| {
+            *count += 1;
+            true
+        });
+    }
+}
+
+/// Begins a reign; leads once everything is there that clients expect. Returns early if the role changes meanwhile.
+async fn lead(shared: &Arc<Shared>, reign: Reign, role: &mut Watching<Role>) {
+    if matches!(&*shared.standing.look(), Standing::Leading(primary) if primary.reign() == reign) {
+        return;
+    }
+    stand(shared, Standing::Electing);
+    let timeout = shared.config.transaction_timeout;
+    let primary = Primary::begin(reign, timeout, &shared.env, &shared.node, &shared.store);
+    let mut still = role.clone();
+    let ready = tokio::select! { biased;
+        _ = still.until(|role| !matches!(role, Role::Primary(now) if *now == reign)) => false,
+        ready = create_storages(shared, &primary) => ready,
+    };
+    if ready {
+        tracing::info!(%reign, "primary");
+        stand(shared, Standing::Leading(primary));
+    } else {
+        primary.end();
+    }
+}
+
+/// Creates what the configuration asks for and is not there.
+async fn create_storages(shared: &Shared, primary: &Primary) -> bool {
+    for name in &shared.config.storages {
+        if shared.store.storage(name).is_some() {
+            continue;
+        }
+        match primary.change(Change::CreateStorage { name: name.clone() }).await {
+            Some(Outcome::Storage(id)) => tracing::info!(storage = %name, %id, "created a storage"),
+            other => {
+                tracing::warn!(storage = %name, ?other, "a storage could not be created");
+                return false;
+            }
+        }
+    }
+    true
+}

@@ -1,0 +1,271 @@
+//! A transaction on its way: what a client has sent between `tpc_begin` and `vote`.
+//!
+//! It is a plain buffer of one session: no lock is held and nothing is looked up until the vote. What is wrong with a
+//! call that the client does not wait for (too large, not served) is remembered here and told at the vote, as the only
+//! other way to tell would be to close the connection.
+//!
+//! **Promises.** Objects stay in the order in which they were first stored. A later store of the same object replaces the
+//! earlier one: that is how a client that resolved a conflict sends the result. Checks stand beside stores. The buffer
+//! never holds more than [`limits::TRANSACTION_BYTES`], nor all buffers more than [`limits::TRANSACTIONS_BYTES`]; past it
+//! everything is let go of, and the vote fails.
+//!
+//! **Left out.** Undo and blobs (they are answered with a clear refusal at the vote), and staging of large transactions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use bytes::Bytes;
+
+use crate::command::{Base, Content, Write};
+use crate::config::limits;
+use crate::tpc::Read;
+use crate::zodb::{Oid, Refusal, Tid, TransactionMeta};
+
+/// What each entry costs beside its data.
+const ENTRY_COST: usize = 64;
+
+/// The memory that all transactions of a node share; clones are the same budget.
+#[derive(Clone, Debug, Default)]
+pub struct Budget(Arc<AtomicUsize>);
+
+impl Budget {
+    /// Takes `bytes`, unless that would be more than [`limits::TRANSACTIONS_BYTES`] in all.
+    fn take(&self, bytes: usize) -> bool {
+        let before = self.0.fetch_add(bytes, Relaxed);
+        if before + bytes > limits::TRANSACTIONS_BYTES {
+            self.0.fetch_sub(bytes, Relaxed);
+            return false;
+        }
+        true
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// What a client wants of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// `storea`: the data, and the serial that the client had read.
+    Store { base: Tid, data: Bytes },
+    /// `deleteObject`.
+    Delete { base: Tid },
+    /// `restorea`: as it is, whatever is there. `None`: an undone creation. `like`: the transaction that may have
+    /// written the same data before.
+    Restore { data: Option<Bytes>, like: Option<Tid> },
+}
+
+/// The buffer of one transaction.
+#[derive(Debug)]
+pub struct Transaction {
+    /// The client's name for it.
+    pub id: u64,
+    pub meta: TransactionMeta,
+    /// The tid it must have (a copy from another database).
+    pub tid: Option<Tid>,
+    order: Vec<Oid>,
+    wishes: BTreeMap<Oid, Wish>,
+    checks: BTreeMap<Oid, Tid>,
+    bytes: usize,
+    fault: Option<Refusal>,
+    budget: Budget,
+}
+
+impl Transaction {
+    pub fn new(id: u64, meta: TransactionMeta, tid: Option<Tid>, budget: Budget) -> Transaction {
+        let bytes = meta.user.len() + meta.description.len() + meta.extension.len();
+        let mut transaction = Transaction {
+            id,
+            meta,
+            tid,
+            order: Vec::new(),
+            wishes: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            bytes: 0,
+            fault: None,
+            budget,
+        };
+        if transaction.meta_too_long() {
+            let why = format!("user, description and extension may have {} bytes each", limits::TRANSACTION_TEXT);
+            transaction.fail(Refusal::TooLarge(why));
+        }
+        transaction.grow(bytes);
+        transaction
+    }
+
+    /// Buffers what is wished of `oid`, in place of what was before.
+    pub fn wish(&mut self, oid: Oid, wish: Wish) {
+        let size = wish.size();
+        if size > limits::OBJECT {
+            let why = format!("object {oid} has {size} bytes; an object may have {}", limits::OBJECT);
+            return self.fail(Refusal::TooLarge(why));
+        }
+        if !self.grow(size) {
+            return;
+        }
+        match self.wishes.insert(oid, wish) {
+            Some(earlier) => self.shrink(earlier.size()),
+            None => self.order.push(oid),
+        }
+        self.count();
+    }
+
+    /// Buffers `checkCurrentSerialInTransaction`; of two checks of an object the later counts.
+    pub fn check(&mut self, oid: Oid, serial: Tid) {
+        if self.grow(ENTRY_COST) {
+            if self.checks.insert(oid, serial).is_some() {
+                self.shrink(ENTRY_COST);
+            }
+            self.count();
+        }
+    }
+
+    /// Remembers why this transaction can't be; the first reason is the one told.
+    pub fn fail(&mut self, why: Refusal) {
+        self.fault.get_or_insert(why);
+        self.order = Vec::new();
+        self.wishes = BTreeMap::new();
+        self.checks = BTreeMap::new();
+        self.shrink(self.bytes);
+    }
+
+    /// Why the vote must fail, if it must.
+    pub fn fault(&self) -> Option<&Refusal> {
+        self.fault.as_ref()
+    }
+
+    /// The objects to write and what is wished of them, in the order of their first store.
+    pub fn wishes(&self) -> impl Iterator<Item = (Oid, &Wish)> {
+        self.order.iter().map(|oid| (*oid, &self.wishes[oid]))
+    }
+
+    /// What is wished of one object.
+    pub fn wished(&self, oid: Oid) -> Option<&Wish> {
+        self.wishes.get(&oid)
+    }
+
+    /// The objects that must not have changed, and the serials they must have.
+    pub fn checks(&self) -> impl Iterator<Item = (Oid, Tid)> + '_ {
+        self.checks.iter().map(|(oid, serial)| (*oid, *serial))
+    }
+
+    /// The serial that one object must have.
+    pub fn checked(&self, oid: Oid) -> Option<Tid> {
+        self.checks.get(&oid).copied()
+    }
+
+    fn meta_too_long(&self) -> bool {
+        let meta = &self.meta;
+        [&meta.user, &meta.description, &meta.extension].iter().any(|text| text.len() > limits::TRANSACTION_TEXT)
+    }
+
+    /// Takes `size` more into account; `false` if the transaction is (or was) too large for it.
+    fn grow(&mut self, size: usize) -> bool {
+        if self.fault.is_some() {
+            return false;
+        }
+        if self.bytes + size > limits::TRANSACTION_BYTES {
+            self.fail(Refusal::TooLarge(format!("a transaction may have {} MiB", limits::TRANSACTION_BYTES >> 20)));
+            return false;
+        }
+        if !self.budget.take(size) {
+            let most = limits::TRANSACTIONS_BYTES >> 20;
+            self.fail(Refusal::TooLarge(format!("all transactions together may have {most} MiB; try again later")));
+            return false;
+        }
+        self.bytes += size;
+        true
+    }
+
+    fn shrink(&mut self, size: usize) {
+        self.bytes -= size;
+        self.budget.give_back(size);
+    }
+
+    fn count(&mut self) {
+        if self.order.len() + self.checks.len() > limits::TRANSACTION_LOCKS {
+            let why = format!("a transaction may have {} objects", limits::TRANSACTION_LOCKS);
+            self.fail(Refusal::TooLarge(why));
+        }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+impl Wish {
+    fn size(&self) -> usize {
+        let data = match self {
+            Wish::Store { data, .. } | Wish::Restore { data: Some(data), .. } => data.len(),
+            Wish::Delete { .. } | Wish::Restore { data: None, .. } => 0,
+        };
+        data + ENTRY_COST
+    }
+
+    /// What the client has read of the object before, where that counts.
+    pub fn read(&self) -> Read {
+        match self {
+            Wish::Store { base, .. } | Wish::Delete { base } => Read::Serial(*base),
+            Wish::Restore { .. } => Read::Any,
+        }
+    }
+
+    /// As it goes into the command, based on what the vote found.
+    pub fn write(&self, oid: Oid, base: Base) -> Write {
+        let content = match self {
+            Wish::Store { data, .. } | Wish::Restore { data: Some(data), .. } => Content::Data(data.clone()),
+            Wish::Delete { .. } | Wish::Restore { data: None, .. } => Content::Absent,
+        };
+        Write { oid, base, content }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(base: u64, data: &'static [u8]) -> Wish {
+        Wish::Store { base: Tid(base), data: Bytes::from_static(data) }
+    }
+
+    fn begun() -> Transaction {
+        Transaction::new(1, TransactionMeta::default(), None, Budget::default())
+    }
+
+    #[test]
+    fn a_later_store_replaces_the_earlier_one_in_its_place() {
+        let mut transaction = begun();
+        transaction.wish(Oid(5), store(1, b"five"));
+        transaction.wish(Oid(2), store(1, b"two"));
+        transaction.wish(Oid(5), store(3, b"resolved"));
+        let wishes: Vec<_> = transaction.wishes().map(|(oid, wish)| (oid, wish.clone())).collect();
+        assert_eq!(wishes, vec![(Oid(5), store(3, b"resolved")), (Oid(2), store(1, b"two"))]);
+        assert_eq!(transaction.bytes, "resolved".len() + "two".len() + 2 * ENTRY_COST);
+    }
+
+    #[test]
+    fn what_is_too_large_is_let_go_of_and_remembered() {
+        let mut transaction = begun();
+        let megabyte = Bytes::from(vec![0u8; 1 << 20]);
+        for n in 0..(limits::TRANSACTION_BYTES >> 20) as u64 + 1 {
+            transaction.wish(Oid(n), Wish::Store { base: Tid::ZERO, data: megabyte.clone() });
+        }
+        assert!(matches!(transaction.fault(), Some(Refusal::TooLarge(_))));
+        assert_eq!((transaction.order.len(), transaction.bytes), (0, 0));
+        transaction.wish(Oid(1), store(0, b"small"));
+        assert_eq!(transaction.order.len(), 0);
+    }
+
+    #[test]
+    fn the_first_fault_is_the_one_told() {
+        let mut transaction = begun();
+        transaction.fail(Refusal::NotServed("undo".into()));
+        transaction.fail(Refusal::TooLarge("later".into()));
+        assert_eq!(transaction.fault(), Some(&Refusal::NotServed("undo".into())));
+    }
+}
