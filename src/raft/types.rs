@@ -127,7 +127,7 @@ impl From<Place> for LogPosition {
 /// The log's first index is 0, the store's first position 1: position 0 says that nothing was applied yet.
 impl From<Place> for Position {
     fn from(place: Place) -> Position {
-        Position { index: place.index + 1, term: place.term, leader: 0 }
+        Position { index: place.index + 1, term: place.term }
     }
 }
 
