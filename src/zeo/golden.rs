@@ -135,6 +135,26 @@ fn reply_id(name: &str) -> MessageId {
     }
 }
 
+/// A call that is answered like this.
+fn call_of(name: &str) -> Call {
+    match name.split('.').next().unwrap() {
+        "tid" => Call::LastTransaction,
+        "info" => Call::GetInfo,
+        "oids" | "conflicts" => Call::Vote(1),
+        "invalidations" => Call::GetInvalidations(TID),
+        "loaded" => Call::LoadBefore { oid: OID, tid: TID },
+        "data" => Call::LoadSerial { oid: OID, tid: TID },
+        "history" => Call::History { oid: None, size: None },
+        "undo_log" => Call::UndoLog { first: 0, last: 1 },
+        "record" => Call::RecordIternext(None),
+        "status" => Call::ServerStatus,
+        "iterator" => Call::IteratorStart { start: None, stop: None },
+        "transaction" => Call::IteratorNext(1),
+        "iterated" => Call::IteratorRecordNext(1),
+        _ => Call::Ping,
+    }
+}
+
 #[test]
 fn replies_are_what_stock_writes() {
     for (name, encoding, frame) in cases("reply") {
@@ -143,7 +163,17 @@ fn replies_are_what_stock_writes() {
         assert_eq!(shown(&whole), frame, "{name} {encoding:?}");
         assert_eq!(encode_reply_parts(encoding, &reply_id(name), &reply).len(), whole.len());
         match decode_message(encoding, &whole).unwrap() {
-            FromServer::Reply { id, .. } => assert_eq!(id, reply_id(name)),
+            FromServer::Reply { id, value } => {
+                assert_eq!(id, reply_id(name));
+                // The extension that hides the size, and lists that msgpack makes tuples, don't come back as they were.
+                let lossy =
+                    ["history", "undo_log"].contains(&name) || (name, encoding) == ("transaction", Encoding::Msgpack);
+                if !lossy {
+                    assert_eq!(Reply::read(&call_of(name), &value, &whole), Some(reply), "{name} {encoding:?}");
+                } else {
+                    assert!(Reply::read(&call_of(name), &value, &whole).is_some());
+                }
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -12,9 +12,10 @@
 //! is written as the middle of three parts. Replies, errors and pushes are byte for byte what ZEO 6.2 writes for the
 //! same thing (`tests/zeo_golden`).
 //!
-//! **What was left out.** Protocol versions before 5; calls on keys of other pickles than plain data (`pickle`); storage
-//! of blobs on a shared disk. `ruok`'s JSON is the server's matter.
+//! **What was left out.** Protocol versions before 5; pickles of anything but plain data (`pickle`); blobs on a shared disk
+//! (the call is known, so that it can be refused). `ruok`'s JSON is the server's matter.
 
+mod answers;
 mod arguments;
 mod calls;
 mod extension;

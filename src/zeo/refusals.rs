@@ -114,7 +114,8 @@ fn write_conflict(w: &mut Writer, class: &str, message: &str, conflict: &Conflic
 }
 
 fn write_undo(w: &mut Writer, failures: &[(Option<Oid>, &str)]) {
-    let (oid, why) = failures.first().copied().unwrap_or((None, "undo failed"));
+    // The client takes the first apart: there has to be one.
+    let Some(&(oid, why)) = failures.first() else { return write_undo(w, &[(None, "undo failed")]) };
     w.text(MULTIPLE_UNDO_ERRORS);
     w.dict(["_reason", "_oid", "_errs"].into_iter(), |w, key| {
         w.text(key);

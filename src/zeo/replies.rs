@@ -1,11 +1,11 @@
-//! What calls are answered with: one variant per shape, both halves (writing, and reading for the Rust client).
+//! What calls are answered with: one variant per shape. How the Rust client reads them stands in `answers`.
 
 use bytes::Bytes;
 
 use super::extension::{self, shown_extension};
 use super::value::Value;
 use super::writer::{Flag, Frame, Writer, message};
-use super::{Encoding, MessageId, share, undo_id};
+use super::{Encoding, MessageId, undo_id};
 use crate::zodb::{Oid, Tid, TransactionMeta};
 
 /// An answer that is not an error.
@@ -301,9 +301,4 @@ fn update<'a>(pairs: &mut Pairs<'a>, key: Value<'a>, value: Value<'a>) {
 
 fn bytes(bytes: &[u8]) -> Value<'_> {
     Value::Bytes(bytes.into())
-}
-
-/// Object data of a reply, as a slice of its frame.
-pub(super) fn data(value: &Value<'_>, frame: &Bytes) -> Option<Bytes> {
-    value.as_bytes().map(|bytes| share(frame, bytes))
 }

@@ -4,17 +4,17 @@ use bytes::Bytes;
 
 use super::pushes::{self, Pushed};
 use super::value::Value;
-use super::{BadFrame, Encoding, MessageId, RemoteError, parts, replies};
+use super::{BadFrame, Encoding, MessageId, RemoteError, parts};
 use crate::config::limits::ANSWER_VALUES;
 
 /// A frame of a server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FromServer<'a> {
-    /// What a call was answered with; [`super::Reply`] lists the shapes.
+    /// What a call was answered with.
     Reply {
         /// The call's id.
         id: MessageId,
-        /// The answer; object data in it is read by [`FromServer::data`].
+        /// The answer; [`super::Reply::read`] gives it its shape.
         value: Value<'a>,
     },
     /// The exception that a call was answered with.
@@ -43,12 +43,5 @@ pub fn decode_message(encoding: Encoding, frame: &Bytes) -> Result<FromServer<'_
     match RemoteError::of_value(args) {
         Some(error) => Ok(FromServer::Error { id, error }),
         None => Err(BadFrame::Undecodable("an error that is no pair of a class and its data".to_owned())),
-    }
-}
-
-impl FromServer<'_> {
-    /// The bytes of `value` (a part of what was read from `frame`), without a copy.
-    pub fn data(value: &Value<'_>, frame: &Bytes) -> Option<Bytes> {
-        replies::data(value, frame)
     }
 }
