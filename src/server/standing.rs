@@ -96,6 +96,7 @@ fn stand(shared: &Shared, standing: Standing) {
     let fresh = matches!(standing, Standing::Leading(_) | Standing::Following { caught_up: true, .. });
     shared.freshness.set(fresh, &shared.env);
     let (now, mut before) = (standing.primary(), None);
+    tracing::debug!(primary = now, fresh, "standing");
     let mut over = None;
     shared.standing.send_if(|present| {
         before = present.primary();
