@@ -190,6 +190,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn addresses_are_looked_up() {
+        assert_eq!(Tcp.resolve("127.0.0.9:80").await.unwrap(), ["127.0.0.9".parse::<IpAddr>().unwrap()]);
+        assert!(Tcp.resolve("localhost:80").await.unwrap().iter().all(IpAddr::is_loopback));
+        assert!(Tcp.resolve("no port").await.is_err());
+    }
+
+    #[tokio::test]
     async fn errors_name_the_address_and_keep_their_kind() {
         let listener = Tcp.listen("127.0.0.1:0").await.unwrap();
         let address = listener.address();
