@@ -33,6 +33,7 @@ use crate::storage::Store;
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
+    /// Its number in `--peers`.
     pub id: u64,
     /// `host:port`, for clients and peers alike.
     pub address: String,
@@ -46,18 +47,27 @@ pub enum Role {
     /// A member that knows no living primary.
     Candidate,
     /// Another node is primary. `caught_up`: this node has applied what that had committed when it was first heard.
-    Secondary { primary: Member, caught_up: bool },
+    Secondary {
+        /// Who leads.
+        primary: Member,
+        /// Whether this node has applied everything that the primary had committed when it last said so.
+        caught_up: bool,
+    },
     /// This node is primary and may commit.
     Primary(Reign),
 }
 
 /// What a node is made of.
 pub struct Setup {
+    /// Which node this is, and its peers and times.
     pub config: Arc<Config>,
+    /// Time, chance and threads.
     pub env: Env,
+    /// The way to the peers.
     pub network: Arc<dyn Network>,
     /// The engine of `log/`, opened with [`super::TABLES`].
     pub log: Arc<dyn Engine>,
+    /// What commands are applied to.
     pub store: Store,
 }
 
