@@ -269,7 +269,7 @@ fn only_plain_data_is_understood() {
     assert_eq!(read(b"]q\0K\x01ah\0\x86."), Ok(Value::Tuple(vec![list(), list()])));
     for evil in [
         &b"cos\nsystem\nX\x02\0\0\0ls\x85R."[..],
-        b"cbuiltins\neval\nX\x01\0\0\01\x85R.",
+        b"cbuiltins\neval\nX\x01\x00\x00\x001\x85R.",
         b"cbuiltins\ndict\n.",
         b"cbuiltins\nobject\n)\x81.",
         b"cbuiltins\ndict\n)\x81}X\x01\0\0\0aK\x01sb.",
