@@ -22,25 +22,38 @@ pub const FORMAT: u8 = 1;
 /// Ordered: a barrier opens only a greater reign, and a command of a lesser one than the open one is stale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Reign {
+    /// The Raft term.
     pub term: u64,
+    /// Which lease within the term, from 1.
     pub number: u64,
 }
 
 /// What a primary proposes: a change, made in a reign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
+    /// The reign of the primary that made it.
     pub reign: Reign,
+    /// What it changes.
     pub change: Change,
 }
 
+/// What may be changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Opens `Command::reign` and closes all before it. -> `Outcome::Done`
     Barrier,
     /// Creates a storage, unless there is one of that name. -> `Outcome::Storage`
-    CreateStorage { name: String },
+    CreateStorage {
+        /// As clients name it.
+        name: String,
+    },
     /// Takes `count` unused object ids, in a row, out of the storage. -> `Outcome::Oids`
-    ReserveOids { storage: StorageId, count: u32 },
+    ReserveOids {
+        /// Where.
+        storage: StorageId,
+        /// How many.
+        count: u32,
+    },
     /// A whole transaction. -> `Outcome::Committed`, or `Outcome::Refused`
     Commit(Commit),
 }
@@ -48,9 +61,11 @@ pub enum Change {
 /// A transaction as it was voted: its locks were held and its serials checked on the primary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
+    /// Where.
     pub storage: StorageId,
     /// Greater than the storage's last; apply refuses it otherwise.
     pub tid: Tid,
+    /// Who and what for.
     pub meta: TransactionMeta,
     /// At most one write per object.
     pub writes: Vec<Write>,
@@ -59,8 +74,11 @@ pub struct Commit {
 /// One object in a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Write {
+    /// The object.
     pub oid: Oid,
+    /// What the writer has seen of it before.
     pub base: Base,
+    /// What it is to be.
     pub content: Content,
 }
 
@@ -76,6 +94,7 @@ pub enum Base {
 /// What a revision is to say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
+    /// A record, as the client pickled it.
     Data(#[serde(with = "crate::command::raw")] Bytes),
     /// No such object any more (creation undone, deleted).
     Absent,
@@ -86,13 +105,18 @@ pub enum Content {
 /// What came of a command, the same on every node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
+    /// It is done; there is nothing to tell.
     Done,
+    /// The storage, new or not.
     Storage(StorageId),
     /// The object ids from `first` on.
     Oids {
+        /// The first one reserved.
         first: Oid,
+        /// How many, in a row.
         count: u32,
     },
+    /// The transaction is in.
     Committed(Tid),
     /// The database is as before.
     Refused(Refusal),
@@ -101,6 +125,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// A refusal for a base serial that is not the current one.
     pub fn conflict(oid: Oid, committed: Tid, read: Tid) -> Outcome {
         Outcome::Refused(Refusal::Conflict(Conflict { oid, committed, read }))
     }
@@ -111,10 +136,12 @@ impl Outcome {
 pub enum Unreadable {
     /// Written by a newer program.
     Format(u8),
+    /// It is damaged; why it can't be decoded.
     Broken(String),
 }
 
 impl Command {
+    /// As it stands in the log and on the wire.
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(self.size_hint());
         out.push(FORMAT);
@@ -122,6 +149,7 @@ impl Command {
         Bytes::from(out)
     }
 
+    /// Reads what [`Command::encode`] wrote, here or in another version of this program.
     pub fn decode(bytes: &[u8]) -> Result<Command, Unreadable> {
         match bytes.split_first() {
             Some((&FORMAT, body)) => postcard::from_bytes(body).map_err(|e| Unreadable::Broken(e.to_string())),

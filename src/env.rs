@@ -53,6 +53,7 @@ impl std::fmt::Debug for Env {
 }
 
 impl Env {
+    /// A handle to `world`.
     pub fn new(world: impl World) -> Env {
         Env { world: Arc::new(world) }
     }
@@ -94,10 +95,12 @@ impl Env {
         Instant::now()
     }
 
+    /// Waits for `duration`, by this host's clock.
     pub fn sleep(&self, duration: Duration) -> Sleep {
         tokio::time::sleep(self.world.stretch(duration))
     }
 
+    /// Waits until `deadline`; done at once if that is past.
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         self.sleep(deadline.saturating_duration_since(Instant::now()))
     }

@@ -150,7 +150,7 @@ pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 pub const HEARTBEATS_PER_ELECTION: u32 = 3;
 
 const _: () = assert!(OBJECT < FRAME, "the largest object must fit into a frame, with its call");
-const _: () = assert!(FRAME <= u32::MAX as usize && PEER_FRAME <= u32::MAX as usize, "lengths are four bytes");
+const _: () = assert!(FRAME <= PEER_FRAME && PEER_FRAME <= u32::MAX as usize, "lengths are four bytes");
 const _: () = assert!(FIRST_FRAME < FRAME);
 const _: () = assert!(OBJECT + MIB <= TRANSACTION_BYTES, "the largest object must fit into a transaction");
 const _: () = assert!(TRANSACTION_TEXT <= u16::MAX as usize, "Data.fs gives these lengths two bytes");

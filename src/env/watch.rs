@@ -50,6 +50,7 @@ impl<T> Shared<T> {
 }
 
 impl<T> Watch<T> {
+    /// Begins with `value`.
     pub fn new(value: T) -> Watch<T> {
         Watch(Arc::new(Shared {
             value: RwLock::new(value),
@@ -67,10 +68,12 @@ impl<T> Watch<T> {
         Watching { seen: self.0.version.load(SeqCst), shared: self.0.clone() }
     }
 
+    /// The present value, which can't change while it is looked at.
     pub fn look(&self) -> Look<'_, T> {
         self.0.look()
     }
 
+    /// Changes the value and wakes who waits.
     pub fn send(&self, value: T) {
         self.send_if(|present| {
             *present = value;
@@ -125,6 +128,7 @@ impl<T> Watching<T> {
         }
     }
 
+    /// The present value, which can't change while it is looked at.
     pub fn look(&self) -> Look<'_, T> {
         self.shared.look()
     }

@@ -15,11 +15,17 @@ pub const PAGES: [(&str, &str, &str); 6] = [
 /// Something that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
+    /// The list of pages.
     Front,
+    /// `/healthz`
     Health,
+    /// `/readyz`
     Ready,
+    /// `/primary`
     Primary,
+    /// `/status`
     Status,
+    /// `/metrics`
     Metrics,
     /// To this node, or to whichever is best.
     Transfer(Option<u64>),
@@ -28,10 +34,13 @@ pub enum Route {
 /// A whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// The HTTP status.
     pub status: u16,
+    /// What the body is.
     pub content_type: &'static str,
     /// The methods that would have been right, for a 405.
     pub allow: Option<&'static str>,
+    /// The whole body.
     pub body: String,
 }
 

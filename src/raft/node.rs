@@ -1,5 +1,7 @@
 //! A node: what the rest of the program knows of consensus.
 
+mod upkeep;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +35,7 @@ use crate::storage::Store;
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
+    /// Its number in `--peers`.
     pub id: u64,
     /// `host:port`, for clients and peers alike.
     pub address: String,
@@ -46,18 +49,27 @@ pub enum Role {
     /// A member that knows no living primary.
     Candidate,
     /// Another node is primary. `caught_up`: this node has applied what that had committed when it was first heard.
-    Secondary { primary: Member, caught_up: bool },
+    Secondary {
+        /// Who leads.
+        primary: Member,
+        /// Whether this node has applied everything that the primary had committed when it last said so.
+        caught_up: bool,
+    },
     /// This node is primary and may commit.
     Primary(Reign),
 }
 
 /// What a node is made of.
 pub struct Setup {
+    /// Which node this is, and its peers and times.
     pub config: Arc<Config>,
+    /// Time, chance and threads.
     pub env: Env,
+    /// The way to the peers.
     pub network: Arc<dyn Network>,
     /// The engine of `log/`, opened with [`super::TABLES`].
     pub log: Arc<dyn Engine>,
+    /// What commands are applied to.
     pub store: Store,
 }
 
@@ -402,8 +414,8 @@ impl Inner {
         }
         self.publish(Role::Candidate);
         self.caller.env.spawn(reign::rule(self.clone(), raft.clone()));
-        self.caller.env.spawn(flush_as_the_log_grows(self.clone()));
-        self.caller.env.spawn(watch_for_faults(self.clone(), raft.clone()));
+        self.caller.env.spawn(upkeep::flush_as_the_log_grows(self.clone()));
+        self.caller.env.spawn(upkeep::watch_for_faults(self.clone(), raft.clone()));
         self.initialize(&raft, &stamp).await
     }
 
@@ -563,39 +575,5 @@ impl Inner {
 
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
-    }
-}
-
-/// The flush rule: the store is flushed whenever the log has grown by so much, so that a restart never replays more,
-/// and so that a later purge (which may only go up to where a flush began) finds something to purge.
-async fn flush_as_the_log_grows(node: Arc<Inner>) {
-    let mut flushed_at = 0;
-    while !node.stopping() {
-        node.env().sleep(limits::FLUSH_CHECK).await;
-        let appended = node.log.appended_bytes();
-        if appended - flushed_at >= limits::FLUSH_AFTER_BYTES {
-            let store = node.store.clone();
-            match node.env().offload(move || store.flush()).await {
-                Ok(position) => tracing::debug!("store flushed up to entry {}", position.index),
-                Err(fault) => {
-                    node.fault.send(Some(format!("the store can't be flushed: {fault}")));
-                    return;
-                }
-            }
-            flushed_at = appended;
-        }
-    }
-}
-
-async fn watch_for_faults(node: Arc<Inner>, raft: Raft) {
-    let mut metrics = raft.metrics();
-    let stopped = metrics.until(|metrics| metrics.running_state.is_err()).await;
-    if !node.stopping() {
-        let why = match (stopped, &metrics.look().running_state) {
-            (Ok(()), Err(fatal)) => format!("consensus has stopped: {fatal}"),
-            _ => "consensus has stopped".into(),
-        };
-        tracing::error!("{why}");
-        node.fault.send(Some(why));
     }
 }

@@ -8,6 +8,7 @@ use super::peers::Raft;
 /// The state of this node's consensus, as of the moment of asking.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeStatus {
+    /// Its number in `--peers`.
     pub node: u64,
     /// `forming`, `candidate`, `secondary` or `primary`.
     pub role: &'static str,
@@ -27,14 +28,18 @@ pub struct NodeStatus {
     pub waiting: Option<String>,
     /// Why this node has stopped taking part, if it has.
     pub fault: Option<String>,
+    /// All members, this one included.
     pub members: Vec<MemberStatus>,
     /// fsyncs of the Raft log since the start.
     pub log_syncs: u64,
 }
 
+/// A member, as this node knows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct MemberStatus {
+    /// Its number in `--peers`.
     pub node: u64,
+    /// Where it is found.
     pub address: String,
     /// On the primary: how many log entries that member is known to have on disk.
     pub log: Option<u64>,

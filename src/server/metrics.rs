@@ -12,6 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 /// Why something was counted: one word, such as `too_large`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Why {
+    /// The reason, in a word.
     pub why: &'static str,
 }
 
@@ -64,6 +65,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// All at zero.
     pub fn new() -> Metrics {
         let mut registry = Registry::with_prefix("zrs");
         let accepted = Counter::default();

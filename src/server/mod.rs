@@ -157,18 +157,22 @@ impl Server {
         self.read_address.clone()
     }
 
+    /// Its part in the cluster.
     pub fn node(&self) -> &Node {
         &self.shared.node
     }
 
+    /// What it keeps.
     pub fn store(&self) -> &Store {
         &self.shared.store
     }
 
+    /// What it has counted.
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics
     }
 
+    /// What it was started with.
     pub fn config(&self) -> &Config {
         &self.shared.config
     }

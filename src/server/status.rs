@@ -150,6 +150,7 @@ fn monitored(status: &ServerStatus) -> Value {
 /// A node, for operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
+    /// Its part in the cluster.
     #[serde(flatten)]
     pub node: NodeStatus,
     /// Whether clients may write here.
@@ -158,10 +159,15 @@ pub struct Status {
     pub reign: Option<String>,
     /// Seconds since this node last knew that it had everything; none if it never did.
     pub lag_seconds: Option<f64>,
+    /// All storages.
     pub storages: Vec<StorageStatus>,
+    /// Open connections, of clients and peers.
     pub connections: i64,
+    /// Registered clients that are served here.
     pub sessions: i64,
+    /// Connections that have not registered.
     pub held: i64,
+    /// Clients that are relayed to the primary.
     pub relays: i64,
     /// Transactions that wait for locks.
     pub waiting: usize,
@@ -174,10 +180,15 @@ pub struct Status {
 /// A storage, for operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct StorageStatus {
+    /// As clients name it.
     pub name: String,
+    /// The newest transaction applied here: 16 hex digits.
     pub last_transaction: String,
+    /// Objects that exist.
     pub objects: u64,
+    /// Bytes of all records.
     pub bytes: u64,
+    /// Transactions kept.
     pub transactions: u64,
     /// Clients registered at this node.
     pub connections: u64,

@@ -21,9 +21,12 @@ pub struct Tid(pub u64);
 pub struct StorageId(pub u32);
 
 impl Oid {
+    /// The root object of a database.
     pub const ROOT: Oid = Oid(0);
+    /// The greatest there can be.
     pub const MAX: Oid = Oid(u64::MAX);
 
+    /// As it stands on the wire and in keys: big-endian.
     pub fn to_bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
@@ -42,6 +45,7 @@ impl Tid {
     /// Greater than every tid that a clock can make; `maxtid` of ZODB (which is one bit shorter).
     pub const MAX: Tid = Tid(0x7fff_ffff_ffff_ffff);
 
+    /// As it stands on the wire and in keys: big-endian.
     pub fn to_bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
@@ -77,10 +81,12 @@ impl Tid {
         Tid::from_unix(since_epoch).max(last.next())
     }
 
+    /// The next greater one.
     pub fn next(self) -> Tid {
         Tid(self.0.saturating_add(1))
     }
 
+    /// The next smaller one.
     pub fn previous(self) -> Tid {
         Tid(self.0.saturating_sub(1))
     }

@@ -17,9 +17,11 @@ pub enum State {
 /// One object as one transaction left it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revision {
+    /// The object.
     pub oid: Oid,
     /// The transaction that wrote it: the revision's *serial*.
     pub tid: Tid,
+    /// What the object was made to be.
     pub state: State,
     /// The transaction whose data this revision shows again (undo, restore); `data_txn` of ZODB's iterators.
     pub data_tid: Option<Tid>,
@@ -30,8 +32,10 @@ pub struct Revision {
 pub struct TransactionMeta {
     /// `b' '` as a rule; `b'p'` where a copied transaction had been packed (`TransactionRecord.status`).
     pub status: u8,
+    /// Who committed, as the client says.
     #[serde(with = "serde_bytes")]
     pub user: Vec<u8>,
+    /// What for, as the client says.
     #[serde(with = "serde_bytes")]
     pub description: Vec<u8>,
     /// The pickle of the extension dictionary, empty when there is none; ZODB's `extension_bytes`.

@@ -12,6 +12,7 @@ use super::{Oid, Tid};
 /// Two writers met at one object (`ZODB.POSException.ConflictError`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
+    /// The object.
     pub oid: Oid,
     /// The serial that is current.
     pub committed: Tid,
@@ -19,6 +20,7 @@ pub struct Conflict {
     pub read: Tid,
 }
 
+/// Why a client does not get what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// `ZODB.POSException.POSKeyError`: no such object (as of the transaction asked for).
