@@ -173,7 +173,7 @@ struct Client {
 
 impl Client {
     async fn connect(address: &str) -> anyhow::Result<Client> {
-        let wire = Tcp::default().connect(address).await.with_context(|| address.to_owned())?;
+        let wire = Tcp.connect(address).await.with_context(|| address.to_owned())?;
         let mut reader = FrameReader::new(wire.reader, FRAME);
         let mut writer = FrameWriter::new(wire.writer);
         let greeting = reader.next().await.map_err(|e| anyhow!("{e:?}"))?.context("closed before the greeting")?;

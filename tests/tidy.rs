@@ -313,6 +313,15 @@ fn files_are_short() {
 }
 
 #[test]
+fn every_limit_is_used() {
+    let limits = fs::read_to_string(root().join("src/config/limits.rs")).unwrap();
+    let all: String = sources().iter().filter(|s| !s.path.ends_with("/limits.rs")).map(|s| s.text.as_str()).collect();
+    let names = limits.lines().filter_map(|line| Some(line.strip_prefix("pub const ")?.split_once(':')?.0));
+    let broken = names.filter(|name| !all.contains(&format!("limits::{name}"))).map(str::to_owned).collect();
+    assert_none(broken, "a limit that nothing heeds");
+}
+
+#[test]
 fn every_file_says_what_it_is() {
     let broken = sources().iter().filter(|s| !s.text.starts_with("//!")).map(|s| s.path.clone()).collect();
     assert_none(broken, "a file begins with what it is and why");

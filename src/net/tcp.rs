@@ -15,6 +15,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 use super::{Listener, Network, Wire};
+use crate::config::limits;
 
 /// A connection is probed when it has been quiet for so long.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
@@ -23,7 +24,7 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 /// After so many unanswered probes the connection is dead.
 const KEEPALIVE_PROBES: u32 = 3;
 /// Bytes that were sent and not acknowledged for so long: the connection is dead.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
+const USER_TIMEOUT: Duration = limits::SILENCE;
 /// Connections that wait to be accepted: a restart brings all clients at once.
 const BACKLOG: u32 = 1024;
 

@@ -12,9 +12,6 @@ use crate::config::limits;
 use crate::zeo::{Call, HistoryItem, MessageId, Reply, StorageDescription};
 use crate::zodb::{Oid, Refusal, Tid};
 
-/// Object ids that one call gives, as in ZEO.
-const OIDS: i64 = 100;
-
 /// The Python interfaces that a storage of this server provides.
 const INTERFACES: [(&str, &str); 5] = [
     ("zope.interface", "Interface"),
@@ -167,7 +164,7 @@ impl Session {
     fn new_oids(&mut self, id: &MessageId, count: i64) -> Result<Answer, End> {
         let Some(primary) = self.writable() else { return Ok(Answer::Refused(Refusal::ReadOnly)) };
         let (id, storage) = (id.clone(), self.seat.storage);
-        let count = usize::try_from(count.clamp(1, OIDS)).expect("1 to 100");
+        let count = usize::try_from(count).unwrap_or(0).clamp(1, limits::NEW_OIDS);
         self.pending.push(async move { Done::Oids(id, primary.new_oids(storage, count).await) }.boxed());
         Ok(Answer::Later)
     }

@@ -10,13 +10,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::config::limits;
 use crate::env::{Watch, Watching};
 use crate::zodb::{Oid, StorageId, Tid};
 
 /// How many transactions a ring holds at most.
-pub const RING_TRANSACTIONS: usize = 4096;
+pub const RING_TRANSACTIONS: usize = limits::FEED;
 /// How many oids a ring holds at most, unless its newest transaction alone has more (8 bytes each).
-pub const RING_OIDS: usize = 1 << 18;
+pub const RING_OIDS: usize = limits::FEED_OIDS;
 
 /// A transaction that can be read from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
