@@ -146,17 +146,6 @@ impl Config {
         if self.peers.is_empty() { BTreeMap::from([(self.node, self.public_address())]) } else { self.peers.clone() }
     }
 
-    /// `log_level` as directives for the log. A plain level keeps openraft, which tells every step of its own, to what
-    /// operators need; what it says of a node that stops is told by the node itself.
-    pub fn log_directives(&self) -> String {
-        let level = self.log_level.trim();
-        match level.to_ascii_lowercase().as_str() {
-            "info" | "warn" => format!("{level},openraft=warn,openraft::raft::raft_inner=off"),
-            "debug" | "trace" => format!("{level},openraft=info"),
-            _ => level.to_owned(),
-        }
-    }
-
     /// Refuses what can't work, in words that say which setting it is and what to do.
     pub fn check(&self) -> Result<(), BadConfig> {
         self.check_members()?;

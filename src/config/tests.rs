@@ -120,15 +120,6 @@ fn warnings() {
 }
 
 #[test]
-fn a_plain_level_is_about_us() {
-    let directives = |level: &str| Config { log_level: level.into(), ..Config::default() }.log_directives();
-    assert!(directives("info").starts_with("info,openraft=warn"));
-    assert_eq!(directives("debug"), "debug,openraft=info");
-    assert_eq!(directives("error"), "error");
-    assert_eq!(directives("warn,zrs::raft=trace"), "warn,zrs::raft=trace");
-}
-
-#[test]
 fn help_teaches() {
     let help = command().render_long_help().to_string();
     for part in ["Examples:", "zrsd --data ./data", "<zeoclient>", "Exit codes", "--read-listen <HOST:PORT>"] {

@@ -30,3 +30,9 @@ pub use log::TABLES;
 pub use node::{Accepted, Member, Node, NotSettled, Proposal, RelayRefused, Role, Setup, Unknown};
 pub use status::{MemberStatus, NodeStatus};
 pub use wire::RelayRequest;
+
+/// Directives for the log that keep openraft to what operators need. What it says of a node that stops (an error, even
+/// if it was asked to), [`Node::fault`] tells.
+pub const LOG_QUIET: &str = "openraft=warn,openraft::raft::raft_inner=off";
+/// The same for those who follow its steps.
+pub const LOG_VERBOSE: &str = "openraft=info";
