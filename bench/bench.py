@@ -2,7 +2,7 @@
 """Side by side on this machine, in one run: stock ZEO over FileStorage, zrsd with one node, zrsd with three.
 
     make bench                          a markdown table, in about five minutes
-    bench/run.py [--seconds S] [--kills N] [--only zeo,one,three]
+    bench/bench.py [--seconds S] [--kills N] [--only zeo,one,three]
 
 Loads and commits are made by `examples/load.rs`, as Python clients would be slower than what they measure; failover is what a
 connected, unchanged Python client sees. Everything runs on the loopback of one machine, which servers and load share, so
