@@ -253,7 +253,8 @@ class History(OneServer):
         storage = self.storage()
         before = {storage.new_oid() for _ in range(250)}
         self.restart(kill=True)
-        after = {self.storage().new_oid() for _ in range(250)}
+        storage = self.storage()
+        after = {storage.new_oid() for _ in range(250)}
         self.assertEqual(before & after, set())
 
     def test_records_one_by_one(self):

@@ -423,7 +423,7 @@ class Order(OneServer):
 
         written = self.in_thread(write)
         readers = []
-        while not done.is_set():
+        while not done.is_set() and len(readers) < 60:
             readers.append(self.raw())
         written()
         self.assertGreater(len(readers), 3)

@@ -351,7 +351,12 @@ class Cluster:
         return [node for node in self.running if node is not primary]
 
     def situation(self):
-        return '; '.join(f'{node}: {node.status() if node.is_running() else "down"}' for node in self.nodes)
+        """What each node says of itself, in short."""
+        def said(node):
+            if not node.is_running():
+                return 'down'
+            return {k: v for k, v in node.status().items() if k not in ('storages', 'members', 'version', 'cluster')}
+        return '; '.join(f'{node}: {said(node)}' for node in self.nodes)
 
     def kill(self):
         """kill -9 of all nodes, as near to one moment as can be."""
