@@ -56,7 +56,7 @@ pub struct Config {
     pub secret: Option<Vec<u8>>,
     /// How often the primary tells the others that it is there.
     pub heartbeat: Duration,
-    /// How long the others wait for it before an election, at least; each draws from this to its double.
+    /// How long a primary's lease lasts. The others call an election when they have heard nothing for 1.6 to 2 times this.
     pub election_timeout: Duration,
     /// How long a client of a node that is not primary is held in silence before it is relayed.
     pub relay_grace: Duration,
@@ -83,7 +83,7 @@ impl Default for Config {
             secret_file: None,
             secret: None,
             heartbeat: Duration::from_millis(50),
-            election_timeout: Duration::from_millis(250),
+            election_timeout: Duration::from_millis(300),
             relay_grace: Duration::from_secs(1),
             pack_gc: true,
         }

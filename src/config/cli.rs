@@ -128,7 +128,7 @@ struct Settings {
     #[arg(long, value_name = "MS", help_heading = TIMES)]
     heartbeat: Option<Milliseconds>,
 
-    /// How long the others wait for it before they elect another; each draws from this to its double [default: 250]
+    /// How long a primary may be unheard of before it is none; the others elect after 1.6 to 2 times this [default: 300]
     #[arg(long, value_name = "MS", help_heading = TIMES)]
     election_timeout: Option<Milliseconds>,
 

@@ -437,12 +437,15 @@ impl Inner {
     }
 
     fn raft_config(&self) -> anyhow::Result<Arc<RaftConfig>> {
-        let longest = self.config.election_timeout.as_millis() as u64;
+        let lease = self.config.election_timeout.as_millis() as u64;
         let config = RaftConfig {
             cluster_name: "zrs".into(),
-            heartbeat_interval: self.config.heartbeat.as_millis() as u64,
-            election_timeout_min: longest * 3 / 5,
-            election_timeout_max: longest,
+            // Also how long openraft waits for a heartbeat's answer: half a lease, so that a moment without a
+            // processor costs no reign. `reign::hold` sends them as often as the configuration says.
+            heartbeat_interval: lease / 2,
+            // Drawn and waited for when the lease is over.
+            election_timeout_min: lease * 3 / 5,
+            election_timeout_max: lease,
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(false),
             snapshot_policy: SnapshotPolicy::Never,
@@ -523,6 +526,8 @@ impl Inner {
     /// Waits for news of Raft, or for a heartbeat's time.
     pub async fn pause(&self, raft: &Raft) {
         let mut metrics = raft.server_metrics();
+        // A receiver is given out as it was made: it would take the present for news.
+        metrics.look_now();
         let _ = self.env().timeout(self.config.heartbeat, metrics.changed()).await;
     }
 

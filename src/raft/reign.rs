@@ -93,6 +93,9 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
         if read_index(raft).await.is_err() {
             return "its lease has lapsed";
         }
+        if raft.trigger().heartbeat().await.is_err() {
+            return "consensus has stopped";
+        }
         node.pause(raft).await;
     }
 }
