@@ -113,7 +113,7 @@ mod tests {
             sessions: 0,
             held: 0,
             relays: 0,
-            waiting: 0,
+            waiting_votes: 0,
             holding: 0,
             unknown: 0,
         }
@@ -144,6 +144,7 @@ mod tests {
         let mut forming = status("forming", None);
         forming.node.waiting = Some("waiting for node 3".into());
         assert_eq!(ready(&forming).unwrap_err(), "The cluster is not formed: waiting for node 3.");
+        assert_eq!(document(&forming)["waiting"].as_str(), Some("waiting for node 3"));
         let mut broken = Status { leading: true, ..status("primary", Some(2)) };
         broken.node.fault = Some("disk".into());
         assert!(healthy(&broken).is_err() && ready(&broken).is_err());

@@ -170,7 +170,7 @@ pub struct Status {
     /// Clients that are relayed to the primary.
     pub relays: i64,
     /// Transactions that wait for locks.
-    pub waiting: usize,
+    pub waiting_votes: usize,
     /// Transactions that hold locks.
     pub holding: usize,
     /// Finishes whose outcome nobody can tell yet.
@@ -222,7 +222,7 @@ pub(super) fn of(shared: &Shared) -> Status {
         sessions: metrics.sessions.get(),
         held: metrics.held.get(),
         relays: metrics.relays.get(),
-        waiting: counts.waiting,
+        waiting_votes: counts.waiting,
         holding: counts.holding,
         unknown: counts.unknown,
     }
