@@ -523,6 +523,8 @@ impl Inner {
     /// Waits for news of Raft, or for a heartbeat's time.
     pub async fn pause(&self, raft: &Raft) {
         let mut metrics = raft.server_metrics();
+        // What is there has been looked at; openraft's receivers come as if they had seen nothing.
+        drop(metrics.look_now());
         let _ = self.env().timeout(self.config.heartbeat, metrics.changed()).await;
     }
 
