@@ -61,13 +61,10 @@ fn admit(shared: &Arc<Shared>, wire: Wire, door: Door) {
     }
     let open = Present::new(&metrics.open);
     let shared = shared.clone();
-    shared.env.clone().spawn(async move {
-        let _open = open;
-        connection(shared, wire, door).await;
-    });
+    shared.env.clone().spawn(connection(shared, wire, door, open));
 }
 
-async fn connection(shared: Arc<Shared>, wire: Wire, door: Door) {
+async fn connection(shared: Arc<Shared>, wire: Wire, door: Door, open: Present) {
     let peer = wire.peer;
     let mut reader = FrameReader::new(wire.reader, limits::FIRST_FRAME);
     let mut writer = FrameWriter::new(wire.writer);
@@ -85,9 +82,13 @@ async fn connection(shared: Arc<Shared>, wire: Wire, door: Door) {
             let _ = shared.env.timeout(limits::INTRODUCTION, writer.flush()).await;
         }
         Guest::Peer(first) => {
-            drop(held);
+            // A peer's own connections end with the node's consensus: nobody waits for them when this server closes.
+            drop((held, open));
             match shared.node.accept_peer(first, reader, writer, &peer).await {
-                Accepted::Relay(request, reader, writer) => relayed(shared, request, reader, writer).await,
+                Accepted::Relay(request, reader, writer) => {
+                    let _open = Present::new(&shared.metrics.open);
+                    relayed(shared, request, reader, writer).await;
+                }
                 Accepted::Served => {}
                 Accepted::Refused(why) => {
                     shared.metrics.refused_peers.inc();

@@ -38,7 +38,7 @@ use super::view::View;
 use super::{Phase, Shared};
 use crate::command::Outcome;
 use crate::config::limits;
-use crate::net::FrameWriter;
+use crate::net::{FrameFault, FrameWriter};
 use crate::raft::Unknown;
 use crate::zeo::{
     BadFrame, Encoding, MessageId, Push, Reply, decode_request, encode_push, encode_refusal, encode_reply_parts,
@@ -221,9 +221,9 @@ impl Session {
         self.writer.queued() <= limits::OUTPUT_HIGH_WATER && self.pending.len() < limits::CALLS
     }
 
-    fn unreadable<T>(&self, fault: &crate::net::FrameFault) -> Result<T, End> {
+    fn unreadable<T>(&self, fault: &FrameFault) -> Result<T, End> {
         unreadable(&self.shared, &self.name, fault);
-        Err(End("unreadable"))
+        Err(End(if matches!(fault, FrameFault::Io(_)) { "broken" } else { "unreadable" }))
     }
 
     /// Moves the view on and queues the invalidations for it.
