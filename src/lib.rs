@@ -27,3 +27,5 @@ pub mod raft; // consensus
 pub mod server; // sessions
 
 pub mod http; // operators
+
+pub mod client; // the Rust client

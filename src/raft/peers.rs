@@ -15,9 +15,9 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, ReadPolicy};
 
+use super::heard::Heard;
 use super::link::{Caller, Connection, Link, Target};
 use super::machine::{Machine, NoSnapshot};
-use super::heard::Heard;
 use super::types::{Ballot, LogPosition, Place, Record, Seat, Types, Vote};
 use super::wire::{Answer, Appended, Ask, ClusterId, Numbered, pack, unpack};
 use crate::config::limits;
@@ -125,7 +125,11 @@ impl RaftNetworkV2<Types> for Pair {
         }
     }
 
-    async fn vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let (ballot, last) = (Ballot::from(&rpc.vote), place(rpc.last_log_id));
         let ask = Ask::Vote { ballot, last, transfer: rpc.leadership_transfer };
         voted(self.control.call(ask, option.hard_ttl()).await.map_err(unreachable)?)
@@ -193,7 +197,9 @@ pub async fn serve_calls(raft: &Raft, heard: &Heard, connection: Connection) -> 
 
 async fn answer(raft: &Raft, heard: &Heard, ask: Ask) -> Answer {
     let answered = match ask {
-        Ask::Append { ballot, previous, records, committed } => append(raft, heard, ballot, previous, records, committed).await,
+        Ask::Append { ballot, previous, records, committed } => {
+            append(raft, heard, ballot, previous, records, committed).await
+        }
         Ask::Vote { ballot, last, transfer } => {
             let request = vote_request(ballot, last, transfer);
             raft.vote(request).await.map(vote_answer).map_err(|e| e.to_string())

@@ -130,5 +130,3 @@ impl<T: OptionalSend + OptionalSync> WatchReceiver<OrderedWatch, T> for Watching
         self.look_now()
     }
 }
-
-

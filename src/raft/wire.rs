@@ -108,10 +108,27 @@ impl PeerKey {
 /// A call of one member to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ask {
-    Append { ballot: Ballot, previous: Option<Place>, records: Vec<Record>, committed: Option<Place> },
-    Vote { ballot: Ballot, last: Option<Place>, transfer: bool },
-    PreVote { ballot: Ballot, last: Option<Place>, transfer: bool },
-    Transfer { ballot: Ballot, to: u64, last: Option<Place> },
+    Append {
+        ballot: Ballot,
+        previous: Option<Place>,
+        records: Vec<Record>,
+        committed: Option<Place>,
+    },
+    Vote {
+        ballot: Ballot,
+        last: Option<Place>,
+        transfer: bool,
+    },
+    PreVote {
+        ballot: Ballot,
+        last: Option<Place>,
+        transfer: bool,
+    },
+    Transfer {
+        ballot: Ballot,
+        to: u64,
+        last: Option<Place>,
+    },
     /// How far must one have applied to have all that was answered before now?
     ReadIndex,
 }
@@ -119,7 +136,11 @@ pub enum Ask {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     Appended(Appended),
-    Voted { ballot: Ballot, granted: bool, last: Option<Place> },
+    Voted {
+        ballot: Ballot,
+        granted: bool,
+        last: Option<Place>,
+    },
     Transferring(Result<(), String>),
     /// `Err`: not the primary, or not sure of it.
     ReadIndex(Result<Place, String>),

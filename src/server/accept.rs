@@ -109,7 +109,8 @@ async fn relayed(shared: Arc<Shared>, request: RelayRequest, mut reader: FrameRe
     reader.set_limit(limits::FRAME);
     let mut early = VecDeque::from(request.opening);
     let first = early.pop_front();
-    let Some(FirstFrame::Client { encoding, follows_redirects }) = first.and_then(|frame| FirstFrame::read(&frame)) else {
+    let Some(FirstFrame::Client { encoding, follows_redirects }) = first.and_then(|frame| FirstFrame::read(&frame))
+    else {
         shared.metrics.bad_frame("relay");
         return;
     };

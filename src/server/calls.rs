@@ -68,7 +68,8 @@ impl Session {
             }
             Call::IteratorNext(iterator) => {
                 let found = self.iterators.next(&self.shared.store, storage, iterator)?;
-                let reply = |found: Option<_>| found.map_or(Reply::Nothing, |(tid, meta)| Reply::Transaction(tid, meta));
+                let reply =
+                    |found: Option<_>| found.map_or(Reply::Nothing, |(tid, meta)| Reply::Transaction(tid, meta));
                 Ok(answer(found.map(reply)))
             }
             Call::IteratorRecordStart { iterator, tid } => {
@@ -114,13 +115,9 @@ impl Session {
     fn get_invalidations(&mut self, since: Tid) -> Result<Answer, End> {
         self.tell_news()?;
         let view = self.view.tid();
-        let oids = if since < view {
-            self.shared.store.changed_since(self.seat.storage, since, view)?
-        } else {
-            Vec::new()
-        };
-        let reply =
-            if oids.len() > limits::INVALIDATIONS { Reply::Nothing } else { Reply::Invalidations(view, oids) };
+        let oids =
+            if since < view { self.shared.store.changed_since(self.seat.storage, since, view)? } else { Vec::new() };
+        let reply = if oids.len() > limits::INVALIDATIONS { Reply::Nothing } else { Reply::Invalidations(view, oids) };
         Ok(Answer::Reply(reply))
     }
 

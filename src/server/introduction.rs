@@ -105,9 +105,7 @@ fn may_greet(shared: &Shared, door: Door, arrived: Instant) -> bool {
     }
     match &*shared.standing.look() {
         Standing::Leading(_) => true,
-        Standing::Following { caught_up, .. } => {
-            *caught_up && shared.env.now() >= arrived + shared.config.relay_grace
-        }
+        Standing::Following { caught_up, .. } => *caught_up && shared.env.now() >= arrived + shared.config.relay_grace,
         Standing::Forming | Standing::Electing => false,
     }
 }

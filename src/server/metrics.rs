@@ -140,7 +140,8 @@ impl Metrics {
     /// All of it, in the OpenMetrics text format.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes all that is written");
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("a String takes all that is written");
         text
     }
 }

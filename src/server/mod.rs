@@ -118,13 +118,7 @@ impl Server {
             None => None,
         };
         let read_address = reading.as_ref().map(|listener| listener.address());
-        let setup = Setup {
-            config: config.clone(),
-            env: env.clone(),
-            network,
-            log: disks.log,
-            store: store.clone(),
-        };
+        let setup = Setup { config: config.clone(), env: env.clone(), network, log: disks.log, store: store.clone() };
         let node = Node::start(setup).await?;
         let shared = Arc::new(Shared {
             tallies: Tallies::new(&env),

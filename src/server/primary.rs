@@ -228,7 +228,9 @@ impl Primary {
 
     /// `count` object ids that nobody else gets; `None` if the reign ended before.
     pub async fn new_oids(&self, storage: StorageId, count: usize) -> Option<Vec<Oid>> {
-        self.ranges.take(storage, count, || self.change(Change::ReserveOids { storage, count: limits::OID_RANGE })).await
+        self.ranges
+            .take(storage, count, || self.change(Change::ReserveOids { storage, count: limits::OID_RANGE }))
+            .await
     }
 
     /// Proposes something that is no transaction; `None` if it is not known to have happened.

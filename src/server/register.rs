@@ -156,13 +156,7 @@ async fn decide(shared: &Arc<Shared>, client: &mut Client, wish: &Wish, refused_
     }
 }
 
-fn seat(
-    shared: &Shared,
-    wish: &Wish,
-    primary: Option<Arc<Primary>>,
-    door: Door,
-    refused_to_write: bool,
-) -> Decision {
+fn seat(shared: &Shared, wish: &Wish, primary: Option<Arc<Primary>>, door: Door, refused_to_write: bool) -> Decision {
     match shared.store.storage(&wish.storage) {
         Some(storage) => Decision::Serve(Seat {
             storage,
@@ -257,11 +251,7 @@ impl Patience {
     }
 
     /// Waits a little, or for news of the primary.
-    async fn pause(
-        &self,
-        shared: &Shared,
-        standing: &mut crate::env::Watching<Standing>,
-    ) -> Result<(), &'static str> {
+    async fn pause(&self, shared: &Shared, standing: &mut crate::env::Watching<Standing>) -> Result<(), &'static str> {
         let left = self.left(shared)?;
         let _ = shared.env.timeout(left.min(Self::PAUSE), standing.changed()).await;
         self.left(shared).map(drop)

@@ -1,0 +1,266 @@
+//! Finds the server to talk to: the primary, or for readers any that serves.
+//!
+//! All addresses are asked at the same time, each again and again with short pauses, so that one that takes no packets holds
+//! up nobody. Who is not primary says who is, and that one is asked at once, listed or not. The first that
+//! registers us is taken; all other attempts are dropped.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::Shared;
+use crate::config::limits;
+use crate::net::{FrameReader, FrameWriter};
+use crate::zeo::{Call, Encoding, FromServer, MessageId, decode_message, encode_call};
+use crate::zodb::{Refusal, Tid};
+
+/// How long a connect may take.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long a register may take: what servers promise, and the way there and back.
+const REGISTER: Duration = Duration::from_secs(limits::REGISTER_ANSWER.as_secs() + 1);
+/// How long to wait before an address is asked again: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
+/// The ids of the calls that are made before others.
+const REGISTER_ID: i64 = 1;
+const INVALIDATIONS_ID: i64 = 2;
+/// The first id of all others.
+pub const FIRST_ID: i64 = 3;
+
+/// A connection that has registered.
+pub struct Found {
+    pub address: String,
+    pub reader: FrameReader,
+    pub writer: FrameWriter,
+    /// Bytes that were received by it.
+    pub heard: Arc<AtomicU64>,
+    /// The last transaction when it registered.
+    pub last: Tid,
+}
+
+/// Why an address is not the one.
+pub enum Missed {
+    /// It is not primary; it says who is.
+    NotPrimary(Option<String>),
+    Refused(Refusal),
+    Fault(String),
+}
+
+/// What became of the search, for who waits for it.
+#[derive(Default)]
+pub struct Tried {
+    /// Per address, what was wrong last.
+    pub whys: BTreeMap<String, String>,
+    /// How often a server has said no in a row, and how.
+    pub refused: Option<(u32, Refusal)>,
+}
+
+/// Looks until a server is found.
+pub async fn find(shared: &Arc<Shared>) -> Found {
+    let mut attempts: FuturesUnordered<BoxFuture<'static, (String, u32, Result<Found, Missed>)>> =
+        shared.options.addresses.iter().map(|address| attempt(shared.clone(), address.clone(), Some(0))).collect();
+    // Who is being asked because somebody said so.
+    let mut hinted: Option<String> = None;
+    loop {
+        let Some((address, times, result)) = attempts.next().await else {
+            // There is no address: connect() has seen to that.
+            return std::future::pending().await;
+        };
+        let is_hinted = times == 0;
+        if is_hinted {
+            hinted = None;
+        }
+        let missed = match result {
+            Ok(found) => return found,
+            Err(missed) => missed,
+        };
+        note(shared, &address, &missed);
+        if let Missed::NotPrimary(Some(primary)) = missed
+            && primary != address
+            && hinted.is_none()
+        {
+            attempts.push(attempt(shared.clone(), primary.clone(), None));
+            hinted = Some(primary);
+        }
+        if !is_hinted {
+            attempts.push(attempt(shared.clone(), address, Some(times)));
+        }
+    }
+}
+
+/// Asks `address` after a pause that grows with the `times` it was asked before; `None`: at once, and as a hint.
+fn attempt(
+    shared: Arc<Shared>,
+    address: String,
+    times: Option<u32>,
+) -> BoxFuture<'static, (String, u32, Result<Found, Missed>)> {
+    Box::pin(async move {
+        let times = match times {
+            None => 0,
+            Some(times) => {
+                if times > 0 {
+                    shared.env.sleep(pause(&shared, times)).await;
+                }
+                times + 1
+            }
+        };
+        let result = ask(&shared, &address).await;
+        (address, times, result)
+    })
+}
+
+/// Half of it by chance, so that many clients do not come in step.
+pub fn pause(shared: &Shared, times: u32) -> Duration {
+    let whole = PAUSE.0.saturating_mul(1 << times.saturating_sub(1).min(8)).min(PAUSE.1);
+    let micros = whole.as_micros() as u64 / 2;
+    Duration::from_micros(micros + shared.env.seed() % micros.max(1))
+}
+
+/// Remembers what was wrong, for who waits.
+pub fn note(shared: &Shared, address: &str, missed: &Missed) {
+    let mut tried = shared.tried();
+    let why = match missed {
+        Missed::NotPrimary(Some(primary)) => format!("not the primary; says it is {primary}"),
+        Missed::NotPrimary(None) => "not the primary; knows of none".to_owned(),
+        Missed::Refused(refusal) => format!("refused: {refusal}"),
+        Missed::Fault(why) => why.clone(),
+    };
+    tracing::debug!(address, why, "not the server to talk to");
+    tried.whys.insert(address.to_owned(), why);
+    tried.refused = match (missed, tried.refused.take()) {
+        (Missed::Refused(refusal), Some((times, earlier))) if earlier == *refusal => Some((times + 1, earlier)),
+        (Missed::Refused(refusal), _) => Some((1, refusal.clone())),
+        (_, earlier) => earlier,
+    };
+}
+
+async fn ask(shared: &Shared, address: &str) -> Result<Found, Missed> {
+    let env = &shared.env;
+    let wire = match env.timeout(CONNECT, shared.network.connect(address)).await {
+        Ok(Ok(wire)) => wire,
+        Ok(Err(fault)) => return Err(Missed::Fault(fault.to_string())),
+        Err(_) => return Err(Missed::Fault("could not connect in time".to_owned())),
+    };
+    let heard = Arc::new(AtomicU64::new(0));
+    let reader = Counted { reader: wire.reader, heard: heard.clone() };
+    let mut found = Found {
+        address: address.to_owned(),
+        reader: FrameReader::new(Box::new(reader), limits::FRAME),
+        writer: FrameWriter::new(wire.writer),
+        heard,
+        last: Tid::ZERO,
+    };
+    match env.timeout(REGISTER, register(shared, &mut found)).await {
+        Ok(Ok(last)) => {
+            found.last = last;
+            Ok(found)
+        }
+        Ok(Err(missed)) => Err(missed),
+        Err(_) => Err(Missed::Fault("did not answer in time".to_owned())),
+    }
+}
+
+async fn register(shared: &Shared, found: &mut Found) -> Result<Tid, Missed> {
+    let options = &shared.options;
+    let call = Call::Register { storage: options.storage.clone(), read_only: options.read_only };
+    found.writer.push(b"R5");
+    answer(found, REGISTER_ID, &call, |value, _| value.as_tid()).await
+}
+
+/// Brings the cache of an earlier connection up to date. Returns the view that the connection begins with.
+pub async fn verify(shared: &Shared, found: &mut Found) -> Result<Tid, Missed> {
+    let view = shared.cache().view();
+    if found.last < view {
+        tracing::error!(address = found.address, last = %found.last, seen = %view, "a server has less than this client has seen");
+        return Err(Missed::Fault("it has less than this client has seen".to_owned()));
+    }
+    if found.last == view || view == Tid::ZERO {
+        shared.cache().missed(found.last, Some(&[]));
+        return Ok(found.last);
+    }
+    let (last, call) = (found.last, Call::GetInvalidations(view));
+    let verifying = answer(found, INVALIDATIONS_ID, &call, |value, _| match value {
+        crate::zeo::Value::None => Some(None),
+        value => match value.as_items()? {
+            [tid, oids] => {
+                let oids = oids.as_items()?.iter().map(crate::zeo::Value::as_oid).collect::<Option<Vec<_>>>()?;
+                Some(Some((tid.as_tid()?, oids)))
+            }
+            _ => None,
+        },
+    });
+    let missed = match shared.env.timeout(REGISTER, verifying).await {
+        Ok(answered) => answered?,
+        Err(_) => return Err(Missed::Fault("did not answer in time".to_owned())),
+    };
+    let mut cache = shared.cache();
+    match missed {
+        Some((tid, oids)) => cache.missed(tid, Some(&oids)),
+        None => cache.missed(last, None),
+    }
+    Ok(cache.view())
+}
+
+/// Makes a call and reads until its answer. What the server tells meanwhile is in the answer to the second call, too
+/// (and before the first one's it tells nothing).
+async fn answer<T>(
+    found: &mut Found,
+    id: i64,
+    call: &Call,
+    read: impl Fn(&crate::zeo::Value<'_>, &Bytes) -> Option<T>,
+) -> Result<T, Missed> {
+    let fault = |why: &dyn std::fmt::Display| Missed::Fault(why.to_string());
+    found.writer.push(&encode_call(Encoding::Msgpack, id, false, call));
+    found.writer.flush().await.map_err(|error| fault(&error))?;
+    loop {
+        let frame = match found.reader.next().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Err(fault(&"closed the connection")),
+            Err(error) => return Err(fault(&error)),
+        };
+        if Encoding::of_greeting(&frame).is_some() {
+            continue;
+        }
+        match decode_message(Encoding::Msgpack, &frame) {
+            Ok(FromServer::Reply { id: MessageId::Int(its), value }) if its == id => {
+                return read(&value, &frame).ok_or_else(|| fault(&"gave an answer of another shape"));
+            }
+            Ok(FromServer::Error { id: MessageId::Int(its), error }) if its == id => {
+                return Err(match error.refusal() {
+                    Some(Refusal::NotPrimary(primary)) => Missed::NotPrimary(primary),
+                    Some(refusal) => Missed::Refused(refusal),
+                    None => fault(&error.class),
+                });
+            }
+            Ok(_) => {}
+            Err(bad) => return Err(Missed::Fault(format!("sent what is no message: {bad:?}"))),
+        }
+    }
+}
+
+/// Counts what was received, so that a slow answer is told from none.
+struct Counted {
+    reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    heard: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut *self.reader).poll_read(context, buffer);
+        self.heard.fetch_add((buffer.filled().len() - before) as u64, Relaxed);
+        polled
+    }
+}
