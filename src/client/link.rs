@@ -386,7 +386,7 @@ fn loaded(value: &Value<'_>, frame: &Bytes) -> Option<Loaded> {
         Value::None => None,
         end => Some(end.as_tid()?),
     };
-    Some(Loaded { data: FromServer::data(data, frame)?, tid: tid.as_tid()?, end })
+    Some(Loaded { data: frame.slice_ref(data.as_bytes()?), tid: tid.as_tid()?, end })
 }
 
 const _: () = assert!(IN_FLIGHT <= limits::CALLS, "more than the server answers at a time would only wait there");
