@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::Shared;
-use crate::zeo::{Call, Value};
+use crate::zeo::Call;
 use crate::zodb::{Conflict, Oid, Refusal, Tid};
 
 /// What a transaction wants to be committed.
@@ -113,18 +113,16 @@ impl Running {
         Some(Step::Vote(Call::Vote(txn)))
     }
 
-    /// The answer to the vote: the finish to send, or the abort and the conflicts. `None`: it is neither.
-    #[allow(clippy::type_complexity)] // (one caller, which takes it apart)
-    pub fn voted(&mut self, shared: &Shared, value: &Value<'_>) -> Option<Result<Call, (Call, Vec<Conflict>)>> {
-        let items = value.as_items()?;
-        let conflicts: Vec<Conflict> =
-            items.iter().filter(|item| item.as_pairs().is_some()).map(conflict).collect::<Option<_>>()?;
-        if !conflicts.is_empty() {
-            return Some(Err((Call::TpcAbort(self.txn), conflicts)));
-        }
+    /// The vote went well: what to send now.
+    pub fn voted(&mut self, shared: &Shared) -> Call {
         self.stage = Stage::Finishing;
         self.deadline = shared.env.now() + shared.options.wait;
-        Some(Ok(Call::TpcFinish(self.txn)))
+        Call::TpcFinish(self.txn)
+    }
+
+    /// It did not: what to send now.
+    pub fn abort(&self) -> Call {
+        Call::TpcAbort(self.txn)
     }
 
     /// What it writes.
@@ -150,9 +148,4 @@ impl Running {
     pub fn end(self, how: Result<Tid, Ended>) {
         self.commit.end(how);
     }
-}
-
-fn conflict(told: &Value<'_>) -> Option<Conflict> {
-    let [committed, read] = told.get("serials")?.as_items()? else { return None };
-    Some(Conflict { oid: told.get("oid")?.as_oid()?, committed: committed.as_tid()?, read: read.as_tid()? })
 }

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -20,7 +19,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::Shared;
 use crate::config::limits;
 use crate::net::{FrameReader, FrameWriter};
-use crate::zeo::{Call, Encoding, FromServer, MessageId, decode_message, encode_call};
+use crate::zeo::{Call, Encoding, FromServer, MessageId, Reply, decode_message, encode_call};
 use crate::zodb::{Refusal, Tid};
 
 /// How long a connect may take.
@@ -46,6 +45,9 @@ pub struct Found {
     pub last: Tid,
 }
 
+/// An address that is being asked; how many times it was, with this one (0: because somebody said it is primary); the result.
+type Attempt = BoxFuture<'static, (String, u32, Result<Found, Missed>)>;
+
 /// Why an address is not the one.
 pub enum Missed {
     /// It is not primary; it says who is.
@@ -65,7 +67,7 @@ pub struct Tried {
 
 /// Looks until a server is found.
 pub async fn find(shared: &Arc<Shared>) -> Found {
-    let mut attempts: FuturesUnordered<BoxFuture<'static, (String, u32, Result<Found, Missed>)>> =
+    let mut attempts: FuturesUnordered<Attempt> =
         shared.options.addresses.iter().map(|address| attempt(shared.clone(), address.clone(), Some(0))).collect();
     // Who is being asked because somebody said so.
     let mut hinted: Option<String> = None;
@@ -97,11 +99,7 @@ pub async fn find(shared: &Arc<Shared>) -> Found {
 }
 
 /// Asks `address` after a pause that grows with the `times` it was asked before; `None`: at once, and as a hint.
-fn attempt(
-    shared: Arc<Shared>,
-    address: String,
-    times: Option<u32>,
-) -> BoxFuture<'static, (String, u32, Result<Found, Missed>)> {
+fn attempt(shared: Arc<Shared>, address: String, times: Option<u32>) -> Attempt {
     Box::pin(async move {
         let times = match times {
             None => 0,
@@ -172,7 +170,10 @@ async fn register(shared: &Shared, found: &mut Found) -> Result<Tid, Missed> {
     let options = &shared.options;
     let call = Call::Register { storage: options.storage.clone(), read_only: options.read_only };
     found.writer.push(b"R5");
-    answer(found, REGISTER_ID, &call, |value, _| value.as_tid()).await
+    match answer(found, REGISTER_ID, &call).await? {
+        Reply::Tid(last) => Ok(last),
+        _ => Err(odd()),
+    }
 }
 
 /// Brings the cache of an earlier connection up to date. Returns the view that the connection begins with.
@@ -186,37 +187,24 @@ pub async fn verify(shared: &Shared, found: &mut Found) -> Result<Tid, Missed> {
         shared.cache().missed(found.last, Some(&[]));
         return Ok(found.last);
     }
-    let (last, call) = (found.last, Call::GetInvalidations(view));
-    let verifying = answer(found, INVALIDATIONS_ID, &call, |value, _| match value {
-        crate::zeo::Value::None => Some(None),
-        value => match value.as_items()? {
-            [tid, oids] => {
-                let oids = oids.as_items()?.iter().map(crate::zeo::Value::as_oid).collect::<Option<Vec<_>>>()?;
-                Some(Some((tid.as_tid()?, oids)))
-            }
-            _ => None,
-        },
-    });
+    let call = Call::GetInvalidations(view);
+    let verifying = answer(found, INVALIDATIONS_ID, &call);
     let missed = match shared.env.timeout(REGISTER, verifying).await {
         Ok(answered) => answered?,
         Err(_) => return Err(Missed::Fault("did not answer in time".to_owned())),
     };
     let mut cache = shared.cache();
     match missed {
-        Some((tid, oids)) => cache.missed(tid, Some(&oids)),
-        None => cache.missed(last, None),
+        Reply::Invalidations(tid, oids) => cache.missed(tid, Some(&oids)),
+        Reply::Nothing => cache.missed(found.last, None),
+        _ => return Err(odd()),
     }
     Ok(cache.view())
 }
 
 /// Makes a call and reads until its answer. What the server tells meanwhile is in the answer to the second call, too
 /// (and before the first one's it tells nothing).
-async fn answer<T>(
-    found: &mut Found,
-    id: i64,
-    call: &Call,
-    read: impl Fn(&crate::zeo::Value<'_>, &Bytes) -> Option<T>,
-) -> Result<T, Missed> {
+async fn answer(found: &mut Found, id: i64, call: &Call) -> Result<Reply, Missed> {
     let fault = |why: &dyn std::fmt::Display| Missed::Fault(why.to_string());
     found.writer.push(&encode_call(Encoding::Msgpack, id, false, call));
     found.writer.flush().await.map_err(|error| fault(&error))?;
@@ -231,7 +219,7 @@ async fn answer<T>(
         }
         match decode_message(Encoding::Msgpack, &frame) {
             Ok(FromServer::Reply { id: MessageId::Int(its), value }) if its == id => {
-                return read(&value, &frame).ok_or_else(|| fault(&"gave an answer of another shape"));
+                return Reply::read(call, &value, &frame).ok_or_else(odd);
             }
             Ok(FromServer::Error { id: MessageId::Int(its), error }) if its == id => {
                 return Err(match error.refusal() {
@@ -244,6 +232,10 @@ async fn answer<T>(
             Err(bad) => return Err(Missed::Fault(format!("sent what is no message: {bad:?}"))),
         }
     }
+}
+
+fn odd() -> Missed {
+    Missed::Fault("gave an answer of another shape".to_owned())
 }
 
 /// Counts what was received, so that a slow answer is told from none.

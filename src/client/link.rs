@@ -25,8 +25,10 @@ use super::find::{self, FIRST_ID, Found};
 use super::{Shared, Up};
 use crate::config::limits;
 use crate::net::{FrameFault, FrameReader, FrameWriter};
-use crate::zeo::{Call, Encoding, FromServer, MessageId, Pushed, RemoteError, Value, decode_message, encode_call};
-use crate::zodb::{Oid, Refusal, Tid};
+use crate::zeo::{
+    Call, Encoding, FromServer, MessageId, Pushed, RemoteError, Reply, StoreConflict, decode_message, encode_call,
+};
+use crate::zodb::{Conflict, Oid, Refusal, Tid};
 
 /// Calls that may be unanswered at a time.
 const IN_FLIGHT: usize = 256;
@@ -46,18 +48,26 @@ pub enum Ask {
     },
     Other {
         call: Call,
-        answer: Answer<Value<'static>>,
+        answer: Answer<Reply>,
     },
 }
 
-enum Waiting {
+/// A call that was sent.
+struct Waiting {
+    call: Call,
+    whom: Whom,
+}
+
+/// Whom its answer is for.
+enum Whom {
     Load {
         oid: Oid,
         answer: Answer<Option<Loaded>>,
     },
-    Other(Answer<Value<'static>>),
+    Other(Answer<Reply>),
     /// Nobody: it was asked to hear something.
-    Probe,
+    Nobody,
+    /// The commit that runs.
     Vote,
     Finish,
 }
@@ -232,7 +242,7 @@ impl<'a> Connection<'a> {
                     if probed {
                         return Err(lost("nothing was heard for too long"));
                     }
-                    self.call(&Call::LastTransaction, Waiting::Probe);
+                    self.call(Call::LastTransaction, Whom::Nobody);
                     probed = true;
                 }
             }
@@ -254,18 +264,18 @@ impl<'a> Connection<'a> {
         self.writer.push(&encode_call(Encoding::Msgpack, 0, true, call));
     }
 
-    fn call(&mut self, call: &Call, waiting: Waiting) {
-        self.writer.push(&encode_call(Encoding::Msgpack, self.next_id, false, call));
-        self.waiting.insert(self.next_id, waiting);
+    fn call(&mut self, call: Call, whom: Whom) {
+        self.writer.push(&encode_call(Encoding::Msgpack, self.next_id, false, &call));
+        self.waiting.insert(self.next_id, Waiting { call, whom });
         self.next_id += 1;
     }
 
     fn ask(&mut self, ask: Ask) {
         match ask {
             Ask::Load { oid, before, answer } if !answer.is_closed() => {
-                self.call(&Call::LoadBefore { oid, tid: before }, Waiting::Load { oid, answer });
+                self.call(Call::LoadBefore { oid, tid: before }, Whom::Load { oid, answer });
             }
-            Ask::Other { call, answer } if !answer.is_closed() => self.call(&call, Waiting::Other(answer)),
+            Ask::Other { call, answer } if !answer.is_closed() => self.call(call, Whom::Other(answer)),
             // Who asked has gone.
             Ask::Load { .. } | Ask::Other { .. } => {}
         }
@@ -282,7 +292,7 @@ impl<'a> Connection<'a> {
             let Some(step) = self.running.as_mut().and_then(|running| running.next(self.shared)) else { return };
             match step {
                 Step::Tell(call) => self.tell(&call),
-                Step::Vote(call) => self.call(&call, Waiting::Vote),
+                Step::Vote(call) => self.call(call, Whom::Vote),
             }
         }
     }
@@ -297,80 +307,95 @@ impl<'a> Connection<'a> {
                 Ok(())
             }
             Ok(FromServer::Push(_)) => Ok(()),
-            Ok(FromServer::Reply { id: MessageId::Int(id), value }) => match self.waiting.remove(&id) {
-                Some(waiting) => self.replied(waiting, value, frame),
-                None => Ok(()),
-            },
-            Ok(FromServer::Error { id: MessageId::Int(id), error }) => match self.waiting.remove(&id) {
-                Some(waiting) => self.refused(waiting, &error),
-                None => Ok(()),
-            },
-            Ok(_) => Err(lost("an answer to what was not asked")),
+            Ok(FromServer::Reply { id: MessageId::Int(id), value }) => {
+                let Some(Waiting { call, whom }) = self.waiting.remove(&id) else {
+                    return Err(lost("an answer to nothing"));
+                };
+                match Reply::read(&call, &value, frame) {
+                    Some(reply) => self.replied(whom, reply),
+                    None => Err(odd()),
+                }
+            }
+            Ok(FromServer::Error { id: MessageId::Int(id), error }) => {
+                let Some(Waiting { whom, .. }) = self.waiting.remove(&id) else {
+                    return Err(lost("an answer to nothing"));
+                };
+                self.refused(whom, &error);
+                Ok(())
+            }
+            Ok(_) => Err(lost("an answer to nothing")),
             Err(bad) => Err(lost(format!("what is no message: {bad:?}"))),
         }
     }
 
-    fn replied(&mut self, waiting: Waiting, value: Value<'_>, frame: &Bytes) -> Result<(), Lost> {
-        let odd = || lost("an answer of another shape");
-        match waiting {
-            Waiting::Probe => {}
-            Waiting::Load { oid, answer } => {
-                let loaded = match &value {
-                    Value::None => None,
-                    value => Some(loaded(value, frame).ok_or_else(odd)?),
+    fn replied(&mut self, whom: Whom, reply: Reply) -> Result<(), Lost> {
+        match whom {
+            Whom::Nobody => {}
+            Whom::Load { oid, answer } => {
+                let loaded = match reply {
+                    Reply::Nothing => None,
+                    Reply::Loaded { data, tid, end } => Some(Loaded { data, tid, end }),
+                    _ => return Err(odd()),
                 };
                 if let Some(loaded) = &loaded {
                     self.shared.cache().keep(oid, loaded.tid, loaded.end, &loaded.data);
                 }
                 let _ = answer.send(Ok(loaded));
             }
-            Waiting::Other(answer) => {
-                let _ = answer.send(Ok(value.into_owned()));
-            }
-            Waiting::Vote => {
+            Whom::Other(answer) => drop(answer.send(Ok(reply))),
+            Whom::Vote => {
                 let running = self.running.as_mut().expect("a vote belongs to the commit that runs");
-                match running.voted(self.shared, &value).ok_or_else(odd)? {
-                    Ok(finish) => self.call(&finish, Waiting::Finish),
-                    Err((abort, conflicts)) => {
-                        self.tell(&abort);
-                        self.ended(Err(Ended::Conflict(conflicts)));
+                match reply {
+                    Reply::Oids(_) => {
+                        let finish = running.voted(self.shared);
+                        self.call(finish, Whom::Finish);
                     }
+                    Reply::Conflicts(conflicts) => {
+                        let abort = running.abort();
+                        self.tell(&abort);
+                        self.ended(Err(Ended::Conflict(conflicts.into_iter().map(conflict).collect())));
+                    }
+                    _ => return Err(odd()),
                 }
             }
-            Waiting::Finish => {
-                let tid = value.as_tid().ok_or_else(odd)?;
-                let running = self.running.take().expect("a finish belongs to the commit that runs");
-                {
-                    let mut cache = self.shared.cache();
-                    if !cache.invalidate(tid, &running.oids()) {
-                        running.cut_off(false);
-                        return Err(lost(format!("a finish at {tid} was answered out of turn")));
-                    }
-                    for (oid, data) in running.written() {
-                        cache.keep(oid, tid, None, data);
-                    }
-                }
-                self.shared.news.send(tid);
-                running.end(Ok(tid));
+            Whom::Finish => {
+                let Reply::Tid(tid) = reply else { return Err(odd()) };
+                self.finished(tid)?;
             }
         }
         Ok(())
     }
 
-    fn refused(&mut self, waiting: Waiting, error: &RemoteError) -> Result<(), Lost> {
+    /// The own transaction stands at its place among the others.
+    fn finished(&mut self, tid: Tid) -> Result<(), Lost> {
+        let running = self.running.as_ref().expect("a finish belongs to the commit that runs");
+        {
+            let mut cache = self.shared.cache();
+            if !cache.invalidate(tid, &running.oids()) {
+                return Err(lost(format!("a finish at {tid} was answered out of turn")));
+            }
+            for (oid, data) in running.written() {
+                cache.keep(oid, tid, None, data);
+            }
+        }
+        self.shared.news.send(tid);
+        self.ended(Ok(tid));
+        Ok(())
+    }
+
+    fn refused(&mut self, whom: Whom, error: &RemoteError) {
         let refusal =
             error.refusal().unwrap_or_else(|| Refusal::BadValue(format!("{}: {:?}", error.class, error.data)));
-        match waiting {
-            Waiting::Probe => {}
-            Waiting::Load { answer, .. } => drop(answer.send(Err(refusal))),
-            Waiting::Other(answer) => drop(answer.send(Err(refusal))),
+        match whom {
+            Whom::Nobody => {}
+            Whom::Load { answer, .. } => drop(answer.send(Err(refusal))),
+            Whom::Other(answer) => drop(answer.send(Err(refusal))),
             // With this the server has forgotten the transaction.
-            Waiting::Vote | Waiting::Finish => self.ended(Err(match refusal {
+            Whom::Vote | Whom::Finish => self.ended(Err(match refusal {
                 Refusal::Conflict(conflict) | Refusal::ReadConflict(conflict) => Ended::Conflict(vec![conflict]),
                 refusal => Ended::Refused(refusal),
             })),
         }
-        Ok(())
     }
 
     fn ended(&mut self, how: Result<Tid, Ended>) {
@@ -380,6 +405,7 @@ impl<'a> Connection<'a> {
     }
 }
 
+<<<<<<< HEAD
 fn loaded(value: &Value<'_>, frame: &Bytes) -> Option<Loaded> {
     let [data, tid, end] = value.as_items()? else { return None };
     let end = match end {
@@ -387,6 +413,14 @@ fn loaded(value: &Value<'_>, frame: &Bytes) -> Option<Loaded> {
         end => Some(end.as_tid()?),
     };
     Some(Loaded { data: frame.slice_ref(data.as_bytes()?), tid: tid.as_tid()?, end })
+=======
+fn odd() -> Lost {
+    lost("an answer of another shape")
+}
+
+fn conflict(StoreConflict { oid, committed, read, .. }: StoreConflict) -> Conflict {
+    Conflict { oid, committed, read }
+>>>>>>> client
 }
 
 const _: () = assert!(IN_FLIGHT <= limits::CALLS, "more than the server answers at a time would only wait there");

@@ -75,7 +75,7 @@ use self::find::Tried;
 use self::link::{Answer, Ask, Link};
 use crate::env::{Env, Watch, Watching};
 use crate::net::Network;
-use crate::zeo::{Call, Value};
+use crate::zeo::{Call, Reply};
 use crate::zodb::{Oid, Refusal, Tid};
 
 pub use cache::Loaded;
@@ -284,9 +284,12 @@ impl Client {
         self.within(async {
             let mut oids = self.shared.oids.lock().await;
             if oids.is_empty() {
-                let value = self.ask(|answer| Ask::Other { call: Call::NewOids(OIDS), answer }).await?;
+                match self.ask(|answer| Ask::Other { call: Call::NewOids(OIDS), answer }).await? {
+                    Reply::Oids(fresh) => *oids = fresh,
+                    other => tracing::error!(?other, "an odd answer to new_oids"),
+                }
                 // Handed out from the end.
-                *oids = value.as_items().unwrap_or_default().iter().rev().filter_map(Value::as_oid).collect();
+                oids.reverse();
             }
             oids.pop().ok_or_else(|| CallError::Refused(Refusal::BadValue("the server gave no object ids".to_owned())))
         })
@@ -368,7 +371,7 @@ impl Client {
         self.shared.env.timeout(wait, doing).await.unwrap_or(Err(CallError::Disconnected))
     }
 
-    async fn other(&self, call: Call) -> Result<Value<'static>, CallError> {
+    async fn other(&self, call: Call) -> Result<Reply, CallError> {
         self.within(self.ask(|answer| Ask::Other { call: call.clone(), answer })).await
     }
 

@@ -37,6 +37,11 @@ impl Node {
         self.process.as_mut().is_some_and(|p| p.try_wait().unwrap().is_none())
     }
 
+    /// The number of its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     pub fn is_primary(&self) -> bool {
         self.get("/primary") == Some(200)
     }

@@ -1,0 +1,309 @@
+//! The Rust client against real nodes: it finds the primary, follows it, loses nothing, and reads nothing stale.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use support::PATIENCE;
+use support::cluster::Cluster;
+use zrs::client::{CallError, Client, CommitError, ConnectError, Options};
+use zrs::env::Env;
+use zrs::net::Tcp;
+use zrs::zodb::{Oid, Refusal, Tid};
+
+fn options(cluster: &Cluster) -> Options {
+    Options { addresses: cluster.addresses(), wait: PATIENCE, ..Options::default() }
+}
+
+async fn connect(options: Options) -> Client {
+    Client::connect(options, Env::system(), Arc::new(Tcp)).await.unwrap()
+}
+
+async fn set(client: &Client, oid: Oid, value: &str) -> Tid {
+    let transaction = client.begin().await.unwrap();
+    transaction.write(oid, value.to_owned());
+    transaction.commit("test", "set").await.unwrap()
+}
+
+async fn get(client: &Client, oid: Oid) -> String {
+    String::from_utf8(client.load(oid).await.unwrap().data.to_vec()).unwrap()
+}
+
+fn number(data: &[u8]) -> u64 {
+    std::str::from_utf8(data).unwrap().parse().unwrap()
+}
+
+/// Counts an object up, as often as it takes.
+async fn count_up(client: &Client, oid: Oid) -> Result<(), CommitError> {
+    loop {
+        let counted = client.transact(async |transaction| {
+            let count = number(&transaction.read(oid).await?);
+            transaction.write(oid, (count + 1).to_string());
+            Ok::<_, CommitError>(())
+        });
+        match counted.await {
+            Err(CommitError::Conflict(_)) => {}
+            ended => return ended,
+        }
+    }
+}
+
+async fn primary(cluster: &Cluster) -> usize {
+    // A look at each, which blocks this thread for a moment only.
+    loop {
+        if let Some(primary) = cluster.primary() {
+            return primary;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_found_by_any_address_and_commits() {
+    let cluster = Cluster::started(3);
+    cluster.wait_ready();
+    let primary = primary(&cluster).await;
+    let first = connect(options(&cluster)).await;
+    let tid = set(&first, Oid(0), "root").await;
+    assert_eq!(first.view(), tid);
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        // By each address alone it gets to the primary; a secondary says where that is.
+        let client = connect(Options { addresses: vec![node.address()], ..options(&cluster) }).await;
+        let up = client.up().look().clone().unwrap();
+        assert_eq!(up.address, cluster.nodes[primary].address(), "by node {index}");
+        assert_eq!(client.load(Oid(0)).await.unwrap().tid, tid);
+        // Readers are served where they ask.
+        let reader = connect(Options { addresses: vec![node.address()], read_only: true, ..options(&cluster) }).await;
+        assert_eq!(reader.up().look().clone().unwrap().address, node.address());
+        assert_eq!(get(&reader, Oid(0)).await, "root");
+        let transaction = reader.begin().await.unwrap();
+        transaction.write(Oid(0), "not by a reader");
+        assert_eq!(transaction.commit("", "").await, Err(CommitError::Refused(Refusal::ReadOnly)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_read_their_snapshot_and_conflict() {
+    let cluster = Cluster::started(1);
+    let (one, two) = (connect(options(&cluster)).await, connect(options(&cluster)).await);
+    let (oid, other, missing) = (one.new_oid().await.unwrap(), two.new_oid().await.unwrap(), Oid(1 << 40));
+    assert_ne!(oid, other);
+    assert_eq!(one.load(missing).await, Err(CallError::Refused(Refusal::NoObject(missing))));
+    set(&one, oid, "1").await;
+    set(&one, other, "1").await;
+    two.sync().await.unwrap();
+
+    let old = one.begin().await.unwrap();
+    let blind = one.begin().await.unwrap();
+    let checks = one.begin().await.unwrap();
+    assert_eq!(&old.read(oid).await.unwrap()[..], b"1");
+    let changed = set(&two, oid, "2").await;
+    one.sync().await.unwrap();
+    assert_eq!(one.view(), changed);
+    assert_eq!(get(&one, oid).await, "2");
+    assert_eq!(&old.read(oid).await.unwrap()[..], b"1");
+    assert_eq!(&checks.read(oid).await.unwrap()[..], b"1");
+
+    for transaction in [&old, &blind] {
+        transaction.write(oid, "3");
+        assert_eq!(&transaction.read(oid).await.unwrap()[..], b"3");
+        match transaction.commit("", "").await {
+            Err(CommitError::Conflict(conflicts)) => assert_eq!(conflicts[0].committed, changed),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(transaction.commit("", "").await, Err(CommitError::Refused(Refusal::WrongTransaction(_)))));
+    }
+    checks.check_current(oid);
+    checks.write(other, "2");
+    assert!(matches!(checks.commit("", "").await, Err(CommitError::Conflict(_))));
+    assert_eq!(get(&one, oid).await, "2");
+    assert_eq!(get(&one, other).await, "1");
+
+    // The conflict is the error after three tries.
+    let tries = AtomicU64::new(0);
+    let ended = one.transact(async |transaction| {
+        tries.fetch_add(1, SeqCst);
+        transaction.read(oid).await?;
+        set(&two, oid, "again").await;
+        transaction.write(oid, "never");
+        Ok::<_, CommitError>(())
+    });
+    assert!(matches!(ended.await, Err(CommitError::Conflict(_))));
+    assert_eq!(tries.load(SeqCst), 3);
+
+    let refused =
+        Client::connect(Options { storage: "other".into(), ..options(&cluster) }, Env::system(), Arc::new(Tcp));
+    assert_eq!(refused.await.unwrap_err(), ConnectError::Refused(Refusal::NoStorage("other".into())));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conflict_is_tried_again() {
+    let cluster = Cluster::started(1);
+    let clients = [connect(options(&cluster)).await, connect(options(&cluster)).await];
+    set(&clients[0], Oid(1), "0").await;
+    clients[1].sync().await.unwrap();
+    let mut tasks = Vec::new();
+    for client in &clients {
+        for _ in 0..3 {
+            let client = client.clone();
+            tasks.push(tokio::spawn(async move {
+                for _ in 0..20 {
+                    count_up(&client, Oid(1)).await.unwrap();
+                }
+            }));
+        }
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    for client in &clients {
+        client.sync().await.unwrap();
+        assert_eq!(get(client, Oid(1)).await, "120");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cache_is_bounded_and_serves() {
+    let cluster = Cluster::started(1);
+    let client = connect(Options { cache_bytes: 100_000, ..options(&cluster) }).await;
+    let transaction = client.begin().await.unwrap();
+    for oid in 1..=200 {
+        transaction.write(Oid(oid), vec![oid as u8; 5_000]);
+    }
+    transaction.commit("", "").await.unwrap();
+    for round in 0..3 {
+        let loads = (1..=200).map(|oid| client.load(Oid(oid)));
+        for (oid, loaded) in (1..=200u64).zip(futures_util::future::join_all(loads).await) {
+            assert_eq!(&loaded.unwrap().data[..], &vec![oid as u8; 5_000][..], "round {round}");
+            assert!(client.cached_bytes() <= 100_000);
+        }
+    }
+    assert!(client.cached_bytes() > 50_000);
+    // Large ones pass by it.
+    let large = vec![7; 3_000_000];
+    let transaction = client.begin().await.unwrap();
+    transaction.write(Oid(1), large.clone());
+    transaction.commit("", "").await.unwrap();
+    assert_eq!(&client.load(Oid(1)).await.unwrap().data[..], &large[..]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_stale_is_read_after_a_failover() {
+    let mut cluster = Cluster::started(3);
+    cluster.wait_ready();
+    let client = connect(options(&cluster)).await;
+    for oid in 1..=3 {
+        set(&client, Oid(oid), "before").await;
+        get(&client, Oid(oid)).await;
+    }
+    let seen = client.view();
+    let snapshot = client.begin().await.unwrap();
+    let mut up = client.up();
+    // The primary is stopped, so that this client hangs on it, while another writes through the next one.
+    let old = primary(&cluster).await;
+    let pid = cluster.nodes[old].pid().unwrap();
+    support::cluster::signal(pid, "STOP");
+    let others: Vec<String> =
+        cluster.nodes.iter().enumerate().filter(|(n, _)| *n != old).map(|(_, node)| node.address()).collect();
+    let writer = connect(Options { addresses: others, ..options(&cluster) }).await;
+    set(&writer, Oid(2), "after").await;
+    assert_eq!(get(&client, Oid(2)).await, "before");
+    assert_eq!(client.view(), seen);
+    cluster.nodes[old].kill();
+    up.until(|up| up.as_ref().is_some_and(|up| up.generation > 1)).await.unwrap();
+    assert!(client.view() > seen);
+    assert_eq!(get(&client, Oid(2)).await, "after");
+    assert_eq!(get(&client, Oid(1)).await, "before");
+    // What was begun before reads on as if nothing had happened, and is too late to write.
+    assert_eq!(&snapshot.read(Oid(2)).await.unwrap()[..], b"before");
+    snapshot.write(Oid(2), "too late");
+    assert!(matches!(snapshot.commit("", "").await, Err(CommitError::Conflict(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_primary_is_given_up() {
+    let mut cluster = Cluster::started(3);
+    cluster.wait_ready();
+    let client = connect(Options { silence: Duration::from_secs(2), ..options(&cluster) }).await;
+    set(&client, Oid(1), "0").await;
+    let old = primary(&cluster).await;
+    support::cluster::signal(cluster.nodes[old].pid().unwrap(), "STOP");
+    // No packet says that it is gone; a commit begun now gets through all the same, unless its finish is under way.
+    let began = tokio::time::Instant::now();
+    match count_up(&client, Oid(1)).await {
+        Ok(()) => assert_eq!(get(&client, Oid(1)).await, "1"),
+        Err(CommitError::Unknown) => {}
+        Err(error) => panic!("{error}"),
+    }
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert_ne!(client.up().look().clone().unwrap().address, cluster.nodes[old].address());
+    cluster.nodes[old].kill();
+}
+
+/// What the tasks of one object were told.
+#[derive(Default)]
+struct Told {
+    answered: AtomicU64,
+    unknown: AtomicU64,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_primary_is_killed_under_load() {
+    let mut cluster = Cluster::started(3);
+    cluster.wait_ready();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut told = BTreeMap::new();
+    let mut tasks = Vec::new();
+    let setup = connect(options(&cluster)).await;
+    for oid in [Oid(1), Oid(2)] {
+        set(&setup, oid, "0").await;
+        let count = Arc::new(Told::default());
+        told.insert(oid, count.clone());
+        // Two clients, two tasks each, at one counter.
+        for _ in 0..2 {
+            let client = connect(options(&cluster)).await;
+            for _ in 0..2 {
+                let (client, count, stop) = (client.clone(), count.clone(), stop.clone());
+                tasks.push(tokio::spawn(async move {
+                    while !stop.load(SeqCst) {
+                        match count_up(&client, oid).await {
+                            Ok(()) => count.answered.fetch_add(1, SeqCst),
+                            Err(CommitError::Unknown) => count.unknown.fetch_add(1, SeqCst),
+                            Err(error) => panic!("{error}"),
+                        };
+                    }
+                }));
+            }
+        }
+    }
+    for _ in 0..3 {
+        let old = primary(&cluster).await;
+        let before: Vec<u64> = told.values().map(|told| told.answered.load(SeqCst)).collect();
+        cluster.nodes[old].kill();
+        let began = tokio::time::Instant::now();
+        while told.values().zip(&before).any(|(told, before)| told.answered.load(SeqCst) < before + 10) {
+            assert!(began.elapsed() < PATIENCE, "nobody goes on: {}", cluster.situation());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        println!("ten more commits after {:?}", began.elapsed());
+        cluster.start(old);
+        cluster.wait_ready();
+    }
+    stop.store(true, SeqCst);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    setup.sync().await.unwrap();
+    for (oid, told) in told {
+        let (found, answered) = (number(&setup.load(oid).await.unwrap().data), told.answered.load(SeqCst));
+        let unknown = told.unknown.load(SeqCst);
+        println!("object {oid}: {found}, answered {answered}, unknown {unknown}");
+        assert!(
+            (answered..=answered + unknown).contains(&found),
+            "{answered} answered, {unknown} unknown, found {found}"
+        );
+    }
+}
