@@ -62,13 +62,18 @@ class System:
                 return status.get('log_syncs')
         return None
 
-    def load(self, work, **options):
+    def load(self, work, again=False, **options):
         """Runs the load program -> what it measured, and what it cost."""
         command = [load_program(), work, '--address', '%s:%d' % self.address()]
         for name, value in options.items():
             command += ['--' + name, str(value)]
         cpu, syncs = self.cpu(), self.syncs()
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, RUST_BACKTRACE='0'))
+        if done.returncode and not again:
+            # An election on a busy machine, for example: once more, from the start.
+            print(f'{self.name}, {work} {options}: {done.stderr.strip()}; once more', file=sys.stderr)
+            time.sleep(2)
+            return self.load(work, again=True, **options)
         if done.returncode:
             return dict(per_second=float('nan'), p50_ms=float('nan'), p99_ms=float('nan'), cpu_ms=float('nan'), syncs=None,
                         error=done.stderr.strip())

@@ -198,6 +198,8 @@ class Holding(ThreeNodes):
         others = [node for node in self.cluster.nodes if node is not survivor]
         for node in others:
             node.kill()
+        # (With a grace as short as here, it would greet while it does not know yet.)
+        wait_for('it to notice', lambda: survivor.get('/readyz') == 503)
         early = self.raw(survivor.address, greet=False)
         self.assertTrue(early.is_silent(2 + 5 * GRACE / 1000), 'greeted, or closed')
         self.assertEqual(survivor.get('/primary'), 503)
