@@ -405,22 +405,12 @@ impl<'a> Connection<'a> {
     }
 }
 
-<<<<<<< HEAD
-fn loaded(value: &Value<'_>, frame: &Bytes) -> Option<Loaded> {
-    let [data, tid, end] = value.as_items()? else { return None };
-    let end = match end {
-        Value::None => None,
-        end => Some(end.as_tid()?),
-    };
-    Some(Loaded { data: frame.slice_ref(data.as_bytes()?), tid: tid.as_tid()?, end })
-=======
 fn odd() -> Lost {
     lost("an answer of another shape")
 }
 
 fn conflict(StoreConflict { oid, committed, read, .. }: StoreConflict) -> Conflict {
     Conflict { oid, committed, read }
->>>>>>> client
 }
 
 const _: () = assert!(IN_FLIGHT <= limits::CALLS, "more than the server answers at a time would only wait there");
