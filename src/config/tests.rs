@@ -90,7 +90,7 @@ fn refusals_name_the_setting_and_the_cure() {
         ("zrsd --data d --listen ::1:5", "no address"),
         ("zrsd --data d --http 127.0.0.1:8100", "already taken by another flag"),
         ("zrsd --data d --storage a --storage a", "given twice"),
-        ("zrsd --data d --heartbeat 100", "at least 3 heartbeats (300 ms)"),
+        ("zrsd --data d --heartbeat 150", "at least 3 heartbeats (450 ms)"),
         ("zrsd --data d --heartbeat 1", "at least 5 ms"),
         ("zrsd --data d --transaction-timeout 0", "more than zero"),
         ("zrsd --data d --max-lag=-1", "not a time"),
