@@ -293,6 +293,15 @@ class SlowClients(BadInput):
         wait_for('the memory to be free again', lambda: self.server.rss() - self.rss < 300 * MB, 10)
         self.assertUnharmed(room=300 * MB)
 
+    def test_an_object_that_is_too_large_is_refused_in_words(self):
+        # (An error to the asynchronous store itself could only close the connection.)
+        c = self.raw()
+        c.begin(1)
+        c.async_('storea', c.new_oid(), z64, bytes(128 * MB + 1), 1)
+        kind, args = c.error('vote', 1)
+        self.assertTrue(str(args), kind)
+        self.assertTrue(c.commit(c.new_oid()))
+
 
 @zrs_only
 class Strangers(BadInput):

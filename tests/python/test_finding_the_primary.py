@@ -202,6 +202,7 @@ class Holding(ThreeNodes):
         wait_for('it to notice', lambda: survivor.get('/readyz') == 503)
         early = self.raw(survivor.address, greet=False)
         self.assertTrue(early.is_silent(2 + 5 * GRACE / 1000), 'greeted, or closed')
+        self.assertEqual(survivor.metric('zrs_held'), 1)
         self.assertEqual(survivor.get('/primary'), 503)
         self.assertEqual(survivor.get('/readyz'), 503)
         self.assertEqual(survivor.get('/healthz'), 200)
@@ -269,7 +270,7 @@ class ReadListen(ThreeNodes):
         def with_read_listen(node, cluster, number):
             original(node, cluster, number)
             if number == 1:
-                node.options = ['--read-listen', f'127.0.0.1:{cls.read_port}']
+                node.options = ['--read-listen', f'127.0.0.1:{cls.read_port}', '--max-lag', '3']
         zrs_cluster.Node.__init__ = with_read_listen
         try:
             super().setUpClass()
@@ -288,6 +289,17 @@ class ReadListen(ThreeNodes):
             node.kill()
         wait_for('it to notice', lambda: self.node.get('/primary') == 503 and self.node.get('/readyz') == 503)
         self.assertEqual(self.value(self.db(self.read_address, read_only=True), name), 'one')
+
+    def test_what_is_too_old_is_not_served(self):
+        for node in self.cluster.nodes[1:]:
+            node.kill()
+        time.sleep(4)  # --max-lag and more
+        late = self.raw(self.read_address, greet=False)
+        self.assertTrue(late.is_silent(1) or late.is_closed(1))
+        for node in self.cluster.nodes[1:]:
+            node.start()
+        self.cluster.wait_ready()
+        self.raw(self.read_address, read_only=True).call('ping')
 
     def test_it_follows_the_primary(self):
         db = self.db()
