@@ -84,7 +84,12 @@ async fn connection(shared: Arc<Shared>, wire: Wire, door: Door, open: Present) 
         Guest::Peer(first) => {
             // A peer's own connections end with the node's consensus: nobody waits for them when this server closes.
             drop((held, open));
-            match shared.node.accept_peer(first, reader, writer, &peer).await {
+            let mut phase = shared.phase.watching();
+            let accepted = tokio::select! { biased;
+                _ = phase.until(|phase| *phase == Phase::Closing) => return,
+                accepted = shared.node.accept_peer(first, reader, writer, &peer) => accepted,
+            };
+            match accepted {
                 Accepted::Relay(request, reader, writer) => {
                     let _open = Present::new(&shared.metrics.open);
                     relayed(shared, request, reader, writer).await;

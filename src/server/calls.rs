@@ -5,6 +5,7 @@
 
 use futures_util::FutureExt;
 
+use super::accept::Door;
 use super::commit;
 use super::register::settle;
 use super::session::{Answer, Done, End, Session};
@@ -48,7 +49,7 @@ impl Session {
             Call::RecordIternext(next) => self.record_iternext(next),
             Call::ServerStatus => {
                 self.tell_news()?;
-                let status = self.tally.status(&self.shared, storage, self.view.tid());
+                let status = self.tally.status(&self.shared, self.view.tid());
                 Ok(Answer::Reply(Reply::Status(status)))
             }
             Call::SetClientLabel(label) => {
@@ -56,9 +57,14 @@ impl Session {
                 tracing::info!(client = %self.name, label, "a client names itself");
                 Ok(Answer::Reply(Reply::Nothing))
             }
+            // Who takes what this node has is told what it has.
+            Call::Ping if self.seat.door == Door::Reading => {
+                self.tell_news()?;
+                Ok(Answer::Reply(Reply::Nothing))
+            }
             Call::Ping => {
                 let (shared, id) = (self.shared.clone(), id.clone());
-                self.pending.push(async move { Done::Pinged(id, settle(&shared).await) }.boxed());
+                self.wait_in_order(async move { Done::Pinged(id, settle(&shared).await) }.boxed());
                 Ok(Answer::Later)
             }
             Call::NewOids(count) => self.new_oids(id, count),
@@ -162,7 +168,8 @@ impl Session {
         let Some(primary) = self.writable() else { return Ok(Answer::Refused(Refusal::ReadOnly)) };
         let (id, storage) = (id.clone(), self.seat.storage);
         let count = usize::try_from(count).unwrap_or(0).clamp(1, limits::NEW_OIDS);
-        self.pending.push(async move { Done::Oids(id, primary.new_oids(storage, count).await) }.boxed());
+        let oids = async move { Done::Oids(id, primary.new_oids(storage, count).await) };
+        self.wait_in_order(oids.boxed());
         Ok(Answer::Later)
     }
 }

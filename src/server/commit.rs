@@ -174,17 +174,17 @@ impl Session {
         open.stage = Stage::Voting;
         open.claim.holds = true;
         let (judged, expiry) = open.claim.primary.vote(vote);
-        let id = id.clone();
-        self.pending.push(judged.map(|verdict| Done::Voted(id, verdict.ok())).boxed());
-        self.pending.push(expiry.map(|expired| Done::Expired(expired.is_ok())).boxed());
+        let (id, txn) = (id.clone(), open.claim.txn);
+        self.pending.push(judged.map(move |verdict| Done::Voted(id, txn, verdict.ok())).boxed());
+        self.pending.push(expiry.map(move |expired| Done::Expired(expired.is_ok().then_some(txn))).boxed());
         Ok(Answer::Later)
     }
 
     /// The verdict on a vote is here; `None`: there is none, as the transaction is over.
-    pub fn voted(&mut self, id: MessageId, verdict: Option<Verdict>) -> Result<(), End> {
-        let Some(open) = self.transaction.as_mut().filter(|open| matches!(open.stage, Stage::Voting)) else {
-            return Ok(());
-        };
+    pub fn voted(&mut self, id: MessageId, txn: TxnId, verdict: Option<Verdict>) -> Result<(), End> {
+        // It may have been aborted since, and another begun.
+        let asks = |open: &&mut Open| open.claim.txn == txn && matches!(open.stage, Stage::Voting);
+        let Some(open) = self.transaction.as_mut().filter(asks) else { return Ok(()) };
         match verdict {
             None => Err(End("vote_lost")),
             Some(Verdict::Voted(bases)) => {
@@ -193,7 +193,7 @@ impl Session {
                 self.reply(&id, Reply::Oids(Vec::new()));
                 Ok(())
             }
-            Some(Verdict::Conflicts(conflicts)) => self.conflicts(id, conflicts),
+            Some(Verdict::Conflicts(conflicts)) => self.conflicts(id, txn, conflicts),
             Some(Verdict::Failed(refusal)) => {
                 open.claim.holds = false;
                 self.tell_news()?;
@@ -204,13 +204,13 @@ impl Session {
         }
     }
 
-    fn conflicts(&mut self, id: MessageId, conflicts: Vec<Conflict>) -> Result<(), End> {
+    fn conflicts(&mut self, id: MessageId, txn: TxnId, conflicts: Vec<Conflict>) -> Result<(), End> {
         self.tell_news()?;
         let newest = conflicts.iter().map(|conflict| conflict.committed).max().unwrap_or_default();
         if newest > self.view.tid() {
             // The store shows a transaction a moment before its news: what is told has to stand behind them.
             let news = self.view.reaches(newest);
-            self.pending.push(news.map(|()| Done::Voted(id, Some(Verdict::Conflicts(conflicts)))).boxed());
+            self.pending.push(news.map(move |()| Done::Voted(id, txn, Some(Verdict::Conflicts(conflicts)))).boxed());
             return Ok(());
         }
         let open = self.transaction.as_mut().expect("who asks has looked");
@@ -231,11 +231,11 @@ impl Session {
     }
 
     /// The transaction took too long to finish.
-    pub fn expired(&mut self) -> Result<(), End> {
+    pub fn expired(&mut self, txn: Option<TxnId>) -> Result<(), End> {
+        let late = |open: &&mut Open| Some(open.claim.txn) == txn;
+        let Some(open) = self.transaction.as_mut().filter(late) else { return Ok(()) };
+        open.claim.holds = false;
         tracing::warn!(client = %self.name, "closed a client: its transaction was not finished in time");
-        if let Some(open) = &mut self.transaction {
-            open.claim.holds = false;
-        }
         Err(End("transaction_timeout"))
     }
 

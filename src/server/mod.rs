@@ -16,8 +16,9 @@
 //!
 //! # What it promises
 //!
-//! DESIGN.md, 'Promises', 'How clients find the primary' and 'Views'; each module says which part is its own. Everything
-//! here is bounded by [`crate::config::limits`] and every wait has a deadline or an owner.
+//! A client with any one live address of a cluster that has a quorum gets to the primary; what it gets from there is one
+//! ordered stream; what was answered is on a majority's disks. Each module says which part of that is its own. Everything
+//! here is bounded by [`crate::config::limits`], and every wait has a deadline or an owner. `docs/architecture.md` is the map.
 //!
 //! # What is left out
 //!

@@ -23,12 +23,15 @@ struct Range {
 }
 
 impl Ranges {
-    /// Objects that are being stored: their ids are not given out (any more).
+    /// Objects that are being stored: neither their ids nor smaller ones are given out any more, as in `FileStorage`. (One
+    /// beyond the range ends the range: the next one is reserved past it.)
     pub fn used(&self, storage: StorageId, oids: impl Iterator<Item = Oid>) {
         let Some(range) = self.ranges().get(&storage).cloned() else { return };
         let mut left = range.left();
         for Oid(oid) in oids {
-            if (left.0..left.1).contains(&oid) {
+            if oid >= left.1 {
+                *left = (0, 0);
+            } else if oid >= left.0 {
                 left.0 = oid + 1;
             }
         }
@@ -91,9 +94,11 @@ mod tests {
         let ranges = Ranges::default();
         let one = StorageId(1);
         assert_eq!(ranges.take(one, 2, || range(10, 6)).await, Some(vec![Oid(10), Oid(11)]));
-        ranges.used(one, [Oid(5), Oid(12), Oid(99)].into_iter());
+        ranges.used(one, [Oid(5), Oid(12)].into_iter());
         assert_eq!(ranges.take(one, 3, || range(0, 0)).await, Some(vec![Oid(13), Oid(14), Oid(15)]));
         assert_eq!(ranges.take(one, 1, || range(40, 6)).await, Some(vec![Oid(40)]));
+        ranges.used(one, [Oid(99)].into_iter());
+        assert_eq!(ranges.take(one, 1, || range(100, 6)).await, Some(vec![Oid(100)]));
     }
 
     #[tokio::test]

@@ -9,8 +9,8 @@
 //! rule, a hand-over to another thread and back costs more than such a read, and an answer that is made at once never
 //! has to hold the view back. A slow disk delays the clients that share the thread for one read.
 //!
-//! **What is answered later** (votes, finishes, pings, object ids) stands in `pending`, and meanwhile the client's other
-//! calls go on.
+//! **What is answered later** stands in `pending`. While a vote or a finish waits, the client's other calls go on. A ping,
+//! or object ids that have to be reserved first, are answered in their turn: the next call is read after them.
 //!
 //! **Bounds.** Past [`limits::OUTPUT_HIGH_WATER`] of unsent answers no more calls are read; past [`limits::OUTPUT`], or when
 //! the client takes nothing for [`limits::OUTPUT_STALL`], its connection is closed.
@@ -40,6 +40,7 @@ use crate::command::Outcome;
 use crate::config::limits;
 use crate::net::{FrameFault, FrameWriter};
 use crate::raft::Unknown;
+use crate::tpc::TxnId;
 use crate::zeo::{
     BadFrame, Encoding, MessageId, Push, Reply, decode_request, encode_push, encode_refusal, encode_reply_parts,
 };
@@ -75,15 +76,17 @@ pub struct Session {
     pub finishing: Option<Finishing>,
     pub iterators: Iterators,
     pub pending: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// One of the pending answers has to come before that of the next call.
+    in_order: bool,
     writer: FrameWriter,
 }
 
 /// Something that was waited for.
 pub enum Done {
     /// `None`: the transaction ended before.
-    Voted(MessageId, Option<Verdict>),
-    /// The transaction took too long (or is over: `false`).
-    Expired(bool),
+    Voted(MessageId, TxnId, Option<Verdict>),
+    /// The transaction took too long; `None`: it did not, and is over.
+    Expired(Option<TxnId>),
     /// `None`: it never got as far as the log.
     Finished(Option<Result<Outcome, Unknown>>),
     Pinged(MessageId, Result<(), &'static str>),
@@ -130,6 +133,7 @@ pub async fn serve(shared: Arc<Shared>, client: Client, seat: Seat, register: Me
         finishing: None,
         iterators: Iterators::default(),
         pending: FuturesUnordered::new(),
+        in_order: false,
         writer,
     };
     let last = session.view.tid();
@@ -178,7 +182,10 @@ impl Session {
         // Since when the client has taken nothing of what waits for it.
         let mut stuck = None;
         loop {
-            self.tell_news()?;
+            // Who is slow to read is told later, and then perhaps more at a time.
+            if self.writer.queued() <= limits::OUTPUT_HIGH_WATER {
+                self.tell_news()?;
+            }
             let mut calls = 0;
             while calls < limits::CALLS && self.may_read() {
                 match incoming.buffered() {
@@ -218,7 +225,13 @@ impl Session {
 
     /// Whether another call may be taken.
     fn may_read(&self) -> bool {
-        self.writer.queued() <= limits::OUTPUT_HIGH_WATER && self.pending.len() < limits::CALLS
+        !self.in_order && self.writer.queued() <= limits::OUTPUT_HIGH_WATER && self.pending.len() < limits::CALLS
+    }
+
+    /// Waits for something whose answer comes before those of all later calls: they are not read until then.
+    pub fn wait_in_order(&mut self, wait: BoxFuture<'static, Done>) {
+        self.in_order = true;
+        self.pending.push(wait);
     }
 
     fn unreadable<T>(&self, fault: &FrameFault) -> Result<T, End> {
@@ -284,10 +297,12 @@ impl Session {
     }
 
     fn done(&mut self, done: Done) -> Result<(), End> {
+        if matches!(done, Done::Pinged(..) | Done::Oids(..)) {
+            self.in_order = false;
+        }
         match done {
-            Done::Voted(id, verdict) => self.voted(id, verdict),
-            Done::Expired(false) => Ok(()),
-            Done::Expired(true) => self.expired(),
+            Done::Voted(id, txn, verdict) => self.voted(id, txn, verdict),
+            Done::Expired(txn) => self.expired(txn),
             Done::Finished(outcome) => self.finished(outcome),
             Done::Pinged(id, Ok(())) => {
                 self.tell_news()?;

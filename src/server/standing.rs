@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Shared;
 use super::primary::Primary;
+use super::{Phase, Shared};
 use crate::command::{Change, Outcome, Reign};
 use crate::env::{Env, Watching};
 use crate::raft::{Member, Role};
@@ -73,9 +73,13 @@ impl Freshness {
     }
 }
 
-/// Follows the node's role until the node is gone.
+/// How long to wait before a storage is tried again that could not be created.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Follows the node's role until the server closes.
 pub async fn follow(shared: Arc<Shared>) {
     let mut role = shared.node.role();
+    let mut phase = shared.phase.watching();
     loop {
         let present = role.look_now().clone();
         match present {
@@ -84,7 +88,11 @@ pub async fn follow(shared: Arc<Shared>) {
             Role::Candidate => stand(&shared, Standing::Electing),
             Role::Secondary { primary, caught_up } => stand(&shared, Standing::Following { primary, caught_up }),
         }
-        if role.changed().await.is_err() {
+        let gone = tokio::select! { biased;
+            _ = phase.until(|phase| *phase == Phase::Closing) => true,
+            news = role.changed() => news.is_err(),
+        };
+        if gone {
             stand(&shared, Standing::Electing);
             return;
         }
@@ -126,9 +134,11 @@ async fn lead(shared: &Arc<Shared>, reign: Reign, role: &mut Watching<Role>) {
     let timeout = shared.config.transaction_timeout;
     let primary = Primary::begin(reign, timeout, &shared.env, &shared.node, &shared.store);
     let mut still = role.clone();
+    let mut phase = shared.phase.watching();
     let ready = tokio::select! { biased;
         _ = still.until(|role| !matches!(role, Role::Primary(now) if *now == reign)) => false,
-        ready = create_storages(shared, &primary) => ready,
+        _ = phase.until(|phase| *phase != Phase::Open) => false,
+        () = create_storages(shared, &primary) => true,
     };
     if ready {
         tracing::info!(%reign, "primary");
@@ -138,19 +148,17 @@ async fn lead(shared: &Arc<Shared>, reign: Reign, role: &mut Watching<Role>) {
     }
 }
 
-/// Creates what the configuration asks for and is not there.
-async fn create_storages(shared: &Shared, primary: &Primary) -> bool {
+/// Creates what the configuration asks for and is not there; tries for as long as it is asked to.
+async fn create_storages(shared: &Shared, primary: &Primary) {
     for name in &shared.config.storages {
-        if shared.store.storage(name).is_some() {
-            continue;
-        }
-        match primary.change(Change::CreateStorage { name: name.clone() }).await {
-            Some(Outcome::Storage(id)) => tracing::info!(storage = %name, %id, "created a storage"),
-            other => {
-                tracing::warn!(storage = %name, ?other, "a storage could not be created");
-                return false;
+        while shared.store.storage(name).is_none() {
+            match primary.change(Change::CreateStorage { name: name.clone() }).await {
+                Some(Outcome::Storage(id)) => tracing::info!(storage = %name, %id, "created a storage"),
+                other => {
+                    tracing::warn!(storage = %name, ?other, "a storage could not be created");
+                    shared.env.sleep(AGAIN).await;
+                }
             }
         }
     }
-    true
 }

@@ -95,12 +95,11 @@ impl Tallies {
 
 impl Tally {
     /// As `server_status` tells it to a client that may know of `last_transaction`.
-    pub fn status(&self, shared: &Shared, storage: StorageId, last_transaction: Tid) -> ServerStatus {
+    pub fn status(&self, shared: &Shared, last_transaction: Tid) -> ServerStatus {
         let counts = match &*shared.standing.look() {
             Standing::Leading(primary) => primary.counts(),
             _ => Default::default(),
         };
-        let _ = storage;
         ServerStatus {
             connections: self.connections.get(),
             loads: self.loads.get(),
@@ -123,7 +122,7 @@ impl Tally {
 pub fn for_monitors(shared: &Shared) -> Vec<u8> {
     let mut all = Map::new();
     for (storage, name) in shared.store.storages() {
-        let status = shared.tallies.of(storage).status(shared, storage, shared.store.last_tid(storage));
+        let status = shared.tallies.of(storage).status(shared, shared.store.last_tid(storage));
         all.insert(name, monitored(&status));
     }
     Value::Object(all).to_string().into_bytes()

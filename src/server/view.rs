@@ -131,3 +131,101 @@ impl View {
         self.own = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::command::{Base, Change, Command, Commit, Content, Outcome, Write};
+    use crate::engine::SimDisk;
+    use crate::storage::{Position, TABLES};
+    use crate::zodb::TransactionMeta;
+
+    const S: StorageId = StorageId(1);
+
+    fn apply(store: &Store, change: Change) -> Outcome {
+        let at = Position { index: store.applied().index + 1, ..store.applied() };
+        store.apply(at, &Command { reign: store.reign(), change }).unwrap()
+    }
+
+    fn commit(store: &Store, tid: u64, oid: u64) {
+        let content = Content::Data(Bytes::from_static(b"data"));
+        let writes = vec![Write { oid: Oid(oid), base: Base::Any, content }];
+        let commit = Commit { storage: S, tid: Tid(tid), meta: TransactionMeta::default(), writes };
+        assert_eq!(apply(store, Change::Commit(commit)), Outcome::Committed(Tid(tid)));
+    }
+
+    fn store() -> Store {
+        let store = Store::open(Arc::new(SimDisk::new().open(TABLES).unwrap())).unwrap();
+        assert_eq!(apply(&store, Change::CreateStorage { name: "1".into() }), Outcome::Storage(S));
+        commit(&store, 5, 1);
+        store
+    }
+
+    fn told(view: &mut View, store: &Store) -> Vec<(u64, Vec<u64>)> {
+        let news = view.news(store).unwrap();
+        news.iter().map(|news| (news.tid().0, news.oids().iter().map(|oid| oid.0).collect())).collect()
+    }
+
+    #[test]
+    fn what_comes_after_the_register_is_told_once_and_in_order() {
+        let store = store();
+        let mut view = View::open(&store, S);
+        assert_eq!(view.tid(), Tid(5));
+        assert_eq!(told(&mut view, &store), vec![]);
+        commit(&store, 6, 1);
+        commit(&store, 9, 2);
+        assert_eq!(told(&mut view, &store), vec![(6, vec![1]), (9, vec![2])]);
+        assert_eq!((view.tid(), told(&mut view, &store)), (Tid(9), vec![]));
+    }
+
+    #[test]
+    fn the_view_stays_below_the_own_finish_until_it_is_answered() {
+        let store = store();
+        let mut view = View::open(&store, S);
+        view.begin_own(Tid(8));
+        commit(&store, 7, 1);
+        commit(&store, 8, 2);
+        commit(&store, 9, 3);
+        assert_eq!(told(&mut view, &store), vec![(7, vec![1])]);
+        assert_eq!((view.tid(), told(&mut view, &store)), (Tid(7), vec![]));
+        view.own_committed();
+        assert_eq!(view.tid(), Tid(8));
+        assert_eq!(told(&mut view, &store), vec![(9, vec![3])]);
+    }
+
+    #[test]
+    fn an_own_finish_that_was_refused_leaves_no_hole() {
+        let store = store();
+        let mut view = View::open(&store, S);
+        view.begin_own(Tid(8));
+        commit(&store, 9, 3);
+        assert_eq!(told(&mut view, &store), vec![]);
+        view.own_refused();
+        assert_eq!(told(&mut view, &store), vec![(9, vec![3])]);
+    }
+
+    #[test]
+    fn who_fell_behind_the_ring_is_told_the_same_in_one() {
+        let store = store();
+        let mut view = View::open(&store, S);
+        let many = crate::storage::RING_TRANSACTIONS as u64 + 10;
+        for n in 0..many {
+            commit(&store, 6 + n, n % 3);
+        }
+        assert_eq!(told(&mut view, &store), vec![(5 + many, vec![0, 1, 2])]);
+        commit(&store, 6 + many, 7);
+        assert_eq!(told(&mut view, &store), vec![(6 + many, vec![7])]);
+    }
+
+    #[tokio::test]
+    async fn a_change_wakes_the_session() {
+        let store = store();
+        let mut view = View::open(&store, S);
+        let reaches = view.reaches(Tid(6));
+        commit(&store, 6, 1);
+        view.changed().await;
+        reaches.await;
+    }
+}
