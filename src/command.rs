@@ -67,7 +67,8 @@ pub struct Commit {
     pub tid: Tid,
     /// Who and what for.
     pub meta: TransactionMeta,
-    /// At most one write per object.
+    /// At most one write per object, but for those that say [`Content::SameAs`] this commit's own tid: they list an object
+    /// once more, as it stands already.
     pub writes: Vec<Write>,
 }
 

@@ -259,7 +259,7 @@ impl Session {
             }
             writes.push(write);
         }
-        let own_tid = open.buffer.tid;
+        let (own_tid, writes) = (open.buffer.tid, open.buffer.with_repeats(writes));
         self.propose(id, txn, own_tid, writes)
     }
 

@@ -67,6 +67,9 @@ pub struct Transaction {
     pub tid: Option<Tid>,
     order: Vec<Oid>,
     wishes: BTreeMap<Oid, Wish>,
+    /// Objects that were restored once more with the same data, and how many of `order` came before: a copied `Data.fs`
+    /// lists a blob's record twice, and shall come back so.
+    again: Vec<(usize, Oid)>,
     checks: BTreeMap<Oid, Tid>,
     bytes: usize,
     fault: Option<Refusal>,
@@ -82,6 +85,7 @@ impl Transaction {
             tid,
             order: Vec::new(),
             wishes: BTreeMap::new(),
+            again: Vec::new(),
             checks: BTreeMap::new(),
             bytes: 0,
             fault: None,
@@ -101,6 +105,13 @@ impl Transaction {
         if size > limits::OBJECT {
             let why = format!("object {oid} has {size} bytes; an object may have {}", limits::OBJECT);
             return self.fail(Refusal::TooLarge(why));
+        }
+        if self.repeats(oid, &wish) {
+            if self.grow(ENTRY_COST) {
+                self.again.push((self.order.len(), oid));
+                self.count();
+            }
+            return;
         }
         if !self.grow(size) {
             return;
@@ -127,6 +138,7 @@ impl Transaction {
         self.fault.get_or_insert(why);
         self.order = Vec::new();
         self.wishes = BTreeMap::new();
+        self.again = Vec::new();
         self.checks = BTreeMap::new();
         self.shrink(self.bytes);
     }
@@ -154,6 +166,28 @@ impl Transaction {
     /// The serial that one object must have.
     pub fn checked(&self, oid: Oid) -> Option<Tid> {
         self.checks.get(&oid).copied()
+    }
+
+    fn repeats(&self, oid: Oid, wish: &Wish) -> bool {
+        let Wish::Restore { data, .. } = wish else { return false };
+        let before = self.wishes.get(&oid);
+        self.tid.is_some() && matches!(before, Some(Wish::Restore { data: before, .. }) if before == data)
+    }
+
+    /// The writes with those among them that were sent once more.
+    pub fn with_repeats(&self, writes: Vec<Write>) -> Vec<Write> {
+        let Some(tid) = self.tid.filter(|_| !self.again.is_empty()) else { return writes };
+        let repeat = |oid| Write { oid, base: Base::Any, content: Content::SameAs(tid) };
+        let mut again = self.again.iter().peekable();
+        let mut all = Vec::with_capacity(writes.len() + self.again.len());
+        for (before, write) in writes.into_iter().enumerate() {
+            while let Some((_, oid)) = again.next_if(|(after, _)| *after <= before) {
+                all.push(repeat(*oid));
+            }
+            all.push(write);
+        }
+        all.extend(again.map(|(_, oid)| repeat(*oid)));
+        all
     }
 
     fn meta_too_long(&self) -> bool {
@@ -185,7 +219,7 @@ impl Transaction {
     }
 
     fn count(&mut self) {
-        if self.order.len() + self.checks.len() > limits::TRANSACTION_LOCKS {
+        if self.order.len() + self.again.len() + self.checks.len() > limits::TRANSACTION_LOCKS {
             let why = format!("a transaction may have {} objects", limits::TRANSACTION_LOCKS);
             self.fail(Refusal::TooLarge(why));
         }
@@ -246,6 +280,19 @@ mod tests {
         let wishes: Vec<_> = transaction.wishes().map(|(oid, wish)| (oid, wish.clone())).collect();
         assert_eq!(wishes, vec![(Oid(5), store(3, b"resolved")), (Oid(2), store(1, b"two"))]);
         assert_eq!(transaction.bytes, "resolved".len() + "two".len() + 2 * ENTRY_COST);
+    }
+
+    #[test]
+    fn a_record_that_is_restored_twice_is_written_and_listed_once_more() {
+        let mut transaction = Transaction::new(1, TransactionMeta::default(), Some(Tid(9)), Budget::default());
+        let blob = || Wish::Restore { data: Some(Bytes::from_static(b"blob")), like: None };
+        for (oid, wish) in [(5, blob()), (5, blob()), (2, store(0, b"two"))] {
+            transaction.wish(Oid(oid), wish);
+        }
+        let writes = transaction.wishes().map(|(oid, wish)| wish.write(oid, Base::Any)).collect();
+        let writes = transaction.with_repeats(writes);
+        assert_eq!(writes.iter().map(|write| write.oid.0).collect::<Vec<_>>(), [5, 5, 2]);
+        assert_eq!(writes[1].content, Content::SameAs(Tid(9)));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | any other | is looked at if its reign is the open one | `Stale` |
 //! | `CreateStorage` | gives the storage of that name, new or not | `BadValue`: no name, or too long |
 //! | `ReserveOids` | takes `count` ids from `next_oid` on | `NoStorage`; `BadValue`: no ids left |
-//! | `Commit` | writes the transaction | `NoStorage`; `BadValue`: tid not later than the last, an object twice, `SameAs` what is not there; `Conflict`: the first write whose base is not current |
+//! | `Commit` | writes the transaction | `NoStorage`; `BadValue`: tid not later than the last, an object twice (but for `repeats`), `SameAs` what is not there; `Conflict`: the first write whose base is not current |
 //!
 //! The primary has checked all of it under locks; apply checks again, as a primary may be wrong about being one.
 //!
@@ -185,8 +185,9 @@ impl Store {
         if let Some(why) = improper(commit, summary.last_tid) {
             return Ok(Decision::refuse(Refusal::BadValue(why)));
         }
+        let writes = || commit.writes.iter().filter(|write| !repeats(commit, write));
         let mut known = Vec::with_capacity(commit.writes.len());
-        for write in &commit.writes {
+        for write in writes() {
             let current = self.current(storage, write.oid)?;
             let committed = current.map_or(Tid::ZERO, |current| current.tid);
             if committed >= commit.tid {
@@ -206,7 +207,7 @@ impl Store {
         let mut batch = Batch::new();
         let mut digested = Vec::with_capacity(commit.writes.len());
         let mut bytes = 0;
-        for (write, known) in commit.writes.iter().zip(known) {
+        for (write, known) in writes().zip(known) {
             let Some((stored, content)) = self.resolve(storage, write)? else {
                 return Ok(Decision::refuse(Refusal::BadValue(format!(
                     "object {} has no such revision that it could show again",
@@ -227,8 +228,9 @@ impl Store {
         summary.transactions += 1;
         summary.history = digest::history(&summary.history, commit.tid, &commit.meta, &digested);
 
-        let oids: Vec<Oid> = commit.writes.iter().map(|write| write.oid).collect();
-        put_transaction(&mut batch, commit, bytes, &oids);
+        let listed: Vec<Oid> = commit.writes.iter().map(|write| write.oid).collect();
+        put_transaction(&mut batch, commit, bytes, &listed);
+        let oids: Vec<Oid> = writes().map(|write| write.oid).collect();
         put_summary(&mut batch, storage, &summary);
         let next = Next::Committed(Applied { storage, tid: commit.tid, oids }, summary);
         Ok(Decision { outcome: Outcome::Committed(commit.tid), batch, next })
@@ -297,8 +299,17 @@ fn improper(commit: &Commit, last: Tid) -> Option<String> {
         return Some(format!("{} objects are too many for a transaction", commit.writes.len()));
     }
     let mut seen = BTreeSet::new();
-    let twice = commit.writes.iter().find(|write| !seen.insert(write.oid))?;
-    Some(format!("object {} is written twice in transaction {}", twice.oid, commit.tid))
+    let wrong = commit.writes.iter().find(|write| seen.insert(write.oid) == repeats(commit, write))?;
+    Some(match repeats(commit, wrong) {
+        true => format!("object {} repeats a write that does not stand before it", wrong.oid),
+        false => format!("object {} is written twice in transaction {}", wrong.oid, commit.tid),
+    })
+}
+
+/// Whether `write` only lists its object once more, as an earlier write of the same commit left it. `Data.fs` files have such
+/// records (a stored blob's), and whoever copies one wants them back.
+fn repeats(commit: &Commit, write: &Write) -> bool {
+    write.content == Content::SameAs(commit.tid)
 }
 
 fn put_summary(batch: &mut Batch, storage: StorageId, summary: &Summary) {
@@ -403,6 +414,7 @@ mod tests {
             (commit(4, vec![]), "an older tid"),
             (commit(Tid::MAX.0, vec![]), "a tid that no view can be above"),
             (commit(6, vec![over(0, 2, data("b")), over(0, 2, data("c"))]), "an object twice"),
+            (commit(6, vec![restore(2, Content::SameAs(Tid(6)))]), "a repetition of nothing"),
             (commit(6, vec![over(0, 2, data("b")), over(0, 1, data("c"))]), "a lost update"),
             (commit(6, vec![over(4, 2, data("b"))]), "a base that never was"),
             (commit(6, vec![over(0, 2, data("b")), over(5, 1, Content::SameAs(Tid(4)))]), "no such revision"),
@@ -415,6 +427,21 @@ mod tests {
             assert_eq!(store.current(S, Oid(2)).unwrap(), None, "{why}");
         }
         assert_eq!(store.feed(S).latest(), Tid(5));
+    }
+
+    #[test]
+    fn a_repeated_record_is_listed_twice_and_stored_once() {
+        let store = store();
+        let writes = vec![restore(1, data("blob")), restore(2, data("x")), restore(1, Content::SameAs(Tid(5)))];
+        assert_eq!(apply(&store, commit(5, writes)), Outcome::Committed(Tid(5)));
+        let listed: Vec<_> = (0..4).map_while(|n| store.record_at(S, Tid(5), n).unwrap()).collect();
+        assert_eq!(listed.iter().map(|record| record.oid.0).collect::<Vec<_>>(), [1, 2, 1]);
+        assert_eq!(listed[0], listed[2]);
+        assert_eq!(listed[2].data_tid, None);
+        assert_eq!(store.changed_since(S, Tid::ZERO, Tid(5)).unwrap(), [Oid(1), Oid(2)]);
+        let (summary, recount) = store.recount(S).unwrap();
+        assert!(recount.agrees(&summary));
+        assert_eq!(summary.objects, 2);
     }
 
     #[test]
