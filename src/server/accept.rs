@@ -37,7 +37,8 @@ pub async fn serve(shared: Arc<Shared>, mut listener: Box<dyn Listener>, door: D
     let mut phase = shared.phase.watching();
     loop {
         let accepted = tokio::select! { biased;
-            _ = phase.until(|phase| *phase != Phase::Open) => return,
+            // Peers come in to the end: whoever takes the primary's role over has to tell this node.
+            _ = phase.until(|phase| *phase == Phase::Closing) => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {

@@ -66,7 +66,7 @@ pub async fn introduce(
             (None, _) => Some(arrived + shared.config.relay_grace).filter(|at| *at > env.now()),
         };
         tokio::select! { biased;
-            _ = phase.until(|phase| *phase != Phase::Open) => return None,
+            _ = phase.until(|phase| *phase == Phase::Closing) => return None,
             frame = reader.next() => return match frame {
                 Ok(Some(frame)) => who(shared, frame, greeted.is_some(), peer),
                 Ok(None) => None,
@@ -100,6 +100,9 @@ fn who(shared: &Shared, frame: Bytes, greeted: bool, peer: &str) -> Option<Guest
 }
 
 fn may_greet(shared: &Shared, door: Door, arrived: Instant) -> bool {
+    if *shared.phase.look() != Phase::Open {
+        return false;
+    }
     if door == Door::Reading {
         return is_fresh(shared);
     }

@@ -95,7 +95,7 @@ struct Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Open,
-    /// Nobody new comes in; what is being finished is finished.
+    /// No new clients come in; what is being finished is finished.
     Draining,
     /// Connections are closed.
     Closing,
