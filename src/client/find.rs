@@ -4,7 +4,7 @@
 //! up nobody. Who is not primary says who is, and that one is asked at once, listed or not. The first that
 //! registers us is taken; all other attempts are dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -56,13 +56,47 @@ pub enum Missed {
     Fault(String),
 }
 
+/// How often a server has to refuse a client before that is believed: one that has just begun may not be ready.
+const REFUSALS: u32 = 3;
+
 /// What became of the search, for who waits for it.
 #[derive(Default)]
 pub struct Tried {
     /// Per address, what was wrong last.
-    pub whys: BTreeMap<String, String>,
-    /// How often a server has said no in a row, and how.
-    pub refused: Option<(u32, Refusal)>,
+    missed: BTreeMap<String, Missed>,
+    refusals: u32,
+}
+
+impl Tried {
+    /// What a server that could serve has said repeatedly.
+    pub fn refusal(&self) -> Option<Refusal> {
+        if self.refusals < REFUSALS {
+            return None;
+        }
+        // Where there is somebody who may become primary, one that only lets read is not the last word.
+        let may_come = self.missed.values().any(|missed| matches!(missed, Missed::NotPrimary(_)));
+        self.missed.values().find_map(|missed| match missed {
+            Missed::Refused(Refusal::ReadOnly) if may_come => None,
+            Missed::Refused(refusal) => Some(refusal.clone()),
+            _ => None,
+        })
+    }
+
+    /// Each address, and what was wrong with it last.
+    pub fn whys(&self) -> Vec<(String, String)> {
+        self.missed.iter().map(|(address, missed)| (address.clone(), missed.to_string())).collect()
+    }
+}
+
+impl std::fmt::Display for Missed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Missed::NotPrimary(Some(primary)) => write!(f, "not the primary; says it is {primary}"),
+            Missed::NotPrimary(None) => f.write_str("not the primary; knows of none"),
+            Missed::Refused(refusal) => write!(f, "refused: {refusal}"),
+            Missed::Fault(why) => f.write_str(why),
+        }
+    }
 }
 
 /// Looks until a server is found.
@@ -70,31 +104,29 @@ pub async fn find(shared: &Arc<Shared>) -> Found {
     let mut attempts: FuturesUnordered<Attempt> =
         shared.options.addresses.iter().map(|address| attempt(shared.clone(), address.clone(), Some(0))).collect();
     // Who is being asked because somebody said so.
-    let mut hinted: Option<String> = None;
+    let mut hinted = BTreeSet::new();
     loop {
         let Some((address, times, result)) = attempts.next().await else {
             // There is no address: connect() has seen to that.
             return std::future::pending().await;
         };
-        let is_hinted = times == 0;
-        if is_hinted {
-            hinted = None;
-        }
         let missed = match result {
             Ok(found) => return found,
             Err(missed) => missed,
         };
-        note(shared, &address, &missed);
-        if let Missed::NotPrimary(Some(primary)) = missed
-            && primary != address
-            && hinted.is_none()
+        if times == 0 {
+            hinted.remove(&address);
+        } else {
+            attempts.push(attempt(shared.clone(), address.clone(), Some(times)));
+        }
+        if let Missed::NotPrimary(Some(primary)) = &missed
+            && *primary != address
+            && hinted.len() < limits::MEMBERS
+            && hinted.insert(primary.clone())
         {
             attempts.push(attempt(shared.clone(), primary.clone(), None));
-            hinted = Some(primary);
         }
-        if !is_hinted {
-            attempts.push(attempt(shared.clone(), address, Some(times)));
-        }
+        note(shared, &address, missed);
     }
 }
 
@@ -123,21 +155,11 @@ pub fn pause(shared: &Shared, times: u32) -> Duration {
 }
 
 /// Remembers what was wrong, for who waits.
-pub fn note(shared: &Shared, address: &str, missed: &Missed) {
+pub fn note(shared: &Shared, address: &str, missed: Missed) {
+    tracing::debug!(address, why = %missed, "not the server to talk to");
     let mut tried = shared.tried();
-    let why = match missed {
-        Missed::NotPrimary(Some(primary)) => format!("not the primary; says it is {primary}"),
-        Missed::NotPrimary(None) => "not the primary; knows of none".to_owned(),
-        Missed::Refused(refusal) => format!("refused: {refusal}"),
-        Missed::Fault(why) => why.clone(),
-    };
-    tracing::debug!(address, why, "not the server to talk to");
-    tried.whys.insert(address.to_owned(), why);
-    tried.refused = match (missed, tried.refused.take()) {
-        (Missed::Refused(refusal), Some((times, earlier))) if earlier == *refusal => Some((times + 1, earlier)),
-        (Missed::Refused(refusal), _) => Some((1, refusal.clone())),
-        (_, earlier) => earlier,
-    };
+    tried.refusals += u32::from(matches!(missed, Missed::Refused(_)));
+    tried.missed.insert(address.to_owned(), missed);
 }
 
 async fn ask(shared: &Shared, address: &str) -> Result<Found, Missed> {

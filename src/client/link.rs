@@ -137,7 +137,7 @@ impl Link {
                 let mut found = find::find(&shared).await;
                 match find::verify(&shared, &mut found).await {
                     Ok(view) => return (found, view),
-                    Err(missed) => find::note(&shared, &found.address, &missed),
+                    Err(missed) => find::note(&shared, &found.address, missed),
                 }
                 times += 1;
             }

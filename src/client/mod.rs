@@ -62,6 +62,8 @@ mod commit;
 mod errors;
 mod find;
 mod link;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -86,8 +88,6 @@ pub use transaction::Transaction;
 const QUEUE: usize = 256;
 /// Object ids that are fetched at a time.
 const OIDS: i64 = 100;
-/// How often in a row a server has to refuse a client that wants to connect, before that is believed.
-const REFUSALS: u32 = 3;
 
 /// How to connect. `Options { addresses, ..Options::default() }`
 #[derive(Clone, Debug)]
@@ -200,8 +200,8 @@ impl Client {
         let refused = async {
             loop {
                 env.sleep(Duration::from_millis(50)).await;
-                if let Some((REFUSALS.., refusal)) = &shared.tried().refused {
-                    return refusal.clone();
+                if let Some(refusal) = shared.tried().refusal() {
+                    return refusal;
                 }
             }
         };
@@ -215,10 +215,7 @@ impl Client {
             Ok(connected) => connected.map(|()| client),
             Err(_) => {
                 let tried = shared.tried();
-                Err(match &tried.refused {
-                    Some((_, refusal)) => ConnectError::Refused(refusal.clone()),
-                    None => ConnectError::Unreachable(tried.whys.clone().into_iter().collect()),
-                })
+                Err(tried.refusal().map_or_else(|| ConnectError::Unreachable(tried.whys()), ConnectError::Refused))
             }
         }
     }

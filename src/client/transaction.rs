@@ -4,10 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 
 use super::commit::Plan;
 use super::{CallError, Client, CommitError};
+use crate::config::limits;
 use crate::zodb::{Oid, Refusal, Tid};
+
+/// Serials that are looked up at a time, of objects that were written unread.
+const AT_A_TIME: usize = 128;
 
 /// A transaction. It reads what was current at one tid, whatever happens meanwhile, and its own writes; nobody sees
 /// these before they are committed. Dropping it forgets them. Clones are the same transaction.
@@ -80,7 +85,7 @@ impl Transaction {
     ///
     /// A transaction is committed once; afterwards (also after an error) it is over, and this is a refusal.
     pub async fn commit(&self, user: impl Into<Bytes>, description: impl Into<Bytes>) -> Result<Tid, CommitError> {
-        let (writes, checks) = {
+        let (writes, mut checks) = {
             let mut state = self.state();
             if std::mem::replace(&mut state.ended, true) {
                 return Err(CommitError::Refused(Refusal::WrongTransaction("this transaction is over".to_owned())));
@@ -90,21 +95,26 @@ impl Transaction {
         if writes.is_empty() && checks.is_empty() {
             return Ok(self.snapshot);
         }
-        let mut plan = Plan {
+        if let Some((oid, data)) = writes.iter().find(|(_, data)| data.len() > limits::OBJECT) {
+            let why = format!("object {oid} has {} bytes; an object may have {}", data.len(), limits::OBJECT);
+            return Err(CommitError::Refused(Refusal::TooLarge(why)));
+        }
+        checks.retain(|oid| !writes.contains_key(oid));
+        let oids: Vec<Oid> = writes.keys().chain(&checks).copied().collect();
+        let mut serials = Vec::with_capacity(oids.len());
+        for some in oids.chunks(AT_A_TIME) {
+            serials.extend(try_join_all(some.iter().map(|oid| self.serial(*oid))).await?);
+        }
+        let checked = serials.split_off(writes.len());
+        if let Some((oid, _)) = checks.iter().zip(&checked).find(|(_, serial)| **serial == Tid::ZERO) {
+            return Err(CommitError::Refused(Refusal::NoObject(*oid)));
+        }
+        let plan = Plan {
             user: user.into(),
             description: description.into(),
-            writes: Vec::with_capacity(writes.len()),
-            checks: Vec::with_capacity(checks.len()),
+            writes: writes.into_iter().zip(serials).map(|((oid, data), serial)| (oid, serial, data)).collect(),
+            checks: checks.into_iter().zip(checked).collect(),
         };
-        for oid in checks.into_iter().filter(|oid| !writes.contains_key(oid)) {
-            match self.serial(oid).await? {
-                Tid::ZERO => return Err(CommitError::Refused(Refusal::NoObject(oid))),
-                serial => plan.checks.push((oid, serial)),
-            }
-        }
-        for (oid, data) in writes {
-            plan.writes.push((oid, self.serial(oid).await?, data));
-        }
         self.client.commit(plan).await
     }
 
