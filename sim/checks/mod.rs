@@ -1,0 +1,57 @@
+//! What must hold, one promise per file.
+
+pub mod heals;
+pub mod no_lost_commit;
+pub mod no_lost_update;
+pub mod oids_once;
+pub mod one_state_at_a_time;
+pub mod same_state_same_index;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use zrs::storage::Store;
+use zrs::zodb::{Oid, State, Tid};
+
+use crate::history::read;
+
+/// A transaction as a node keeps it.
+pub struct Kept {
+    pub tid: Tid,
+    pub mark: u64,
+    /// The counters it wrote, by id.
+    pub writes: BTreeMap<Oid, u64>,
+}
+
+/// All transactions of a node, by tid.
+pub fn kept(store: &Store) -> io::Result<Vec<Kept>> {
+    let Some(storage) = store.storage("1") else { return Ok(Vec::new()) };
+    let mut all = Vec::new();
+    let mut after = Tid::ZERO;
+    while let Some((tid, _)) = store.transaction_at(storage, after.next(), Tid::MAX)? {
+        let (mut writes, mut marks) = (BTreeMap::new(), BTreeSet::new());
+        while let Some(revision) = store.record_at(storage, tid, writes.len())? {
+            let State::Data(data) = &revision.state else { return Err(io::Error::other("nobody deletes counters")) };
+            let (value, mark) = read(data);
+            writes.insert(revision.oid, value);
+            marks.insert(mark);
+        }
+        let Some(mark) = marks.pop_first().filter(|_| marks.is_empty()) else {
+            return Err(io::Error::other(format!("{tid} has records of several transactions, or none")));
+        };
+        all.push(Kept { tid, mark, writes });
+        after = tid;
+    }
+    Ok(all)
+}
+
+/// Whether what a node sums up is what it keeps.
+pub fn counted(store: &Store) -> Result<(), String> {
+    for (storage, _) in store.storages() {
+        let (summary, recount) = store.recount(storage).map_err(|fault| format!("recount: {fault}"))?;
+        if !recount.agrees(&summary) {
+            return Err(format!("recount: {summary:?}, but counted {recount:?}"));
+        }
+    }
+    Ok(())
+}
