@@ -57,7 +57,9 @@ fn main() -> ExitCode {
     }
     // `cargo test NAME` gives every test program the name, and wants only tests that are called so.
     let mut arguments = std::env::args().skip(1);
-    if arguments.any(|argument| argument == "--list" || !(argument.starts_with('-') || "simulation".contains(&argument))) {
+    if arguments
+        .any(|argument| argument == "--list" || !(argument.starts_with('-') || "simulation".contains(&argument)))
+    {
         println!("0 passed, 0 failed");
         return ExitCode::SUCCESS;
     }
@@ -185,7 +187,8 @@ fn parent() -> ExitCode {
 }
 
 fn begin(jobs: &[Job], tell: &Sender<Report>) -> Child {
-    let list: Vec<String> = jobs.iter().map(|job| format!("{}{}", job.seed, if job.twice { "r" } else { "" })).collect();
+    let list: Vec<String> =
+        jobs.iter().map(|job| format!("{}{}", job.seed, if job.twice { "r" } else { "" })).collect();
     let mut child = Command::new(std::env::current_exe().expect("a program knows where it is"))
         .env(CHILD, list.join(","))
         .stdin(Stdio::null())
@@ -234,7 +237,9 @@ fn collect(seeds: &[u64], told: &Receiver<Report>, single: bool) -> usize {
     }
     for seed in seeds {
         if !first.contains_key(seed) {
-            println!("seed {seed}: no result; the process that ran it died or hangs\n  to repeat it: SEED={seed} cargo test --test sim");
+            println!(
+                "seed {seed}: no result; the process that ran it died or hangs\n  to repeat it: SEED={seed} cargo test --test sim"
+            );
             failures.entry(*seed).or_default().push("no result".to_owned());
         }
     }

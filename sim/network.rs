@@ -77,7 +77,11 @@ impl Fabric {
     /// Whether connecting to `host` is refused at once.
     pub fn refuse(&self, host: &str, refuse: bool) {
         let mut state = self.state();
-        if refuse { state.silent.insert(host.to_owned()) } else { state.silent.remove(host) };
+        if refuse {
+            state.silent.insert(host.to_owned())
+        } else {
+            state.silent.remove(host)
+        };
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -188,7 +192,11 @@ struct Half<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Half<T> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.place.check(context)?;
         Pin::new(&mut self.inner).poll_read(context, buffer)
     }

@@ -14,7 +14,8 @@ const COMMITS: usize = 3;
 
 /// What is not well yet, `since` nothing is wrong any more; `None`: nothing.
 pub fn missing(cluster: &Cluster, history: &History, since: Duration) -> Option<String> {
-    let lazy = (0..CLIENTS).filter(|client| *client != READER).find(|client| history.committed(*client, since) < COMMITS)?;
+    let lazy =
+        (0..CLIENTS).filter(|client| *client != READER).find(|client| history.committed(*client, since) < COMMITS)?;
     Some(match cluster.primary() {
         None => "there is no primary".to_owned(),
         Some(primary) => format!("node {primary} is primary, but client {lazy} has not committed {COMMITS} times"),

@@ -121,7 +121,7 @@ async fn answer(server: &Server, route: Route) -> Answer {
             let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             Answer { status: 200, content_type, allow: None, body: server.metrics().text() }
         }
-        Route::Transfer(to) => match server.node().transfer(to).await {
+        Route::Transfer(to) => match server.hand_over(to).await {
             Ok(node) => Answer::text(200, format!("Node {node} is the primary now.")),
             Err(why) => Answer::text(503, format!("Not handed over: {why:#}.")),
         },

@@ -101,6 +101,9 @@ enum Phase {
     Closing,
 }
 
+/// How often a closing server looks whether all is done.
+const DRAIN_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
+
 impl Server {
     /// Opens the database, binds the addresses, joins (or forms) the cluster, and lets clients in.
     pub async fn start(
@@ -182,33 +185,41 @@ impl Server {
         matches!(*self.shared.standing.look(), Standing::Leading(_))
     }
 
+    /// Hands the primary's role to node `to`, or to the most advanced one, after what is being committed: gives the new
+    /// primary. An error says why nothing has changed.
+    pub async fn hand_over(&self, to: Option<u64>) -> anyhow::Result<u64> {
+        let Shared { env, standing, node, .. } = &*self.shared;
+        let leading = match &*standing.look() {
+            Standing::Leading(primary) => primary.clone(),
+            _ => anyhow::bail!("this node is not the primary"),
+        };
+        let drained = async {
+            while leading.seal() > 0 {
+                env.sleep(DRAIN_LOOK).await;
+            }
+        };
+        if env.timeout(limits::DRAIN, drained).await.is_err() {
+            tracing::warn!("some transactions were not finished in time; their clients lose their connections");
+        }
+        let handed = node.transfer(to).await;
+        leading.unseal();
+        handed
+    }
+
     /// Lets nobody in any more, finishes what is being finished, hands the primary's role over, closes everything.
     pub async fn stop(&self) {
-        let Shared { env, phase, standing, node, metrics, .. } = &*self.shared;
+        let Shared { env, phase, node, metrics, .. } = &*self.shared;
         phase.send(Phase::Draining);
-        let leading = match &*standing.look() {
-            Standing::Leading(primary) => Some(primary.clone()),
-            _ => None,
-        };
-        if let Some(primary) = leading {
-            let drained = async {
-                while primary.seal() > 0 {
-                    env.sleep(limits::DRAIN / 500).await;
-                }
-            };
-            if env.timeout(limits::DRAIN, drained).await.is_err() {
-                tracing::warn!("some transactions were not finished in time; their clients can't know the outcome");
-            }
-            match env.timeout(limits::DRAIN, node.transfer(None)).await {
-                Ok(Ok(to)) => tracing::info!(to, "handed the primary's role over"),
-                Ok(Err(why)) => tracing::info!(%why, "nobody to hand the primary's role to"),
-                Err(_) => tracing::warn!("handing the primary's role over took too long"),
+        if self.is_primary() {
+            match self.hand_over(None).await {
+                Ok(to) => tracing::info!(to, "handed the primary's role over"),
+                Err(why) => tracing::info!(%why, "nobody to hand the primary's role to"),
             }
         }
         phase.send(Phase::Closing);
         let closed = async {
             while metrics.open.get() > 0 {
-                env.sleep(limits::DRAIN / 500).await;
+                env.sleep(DRAIN_LOOK).await;
             }
         };
         let _ = env.timeout(limits::DRAIN, closed).await;

@@ -64,10 +64,10 @@ struct State {
     next: u64,
     voters: BTreeMap<TxnId, Voter>,
     queue: VecDeque<Queued>,
-    /// Finishes whose outcome is not known yet.
-    finishing: usize,
-    /// No more finishes are taken: this node is about to hand its role over.
+    /// No new votes are answered: this node is about to hand its role over.
     sealed: bool,
+    /// The votes that came since.
+    held: Vec<Vote>,
     ended: bool,
 }
 
@@ -102,8 +102,8 @@ impl Primary {
                 next: 0,
                 voters: BTreeMap::new(),
                 queue: VecDeque::new(),
-                finishing: 0,
                 sealed: false,
+                held: Vec::new(),
                 ended: false,
             }),
             queued: Notify::new(),
@@ -126,6 +126,7 @@ impl Primary {
         let (voters, queue) = {
             let mut state = self.state();
             state.ended = true;
+            state.held.clear();
             (std::mem::take(&mut state.voters), std::mem::take(&mut state.queue))
         };
         // Whoever waits learns of it by losing the sender.
@@ -143,11 +144,30 @@ impl Primary {
         self.state().machine.counts()
     }
 
-    /// Takes no more finishes, and tells how many are on their way: before the role is handed over.
+    /// Answers no more new votes, and tells how many transactions still hold locks or are being finished: before the role
+    /// is handed over. Who has voted may finish; whose vote is held loses its connection at the hand-over, and
+    /// knows that nothing was committed.
     pub fn seal(&self) -> usize {
         let mut state = self.state();
         state.sealed = true;
-        state.finishing
+        let counts = state.machine.counts();
+        counts.holding - counts.unknown
+    }
+
+    /// Goes on with the votes that were held: the role was not handed over after all.
+    pub fn unseal(&self) {
+        let mut questions = Vec::new();
+        {
+            let mut state = self.state();
+            state.sealed = false;
+            for vote in std::mem::take(&mut state.held) {
+                if state.voters.contains_key(&vote.txn) {
+                    questions.extend(self.step(&mut state, Input::Vote(vote)));
+                }
+            }
+        }
+        self.answer(questions);
+        self.deadline.notify_one();
     }
 
     /// A number for a transaction of this reign.
@@ -169,7 +189,12 @@ impl Primary {
             if state.ended {
                 return (judged, expiry);
             }
-            state.voters.insert(txn, Voter { verdict: Some(verdict), expired: Some(expired) });
+            let first = state.voters.insert(txn, Voter { verdict: Some(verdict), expired: Some(expired) }).is_none();
+            // Who has voted before holds locks, and is waited for.
+            if state.sealed && first {
+                state.held.push(vote);
+                return (judged, expiry);
+            }
             self.step(&mut state, Input::Vote(vote))
         };
         self.answer(questions);
@@ -179,7 +204,7 @@ impl Primary {
     }
 
     /// Gives a voted transaction its tid and puts it into the queue to the log. From here on nothing can take it back.
-    /// [`Refusal::NotPrimary`]: the reign is over or about to be; nothing has happened.
+    /// [`Refusal::NotPrimary`]: the reign is over; nothing has happened.
     pub fn finish(
         &self,
         txn: TxnId,
@@ -189,7 +214,7 @@ impl Primary {
         writes: Vec<Write>,
     ) -> Result<(Tid, Answer), Refusal> {
         let mut state = self.state();
-        if state.ended || state.sealed {
+        if state.ended {
             return Err(Refusal::NotPrimary(None));
         }
         if state.queue.len() >= limits::PROPOSALS {
@@ -210,7 +235,6 @@ impl Primary {
         let (answer, told) = oneshot::channel();
         let change = Change::Commit(Commit { storage, tid, meta, writes });
         state.queue.push_back(Queued { change, txn: Some(txn), answer });
-        state.finishing += 1;
         drop(state);
         self.queued.notify_one();
         Ok((tid, told))
@@ -336,7 +360,6 @@ impl Primary {
         };
         let questions = {
             let mut state = self.state();
-            state.finishing -= 1;
             if state.ended {
                 return;
             }
