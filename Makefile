@@ -25,7 +25,7 @@ check: lint test
 lint: setup
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
 # All suites run, also after one of them failed; each ends by saying how many passed and failed.
 test: setup
@@ -53,7 +53,7 @@ bench: setup
 	ZRS_BIN=$(CARGO_TARGET_DIR)/release tests/python/venv bench/bench.py $(ARGS)
 
 doc: setup
-	cargo doc --locked --no-deps
+	cargo doc --locked --no-deps --document-private-items
 	@echo "see $(CARGO_TARGET_DIR)/doc/zrs/index.html"
 
 # The upstream suites of ZEO and ZODB against this server, from the folder where they lie.
