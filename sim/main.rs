@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 use run::Run;
 
 /// How many seeds `cargo test` runs.
-const EVERYDAY: u64 = 20;
+const EVERYDAY: u64 = 30;
 /// One seed of so many is repeated.
 const REPEATED: u64 = 5;
 /// How long (of real time) a run may take: it takes seconds.
@@ -125,7 +125,12 @@ fn log_if_wanted() {
         }
     }
     if let Ok(filter) = std::env::var("LOG") {
-        tracing_subscriber::fmt().with_env_filter(filter).with_timer(Virtual).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(false)
+            .with_timer(Virtual)
+            .with_writer(std::io::stderr)
+            .init();
     }
 }
 

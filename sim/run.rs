@@ -8,7 +8,9 @@ use turmoil::Sim;
 
 use crate::chance::Chance;
 use crate::checks::same_state_same_index::States;
-use crate::checks::{counted, heals, kept, no_lost_commit, no_lost_update, oids_once, one_state_at_a_time};
+use crate::checks::{
+    counted, heals, kept, no_lost_commit, no_lost_update, oids_once, one_primary, one_state_at_a_time,
+};
 use crate::cluster::Cluster;
 use crate::faults::Faults;
 use crate::history::{End, History};
@@ -91,7 +93,9 @@ impl Scene<'_> {
     fn step(&mut self) -> Result<(), String> {
         trace::step(self.sim.elapsed());
         self.sim.step().map_err(|fault| format!("a host has failed: {fault}"))?;
-        self.states.look(&self.cluster.servers())
+        let servers = self.cluster.servers();
+        one_primary::look(&servers)?;
+        self.states.look(&servers)
     }
 
     fn wait(

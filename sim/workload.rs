@@ -85,8 +85,8 @@ impl Load {
             (false, READER) => self.look(&counters).await,
             (false, _) => match self.chance.below(20) {
                 0..4 => self.look(&counters).await,
-                4..7 => drop(self.reserve().await),
-                7..14 => self.count(&counters).await,
+                4..6 => self.reserve_many().await,
+                6..13 => self.count(&counters).await,
                 _ => self.count_until_it_counts(&counters).await,
             },
         }
@@ -114,6 +114,15 @@ impl Load {
         let oid = self.connection.new_oid().await.ok()?;
         self.history.look().oids.push((self.client, oid));
         Some(oid)
+    }
+
+    /// Enough that the next ones come from the server, and from another range after a failover.
+    async fn reserve_many(&mut self) {
+        for _ in 0..60 {
+            if self.reserve().await.is_none() {
+                return;
+            }
+        }
     }
 
     /// After a sync the client sees whatever anybody was told before.

@@ -4,6 +4,7 @@ pub mod heals;
 pub mod no_lost_commit;
 pub mod no_lost_update;
 pub mod oids_once;
+pub mod one_primary;
 pub mod one_state_at_a_time;
 pub mod same_state_same_index;
 

@@ -36,8 +36,9 @@ pub async fn rule(node: Arc<Inner>, raft: Raft) {
             Some(term) => {
                 let number = if last.term == term { last.number + 1 } else { 1 };
                 let reign = Reign { term, number };
+                // Whether it opens or not: a barrier that was given up may still apply, and its number is used then.
+                last = reign;
                 if open(&node, &raft, reign).await {
-                    last = reign;
                     tracing::info!("primary: reign {reign} begins");
                     node.publish(Role::Primary(reign));
                     let why = hold(&node, &raft, reign).await;

@@ -1,0 +1,15 @@
+//! **One primary.** No two nodes hold themselves for the primary at the same moment: who is cut off gives up before another
+//! begins. (No commit depends on that, but clients of a primary that is none wait for nothing.)
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use zrs::server::Server;
+
+pub fn look(servers: &BTreeMap<u64, Arc<Server>>) -> Result<(), String> {
+    let primaries: Vec<u64> = servers.iter().filter(|(_, server)| server.is_primary()).map(|(node, _)| *node).collect();
+    match primaries[..] {
+        [] | [_] => Ok(()),
+        _ => Err(format!("one_primary: nodes {primaries:?} are primary at the same time")),
+    }
+}
