@@ -1,8 +1,8 @@
 //! Consensus: the only place that names openraft.
 //!
 //! **What** goes in is a [`Command`](crate::command::Command), what comes out is its outcome, after a majority has it on disk
-//! and this node has applied it. Around that stand what a cluster needs besides a log: how it forms ([`formation`]), how
-//! peers find and trust each other ([`link`], [`wire`]), and when this node may call itself primary ([`reign`]).
+//! and this node has applied it. Around that stand what a cluster needs besides a log: how it forms (`formation`), how
+//! peers find and trust each other (`link`, `wire`), and when this node may call itself primary (`reign`).
 //!
 //! **Why** apart: openraft's interface moves; nobody else has to move with it. Everybody else says primary and secondary,
 //! and [`Role`] is what they watch.

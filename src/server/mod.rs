@@ -9,10 +9,10 @@
 //!              ruok: monitors              └──► relay: bytes to the primary and back
 //! ```
 //!
-//! - [`accept`]: one task per connection, from the socket to its end; who is there, and when it is greeted.
-//! - [`register`]: what becomes of a client: served here, relayed, redirected, refused.
-//! - [`session`]: one task per client that is served here. It alone writes to its client and moves its view.
-//! - [`primary`]: locks, tids and object ids; one per reign. [`standing`] begins and ends it.
+//! - `accept`: one task per connection, from the socket to its end; who is there, and when it is greeted.
+//! - `register`: what becomes of a client: served here, relayed, redirected, refused.
+//! - `session`: one task per client that is served here. It alone writes to its client and moves its view.
+//! - `primary`: locks, tids and object ids; one per reign. `standing` begins and ends it.
 //!
 //! # What it promises
 //!
