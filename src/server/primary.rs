@@ -150,6 +150,10 @@ impl Primary {
     pub fn seal(&self) -> usize {
         let mut state = self.state();
         state.sealed = true;
+        if state.ended {
+            // Outcomes are not told to it any more: who waited for that would wait in vain.
+            return 0;
+        }
         let counts = state.machine.counts();
         counts.holding - counts.unknown
     }
