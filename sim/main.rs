@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 use run::Run;
 
 /// How many seeds `cargo test` runs.
-const EVERYDAY: u64 = 60;
+const EVERYDAY: u64 = 40;
 /// One seed of so many is repeated.
 const REPEATED: u64 = 5;
 /// How long (of real time) a run may take: it takes seconds.
