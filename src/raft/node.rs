@@ -228,12 +228,12 @@ impl Node {
         }
     }
 
-    /// Hands the primary's role to node `to`, or to the member that has most of the log; gives the new primary.
-    pub async fn transfer(&self, to: Option<u64>) -> anyhow::Result<u64> {
+    /// Hands the primary's role to node `chosen`, or to the member that has most of the log; gives the new primary.
+    pub async fn transfer(&self, chosen: Option<u64>) -> anyhow::Result<u64> {
         let Role::Primary(_) = self.inner.role() else { anyhow::bail!("this node is not the primary") };
         let Some(running) = self.inner.running.get() else { anyhow::bail!("the cluster has not formed") };
         let own = self.inner.config.node;
-        let to = match to {
+        let to = match chosen {
             Some(to) if to == own => return Ok(own),
             Some(to) if self.inner.members().iter().any(|member| member.id == to) => to,
             Some(to) => anyhow::bail!("node {to} is no member of this cluster"),
@@ -241,11 +241,17 @@ impl Node {
         };
         running.raft.trigger().transfer_leader(to).await.map_err(|fatal| anyhow::anyhow!("{fatal}"))?;
         let mut role = self.role();
-        let gone = role.until(|role| matches!(role, Role::Secondary { primary, .. } if primary.id == to));
+        let gone = role.until(|role| matches!(role, Role::Secondary { .. }));
         let patience = self.inner.config.election_timeout * 8;
-        match self.inner.env().timeout(patience, gone).await {
-            Ok(_) => Ok(to),
-            Err(_) => anyhow::bail!("node {to} has not taken over within {patience:?}"),
+        let gone = self.inner.env().timeout(patience, gone).await;
+        match (gone, self.inner.role()) {
+            (Ok(_), Role::Secondary { primary, .. }) if primary.id == to => Ok(to),
+            // Somebody else was faster. Who only wanted to be relieved is.
+            (Ok(_), Role::Secondary { primary, .. }) if chosen.is_none() => Ok(primary.id),
+            (Ok(_), Role::Secondary { primary, .. }) => {
+                anyhow::bail!("node {} has taken over, not node {to}", primary.id)
+            }
+            _ => anyhow::bail!("node {to} has not taken over within {patience:?}"),
         }
     }
 
