@@ -108,6 +108,8 @@ pub const PEER_CALLS: usize = 256;
 pub const PEER_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may take to prove that it is a member.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a command that is applied on the task it came to; a larger one goes to a thread that may take its time.
+pub const APPLY_INLINE: usize = 64 * KIB;
 /// Changes of the log that wait for its writer.
 pub const LOG_QUEUE: usize = 4_096;
 /// Bytes of the newest log entries that are kept in memory, for peers that are nearly up to date.

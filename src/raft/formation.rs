@@ -39,6 +39,8 @@ pub struct Formation {
     pub peers: BTreeMap<u64, String>,
     /// Set once, when the stamp is on disk.
     pub stamp: Watch<Option<Stamp>>,
+    /// Who considers a stamp holds this.
+    pub turn: tokio::sync::Mutex<()>,
     /// What this node waits for, in words for people; empty when for nothing.
     pub waiting: Watch<String>,
 }
@@ -107,7 +109,8 @@ impl Formation {
 
     /// Founder: returns once every other member holds the stamp.
     pub async fn stamp_others(&self, stamp: &Stamp) {
-        for target in self.others() {
+        for (node, seat) in stamp.members.iter().filter(|(node, _)| **node != self.node()) {
+            let target = Target { node: *node, address: seat.address.clone() };
             loop {
                 let problem = match self.ask(&target, &FormAsk::Stamp(stamp.clone())).await {
                     Ok(FormAnswer::Stamped(theirs)) if theirs == *stamp => break,
@@ -190,6 +193,8 @@ impl Formation {
     }
 
     async fn consider(&self, stamp: Stamp) -> io::Result<FormAnswer> {
+        // One at a time, from the look to the disk: of two stamps one is taken.
+        let _turn = self.turn.lock().await;
         if let Some(mine) = self.stamp.look().clone() {
             return Ok(FormAnswer::Stamped(mine));
         }

@@ -84,7 +84,7 @@ impl Caller {
     ) -> io::Result<Connection> {
         let wire = self.network.connect(&target.address).await?;
         let mut connection = Connection {
-            reader: FrameReader::new(wire.reader, limits::PEER_FRAME),
+            reader: FrameReader::new(wire.reader, limits::FIRST_FRAME),
             writer: FrameWriter::new(wire.writer),
         };
         let mut hello = GREETING.to_vec();
@@ -111,7 +111,10 @@ impl Caller {
         };
         connection.send(&Proof(self.key.prove(Side::Initiator, &hello, &nonce))).await?;
         match connection.receive().await? {
-            Verdict::Accepted => Ok(connection),
+            Verdict::Accepted => {
+                connection.reader.set_limit(limits::PEER_FRAME);
+                Ok(connection)
+            }
             Verdict::Refused(why) => Err(refused(&why)),
         }
     }
@@ -148,17 +151,16 @@ impl Caller {
         connection.send(&Verdict::Accepted).await
     }
 
-    /// Whether `peer` (`host:port`) has the address of a host in `members`: all there is to check without a secret.
-    pub async fn comes_from(&self, peer: &str, members: impl Iterator<Item = &String>) -> bool {
+    /// Whether `peer` (`host:port`) has the address of the host in `address`: all there is to check without a secret.
+    pub async fn comes_from(&self, peer: &str, address: &str) -> bool {
         let Some(ip) = ip_of(peer) else { return false };
-        for address in members {
-            match self.network.resolve(address).await {
-                Ok(known) if known.contains(&ip) => return true,
-                Ok(_) => {}
-                Err(e) => tracing::warn!("the address {address} of a peer can't be looked up: {e}"),
+        match self.network.resolve(address).await {
+            Ok(known) => known.contains(&ip),
+            Err(e) => {
+                tracing::warn!("the address {address} of a peer can't be looked up: {e}");
+                false
             }
         }
-        false
     }
 }
 
@@ -207,10 +209,12 @@ struct Call {
 }
 
 impl Link {
-    pub fn new(caller: Caller, target: Target, cluster: ClusterId) -> Link {
+    /// `quiet`: how long the peer may say nothing while it owes an answer. After that the connection is made anew, as TCP
+    /// may need as long as a partition has lasted to find out that it is over.
+    pub fn new(caller: Caller, target: Target, cluster: ClusterId, quiet: Duration) -> Link {
         let (calls, queue) = mpsc::channel(limits::PEER_CALLS);
         let env = caller.env.clone();
-        env.spawn(async move { Keeper { caller, target, cluster, last_fault: None }.keep(queue).await });
+        env.spawn(async move { Keeper { caller, target, cluster, quiet, last_fault: None }.keep(queue).await });
         Link { calls, env }
     }
 
@@ -235,6 +239,7 @@ struct Keeper {
     caller: Caller,
     target: Target,
     cluster: ClusterId,
+    quiet: Duration,
     /// So that a peer that stays away is logged once.
     last_fault: Option<String>,
 }
@@ -250,7 +255,7 @@ impl Keeper {
                     if self.last_fault.take().is_some() {
                         tracing::info!("connected to node {} at {}", self.target.node, self.target.address);
                     }
-                    let fault = converse(connection, first, &mut queue).await;
+                    let fault = converse(&self.caller.env, self.quiet, connection, first, &mut queue).await;
                     tracing::debug!("link to node {} ended: {fault}", self.target.node);
                 }
                 Err(fault) => {
@@ -274,13 +279,25 @@ fn fail(call: Call, fault: &io::Error) {
 }
 
 /// Carries calls and answers until the connection breaks; gives the reason.
-async fn converse(connection: Connection, first: Call, queue: &mut mpsc::Receiver<Call>) -> io::Error {
+async fn converse(
+    env: &Env,
+    quiet: Duration,
+    connection: Connection,
+    first: Call,
+    queue: &mut mpsc::Receiver<Call>,
+) -> io::Error {
     let Connection { mut reader, mut writer } = connection;
+    // How many answers the peer owes, and when it was last seen to take or to say something.
+    let (mut owed, mut alive) = (0u64, env.now());
     let mut waiting: BTreeMap<u64, oneshot::Sender<io::Result<Answer>>> = BTreeMap::new();
     let mut number = 0;
     let mut next = Some(first);
     let fault = loop {
         if let Some(call) = next.take() {
+            if owed == 0 {
+                alive = env.now();
+            }
+            owed += 1;
             number += 1;
             waiting.retain(|_, answer| !answer.is_closed());
             waiting.insert(number, call.answer);
@@ -290,15 +307,25 @@ async fn converse(connection: Connection, first: Call, queue: &mut mpsc::Receive
             biased;
             frame = reader.next() => match frame {
                 Ok(Some(frame)) => match unpack::<Numbered<Answer>>(&frame) {
-                    Ok(answer) => if let Some(waiter) = waiting.remove(&answer.number) {
-                        let _ = waiter.send(Ok(answer.body));
-                    },
+                    Ok(answer) => {
+                        owed = owed.saturating_sub(1);
+                        alive = env.now();
+                        if let Some(waiter) = waiting.remove(&answer.number) {
+                            let _ = waiter.send(Ok(answer.body));
+                        }
+                    }
                     Err(fault) => break fault,
                 },
                 Ok(None) => break io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection"),
                 Err(fault) => break fault.into(),
             },
-            written = writer.write_some(), if writer.queued() > 0 => if let Err(fault) = written { break fault },
+            written = writer.write_some(), if writer.queued() > 0 => match written {
+                Ok(()) => alive = env.now(),
+                Err(fault) => break fault,
+            },
+            () = env.sleep_until(alive + quiet), if owed > 0 => {
+                break io::Error::new(io::ErrorKind::TimedOut, "the peer is silent");
+            }
             call = queue.recv(), if writer.queued() < limits::PEER_FRAME => match call {
                 Some(call) => next = Some(call),
                 None => break closed(),

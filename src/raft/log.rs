@@ -22,6 +22,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures_util::{Stream, TryStreamExt, stream};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use serde::Serialize;
@@ -129,28 +130,41 @@ impl LogStore {
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Entries from `start` to before `end`; at most `bytes` of them, but one at least.
+    /// Entries from `start` to before `end`; at most `bytes` of them, but one at least if there is one.
+    ///
+    /// The tail may let go of entries while the disk is read, so it is looked at anew after each read.
     async fn read(&self, start: u64, end: u64, bytes: usize) -> io::Result<Vec<Entry>> {
-        let (mut entries, cached_from) = {
-            let tail = self.shared.tail();
-            let end = end.min(tail.last.map_or(0, |last| last.index + 1));
-            let cached_from = tail.first_cached().min(end);
-            if start >= cached_from {
-                return Ok(tail.cached(start, end, bytes));
+        let (mut entries, mut next, mut left) = (Vec::new(), start, bytes);
+        loop {
+            let cached_from = {
+                let tail = self.shared.tail();
+                let end = end.min(tail.last.map_or(0, |last| last.index + 1));
+                let cached_from = tail.first_cached().min(end);
+                if next >= cached_from {
+                    entries.extend(tail.cached(next, end, left));
+                    return Ok(entries);
+                }
+                cached_from
+            };
+            let engine = self.shared.engine.clone();
+            let reading = move || read_entries(&*engine, next, cached_from, left);
+            let on_disk = self.shared.env.offload(reading).await?;
+            let size: usize = on_disk.iter().map(Record::size).sum();
+            let Some(last) = on_disk.last() else { return Ok(entries) };
+            next = last.place.index + 1;
+            for record in on_disk {
+                entries.push(record.into_entry()?);
             }
-            (Vec::new(), cached_from)
-        };
-        let engine = self.shared.engine.clone();
-        let on_disk = self.shared.env.offload(move || read_entries(&*engine, start, cached_from, bytes)).await?;
-        let read: usize = on_disk.iter().map(Record::size).sum();
-        let next = on_disk.last().map_or(start, |record| record.place.index + 1);
-        for record in on_disk {
-            entries.push(record.into_entry()?);
+            if next < cached_from || size >= left {
+                return Ok(entries);
+            }
+            left -= size;
         }
-        if next == cached_from && read < bytes {
-            entries.extend(self.shared.tail().cached(next, end, bytes - read));
-        }
-        Ok(entries)
+    }
+
+    /// Whether this node has ever voted.
+    pub fn has_voted(&self) -> bool {
+        self.shared.tail().vote.is_some()
     }
 }
 
@@ -170,7 +184,10 @@ impl Tail {
         let first = self.first_cached();
         let mut size = 0;
         let mut entries = Vec::new();
-        for index in start.max(first)..end {
+        if start < first {
+            return entries;
+        }
+        for index in start..end {
             let Some(entry) = self.entries.get((index - first) as usize) else { break };
             size += entry_size(entry);
             if size > bytes && !entries.is_empty() {
@@ -204,6 +221,21 @@ impl Tail {
     }
 }
 
+/// A range of indices as its first and the one past its last.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(&i) => i,
+        Bound::Excluded(&i) => i + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&i) => i + 1,
+        Bound::Excluded(&i) => i,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
 fn entry_size(entry: &Entry) -> usize {
     Record::from(entry).size()
 }
@@ -213,17 +245,26 @@ impl RaftLogReader<Types> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        let start = match range.start_bound() {
-            Bound::Included(&i) => i,
-            Bound::Excluded(&i) => i + 1,
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(&i) => i + 1,
-            Bound::Excluded(&i) => i,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (start, end) = bounds(&range);
         self.read(start, end, usize::MAX).await
+    }
+
+    /// What apply reads: in parts, as a node may have all of its log to apply.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        let part = move |(log, at): (LogStore, u64)| async move {
+            if at >= end {
+                return Ok(None);
+            }
+            let entries = log.read(at, end, limits::APPEND_BYTES).await?;
+            let Some(last) = entries.last() else { return io::Result::Ok(None) };
+            let next = last.log_id.index + 1;
+            Ok(Some((stream::iter(entries.into_iter().map(Ok)), (log, next))))
+        };
+        Box::pin(stream::try_unfold((self.clone(), start), part).try_flatten())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

@@ -13,9 +13,10 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
 use super::log::{Durable, LogStore};
-use super::types::{LogPosition, Members, Place, Proposed, StoredMembership, Types};
+use super::types::{LogPosition, Members, Place, Proposed, Seat, StoredMembership, Types};
 use crate::command::{Command, Outcome};
-use crate::env::Watching;
+use crate::config::limits;
+use crate::env::{Env, Watching};
 use crate::storage::{Position, Store};
 
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
@@ -42,14 +43,19 @@ impl Machine {
         }
     }
 
-    fn apply_one(&self, at: Position, payload: EntryPayload<Proposed, u64, super::types::Seat>) -> io::Result<Outcome> {
+    async fn apply_one(&self, at: Position, payload: EntryPayload<Proposed, u64, Seat>) -> io::Result<Outcome> {
         match payload {
             EntryPayload::Blank => self.store.pass(at).map(|()| Outcome::Done),
             EntryPayload::Normal(Proposed(bytes)) => {
                 let command = Command::decode(&bytes).map_err(|e| {
                     io::Error::new(io::ErrorKind::InvalidData, format!("log entry {} can't be applied: {e}", at.index))
                 })?;
-                self.store.apply(at, &command)
+                if bytes.len() <= limits::APPLY_INLINE {
+                    return self.store.apply(at, &command);
+                }
+                // A large one takes long enough to keep this thread from heartbeats.
+                let store = self.store.clone();
+                Env::current().offload(move || store.apply(at, &command)).await
             }
             EntryPayload::Membership(membership) => {
                 let members = Members::from(&membership);
@@ -85,7 +91,7 @@ impl RaftStateMachine<Types> for Machine {
         while let Some((entry, responder)) = entries.try_next().await? {
             let at = Position::from(Place::from(entry.log_id));
             self.await_durable(entry.log_id.index + 1).await?;
-            let outcome = self.apply_one(at, entry.payload).inspect_err(|fault| {
+            let outcome = self.apply_one(at, entry.payload).await.inspect_err(|fault| {
                 tracing::error!("this node stops, as entry {} can't be applied: {fault}", entry.log_id.index);
             })?;
             if let Some(responder) = responder {

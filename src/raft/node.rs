@@ -152,6 +152,7 @@ impl Node {
             log: log.clone(),
             peers,
             stamp: Watch::new(stamp),
+            turn: tokio::sync::Mutex::new(()),
             waiting: Watch::new(String::new()),
         };
         let inner = Arc::new(Inner {
@@ -215,7 +216,7 @@ impl Node {
         let running = self.inner.running.get().ok_or("the cluster has not formed")?;
         let role = self.inner.role();
         match role {
-            Role::Primary(_) => read_index(&running.raft).await,
+            Role::Primary(_) => read_index(&running.raft, self.inner.config.election_timeout).await,
             Role::Secondary { primary, .. } => {
                 let link = running.peers.links(Target { node: primary.id, address: primary.address }).control;
                 match link.call(Ask::ReadIndex, self.inner.config.election_timeout).await {
@@ -257,21 +258,28 @@ impl Node {
 
     fn most_advanced(&self) -> Option<u64> {
         let status = self.status();
+        let patience = self.inner.config.election_timeout.as_millis() as u64;
         let others = status.members.iter().filter(|member| member.node != status.node);
-        others.filter(|member| member.log.is_some()).max_by_key(|member| member.log).map(|member| member.node)
+        let there = others.filter(|member| member.silence_ms.is_some_and(|silence| silence <= patience));
+        there.max_by_key(|member| member.log).map(|member| member.node)
     }
 
     /// Takes over a connection whose first frame began with `P1`; returns when it has ended or is a client's.
     pub async fn accept_peer(&self, first: Bytes, reader: FrameReader, writer: FrameWriter, peer: &str) -> Accepted {
         let mut connection = Connection { reader, writer };
-        connection.reader.set_limit(limits::PEER_FRAME);
         let hello = match self.inner.admit(&first, &mut connection, peer).await {
             Ok(hello) => hello,
             Err(fault) => return Accepted::Refused(fault.to_string()),
         };
+        // Only who has proved membership may send so much.
+        connection.reader.set_limit(limits::PEER_FRAME);
+        let (env, lease) = (self.inner.env(), self.inner.config.election_timeout);
         let served = match (hello.purpose, self.inner.running.get()) {
-            (Purpose::Form, _) => self.inner.formation.answer(&mut connection).await,
-            (Purpose::Calls, Some(running)) => serve_calls(&running.raft, &self.inner.heard, connection).await,
+            (Purpose::Form, _) => {
+                let answered = env.timeout(limits::HANDSHAKE_TIMEOUT, self.inner.formation.answer(&mut connection));
+                answered.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            }
+            (Purpose::Calls, Some(running)) => serve_calls(&running.raft, &self.inner.heard, lease, connection).await,
             (Purpose::Relay, Some(_)) => return self.accept_relay(connection).await,
             (Purpose::Calls | Purpose::Relay, None) => Ok(()),
         };
@@ -291,7 +299,8 @@ impl Node {
             connection.send(&verdict).await?;
             io::Result::Ok((request, verdict))
         };
-        match answered.await {
+        let answered = self.inner.env().timeout(limits::HANDSHAKE_TIMEOUT, answered).await;
+        match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok((request, Verdict::Accepted)) => Accepted::Relay(request, connection.reader, connection.writer),
             Ok((_, Verdict::Refused(_))) => Accepted::Served,
             Err(fault) => Accepted::Refused(fault.to_string()),
@@ -327,7 +336,7 @@ impl Node {
     pub fn lag(&self) -> Option<Duration> {
         match self.inner.role() {
             Role::Primary(_) => Some(Duration::ZERO),
-            _ => self.inner.heard.silence(),
+            _ => self.inner.heard.lag(),
         }
     }
 
@@ -412,6 +421,14 @@ impl Inner {
             tokio::select! { biased; stamp = self.formation.await_stamp() => stamp, () = tell => unreachable!("tells for ever") }
         };
         let stamp = stamped.await?;
+        if self.log.has_voted() && stamp.members.len() > 1 {
+            // Before the restart this node may have confirmed a primary's lease. Until that is over it must not help
+            // to elect another; openraft has forgotten it.
+            self.env().sleep(self.config.election_timeout).await;
+        }
+        if self.stopping() {
+            return Ok(());
+        }
         let peers = Peers::new(self.caller.clone(), stamp.cluster);
         let machine = Machine::new(self.store.clone(), &self.log);
         let raft = Raft::new(self.config.node, self.raft_config()?, peers.clone(), self.log.clone(), machine).await?;
@@ -500,10 +517,10 @@ impl Inner {
                 return Err(format!("node {} is known with another data folder", hello.from));
             }
         }
-        let addresses = seats.values().map(|seat| &seat.address);
-        if self.config.secret.is_none() && !self.caller.comes_from(peer, addresses).await {
+        if self.config.secret.is_none() && !self.caller.comes_from(peer, &seat.address).await {
             return Err(format!(
-                "{peer} is not the address of a member; with --secret-file on all nodes, addresses do not matter"
+                "{peer} is not the address of node {}; with --secret-file on all nodes, addresses do not matter",
+                hello.from
             ));
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -13,7 +14,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
-use openraft::{OptionalSend, ReadPolicy};
+use openraft::{LinearizerOption, OptionalSend};
 
 use super::heard::Heard;
 use super::link::{Caller, Connection, Link, Target};
@@ -21,6 +22,7 @@ use super::machine::{Machine, NoSnapshot};
 use super::types::{Ballot, LogPosition, Place, Record, Seat, Types, Vote};
 use super::wire::{Answer, Appended, Ask, ClusterId, Numbered, pack, unpack};
 use crate::config::limits;
+use crate::env::Env;
 
 pub type Raft = openraft::Raft<Types, Machine>;
 type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
@@ -53,8 +55,9 @@ impl Peers {
 
     pub fn links(&self, target: Target) -> Pair {
         let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let make = || Link::new(self.caller.clone(), target.clone(), self.cluster);
-        links.entry(target.clone()).or_insert_with(|| Pair { bulk: make(), control: make() }).clone()
+        let make = |quiet| Link::new(self.caller.clone(), target.clone(), self.cluster, quiet);
+        let make = || Pair { bulk: make(limits::PEER_CALL_TIMEOUT), control: make(self.caller.patience * 2) };
+        links.entry(target.clone()).or_insert_with(make).clone()
     }
 }
 
@@ -106,7 +109,11 @@ impl RaftNetworkV2<Types> for Pair {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let (link, within) = match rpc.entries.is_empty() {
             true => (&self.control, option.hard_ttl()),
-            false => (&self.bulk, limits::PEER_CALL_TIMEOUT),
+            // And a microsecond for each byte: a slow line must get the largest entry through.
+            false => {
+                let bytes: usize = rpc.entries.iter().map(|entry| Record::from(entry).size()).sum();
+                (&self.bulk, limits::PEER_CALL_TIMEOUT + Duration::from_micros(bytes as u64))
+            }
         };
         let ask = Ask::Append {
             ballot: Ballot::from(&rpc.vote),
@@ -174,7 +181,7 @@ impl RaftNetworkV2<Types> for Pair {
 }
 
 /// Answers a peer's calls until it hangs up.
-pub async fn serve_calls(raft: &Raft, heard: &Heard, connection: Connection) -> io::Result<()> {
+pub async fn serve_calls(raft: &Raft, heard: &Heard, lease: Duration, connection: Connection) -> io::Result<()> {
     let Connection { mut reader, mut writer } = connection;
     let mut answering = FuturesUnordered::new();
     loop {
@@ -186,7 +193,7 @@ pub async fn serve_calls(raft: &Raft, heard: &Heard, connection: Connection) -> 
             frame = reader.next(), if answering.len() < limits::PEER_CALLS => match frame? {
                 Some(frame) => {
                     let Numbered { number, body } = unpack::<Numbered<Ask>>(&frame)?;
-                    answering.push(async move { (number, answer(raft, heard, body).await) });
+                    answering.push(async move { (number, answer(raft, heard, lease, body).await) });
                 }
                 None => return Ok(()),
             },
@@ -195,7 +202,7 @@ pub async fn serve_calls(raft: &Raft, heard: &Heard, connection: Connection) -> 
     }
 }
 
-async fn answer(raft: &Raft, heard: &Heard, ask: Ask) -> Answer {
+async fn answer(raft: &Raft, heard: &Heard, lease: Duration, ask: Ask) -> Answer {
     let answered = match ask {
         Ask::Append { ballot, previous, records, committed } => {
             append(raft, heard, ballot, previous, records, committed).await
@@ -213,14 +220,19 @@ async fn answer(raft: &Raft, heard: &Heard, ask: Ask) -> Answer {
             let answered = raft.handle_transfer_leader(request).await;
             answered.map(|done| Answer::Transferring(done.map_err(|e| e.to_string()))).map_err(|e| e.to_string())
         }
-        Ask::ReadIndex => Ok(Answer::ReadIndex(read_index(raft).await)),
+        Ask::ReadIndex => Ok(Answer::ReadIndex(read_index(raft, lease).await)),
     };
     answered.unwrap_or_else(Answer::Failed)
 }
 
 /// On the primary, while its lease holds: the last entry that may have been answered.
-pub async fn read_index(raft: &Raft) -> Result<Place, String> {
-    let linearizer = raft.get_read_linearizer(ReadPolicy::LeaseRead).await.map_err(|e| e.to_string())?;
+///
+/// A tenth of the lease is left alone, for clocks that run at different speeds. Consensus that does not answer (its
+/// disk hangs, say) is no better than a lease that is over.
+pub async fn read_index(raft: &Raft, lease: Duration) -> Result<Place, String> {
+    let sure = LinearizerOption::new(Some(lease * 9 / 10), false).with_wait_timeout(Duration::ZERO);
+    let asked = Env::current().timeout(lease, raft.get_read_linearizer(sure)).await;
+    let linearizer = asked.map_err(|_| "consensus does not answer".to_owned())?.map_err(|e| e.to_string())?;
     Ok(Place::from(*linearizer.read_log_id().log_id()))
 }
 

@@ -43,6 +43,7 @@ pub async fn rule(node: Arc<Inner>, raft: Raft) {
                     node.publish(Role::Primary(reign));
                     let why = hold(&node, &raft, reign).await;
                     tracing::info!("primary no more: reign {reign} ends, as {why}");
+                    node.heard().led();
                     node.publish(node.follow());
                     continue;
                 }
@@ -62,13 +63,15 @@ fn leads(raft: &Raft) -> Option<u64> {
 
 /// Proposes the barrier of a new reign; whether it applied.
 async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
-    if read_index(raft).await.is_err() {
+    if read_index(raft, node.config().election_timeout).await.is_err() {
         return false;
     }
     let barrier = Command { reign, change: Change::Barrier };
     let proposal = super::node::submit(raft, &barrier).await;
     match node.env().timeout(limits::PEER_CALL_TIMEOUT, proposal.outcome()).await {
-        Ok(Ok(Outcome::Done)) => leads(raft) == Some(reign.term) && read_index(raft).await.is_ok(),
+        Ok(Ok(Outcome::Done)) => {
+            leads(raft) == Some(reign.term) && read_index(raft, node.config().election_timeout).await.is_ok()
+        }
         Ok(Ok(outcome)) => {
             tracing::debug!("the barrier of reign {reign} came to nothing: {outcome:?}");
             false
@@ -91,7 +94,7 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
         if abdicated.look().is_some_and(|ended| ended >= reign) {
             return "a proposal was refused";
         }
-        if read_index(raft).await.is_err() {
+        if read_index(raft, node.config().election_timeout).await.is_err() {
             return "its lease has lapsed";
         }
         if raft.trigger().heartbeat().await.is_err() {

@@ -1,5 +1,6 @@
 //! What a node says of itself to people.
 
+use openraft::Instant;
 use serde::Serialize;
 
 use super::node::{Inner, Role};
@@ -43,6 +44,8 @@ pub struct MemberStatus {
     pub address: String,
     /// On the primary: how many log entries that member is known to have on disk.
     pub log: Option<u64>,
+    /// On the primary: milliseconds since that member last answered.
+    pub silence_ms: Option<u64>,
 }
 
 impl Inner {
@@ -74,7 +77,7 @@ impl Inner {
             members: self
                 .members()
                 .into_iter()
-                .map(|member| MemberStatus { node: member.id, address: member.address, log: None })
+                .map(|member| MemberStatus { node: member.id, address: member.address, log: None, silence_ms: None })
                 .collect(),
             log_syncs: self.log().syncs(),
         };
@@ -87,6 +90,12 @@ impl Inner {
             if let Some(replication) = &metrics.replication {
                 for member in &mut status.members {
                     member.log = replication.get(&member.node).map(|matching| matching.map_or(0, |id| id.index + 1));
+                }
+            }
+            if let Some(heartbeats) = &metrics.heartbeat {
+                for member in &mut status.members {
+                    let answered = heartbeats.get(&member.node).and_then(|at| *at);
+                    member.silence_ms = answered.map(|at| at.elapsed().as_millis() as u64);
                 }
             }
         }
