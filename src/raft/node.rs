@@ -469,8 +469,6 @@ impl Inner {
             // Drawn and waited for when the lease is over.
             election_timeout_min: lease * 3 / 5,
             election_timeout_max: lease,
-            // Entries go to the peers while this node's own disk is still at work. The log's writer makes the groups.
-            broadcast_submitted_on_append: Some(true),
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(false),
             snapshot_policy: SnapshotPolicy::Never,
