@@ -244,6 +244,15 @@ mod tests {
         assert_eq!(Command::decode(&bytes), Err(Unreadable::Format(FORMAT + 1)));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_command_or_an_error(mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = Command::decode(&bytes);
+            bytes.insert(0, FORMAT);
+            let _ = Command::decode(&bytes);
+        }
+    }
+
     #[test]
     fn a_cut_command_is_broken_at_every_length() {
         let bytes = commit().encode();

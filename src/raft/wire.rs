@@ -243,6 +243,44 @@ mod tests {
         assert!(!PeerKey::of_secret(Some(b"Secret")).is_proof(&proof, Side::Initiator, b"hello", &nonce));
     }
 
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever comes in is a message or an error: no panic, and no more memory than the bytes account for.
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = unpack::<Hello>(&bytes);
+            let _ = unpack::<Welcome>(&bytes);
+            let _ = unpack::<Proof>(&bytes);
+            let _ = unpack::<Verdict>(&bytes);
+            let _ = unpack::<Numbered<Ask>>(&bytes);
+            let _ = unpack::<Numbered<Answer>>(&bytes);
+            let _ = unpack::<RelayRequest>(&bytes);
+            let _ = unpack::<FormAsk>(&bytes);
+            let _ = unpack::<FormAnswer>(&bytes);
+            let _ = unpack::<Record>(&bytes);
+        }
+
+        /// The same for what is nearly right: an append with a byte changed, or cut.
+        #[test]
+        fn a_damaged_append_is_read_or_refused(at in 0usize..200, to in any::<u8>(), len in 0usize..200) {
+            let place = Place { term: 3, index: 70_000 };
+            let content = super::super::types::RecordContent::Command(Bytes::from(vec![9; 100]));
+            let ask = Ask::Append {
+                ballot: Ballot { term: 3, node: 1, committed: true },
+                previous: Some(place),
+                records: vec![Record { place, content }],
+                committed: None,
+            };
+            let mut bytes = pack(&Numbered { number: 5, body: ask });
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = to;
+            }
+            bytes.truncate(len);
+            let _ = unpack::<Numbered<Ask>>(&bytes);
+        }
+    }
+
     #[test]
     fn messages_survive_the_round_trip() {
         let request = RelayRequest { client: "a:1".into(), opening: vec![Bytes::from_static(b"Z5"), Bytes::new()] };
