@@ -154,5 +154,5 @@ const _: () = assert!(WAITING_VOTES < LOCKS, "every waiting vote has a lock at l
 const _: () = assert!(NEW_OIDS as u64 <= OID_RANGE as u64, "one call must be answerable from one range");
 const _: () = assert!(HELD < CONNECTIONS && RELAYS < CONNECTIONS);
 const _: () = assert!(HTTP_HEAD >= 8 * KIB, "hyper refuses a smaller buffer");
-const _: () = assert!(HTTP_EXCHANGE.as_secs() > DRAIN.as_secs(), "handing over must fit into a request");
+const _: () = assert!(HTTP_EXCHANGE.as_secs() > 2 * DRAIN.as_secs(), "handing over must fit into a request");
 const _: () = assert!(DRAIN.as_secs() < 10, "supervisors kill after ten seconds");
