@@ -82,6 +82,8 @@ pub const TRANSACTION_LOCKS: usize = 4_000_000;
 pub const LOCKS: usize = 8_000_000;
 /// Votes that wait for locks. One more is refused.
 pub const WAITING_VOTES: usize = 10_000;
+/// How far ahead of the primary's clock a tid may be that a client brings: all later ones of the storage follow it.
+pub const TID_AHEAD: Duration = Duration::from_secs(86_400);
 /// Bytes of all transactions that are buffered in a node.
 pub const TRANSACTIONS_BYTES: usize = 4 * TRANSACTION_BYTES;
 

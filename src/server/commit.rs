@@ -118,7 +118,7 @@ impl Session {
             None => {}
         }
         let claim = Claim { txn: primary.number(), primary, holds: false };
-        let buffer = Transaction::new(txn, meta, tid, self.shared.budget.clone());
+        let buffer = Transaction::new(txn, meta, tid, self.shared.env.wall(), self.shared.budget.clone());
         self.tally.active.up();
         self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, resolved: false });
         Answer::Reply(Reply::Nothing)

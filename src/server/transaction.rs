@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -77,7 +78,8 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    pub fn new(id: u64, meta: TransactionMeta, tid: Option<Tid>, budget: Budget) -> Transaction {
+    /// `wall` is the time of day, since the Unix epoch.
+    pub fn new(id: u64, meta: TransactionMeta, tid: Option<Tid>, wall: Duration, budget: Budget) -> Transaction {
         let bytes = meta.user.len() + meta.description.len() + meta.extension.len();
         let mut transaction = Transaction {
             id,
@@ -94,6 +96,11 @@ impl Transaction {
         if transaction.meta_too_long() {
             let why = format!("user, description and extension may have {} bytes each", limits::TRANSACTION_TEXT);
             transaction.fail(Refusal::TooLarge(why));
+        }
+        let latest = Tid::from_unix(wall + limits::TID_AHEAD);
+        if let Some(tid) = tid.filter(|tid| *tid > latest) {
+            // The storage's tids would be ahead of the clock for good; after the last one of all there is none.
+            transaction.fail(Refusal::BadValue(format!("tid {tid} lies in the future")));
         }
         transaction.grow(bytes);
         transaction
@@ -267,8 +274,14 @@ mod tests {
         Wish::Store { base: Tid(base), data: Bytes::from_static(data) }
     }
 
+    const WALL: Duration = Duration::from_secs(1_789_209_000);
+
+    fn with_tid(tid: Option<Tid>) -> Transaction {
+        Transaction::new(1, TransactionMeta::default(), tid, WALL, Budget::default())
+    }
+
     fn begun() -> Transaction {
-        Transaction::new(1, TransactionMeta::default(), None, Budget::default())
+        with_tid(None)
     }
 
     #[test]
@@ -284,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_record_that_is_restored_twice_is_written_and_listed_once_more() {
-        let mut transaction = Transaction::new(1, TransactionMeta::default(), Some(Tid(9)), Budget::default());
+        let mut transaction = with_tid(Some(Tid(9)));
         let blob = || Wish::Restore { data: Some(Bytes::from_static(b"blob")), like: None };
         for (oid, wish) in [(5, blob()), (5, blob()), (2, store(0, b"two"))] {
             transaction.wish(Oid(oid), wish);
@@ -306,6 +319,15 @@ mod tests {
         assert_eq!((transaction.order.len(), transaction.bytes), (0, 0));
         transaction.wish(Oid(1), store(0, b"small"));
         assert_eq!(transaction.order.len(), 0);
+    }
+
+    #[test]
+    fn a_tid_may_lie_a_little_in_the_future_and_not_more() {
+        let latest = Tid::from_unix(WALL + limits::TID_AHEAD);
+        assert_eq!(with_tid(Some(latest)).fault(), None);
+        for tid in [latest.next(), Tid::MAX] {
+            assert!(matches!(with_tid(Some(tid)).fault(), Some(Refusal::BadValue(_))));
+        }
     }
 
     #[test]
