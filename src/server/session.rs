@@ -241,7 +241,7 @@ impl Session {
 
     /// Moves the view on and queues the invalidations for it.
     pub fn tell_news(&mut self) -> Result<(), End> {
-        for news in self.view.news(&self.shared.store)? {
+        for news in self.view.news(&self.shared.store)?.ok_or(End("too_far_behind"))? {
             self.push(&Push::Invalidate { tid: news.tid(), oids: news.oids() });
         }
         Ok(())

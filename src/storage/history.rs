@@ -59,8 +59,14 @@ impl Store {
     }
 
     /// The objects that the transactions after `after`, up to and with `upto`, have written; in order of their ids,
-    /// each once.
-    pub fn changed_since(&self, storage: StorageId, after: Tid, upto: Tid) -> io::Result<Vec<Oid>> {
+    /// each once. `None`: those transactions have more than `most` writes, which bounds the time as well.
+    pub fn changed_since(
+        &self,
+        storage: StorageId,
+        after: Tid,
+        upto: Tid,
+        most: usize,
+    ) -> io::Result<Option<Vec<Oid>>> {
         let mut oids = Vec::new();
         if after < upto {
             let (from, until) = (keys::transaction(storage, after.next()), keys::transaction(storage, upto.next()));
@@ -70,11 +76,14 @@ impl Store {
                     (_, 0) => oids.extend(TransactionHead::decode(&key, &value)?.oids),
                     _ => oids.extend(value::decode_oids(&key, &value)?),
                 }
+                if oids.len() > most {
+                    return Ok(None);
+                }
             }
         }
         oids.sort_unstable();
         oids.dedup();
-        Ok(oids)
+        Ok(Some(oids))
     }
 
     /// The first transaction from `at_least` to `at_most`, both included.
@@ -173,9 +182,11 @@ mod tests {
         assert_eq!(store.record_at(S, Tid(5), count as usize).unwrap(), None);
         assert_eq!(store.record_at(S, Tid(5), usize::MAX).unwrap(), None);
         let all: Vec<Oid> = (0..count).map(Oid).collect();
-        assert_eq!(store.changed_since(S, Tid(0), Tid(6)).unwrap(), all);
-        assert_eq!(store.changed_since(S, Tid(4), Tid(5)).unwrap(), all);
-        assert_eq!(store.changed_since(S, Tid(5), Tid(6)).unwrap(), [Oid(7)]);
+        let changed = |after, upto, most| store.changed_since(S, Tid(after), Tid(upto), most).unwrap();
+        assert_eq!(changed(0, 6, usize::MAX), Some(all.clone()));
+        assert_eq!(changed(4, 5, all.len()), Some(all.clone()));
+        assert_eq!(changed(4, 5, all.len() - 1), None);
+        assert_eq!(changed(5, 6, 1), Some(vec![Oid(7)]));
         // Between two transactions lie the parts of the first, which are none.
         assert_eq!(store.transaction_at(S, Tid(6), Tid::MAX).unwrap().unwrap().0, Tid(6));
         assert_eq!(store.transaction_at(S, Tid(0), Tid(4)).unwrap(), None);
