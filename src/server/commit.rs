@@ -264,10 +264,11 @@ impl Session {
     }
 
     fn propose(&mut self, id: &MessageId, txn: u64, own_tid: Option<Tid>, writes: Vec<Write>) -> Result<Answer, End> {
-        let mut open = self.transaction.take().expect("who asks has looked");
-        let meta = std::mem::take(&mut open.buffer.meta);
-        let (stores, number) = (writes.len() as u64, open.claim.txn);
-        let (tid, answer) = match open.claim.primary.finish(number, self.seat.storage, own_tid, meta, writes) {
+        let open = self.transaction.take().expect("who asks has looked");
+        let Open { mut buffer, mut claim, resolved, .. } = open;
+        let meta = std::mem::take(&mut buffer.meta);
+        let (stores, reserved) = (writes.len() as u64, buffer.into_reservation());
+        let (tid, answer) = match claim.primary.finish(claim.txn, self.seat.storage, own_tid, meta, writes, reserved) {
             Ok(proposed) => proposed,
             Err(Refusal::NotPrimary(_)) => return Err(End("reign_over")),
             Err(refusal) => {
@@ -277,9 +278,9 @@ impl Session {
             }
         };
         // From here on the locks belong to the proposal.
-        open.claim.holds = false;
+        claim.holds = false;
         self.view.begin_own(tid);
-        self.finishing = Some(Finishing { id: id.clone(), tid, stores, resolved: open.resolved });
+        self.finishing = Some(Finishing { id: id.clone(), tid, stores, resolved });
         self.pending.push(answer.map(|outcome| Done::Finished(outcome.ok())).boxed());
         Ok(Answer::Later)
     }

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::oids::Ranges;
+use super::transaction::Reservation;
 use crate::command::{Base, Change, Commit, Outcome, Reign, Write};
 use crate::config::limits;
 use crate::env::{Env, Watch, Watching};
@@ -79,7 +80,8 @@ struct Voter {
 
 struct Queued {
     change: Change,
-    txn: Option<TxnId>,
+    /// If it is a transaction: which, and the memory that it has until its outcome is known.
+    txn: Option<(TxnId, Reservation)>,
     answer: oneshot::Sender<Result<Outcome, Unknown>>,
 }
 
@@ -216,6 +218,7 @@ impl Primary {
         own_tid: Option<Tid>,
         meta: TransactionMeta,
         writes: Vec<Write>,
+        reserved: Reservation,
     ) -> Result<(Tid, Answer), Refusal> {
         let mut state = self.state();
         if state.ended {
@@ -238,7 +241,7 @@ impl Primary {
         assert!(questions.is_empty(), "a proposal frees no locks");
         let (answer, told) = oneshot::channel();
         let change = Change::Commit(Commit { storage, tid, meta, writes });
-        state.queue.push_back(Queued { change, txn: Some(txn), answer });
+        state.queue.push_back(Queued { change, txn: Some((txn, reserved)), answer });
         drop(state);
         self.queued.notify_one();
         Ok((tid, told))
@@ -389,8 +392,9 @@ async fn propose(primary: Arc<Primary>) {
         let env = primary.env.clone();
         env.spawn(async move {
             let outcome = proposal.outcome().await;
-            if let Some(txn) = txn {
+            if let Some((txn, reserved)) = txn {
                 primary.settle(txn, &outcome);
+                drop(reserved);
             }
             let _ = answer.send(outcome);
         });
