@@ -232,9 +232,10 @@ impl Session {
 
     /// The transaction took too long to finish.
     pub fn expired(&mut self, txn: Option<TxnId>) -> Result<(), End> {
-        let late = |open: &&mut Open| Some(open.claim.txn) == txn;
-        let Some(open) = self.transaction.as_mut().filter(late) else { return Ok(()) };
-        open.claim.holds = false;
+        let late = |open: &Open| Some(open.claim.txn) == txn;
+        if !self.transaction.as_ref().is_some_and(late) {
+            return Ok(());
+        }
         tracing::warn!(client = %self.name, "closed a client: its transaction was not finished in time");
         Err(End("transaction_timeout"))
     }
