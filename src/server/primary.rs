@@ -173,7 +173,6 @@ impl Primary {
             }
         }
         self.answer(questions);
-        self.deadline.notify_one();
     }
 
     /// A number for a transaction of this reign.
@@ -204,8 +203,6 @@ impl Primary {
             self.step(&mut state, Input::Vote(vote))
         };
         self.answer(questions);
-        // The first deadline may be a new one.
-        self.deadline.notify_one();
         (judged, expiry)
     }
 
@@ -326,6 +323,10 @@ impl Primary {
 
     /// Reads what the machine asked for, and tells it, until it asks for nothing more.
     fn answer(&self, mut questions: Vec<Question>) {
+        if !questions.is_empty() {
+            // Who is asked for was granted locks, by whatever freed them: the first deadline may be a new one.
+            self.deadline.notify_one();
+        }
         while let Some((txn, storage, oids)) = questions.pop() {
             let last_tid = self.store.last_tid(storage);
             let mut current = Vec::with_capacity(oids.len());
