@@ -335,7 +335,7 @@ impl Primary {
                     Ok(found) => current.push((oid, found.map(|c| Current { tid: c.tid, absent: c.absent }))),
                     Err(fault) => {
                         tracing::error!(%storage, %oid, %fault, "an object's serial could not be read");
-                        self.fault(txn);
+                        questions.extend(self.fault(txn));
                         break;
                     }
                 }
@@ -350,14 +350,12 @@ impl Primary {
         }
     }
 
-    /// This disk failed a transaction: its connection is closed, as if its client had gone.
-    fn fault(&self, txn: TxnId) {
-        let questions = {
-            let mut state = self.state();
-            state.voters.remove(&txn);
-            self.step(&mut state, Input::Disconnect { txn })
-        };
-        self.answer(questions);
+    /// This disk failed a transaction: its connection is closed, as if its client had gone. Gives the questions of those who
+    /// have waited for it; a disk that fails one may fail them all.
+    fn fault(&self, txn: TxnId) -> Vec<Question> {
+        let mut state = self.state();
+        state.voters.remove(&txn);
+        self.step(&mut state, Input::Disconnect { txn })
     }
 
     fn settle(&self, txn: TxnId, outcome: &Result<Outcome, Unknown>) {
