@@ -271,7 +271,10 @@ impl Session {
         let (stores, reserved) = (writes.len() as u64, buffer.into_reservation());
         let (tid, answer) = match claim.primary.finish(claim.txn, self.seat.storage, own_tid, meta, writes, reserved) {
             Ok(proposed) => proposed,
-            Err(Refusal::NotPrimary(_)) => return Err(End("reign_over")),
+            Err(Refusal::NotPrimary(_)) => {
+                self.ended(false);
+                return Err(End("reign_over"));
+            }
             Err(refusal) => {
                 tracing::warn!(client = %self.name, txn, %refusal, "a finish was refused");
                 self.ended(false);
