@@ -7,7 +7,7 @@
 //! | registers | leading | following | electing |
 //! |---|---|---|---|
 //! | to read | served | served, once everything answered before is here | waits |
-//! | to write | served | relayed; `R5`: told where | waits; `R5`: told that there is none |
+//! | to write | served, once the lease is confirmed | relayed; `R5`: told where | waits; `R5`: told that there is none |
 //! | at the port for readers, to read | served | served if fresh enough | served if fresh enough |
 //! | there, or at a read-only server, to write | `ReadOnlyError`, may ask again | | |
 
@@ -205,7 +205,21 @@ async fn to_write(
     loop {
         let present = standing.look_now().clone();
         match present {
-            Standing::Leading(primary) => return seat(shared, wish, Some(primary), door, false),
+            Standing::Leading(primary) => {
+                let left = match patience.left(shared) {
+                    Ok(left) => left,
+                    Err(why) => return Decision::Close(why),
+                };
+                // A node that lost its lease a moment ago may not know yet that others have committed since.
+                let mut ended = primary.ended();
+                let settled = tokio::select! { biased;
+                    _ = ended.until(|ended| *ended) => false,
+                    settled = shared.node.settle(left) => settled.is_ok(),
+                };
+                if settled {
+                    return seat(shared, wish, Some(primary), door, false);
+                }
+            }
             // A relay is passed on once only: the relaying node tries the newer primary.
             Standing::Following { .. } if door == Door::Relay => return Decision::Close("not_primary"),
             Standing::Following { primary, .. } if redirects => {
