@@ -233,7 +233,8 @@ async fn to_write(
                 let opening = vec![Bytes::from_static(encoding.greeting()), wish.frame.clone()];
                 let request = RelayRequest { client: peer.to_owned(), opening };
                 match shared.env.timeout(limits::CONNECT, shared.node.open_relay(request)).await {
-                    Ok(Ok((reader, writer))) => return Decision::Relay { primary: primary.id, reader, writer },
+                    // It may have gone to a newer primary than the one looked at.
+                    Ok(Ok((primary, reader, writer))) => return Decision::Relay { primary, reader, writer },
                     Ok(Err(why)) => tracing::debug!(%peer, primary = primary.id, why = why.0, "could not relay"),
                     Err(_) => tracing::debug!(%peer, primary = primary.id, "could not relay in time"),
                 }
