@@ -69,6 +69,8 @@ pub const NEW_OIDS: usize = 100;
 pub const OID_RANGE: u32 = 100_000;
 /// Revisions that one `history` call gives.
 pub const HISTORY: usize = 100_000;
+/// Bytes of the descriptions in one `history` answer, from which on it ends early.
+pub const HISTORY_BYTES: usize = 16 * MIB;
 /// Writes that a client may have missed and yet be told of. One that missed more drops its cache (`getInvalidations`), or is
 /// closed (a session that fell that far behind).
 pub const INVALIDATIONS: usize = 1_000_000;

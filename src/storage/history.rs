@@ -6,6 +6,7 @@ use super::Store;
 use super::keys::{self, OIDS_PER_PART};
 use super::load::missing;
 use super::value::{self, Stored, TransactionHead};
+use crate::config::limits;
 use crate::engine::Order;
 use crate::zodb::{Oid, Refusal, Revision, State, StorageId, Tid, TransactionMeta};
 
@@ -20,8 +21,12 @@ pub struct HistoryEntry {
     pub size: u64,
 }
 
+/// What each entry of a history costs beside its texts.
+const ENTRY_COST: usize = 64;
+
 impl Store {
-    /// The newest `size` revisions as of `view`, newest first (`IStorage.history`); `NoObject` if there is none.
+    /// The newest `size` revisions as of `view`, newest first (`IStorage.history`); `NoObject` if there is none. Fewer if what
+    /// is said of them comes to [`limits::HISTORY_BYTES`].
     pub fn history(
         &self,
         storage: StorageId,
@@ -33,6 +38,7 @@ impl Store {
         let until = keys::revision(storage, oid, Tid::ZERO);
         let mut entries = Vec::new();
         let mut exists = false;
+        let mut bytes = 0;
         for pair in self.engine().range(keys::REVISIONS, &from, &until, Order::Ascending) {
             let (key, value) = pair?;
             exists = true;
@@ -50,8 +56,9 @@ impl Store {
                     "storage {storage}: transaction {tid} is not there, but object {oid} tells of it"
                 ))
             })?;
+            bytes += ENTRY_COST + head.meta.user.len() + head.meta.description.len() + head.meta.extension.len();
             entries.push(HistoryEntry { tid, meta: head.meta, size: length });
-            if entries.len() == size {
+            if entries.len() == size || bytes >= limits::HISTORY_BYTES {
                 break;
             }
         }
@@ -144,7 +151,7 @@ fn decode_key(key: &[u8]) -> io::Result<(Tid, u32)> {
 mod tests {
     use super::super::testing::*;
     use super::*;
-    use crate::command::Content;
+    use crate::command::{Change, Content, Outcome};
 
     #[test]
     fn a_history_is_told_from_the_view_back() {
@@ -163,6 +170,22 @@ mod tests {
         assert_eq!(history(0, 8), []);
         assert_eq!(store.history(S, Oid(1), 1, Tid(3)).unwrap(), Err(Refusal::NoObject(Oid(1))));
         assert_eq!(store.history(S, Oid(2), 0, Tid(9)).unwrap(), Err(Refusal::NoObject(Oid(2))));
+    }
+
+    #[test]
+    fn a_history_of_long_texts_ends_early() {
+        let store = store();
+        let text = limits::TRANSACTION_TEXT;
+        let most = limits::HISTORY_BYTES.div_ceil(text + ENTRY_COST + "user 1000".len());
+        for n in 1..=most as u64 + 5 {
+            let mut change = commit(n, vec![over(n - 1, 1, data("x"))]);
+            let Change::Commit(commit) = &mut change else { unreachable!("it is a commit") };
+            commit.meta.description = vec![b'x'; text];
+            assert_eq!(apply(&store, change), Outcome::Committed(Tid(n)));
+        }
+        let entries = store.history(S, Oid(1), usize::MAX, Tid::MAX).unwrap().unwrap();
+        assert!((most - 1..=most + 1).contains(&entries.len()), "{}", entries.len());
+        assert_eq!(entries[0].tid.0, most as u64 + 5);
     }
 
     #[test]
