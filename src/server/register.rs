@@ -23,6 +23,7 @@ use super::session::{self, Seat};
 use super::standing::Standing;
 use super::{Phase, Shared, relay};
 use crate::config::limits;
+use crate::env::Watching;
 use crate::net::{FrameReader, FrameWriter};
 use crate::raft::RelayRequest;
 use crate::zeo::{BadFrame, Call, Encoding, MessageId, Request, decode_request, encode_refusal};
@@ -60,7 +61,7 @@ enum Decision {
 
 /// Reads until the client registers, and then to its end.
 pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
-    let mut refused_to_write = false;
+    let mut refused_to_write = None;
     loop {
         let wish = match next_wish(&shared, &mut client).await {
             Ok(wish) => wish,
@@ -69,7 +70,7 @@ pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
                 return;
             }
         };
-        match decide(&shared, &mut client, &wish, refused_to_write).await {
+        match decide(&shared, &mut client, &wish, refused_to_write.as_ref()).await {
             Decision::Serve(seat) => {
                 drop(held);
                 return session::serve(shared, client, seat, wish.id).await;
@@ -80,7 +81,10 @@ pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
             }
             Decision::Refuse(refusal) => {
                 tracing::info!(peer = %client.peer, storage = %wish.storage, %refusal, "refused a register");
-                refused_to_write |= refusal == Refusal::ReadOnly;
+                if refusal == Refusal::ReadOnly {
+                    // From now on: an election before its next register is one that it waits for.
+                    refused_to_write.get_or_insert_with(|| shared.elections.watching());
+                }
                 client.writer.push(&encode_refusal(client.encoding, &wish.id, &refusal));
                 if !matches!(shared.env.timeout(limits::REGISTER_ANSWER, client.writer.flush()).await, Ok(Ok(()))) {
                     return;
@@ -128,7 +132,12 @@ async fn next_wish(shared: &Shared, client: &mut Client) -> Result<Wish, &'stati
 }
 
 /// Decides, while listening whether the client is still there.
-async fn decide(shared: &Arc<Shared>, client: &mut Client, wish: &Wish, refused_to_write: bool) -> Decision {
+async fn decide(
+    shared: &Arc<Shared>,
+    client: &mut Client,
+    wish: &Wish,
+    refused_to_write: Option<&Watching<u64>>,
+) -> Decision {
     let Client { encoding, follows_redirects, door, peer, incoming, .. } = client;
     let Incoming { early, reader } = incoming;
     let (encoding, redirects, door) = (*encoding, *follows_redirects, *door);
@@ -156,7 +165,14 @@ async fn decide(shared: &Arc<Shared>, client: &mut Client, wish: &Wish, refused_
     }
 }
 
-fn seat(shared: &Shared, wish: &Wish, primary: Option<Arc<Primary>>, door: Door, refused_to_write: bool) -> Decision {
+/// `refused_to_write`: the elections since it was refused to write.
+fn seat(
+    shared: &Shared,
+    wish: &Wish,
+    primary: Option<Arc<Primary>>,
+    door: Door,
+    refused_to_write: Option<&Watching<u64>>,
+) -> Decision {
     match shared.store.storage(&wish.storage) {
         Some(storage) => Decision::Serve(Seat {
             storage,
@@ -164,13 +180,13 @@ fn seat(shared: &Shared, wish: &Wish, primary: Option<Arc<Primary>>, door: Door,
             read_only: wish.read_only,
             primary,
             door,
-            wants_to_write: refused_to_write,
+            primary_again: refused_to_write.cloned(),
         }),
         None => Decision::Refuse(Refusal::NoStorage(wish.storage.clone())),
     }
 }
 
-async fn to_read(shared: &Shared, wish: &Wish, door: Door, refused_to_write: bool) -> Decision {
+async fn to_read(shared: &Shared, wish: &Wish, door: Door, refused_to_write: Option<&Watching<u64>>) -> Decision {
     match settle(shared).await {
         Ok(()) => seat(shared, wish, None, door, refused_to_write),
         Err(why) => Decision::Close(why),
@@ -217,7 +233,7 @@ async fn to_write(
                     settled = shared.node.settle(left) => settled.is_ok(),
                 };
                 if settled {
-                    return seat(shared, wish, Some(primary), door, false);
+                    return seat(shared, wish, Some(primary), door, None);
                 }
             }
             // A relay is passed on once only: the relaying node tries the newer primary.
@@ -266,7 +282,7 @@ impl Patience {
     }
 
     /// Waits a little, or for news of the primary.
-    async fn pause(&self, shared: &Shared, standing: &mut crate::env::Watching<Standing>) -> Result<(), &'static str> {
+    async fn pause(&self, shared: &Shared, standing: &mut Watching<Standing>) -> Result<(), &'static str> {
         let left = self.left(shared)?;
         let _ = shared.env.timeout(left.min(Self::PAUSE), standing.changed()).await;
         self.left(shared).map(drop)
