@@ -69,7 +69,10 @@ pub const NEW_OIDS: usize = 100;
 pub const OID_RANGE: u32 = 100_000;
 /// Revisions that one `history` call gives.
 pub const HISTORY: usize = 100_000;
-/// Objects that one `getInvalidations` answer names; a client that missed more is told to verify its whole cache.
+/// Bytes of the descriptions in one `history` answer, from which on it ends early.
+pub const HISTORY_BYTES: usize = 16 * MIB;
+/// Writes that a client may have missed and yet be told of. One that missed more drops its cache (`getInvalidations`), or is
+/// closed (a session that fell that far behind).
 pub const INVALIDATIONS: usize = 1_000_000;
 /// Bytes of the label that a client may give itself.
 pub const CLIENT_LABEL: usize = 255;
@@ -82,6 +85,8 @@ pub const TRANSACTION_LOCKS: usize = 4_000_000;
 pub const LOCKS: usize = 8_000_000;
 /// Votes that wait for locks. One more is refused.
 pub const WAITING_VOTES: usize = 10_000;
+/// How far ahead of the primary's clock a tid may be that a client brings: all later ones of the storage follow it.
+pub const TID_AHEAD: Duration = Duration::from_secs(86_400);
 /// Bytes of all transactions that are buffered in a node.
 pub const TRANSACTIONS_BYTES: usize = 4 * TRANSACTION_BYTES;
 
@@ -156,5 +161,5 @@ const _: () = assert!(WAITING_VOTES < LOCKS, "every waiting vote has a lock at l
 const _: () = assert!(NEW_OIDS as u64 <= OID_RANGE as u64, "one call must be answerable from one range");
 const _: () = assert!(HELD < CONNECTIONS && RELAYS < CONNECTIONS);
 const _: () = assert!(HTTP_HEAD >= 8 * KIB, "hyper refuses a smaller buffer");
-const _: () = assert!(HTTP_EXCHANGE.as_secs() > DRAIN.as_secs(), "handing over must fit into a request");
+const _: () = assert!(HTTP_EXCHANGE.as_secs() > 2 * DRAIN.as_secs(), "handing over must fit into a request");
 const _: () = assert!(DRAIN.as_secs() < 10, "supervisors kill after ten seconds");

@@ -307,8 +307,8 @@ impl Node {
         }
     }
 
-    /// Hands a client over to the primary of the moment.
-    pub async fn open_relay(&self, request: RelayRequest) -> Result<(FrameReader, FrameWriter), RelayRefused> {
+    /// Hands a client over to the primary of the moment, and says which node that is.
+    pub async fn open_relay(&self, request: RelayRequest) -> Result<(u64, FrameReader, FrameWriter), RelayRefused> {
         let Role::Secondary { primary, .. } = self.inner.role() else {
             return Err(RelayRefused("no other node is known as primary".into()));
         };
@@ -325,7 +325,7 @@ impl Node {
         };
         let patience = self.inner.caller.patience * 2;
         match self.inner.env().timeout(patience, opening).await {
-            Ok(Ok((connection, Verdict::Accepted))) => Ok((connection.reader, connection.writer)),
+            Ok(Ok((connection, Verdict::Accepted))) => Ok((target.node, connection.reader, connection.writer)),
             Ok(Ok((_, Verdict::Refused(why)))) => Err(RelayRefused(why)),
             Ok(Err(fault)) => Err(RelayRefused(fault.to_string())),
             Err(_) => Err(RelayRefused(format!("no answer within {patience:?}"))),

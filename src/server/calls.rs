@@ -121,10 +121,8 @@ impl Session {
     fn get_invalidations(&mut self, since: Tid) -> Result<Answer, End> {
         self.tell_news()?;
         let view = self.view.tid();
-        let oids =
-            if since < view { self.shared.store.changed_since(self.seat.storage, since, view)? } else { Vec::new() };
-        let reply = if oids.len() > limits::INVALIDATIONS { Reply::Nothing } else { Reply::Invalidations(view, oids) };
-        Ok(Answer::Reply(reply))
+        let oids = self.shared.store.changed_since(self.seat.storage, since, view, limits::INVALIDATIONS)?;
+        Ok(Answer::Reply(oids.map_or(Reply::Nothing, |oids| Reply::Invalidations(view, oids))))
     }
 
     fn info(&self) -> StorageDescription {

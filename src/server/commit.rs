@@ -118,7 +118,7 @@ impl Session {
             None => {}
         }
         let claim = Claim { txn: primary.number(), primary, holds: false };
-        let buffer = Transaction::new(txn, meta, tid, self.shared.budget.clone());
+        let buffer = Transaction::new(txn, meta, tid, self.shared.env.wall(), self.shared.budget.clone());
         self.tally.active.up();
         self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, resolved: false });
         Answer::Reply(Reply::Nothing)
@@ -232,9 +232,10 @@ impl Session {
 
     /// The transaction took too long to finish.
     pub fn expired(&mut self, txn: Option<TxnId>) -> Result<(), End> {
-        let late = |open: &&mut Open| Some(open.claim.txn) == txn;
-        let Some(open) = self.transaction.as_mut().filter(late) else { return Ok(()) };
-        open.claim.holds = false;
+        let late = |open: &Open| Some(open.claim.txn) == txn;
+        if !self.transaction.as_ref().is_some_and(late) {
+            return Ok(());
+        }
         tracing::warn!(client = %self.name, "closed a client: its transaction was not finished in time");
         Err(End("transaction_timeout"))
     }
@@ -264,12 +265,16 @@ impl Session {
     }
 
     fn propose(&mut self, id: &MessageId, txn: u64, own_tid: Option<Tid>, writes: Vec<Write>) -> Result<Answer, End> {
-        let mut open = self.transaction.take().expect("who asks has looked");
-        let meta = std::mem::take(&mut open.buffer.meta);
-        let (stores, number) = (writes.len() as u64, open.claim.txn);
-        let (tid, answer) = match open.claim.primary.finish(number, self.seat.storage, own_tid, meta, writes) {
+        let open = self.transaction.take().expect("who asks has looked");
+        let Open { mut buffer, mut claim, resolved, .. } = open;
+        let meta = std::mem::take(&mut buffer.meta);
+        let (stores, reserved) = (writes.len() as u64, buffer.into_reservation());
+        let (tid, answer) = match claim.primary.finish(claim.txn, self.seat.storage, own_tid, meta, writes, reserved) {
             Ok(proposed) => proposed,
-            Err(Refusal::NotPrimary(_)) => return Err(End("reign_over")),
+            Err(Refusal::NotPrimary(_)) => {
+                self.ended(false);
+                return Err(End("reign_over"));
+            }
             Err(refusal) => {
                 tracing::warn!(client = %self.name, txn, %refusal, "a finish was refused");
                 self.ended(false);
@@ -277,9 +282,9 @@ impl Session {
             }
         };
         // From here on the locks belong to the proposal.
-        open.claim.holds = false;
+        claim.holds = false;
         self.view.begin_own(tid);
-        self.finishing = Some(Finishing { id: id.clone(), tid, stores, resolved: open.resolved });
+        self.finishing = Some(Finishing { id: id.clone(), tid, stores, resolved });
         self.pending.push(answer.map(|outcome| Done::Finished(outcome.ok())).boxed());
         Ok(Answer::Later)
     }

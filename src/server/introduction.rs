@@ -63,7 +63,7 @@ pub async fn introduce(
         let wake = match (greeted, door) {
             (Some(since), _) => Some(since + limits::INTRODUCTION),
             (None, Door::Reading) => Some(env.now() + LOOK),
-            (None, _) => Some(arrived + shared.config.relay_grace).filter(|at| *at > env.now()),
+            (None, _) => Some(arrived + grace(shared)).filter(|at| *at > env.now()),
         };
         tokio::select! { biased;
             _ = phase.until(|phase| *phase == Phase::Closing) => return None,
@@ -108,9 +108,16 @@ fn may_greet(shared: &Shared, door: Door, arrived: Instant) -> bool {
     }
     match &*shared.standing.look() {
         Standing::Leading(_) => true,
-        Standing::Following { caught_up, .. } => *caught_up && shared.env.now() >= arrived + shared.config.relay_grace,
+        Standing::Following { caught_up, .. } => *caught_up && shared.env.now() >= arrived + grace(shared),
         Standing::Forming | Standing::Electing => false,
     }
+}
+
+/// How long a client is left to find the primary by itself: at least until a primary that died would be missed here, so that
+/// nobody is greeted in its name.
+fn grace(shared: &Shared) -> Duration {
+    let config = &shared.config;
+    config.relay_grace.max(config.election_timeout * 2 + config.heartbeat)
 }
 
 /// Whether this node is near enough to the primary for those who take what it has.

@@ -33,7 +33,7 @@ use crate::config::{Config, limits};
 use crate::engine::Engine;
 use crate::env::{Env, Watch};
 use crate::net::Network;
-use crate::raft::{Node, Setup};
+use crate::raft::{Node, Role, Setup};
 use crate::storage::Store;
 
 mod accept;
@@ -55,6 +55,7 @@ mod view;
 pub use metrics::{Metrics, Why};
 pub use status::{Status, StorageStatus};
 
+use primary::Primary;
 use standing::{Freshness, Standing};
 use status::Tallies;
 use transaction::Budget;
@@ -99,6 +100,15 @@ enum Phase {
     Draining,
     /// Connections are closed.
     Closing,
+}
+
+/// A primary that answers no new votes. When this is dropped (a hand-over ended, or whoever wanted it went away), it does again.
+struct Sealed(Arc<Primary>);
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        self.0.unseal();
+    }
 }
 
 /// How often a closing server looks whether all is done.
@@ -193,6 +203,8 @@ impl Server {
             Standing::Leading(primary) => primary.clone(),
             _ => anyhow::bail!("this node is not the primary"),
         };
+        let sealed = Sealed(leading);
+        let leading = &sealed.0;
         let drained = async {
             while leading.seal() > 0 {
                 env.sleep(DRAIN_LOOK).await;
@@ -202,7 +214,11 @@ impl Server {
             tracing::warn!("some transactions were not finished in time; their clients lose their connections");
         }
         let handed = node.transfer(to).await;
-        leading.unseal();
+        if *node.role().look_now() != Role::Primary(leading.reign()) {
+            // The node knows before its sessions do. Held votes end with the reign: none may be answered in its last moment.
+            let mut ended = leading.ended();
+            let _ = env.timeout(limits::DRAIN, ended.until(|ended| *ended)).await;
+        }
         handed
     }
 

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::oids::Ranges;
+use super::transaction::Reservation;
 use crate::command::{Base, Change, Commit, Outcome, Reign, Write};
 use crate::config::limits;
 use crate::env::{Env, Watch, Watching};
@@ -79,7 +80,8 @@ struct Voter {
 
 struct Queued {
     change: Change,
-    txn: Option<TxnId>,
+    /// If it is a transaction: which, and the memory that it has until its outcome is known.
+    txn: Option<(TxnId, Reservation)>,
     answer: oneshot::Sender<Result<Outcome, Unknown>>,
 }
 
@@ -171,7 +173,6 @@ impl Primary {
             }
         }
         self.answer(questions);
-        self.deadline.notify_one();
     }
 
     /// A number for a transaction of this reign.
@@ -202,8 +203,6 @@ impl Primary {
             self.step(&mut state, Input::Vote(vote))
         };
         self.answer(questions);
-        // The first deadline may be a new one.
-        self.deadline.notify_one();
         (judged, expiry)
     }
 
@@ -216,6 +215,7 @@ impl Primary {
         own_tid: Option<Tid>,
         meta: TransactionMeta,
         writes: Vec<Write>,
+        reserved: Reservation,
     ) -> Result<(Tid, Answer), Refusal> {
         let mut state = self.state();
         if state.ended {
@@ -238,7 +238,7 @@ impl Primary {
         assert!(questions.is_empty(), "a proposal frees no locks");
         let (answer, told) = oneshot::channel();
         let change = Change::Commit(Commit { storage, tid, meta, writes });
-        state.queue.push_back(Queued { change, txn: Some(txn), answer });
+        state.queue.push_back(Queued { change, txn: Some((txn, reserved)), answer });
         drop(state);
         self.queued.notify_one();
         Ok((tid, told))
@@ -323,6 +323,10 @@ impl Primary {
 
     /// Reads what the machine asked for, and tells it, until it asks for nothing more.
     fn answer(&self, mut questions: Vec<Question>) {
+        if !questions.is_empty() {
+            // Who is asked for was granted locks, by whatever freed them: the first deadline may be a new one.
+            self.deadline.notify_one();
+        }
         while let Some((txn, storage, oids)) = questions.pop() {
             let last_tid = self.store.last_tid(storage);
             let mut current = Vec::with_capacity(oids.len());
@@ -331,7 +335,7 @@ impl Primary {
                     Ok(found) => current.push((oid, found.map(|c| Current { tid: c.tid, absent: c.absent }))),
                     Err(fault) => {
                         tracing::error!(%storage, %oid, %fault, "an object's serial could not be read");
-                        self.fault(txn);
+                        questions.extend(self.fault(txn));
                         break;
                     }
                 }
@@ -346,14 +350,12 @@ impl Primary {
         }
     }
 
-    /// This disk failed a transaction: its connection is closed, as if its client had gone.
-    fn fault(&self, txn: TxnId) {
-        let questions = {
-            let mut state = self.state();
-            state.voters.remove(&txn);
-            self.step(&mut state, Input::Disconnect { txn })
-        };
-        self.answer(questions);
+    /// This disk failed a transaction: its connection is closed, as if its client had gone. Gives the questions of those who
+    /// have waited for it; a disk that fails one may fail them all.
+    fn fault(&self, txn: TxnId) -> Vec<Question> {
+        let mut state = self.state();
+        state.voters.remove(&txn);
+        self.step(&mut state, Input::Disconnect { txn })
     }
 
     fn settle(&self, txn: TxnId, outcome: &Result<Outcome, Unknown>) {
@@ -389,8 +391,9 @@ async fn propose(primary: Arc<Primary>) {
         let env = primary.env.clone();
         env.spawn(async move {
             let outcome = proposal.outcome().await;
-            if let Some(txn) = txn {
+            if let Some((txn, reserved)) = txn {
                 primary.settle(txn, &outcome);
+                drop(reserved);
             }
             let _ = answer.send(outcome);
         });

@@ -7,7 +7,7 @@
 //! | registers | leading | following | electing |
 //! |---|---|---|---|
 //! | to read | served | served, once everything answered before is here | waits |
-//! | to write | served | relayed; `R5`: told where | waits; `R5`: told that there is none |
+//! | to write | served, once the lease is confirmed | relayed; `R5`: told where | waits; `R5`: told that there is none |
 //! | at the port for readers, to read | served | served if fresh enough | served if fresh enough |
 //! | there, or at a read-only server, to write | `ReadOnlyError`, may ask again | | |
 
@@ -23,6 +23,7 @@ use super::session::{self, Seat};
 use super::standing::Standing;
 use super::{Phase, Shared, relay};
 use crate::config::limits;
+use crate::env::Watching;
 use crate::net::{FrameReader, FrameWriter};
 use crate::raft::RelayRequest;
 use crate::zeo::{BadFrame, Call, Encoding, MessageId, Request, decode_request, encode_refusal};
@@ -60,7 +61,7 @@ enum Decision {
 
 /// Reads until the client registers, and then to its end.
 pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
-    let mut refused_to_write = false;
+    let mut refused_to_write = None;
     loop {
         let wish = match next_wish(&shared, &mut client).await {
             Ok(wish) => wish,
@@ -69,7 +70,7 @@ pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
                 return;
             }
         };
-        match decide(&shared, &mut client, &wish, refused_to_write).await {
+        match decide(&shared, &mut client, &wish, refused_to_write.as_ref()).await {
             Decision::Serve(seat) => {
                 drop(held);
                 return session::serve(shared, client, seat, wish.id).await;
@@ -80,7 +81,10 @@ pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
             }
             Decision::Refuse(refusal) => {
                 tracing::info!(peer = %client.peer, storage = %wish.storage, %refusal, "refused a register");
-                refused_to_write |= refusal == Refusal::ReadOnly;
+                if refusal == Refusal::ReadOnly {
+                    // From now on: an election before its next register is one that it waits for.
+                    refused_to_write.get_or_insert_with(|| shared.elections.watching());
+                }
                 client.writer.push(&encode_refusal(client.encoding, &wish.id, &refusal));
                 if !matches!(shared.env.timeout(limits::REGISTER_ANSWER, client.writer.flush()).await, Ok(Ok(()))) {
                     return;
@@ -128,7 +132,12 @@ async fn next_wish(shared: &Shared, client: &mut Client) -> Result<Wish, &'stati
 }
 
 /// Decides, while listening whether the client is still there.
-async fn decide(shared: &Arc<Shared>, client: &mut Client, wish: &Wish, refused_to_write: bool) -> Decision {
+async fn decide(
+    shared: &Arc<Shared>,
+    client: &mut Client,
+    wish: &Wish,
+    refused_to_write: Option<&Watching<u64>>,
+) -> Decision {
     let Client { encoding, follows_redirects, door, peer, incoming, .. } = client;
     let Incoming { early, reader } = incoming;
     let (encoding, redirects, door) = (*encoding, *follows_redirects, *door);
@@ -156,7 +165,14 @@ async fn decide(shared: &Arc<Shared>, client: &mut Client, wish: &Wish, refused_
     }
 }
 
-fn seat(shared: &Shared, wish: &Wish, primary: Option<Arc<Primary>>, door: Door, refused_to_write: bool) -> Decision {
+/// `refused_to_write`: the elections since it was refused to write.
+fn seat(
+    shared: &Shared,
+    wish: &Wish,
+    primary: Option<Arc<Primary>>,
+    door: Door,
+    refused_to_write: Option<&Watching<u64>>,
+) -> Decision {
     match shared.store.storage(&wish.storage) {
         Some(storage) => Decision::Serve(Seat {
             storage,
@@ -164,13 +180,13 @@ fn seat(shared: &Shared, wish: &Wish, primary: Option<Arc<Primary>>, door: Door,
             read_only: wish.read_only,
             primary,
             door,
-            wants_to_write: refused_to_write,
+            primary_again: refused_to_write.cloned(),
         }),
         None => Decision::Refuse(Refusal::NoStorage(wish.storage.clone())),
     }
 }
 
-async fn to_read(shared: &Shared, wish: &Wish, door: Door, refused_to_write: bool) -> Decision {
+async fn to_read(shared: &Shared, wish: &Wish, door: Door, refused_to_write: Option<&Watching<u64>>) -> Decision {
     match settle(shared).await {
         Ok(()) => seat(shared, wish, None, door, refused_to_write),
         Err(why) => Decision::Close(why),
@@ -205,7 +221,21 @@ async fn to_write(
     loop {
         let present = standing.look_now().clone();
         match present {
-            Standing::Leading(primary) => return seat(shared, wish, Some(primary), door, false),
+            Standing::Leading(primary) => {
+                let left = match patience.left(shared) {
+                    Ok(left) => left,
+                    Err(why) => return Decision::Close(why),
+                };
+                // A node that lost its lease a moment ago may not know yet that others have committed since.
+                let mut ended = primary.ended();
+                let settled = tokio::select! { biased;
+                    _ = ended.until(|ended| *ended) => false,
+                    settled = shared.node.settle(left) => settled.is_ok(),
+                };
+                if settled {
+                    return seat(shared, wish, Some(primary), door, None);
+                }
+            }
             // A relay is passed on once only: the relaying node tries the newer primary.
             Standing::Following { .. } if door == Door::Relay => return Decision::Close("not_primary"),
             Standing::Following { primary, .. } if redirects => {
@@ -219,7 +249,8 @@ async fn to_write(
                 let opening = vec![Bytes::from_static(encoding.greeting()), wish.frame.clone()];
                 let request = RelayRequest { client: peer.to_owned(), opening };
                 match shared.env.timeout(limits::CONNECT, shared.node.open_relay(request)).await {
-                    Ok(Ok((reader, writer))) => return Decision::Relay { primary: primary.id, reader, writer },
+                    // It may have gone to a newer primary than the one looked at.
+                    Ok(Ok((primary, reader, writer))) => return Decision::Relay { primary, reader, writer },
                     Ok(Err(why)) => tracing::debug!(%peer, primary = primary.id, why = why.0, "could not relay"),
                     Err(_) => tracing::debug!(%peer, primary = primary.id, "could not relay in time"),
                 }
@@ -251,7 +282,7 @@ impl Patience {
     }
 
     /// Waits a little, or for news of the primary.
-    async fn pause(&self, shared: &Shared, standing: &mut crate::env::Watching<Standing>) -> Result<(), &'static str> {
+    async fn pause(&self, shared: &Shared, standing: &mut Watching<Standing>) -> Result<(), &'static str> {
         let left = self.left(shared)?;
         let _ = shared.env.timeout(left.min(Self::PAUSE), standing.changed()).await;
         self.left(shared).map(drop)

@@ -38,6 +38,7 @@ use super::view::View;
 use super::{Phase, Shared};
 use crate::command::Outcome;
 use crate::config::limits;
+use crate::env::Watching;
 use crate::net::{FrameFault, FrameWriter};
 use crate::raft::Unknown;
 use crate::tpc::TxnId;
@@ -59,8 +60,9 @@ pub struct Seat {
     /// The reign in which it may write; the session ends with it.
     pub primary: Option<Arc<Primary>>,
     pub door: Door,
-    /// It would rather write, and was refused: it is closed when there is a primary again, as it would not ask by itself.
-    pub wants_to_write: bool,
+    /// The elections since it was refused to write, which it would rather: it is closed at the next one, as it would not ask
+    /// again by itself.
+    pub primary_again: Option<Watching<u64>>,
 }
 
 /// One registered client.
@@ -113,7 +115,7 @@ impl From<io::Error> for End {
 }
 
 /// Serves a client to its end. `register` is the call that is answered first.
-pub async fn serve(shared: Arc<Shared>, client: Client, seat: Seat, register: MessageId) {
+pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register: MessageId) {
     let Client { encoding, peer, mut incoming, writer, .. } = client;
     incoming.reader.set_limit(limits::FRAME);
     let _present = Present::new(&shared.metrics.sessions);
@@ -121,7 +123,7 @@ pub async fn serve(shared: Arc<Shared>, client: Client, seat: Seat, register: Me
     let _connected = Connected::new(&tally);
     tracing::info!(client = %peer, storage = %seat.name, read_only = seat.read_only, "registered");
     let view = View::open(&shared.store, seat.storage);
-    let doom = doom(shared.clone(), &seat);
+    let doom = doom(shared.clone(), &mut seat);
     let mut session = Session {
         shared,
         seat,
@@ -146,11 +148,10 @@ pub async fn serve(shared: Arc<Shared>, client: Client, seat: Seat, register: Me
 }
 
 /// Returns when a session has to end though its client did nothing wrong: says why.
-fn doom(shared: Arc<Shared>, seat: &Seat) -> BoxFuture<'static, &'static str> {
+fn doom(shared: Arc<Shared>, seat: &mut Seat) -> BoxFuture<'static, &'static str> {
     let mut phase = shared.phase.watching();
-    let mut elections = shared.elections.watching();
     let mut ended = seat.primary.as_ref().map(|primary| primary.ended());
-    let (wants_to_write, reading) = (seat.wants_to_write, seat.door == Door::Reading);
+    let (mut primary_again, reading) = (seat.primary_again.take(), seat.door == Door::Reading);
     Box::pin(async move {
         let reign_over = async {
             match &mut ended {
@@ -159,11 +160,18 @@ fn doom(shared: Arc<Shared>, seat: &Seat) -> BoxFuture<'static, &'static str> {
             }
         };
         let mut reign_over = std::pin::pin!(reign_over);
+        let primary_again = async {
+            match &mut primary_again {
+                Some(elections) => drop(elections.changed().await),
+                None => std::future::pending().await,
+            }
+        };
+        let mut primary_again = std::pin::pin!(primary_again);
         loop {
             tokio::select! { biased;
                 _ = phase.until(|phase| *phase == Phase::Closing) => return "stopping",
                 () = &mut reign_over => return "reign_over",
-                _ = elections.changed(), if wants_to_write => return "primary_again",
+                () = &mut primary_again => return "primary_again",
                 () = shared.env.sleep(LOOK), if reading => {
                     if !is_fresh(&shared) {
                         return "not_fresh";
@@ -241,7 +249,7 @@ impl Session {
 
     /// Moves the view on and queues the invalidations for it.
     pub fn tell_news(&mut self) -> Result<(), End> {
-        for news in self.view.news(&self.shared.store)? {
+        for news in self.view.news(&self.shared.store)?.ok_or(End("too_far_behind"))? {
             self.push(&Push::Invalidate { tid: news.tid(), oids: news.oids() });
         }
         Ok(())

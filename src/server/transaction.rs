@@ -7,13 +7,14 @@
 //! **Promises.** Objects stay in the order in which they were first stored. A later store of the same object replaces the
 //! earlier one: that is how a client that resolved a conflict sends the result. Checks stand beside stores. The buffer
 //! never holds more than [`limits::TRANSACTION_BYTES`], nor all buffers more than [`limits::TRANSACTIONS_BYTES`]; past it
-//! everything is let go of, and the vote fails.
+//! everything is let go of, and the vote fails. What a buffer has of that it keeps until the outcome of its finish is known.
 //!
 //! **Left out.** Undo and blobs (they are answered with a clear refusal at the vote), and staging of large transactions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -45,6 +46,32 @@ impl Budget {
     }
 }
 
+/// The part of the budget that one transaction has; given back when it is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    bytes: usize,
+    budget: Budget,
+}
+
+impl Reservation {
+    fn take(&mut self, bytes: usize) -> bool {
+        let taken = self.budget.take(bytes);
+        self.bytes += if taken { bytes } else { 0 };
+        taken
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.budget.give_back(bytes);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
 /// What a client wants of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
@@ -71,13 +98,13 @@ pub struct Transaction {
     /// lists a blob's record twice, and shall come back so.
     again: Vec<(usize, Oid)>,
     checks: BTreeMap<Oid, Tid>,
-    bytes: usize,
+    reserved: Reservation,
     fault: Option<Refusal>,
-    budget: Budget,
 }
 
 impl Transaction {
-    pub fn new(id: u64, meta: TransactionMeta, tid: Option<Tid>, budget: Budget) -> Transaction {
+    /// `wall` is the time of day, since the Unix epoch.
+    pub fn new(id: u64, meta: TransactionMeta, tid: Option<Tid>, wall: Duration, budget: Budget) -> Transaction {
         let bytes = meta.user.len() + meta.description.len() + meta.extension.len();
         let mut transaction = Transaction {
             id,
@@ -87,13 +114,17 @@ impl Transaction {
             wishes: BTreeMap::new(),
             again: Vec::new(),
             checks: BTreeMap::new(),
-            bytes: 0,
+            reserved: Reservation { bytes: 0, budget },
             fault: None,
-            budget,
         };
         if transaction.meta_too_long() {
             let why = format!("user, description and extension may have {} bytes each", limits::TRANSACTION_TEXT);
             transaction.fail(Refusal::TooLarge(why));
+        }
+        let latest = Tid::from_unix(wall + limits::TID_AHEAD);
+        if let Some(tid) = tid.filter(|tid| *tid > latest) {
+            // The storage's tids would be ahead of the clock for good; after the last one of all there is none.
+            transaction.fail(Refusal::BadValue(format!("tid {tid} lies in the future")));
         }
         transaction.grow(bytes);
         transaction
@@ -117,7 +148,7 @@ impl Transaction {
             return;
         }
         match self.wishes.insert(oid, wish) {
-            Some(earlier) => self.shrink(earlier.size()),
+            Some(earlier) => self.reserved.give_back(earlier.size()),
             None => self.order.push(oid),
         }
         self.count();
@@ -127,7 +158,7 @@ impl Transaction {
     pub fn check(&mut self, oid: Oid, serial: Tid) {
         if self.grow(ENTRY_COST) {
             if self.checks.insert(oid, serial).is_some() {
-                self.shrink(ENTRY_COST);
+                self.reserved.give_back(ENTRY_COST);
             }
             self.count();
         }
@@ -140,7 +171,7 @@ impl Transaction {
         self.wishes = BTreeMap::new();
         self.again = Vec::new();
         self.checks = BTreeMap::new();
-        self.shrink(self.bytes);
+        self.reserved.give_back(self.reserved.bytes);
     }
 
     /// Why the vote must fail, if it must.
@@ -190,6 +221,11 @@ impl Transaction {
         all
     }
 
+    /// What is left of it when its writes are on their way: the memory that they take until they are in the log.
+    pub fn into_reservation(self) -> Reservation {
+        self.reserved
+    }
+
     fn meta_too_long(&self) -> bool {
         let meta = &self.meta;
         [&meta.user, &meta.description, &meta.extension].iter().any(|text| text.len() > limits::TRANSACTION_TEXT)
@@ -200,22 +236,16 @@ impl Transaction {
         if self.fault.is_some() {
             return false;
         }
-        if self.bytes + size > limits::TRANSACTION_BYTES {
+        if self.reserved.bytes + size > limits::TRANSACTION_BYTES {
             self.fail(Refusal::TooLarge(format!("a transaction may have {} MiB", limits::TRANSACTION_BYTES >> 20)));
             return false;
         }
-        if !self.budget.take(size) {
+        if !self.reserved.take(size) {
             let most = limits::TRANSACTIONS_BYTES >> 20;
             self.fail(Refusal::TooLarge(format!("all transactions together may have {most} MiB; try again later")));
             return false;
         }
-        self.bytes += size;
         true
-    }
-
-    fn shrink(&mut self, size: usize) {
-        self.bytes -= size;
-        self.budget.give_back(size);
     }
 
     fn count(&mut self) {
@@ -223,12 +253,6 @@ impl Transaction {
             let why = format!("a transaction may have {} objects", limits::TRANSACTION_LOCKS);
             self.fail(Refusal::TooLarge(why));
         }
-    }
-}
-
-impl Drop for Transaction {
-    fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
     }
 }
 
@@ -267,8 +291,14 @@ mod tests {
         Wish::Store { base: Tid(base), data: Bytes::from_static(data) }
     }
 
+    const WALL: Duration = Duration::from_secs(1_789_209_000);
+
+    fn with_tid(tid: Option<Tid>) -> Transaction {
+        Transaction::new(1, TransactionMeta::default(), tid, WALL, Budget::default())
+    }
+
     fn begun() -> Transaction {
-        Transaction::new(1, TransactionMeta::default(), None, Budget::default())
+        with_tid(None)
     }
 
     #[test]
@@ -279,12 +309,12 @@ mod tests {
         transaction.wish(Oid(5), store(3, b"resolved"));
         let wishes: Vec<_> = transaction.wishes().map(|(oid, wish)| (oid, wish.clone())).collect();
         assert_eq!(wishes, vec![(Oid(5), store(3, b"resolved")), (Oid(2), store(1, b"two"))]);
-        assert_eq!(transaction.bytes, "resolved".len() + "two".len() + 2 * ENTRY_COST);
+        assert_eq!(transaction.reserved.bytes, "resolved".len() + "two".len() + 2 * ENTRY_COST);
     }
 
     #[test]
     fn a_record_that_is_restored_twice_is_written_and_listed_once_more() {
-        let mut transaction = Transaction::new(1, TransactionMeta::default(), Some(Tid(9)), Budget::default());
+        let mut transaction = with_tid(Some(Tid(9)));
         let blob = || Wish::Restore { data: Some(Bytes::from_static(b"blob")), like: None };
         for (oid, wish) in [(5, blob()), (5, blob()), (2, store(0, b"two"))] {
             transaction.wish(Oid(oid), wish);
@@ -296,6 +326,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_reserved_outlives_the_buffer_and_is_given_back() {
+        let budget = Budget::default();
+        let mut transaction = Transaction::new(1, TransactionMeta::default(), None, WALL, budget.clone());
+        transaction.wish(Oid(1), store(0, b"one"));
+        let reserved = transaction.into_reservation();
+        assert_eq!(budget.0.load(Relaxed), "one".len() + ENTRY_COST);
+        drop(reserved);
+        assert_eq!(budget.0.load(Relaxed), 0);
+    }
+
+    #[test]
     fn what_is_too_large_is_let_go_of_and_remembered() {
         let mut transaction = begun();
         let megabyte = Bytes::from(vec![0u8; 1 << 20]);
@@ -303,9 +344,18 @@ mod tests {
             transaction.wish(Oid(n), Wish::Store { base: Tid::ZERO, data: megabyte.clone() });
         }
         assert!(matches!(transaction.fault(), Some(Refusal::TooLarge(_))));
-        assert_eq!((transaction.order.len(), transaction.bytes), (0, 0));
+        assert_eq!((transaction.order.len(), transaction.reserved.bytes), (0, 0));
         transaction.wish(Oid(1), store(0, b"small"));
         assert_eq!(transaction.order.len(), 0);
+    }
+
+    #[test]
+    fn a_tid_may_lie_a_little_in_the_future_and_not_more() {
+        let latest = Tid::from_unix(WALL + limits::TID_AHEAD);
+        assert_eq!(with_tid(Some(latest)).fault(), None);
+        for tid in [latest.next(), Tid::MAX] {
+            assert!(matches!(with_tid(Some(tid)).fault(), Some(Refusal::BadValue(_))));
+        }
     }
 
     #[test]

@@ -15,11 +15,13 @@
 //! ```
 //!
 //! **Far behind.** Where the storage's ring does not reach back to the view, the same is read from the table of
-//! transactions, as one invalidation at the newest tid.
+//! transactions, as one invalidation at the newest tid. Beyond [`limits::INVALIDATIONS`] the session ends: its client comes
+//! back and drops its cache, which costs less.
 
 use std::io;
 use std::sync::Arc;
 
+use crate::config::limits;
 use crate::env::Watching;
 use crate::storage::{Applied, Feed, Store};
 use crate::zodb::{Oid, StorageId, Tid};
@@ -74,8 +76,8 @@ impl View {
         self.tid
     }
 
-    /// Moves the view as far as it may go, and gives what has to be queued for that.
-    pub fn news(&mut self, store: &Store) -> io::Result<Vec<News>> {
+    /// Moves the view as far as it may go, and gives what has to be queued for that. `None`: that is too much.
+    pub fn news(&mut self, store: &Store) -> io::Result<Option<Vec<News>>> {
         let most = self.own.map_or(Tid::MAX, Tid::previous);
         let news = match self.feed.after(self.tid) {
             Some(applied) => {
@@ -85,9 +87,11 @@ impl View {
             None => {
                 let tid = self.feed.latest().min(most);
                 if tid <= self.tid {
-                    return Ok(Vec::new());
+                    return Ok(Some(Vec::new()));
                 }
-                let oids = store.changed_since(self.storage, self.tid, tid)?;
+                let Some(oids) = store.changed_since(self.storage, self.tid, tid, limits::INVALIDATIONS)? else {
+                    return Ok(None);
+                };
                 vec![News::Gap { tid, oids }]
             }
         };
@@ -95,7 +99,7 @@ impl View {
             assert!(last.tid() > self.tid, "a view only moves on");
             self.tid = last.tid();
         }
-        Ok(news)
+        Ok(Some(news))
     }
 
     /// Returns when there may be news.
@@ -164,7 +168,7 @@ mod tests {
     }
 
     fn told(view: &mut View, store: &Store) -> Vec<(u64, Vec<u64>)> {
-        let news = view.news(store).unwrap();
+        let news = view.news(store).unwrap().unwrap();
         news.iter().map(|news| (news.tid().0, news.oids().iter().map(|oid| oid.0).collect())).collect()
     }
 

@@ -438,7 +438,7 @@ mod tests {
         assert_eq!(listed.iter().map(|record| record.oid.0).collect::<Vec<_>>(), [1, 2, 1]);
         assert_eq!(listed[0], listed[2]);
         assert_eq!(listed[2].data_tid, None);
-        assert_eq!(store.changed_since(S, Tid::ZERO, Tid(5)).unwrap(), [Oid(1), Oid(2)]);
+        assert_eq!(store.changed_since(S, Tid::ZERO, Tid(5), 9).unwrap(), Some(vec![Oid(1), Oid(2)]));
         let (summary, recount) = store.recount(S).unwrap();
         assert!(recount.agrees(&summary));
         assert_eq!(summary.objects, 2);

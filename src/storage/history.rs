@@ -6,6 +6,7 @@ use super::Store;
 use super::keys::{self, OIDS_PER_PART};
 use super::load::missing;
 use super::value::{self, Stored, TransactionHead};
+use crate::config::limits;
 use crate::engine::Order;
 use crate::zodb::{Oid, Refusal, Revision, State, StorageId, Tid, TransactionMeta};
 
@@ -20,8 +21,12 @@ pub struct HistoryEntry {
     pub size: u64,
 }
 
+/// What each entry of a history costs beside its texts.
+const ENTRY_COST: usize = 64;
+
 impl Store {
-    /// The newest `size` revisions as of `view`, newest first (`IStorage.history`); `NoObject` if there is none.
+    /// The newest `size` revisions as of `view`, newest first (`IStorage.history`); `NoObject` if there is none. Fewer if what
+    /// is said of them comes to [`limits::HISTORY_BYTES`].
     pub fn history(
         &self,
         storage: StorageId,
@@ -33,6 +38,7 @@ impl Store {
         let until = keys::revision(storage, oid, Tid::ZERO);
         let mut entries = Vec::new();
         let mut exists = false;
+        let mut bytes = 0;
         for pair in self.engine().range(keys::REVISIONS, &from, &until, Order::Ascending) {
             let (key, value) = pair?;
             exists = true;
@@ -50,8 +56,9 @@ impl Store {
                     "storage {storage}: transaction {tid} is not there, but object {oid} tells of it"
                 ))
             })?;
+            bytes += ENTRY_COST + head.meta.user.len() + head.meta.description.len() + head.meta.extension.len();
             entries.push(HistoryEntry { tid, meta: head.meta, size: length });
-            if entries.len() == size {
+            if entries.len() == size || bytes >= limits::HISTORY_BYTES {
                 break;
             }
         }
@@ -59,8 +66,14 @@ impl Store {
     }
 
     /// The objects that the transactions after `after`, up to and with `upto`, have written; in order of their ids,
-    /// each once.
-    pub fn changed_since(&self, storage: StorageId, after: Tid, upto: Tid) -> io::Result<Vec<Oid>> {
+    /// each once. `None`: those transactions have more than `most` writes, which bounds the time as well.
+    pub fn changed_since(
+        &self,
+        storage: StorageId,
+        after: Tid,
+        upto: Tid,
+        most: usize,
+    ) -> io::Result<Option<Vec<Oid>>> {
         let mut oids = Vec::new();
         if after < upto {
             let (from, until) = (keys::transaction(storage, after.next()), keys::transaction(storage, upto.next()));
@@ -70,11 +83,14 @@ impl Store {
                     (_, 0) => oids.extend(TransactionHead::decode(&key, &value)?.oids),
                     _ => oids.extend(value::decode_oids(&key, &value)?),
                 }
+                if oids.len() > most {
+                    return Ok(None);
+                }
             }
         }
         oids.sort_unstable();
         oids.dedup();
-        Ok(oids)
+        Ok(Some(oids))
     }
 
     /// The first transaction from `at_least` to `at_most`, both included.
@@ -135,7 +151,7 @@ fn decode_key(key: &[u8]) -> io::Result<(Tid, u32)> {
 mod tests {
     use super::super::testing::*;
     use super::*;
-    use crate::command::Content;
+    use crate::command::{Change, Content, Outcome};
 
     #[test]
     fn a_history_is_told_from_the_view_back() {
@@ -157,6 +173,22 @@ mod tests {
     }
 
     #[test]
+    fn a_history_of_long_texts_ends_early() {
+        let store = store();
+        let text = limits::TRANSACTION_TEXT;
+        let most = limits::HISTORY_BYTES.div_ceil(text + ENTRY_COST + "user 1000".len());
+        for n in 1..=most as u64 + 5 {
+            let mut change = commit(n, vec![over(n - 1, 1, data("x"))]);
+            let Change::Commit(commit) = &mut change else { unreachable!("it is a commit") };
+            commit.meta.description = vec![b'x'; text];
+            assert_eq!(apply(&store, change), Outcome::Committed(Tid(n)));
+        }
+        let entries = store.history(S, Oid(1), usize::MAX, Tid::MAX).unwrap().unwrap();
+        assert!((most - 1..=most + 1).contains(&entries.len()), "{}", entries.len());
+        assert_eq!(entries[0].tid.0, most as u64 + 5);
+    }
+
+    #[test]
     fn a_large_transaction_is_read_in_parts() {
         let store = store();
         let count = 2 * OIDS_PER_PART as u64 + 3;
@@ -173,9 +205,11 @@ mod tests {
         assert_eq!(store.record_at(S, Tid(5), count as usize).unwrap(), None);
         assert_eq!(store.record_at(S, Tid(5), usize::MAX).unwrap(), None);
         let all: Vec<Oid> = (0..count).map(Oid).collect();
-        assert_eq!(store.changed_since(S, Tid(0), Tid(6)).unwrap(), all);
-        assert_eq!(store.changed_since(S, Tid(4), Tid(5)).unwrap(), all);
-        assert_eq!(store.changed_since(S, Tid(5), Tid(6)).unwrap(), [Oid(7)]);
+        let changed = |after, upto, most| store.changed_since(S, Tid(after), Tid(upto), most).unwrap();
+        assert_eq!(changed(0, 6, usize::MAX), Some(all.clone()));
+        assert_eq!(changed(4, 5, all.len()), Some(all.clone()));
+        assert_eq!(changed(4, 5, all.len() - 1), None);
+        assert_eq!(changed(5, 6, 1), Some(vec![Oid(7)]));
         // Between two transactions lie the parts of the first, which are none.
         assert_eq!(store.transaction_at(S, Tid(6), Tid::MAX).unwrap().unwrap().0, Tid(6));
         assert_eq!(store.transaction_at(S, Tid(0), Tid(4)).unwrap(), None);

@@ -308,7 +308,8 @@ fn compare_spans(store: &Store, model: &Model, from: Tid, tids: &[Tid]) {
         let spans = |tid: &Tid| *tid > from && *tid <= upto;
         let transactions = model.transactions.iter().filter(|(tid, _)| spans(tid));
         let oids: BTreeSet<Oid> = transactions.flat_map(|(_, (_, writes))| writes.iter().map(|w| w.0)).collect();
-        assert_eq!(store.changed_since(S, from, upto).unwrap(), oids.into_iter().collect::<Vec<_>>());
+        let wanted = oids.into_iter().collect::<Vec<_>>();
+        assert_eq!(store.changed_since(S, from, upto, usize::MAX).unwrap(), Some(wanted));
         let first = model.transactions.iter().find(|(tid, _)| **tid >= from && **tid <= upto);
         let first = first.map(|(tid, (meta, _))| (*tid, meta.clone()));
         assert_eq!(store.transaction_at(S, from, upto).unwrap(), first, "transaction_at({from}, {upto})");

@@ -1,7 +1,7 @@
 //! The verdict on a vote, once its locks are held and its objects' serials are known.
 //!
-//! As `FileStorage` does it: `store` wants the serial that is current, and takes any where there is no object;
-//! `restore` looks at nothing; `checkCurrentSerialInTransaction` wants the object to be there, with that serial. A failed
+//! As `FileStorage` does it: `store` wants the serial that is current, also where that is the end of the object (deleted, or
+//! its creation undone), and takes any where there never was one; `restore` looks at nothing; `checkCurrentSerialInTransaction` wants the object to be there, with that serial. A failed
 //! check outweighs conflicts: those can be resolved, it can't.
 
 use super::{Current, Read, Vote};
@@ -54,7 +54,7 @@ pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<Current>)], last: Tid) 
         };
         match of(oid) {
             None => bases.push((oid, Base::Serial(Tid::ZERO))),
-            Some(Current { tid, absent }) if absent || tid == read => bases.push((oid, Base::Serial(tid))),
+            Some(Current { tid, .. }) if tid == read => bases.push((oid, Base::Serial(tid))),
             Some(Current { tid, .. }) => conflicts.push(Conflict { oid, committed: tid, read }),
         }
     }

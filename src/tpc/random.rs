@@ -304,7 +304,7 @@ impl World {
         let last = self.machine.last_proposed(vote.storage).unwrap_or_default().max(last_tid);
         let there = |oid| newest(oid).filter(|c: &Current| !c.absent).map(|c| c.tid);
         let conflicts = |&(oid, read): &(Oid, Read)| match read {
-            Read::Serial(tid) => there(oid).is_some_and(|current| current != tid),
+            Read::Serial(tid) => newest(oid).is_some_and(|current| current.tid != tid),
             Read::Any => false,
         };
         if vote.brings_tid.is_some_and(|tid| tid <= last) || vote.checks.iter().any(|&(o, t)| there(o) != Some(t)) {
