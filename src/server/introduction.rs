@@ -122,7 +122,7 @@ fn grace(shared: &Shared) -> Duration {
 
 /// Whether this node is near enough to the primary for those who take what it has.
 pub fn is_fresh(shared: &Shared) -> bool {
-    shared.freshness.lag(&shared.env).is_some_and(|lag| lag <= shared.config.max_lag)
+    shared.node.lag().is_some_and(|lag| lag <= shared.config.max_lag)
 }
 
 /// Waits for the moment, or for ever.

@@ -56,7 +56,7 @@ pub use metrics::{Metrics, Why};
 pub use status::{Status, StorageStatus};
 
 use primary::Primary;
-use standing::{Freshness, Standing};
+use standing::Standing;
 use status::Tallies;
 use transaction::Budget;
 
@@ -88,7 +88,6 @@ struct Shared {
     standing: Watch<Standing>,
     /// Goes up whenever a primary becomes known, or another one.
     elections: Watch<u64>,
-    freshness: Freshness,
     phase: Watch<Phase>,
 }
 
@@ -144,7 +143,6 @@ impl Server {
             budget: Budget::default(),
             standing: Watch::new(Standing::Forming),
             elections: Watch::new(0),
-            freshness: Freshness::default(),
             phase: Watch::new(Phase::Open),
         });
         env.spawn(standing::follow(shared.clone()));

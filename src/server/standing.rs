@@ -4,15 +4,13 @@
 //! *leading* only once the storages that its configuration asks for exist, and from the moment its role changes no
 //! more.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::primary::Primary;
 use super::{Phase, Shared};
 use crate::command::{Change, Outcome, Reign};
-use crate::env::{Env, Watching};
+use crate::env::Watching;
 use crate::raft::{Member, Role};
 
 /// Who is primary, seen from here.
@@ -38,38 +36,6 @@ impl Standing {
             Standing::Following { primary, .. } => Some(primary.id),
             Standing::Leading(_) => Some(0),
         }
-    }
-}
-
-/// How far behind this node may be: the time since it last knew that it was not.
-#[derive(Debug, Default)]
-pub struct Freshness(Mutex<Known>);
-
-#[derive(Clone, Copy, Debug, Default)]
-enum Known {
-    #[default]
-    Never,
-    Until(Instant),
-    Now,
-}
-
-impl Freshness {
-    /// `None`: it never knew.
-    pub fn lag(&self, env: &Env) -> Option<Duration> {
-        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Known::Never => None,
-            Known::Until(then) => Some(env.now().saturating_duration_since(then)),
-            Known::Now => Some(Duration::ZERO),
-        }
-    }
-
-    fn set(&self, fresh: bool, env: &Env) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = match (fresh, *known) {
-            (true, _) => Known::Now,
-            (false, Known::Now) => Known::Until(env.now()),
-            (false, earlier) => earlier,
-        };
     }
 }
 
@@ -101,10 +67,8 @@ pub async fn follow(shared: Arc<Shared>) {
 
 /// Tells everybody, and ends the reign that was.
 fn stand(shared: &Shared, standing: Standing) {
-    let fresh = matches!(standing, Standing::Leading(_) | Standing::Following { caught_up: true, .. });
-    shared.freshness.set(fresh, &shared.env);
     let (now, mut before) = (standing.primary(), None);
-    tracing::debug!(primary = now, fresh, "standing");
+    tracing::debug!(primary = now, "standing");
     let mut over = None;
     shared.standing.send_if(|present| {
         before = present.primary();

@@ -215,7 +215,7 @@ pub(super) fn of(shared: &Shared) -> Status {
         node: shared.node.status(),
         leading: leading.is_some(),
         reign: leading.map(|primary| primary.reign().to_string()),
-        lag_seconds: shared.freshness.lag(&shared.env).map(|lag| lag.as_secs_f64()),
+        lag_seconds: shared.node.lag().map(|lag| lag.as_secs_f64()),
         storages: storages.collect(),
         connections: metrics.open.get(),
         sessions: metrics.sessions.get(),
