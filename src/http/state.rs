@@ -34,7 +34,7 @@ pub fn ready(status: &Status) -> Result<(), String> {
         return Err(format!("The cluster is not formed: {waiting}."));
     }
     match (role(status), primary(status), status.lag_seconds) {
-        ("secondary", Some(_), Some(0.0)) => Ok(()),
+        ("secondary", Some(_), _) if status.node.caught_up => Ok(()),
         ("secondary", Some(primary), Some(lag)) => Err(format!("Catching up with node {primary}; {lag:.1} s behind.")),
         ("secondary", Some(primary), None) => Err(format!("Catching up with node {primary}.")),
         _ => Err("No primary is known; an election goes on, or too few nodes are there for one.".into()),
@@ -85,6 +85,7 @@ mod tests {
                 node: 2,
                 role,
                 primary,
+                caught_up: primary.is_some(),
                 term: 3,
                 applied: 7,
                 committed: 7,
@@ -138,7 +139,8 @@ mod tests {
     #[test]
     fn ready_says_why_not() {
         assert_eq!(ready(&status("secondary", Some(1))), Ok(()));
-        let behind = Status { lag_seconds: Some(2.5), ..status("secondary", Some(1)) };
+        let mut behind = Status { lag_seconds: Some(2.5), ..status("secondary", Some(1)) };
+        behind.node.caught_up = false;
         assert_eq!(ready(&behind).unwrap_err(), "Catching up with node 1; 2.5 s behind.");
         assert!(ready(&status("candidate", None)).unwrap_err().contains("election"));
         let mut forming = status("forming", None);

@@ -526,15 +526,6 @@ impl Inner {
         Ok(())
     }
 
-    /// `--peers` matters when a cluster forms; afterwards the log has the members.
-    fn warn_of_changed_peers(&self) {
-        let Some(stamp) = self.formation.stamp.look().clone() else { return };
-        let known: BTreeMap<u64, String> = stamp.members.iter().map(|(id, s)| (*id, s.address.clone())).collect();
-        if !self.config.peers.is_empty() && self.config.peers != known {
-            tracing::warn!("--peers differs from the cluster's own list, which rules: {known:?}");
-        }
-    }
-
     pub fn publish(&self, role: Role) {
         self.role.send_if(|present| {
             let news = *present != role;

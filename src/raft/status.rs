@@ -15,6 +15,8 @@ pub struct NodeStatus {
     pub role: &'static str,
     /// The primary's node id, as far as this node knows one that is alive.
     pub primary: Option<u64>,
+    /// Whether it has caught up with that primary once (the primary itself has).
+    pub caught_up: bool,
     /// The Raft term.
     pub term: u64,
     /// How many log entries this node has applied.
@@ -64,6 +66,7 @@ impl Inner {
                 Role::Primary(_) => Some(self.config().node),
                 Role::Forming(_) | Role::Candidate => None,
             },
+            caught_up: matches!(role, Role::Primary(_) | Role::Secondary { caught_up: true, .. }),
             term: 0,
             applied: self.store().applied().index,
             committed: 0,

@@ -1,6 +1,7 @@
 //! What a running node sees to by itself, whatever its role: that the store is flushed, and that somebody is told when
 //! consensus has stopped.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Inner;
@@ -39,5 +40,16 @@ pub async fn watch_for_faults(node: Arc<Inner>, raft: Raft) {
         };
         tracing::error!("{why}");
         node.fault.send(Some(why));
+    }
+}
+
+impl Inner {
+    /// `--peers` matters when a cluster forms; afterwards the log has the members.
+    pub(super) fn warn_of_changed_peers(&self) {
+        let Some(stamp) = self.formation.stamp.look().clone() else { return };
+        let known: BTreeMap<u64, String> = stamp.members.iter().map(|(id, s)| (*id, s.address.clone())).collect();
+        if !self.config.peers.is_empty() && self.config.peers != known {
+            tracing::warn!("--peers differs from the cluster's own list, which rules: {known:?}");
+        }
     }
 }
