@@ -50,9 +50,9 @@ impl Heard {
         });
     }
 
-    /// The leader that was heard `within` that time, and whether the `applied` entries have once reached what it had
+    /// The leader that was heard `within` that time, in this node's `term` or a later one, and whether the `applied` entries have once reached what it had
     /// committed in its term. To be asked often: it moves the goal on.
-    pub fn leader(&self, within: Duration, applied: u64) -> Option<(u64, bool)> {
+    pub fn leader(&self, term: u64, within: Duration, applied: u64) -> Option<(u64, bool)> {
         let mut last = self.lock();
         let word = last.as_mut()?;
         if word.goal.0 > 0 && applied >= word.goal.0 {
@@ -60,7 +60,8 @@ impl Heard {
             word.caught_up = true;
             word.goal = (word.committed, word.at);
         }
-        let alive = self.env.now().saturating_duration_since(word.at) <= within;
+        // In an earlier term it may have been alive a moment ago, and is leader no more.
+        let alive = word.term >= term && self.env.now().saturating_duration_since(word.at) <= within;
         alive.then_some((word.leader, word.caught_up))
     }
 

@@ -44,11 +44,11 @@ pub async fn rule(node: Arc<Inner>, raft: Raft) {
                     let why = hold(&node, &raft, reign).await;
                     tracing::info!("primary no more: reign {reign} ends, as {why}");
                     node.heard().led();
-                    node.publish(node.follow());
+                    node.publish(node.follow(&raft));
                     continue;
                 }
             }
-            None => node.publish(node.follow()),
+            None => node.publish(node.follow(&raft)),
         }
         node.pause(&raft).await;
     }
@@ -106,10 +106,11 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
 
 impl Inner {
     /// Who is primary, when this node is not.
-    fn follow(&self) -> Role {
+    fn follow(&self, raft: &Raft) -> Role {
+        let term = raft.metrics().look().current_term;
         let patience = self.config().election_timeout * 2;
         let applied = self.store().applied().index;
-        match self.heard().leader(patience, applied) {
+        match self.heard().leader(term, patience, applied) {
             Some((leader, caught_up)) if leader != self.config().node => match self.member(leader) {
                 Some(primary) => Role::Secondary { primary, caught_up },
                 None => Role::Candidate,
