@@ -13,7 +13,7 @@
 //! Both proofs are keyed BLAKE3 over (a word for the side, the Hello as sent, the acceptor's nonce), keyed with what
 //! BLAKE3's `derive_key` makes of the cluster's shared secret. Nonces are drawn by chance for each connection, and the
 //! Hello names both ends, so that a recorded or reflected proof is worth nothing. Without a secret the
-//! key is public, and the acceptor looks at the address instead (`link::may_call`).
+//! key is public, and the acceptor looks at the address instead (`Caller::comes_from`).
 //!
 //! After `Accepted` a connection for `Purpose::Calls` carries numbered [`Ask`]s and [`Answer`]s, in any order; one for
 //! `Purpose::Form` a single question of `formation`; one for `Purpose::Relay` a [`RelayRequest`], its answer, and
