@@ -5,17 +5,18 @@ CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)
 export CARGO_TARGET_DIR ?= $(CACHE)/zrs/target
 export ZRS_BIN ?= $(CARGO_TARGET_DIR)/debug
 
-# Of the suites of ZEO and ZODB, the tests run a part with one node, another one each day; CI runs all of it, and a part with
-# three nodes.
+# Of the suites of ZEO and ZODB, the tests run a part with one node, another one each day; CI runs all of it, a part with
+# three nodes, and clients of older versions.
 UPSTREAM := $(if $(CI),'--sut zrsd' '--sut zrsd3 --shard day/4','--sut zrsd --shard day/12')
 
-.PHONY: help setup check test lint fix cluster sim bench doc conformance
+.PHONY: help setup check test lint fix cluster sim bench doc conformance versions
 
 help:
 	@echo 'make cluster       starts a three-node cluster on this machine, ready for clients'
 	@echo 'make check         format, clippy, doc and all tests; writes nothing into the clone'
 	@echo 'make test          the tests alone; CI=1: more of the suites of ZEO and ZODB'
 	@echo 'make conformance   all of the suites of ZEO and ZODB, with one node and with three'
+	@echo 'make versions      clients of the versions of ZEO that people run'
 	@echo 'make fix           formats, and does what clippy proposes'
 	@echo 'make sim SEED=n    one run of the simulation; without SEED, the usual ones'
 	@echo 'make bench         side by side with a stock ZEO server (release build)'
@@ -41,6 +42,7 @@ test: setup
 	for part in $(UPSTREAM); do \
 		tests/python/conformance/run.py $$part || failed="$$failed conformance"; \
 	done; \
+	$(if $(CI),tests/python/versions.py || failed="$$failed versions";) \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi; echo 'all suites passed'
 
 fix: setup
@@ -68,3 +70,8 @@ doc: setup
 conformance: setup
 	cargo build --locked --bins
 	tests/python/conformance/run.py $(ARGS)
+
+# (ARGS='5.2.3' for one version.)
+versions: setup
+	cargo build --locked --bins
+	tests/python/versions.py $(ARGS)
