@@ -19,6 +19,8 @@ pub const FRAME: usize = OBJECT + MIB;
 pub const FIRST_FRAME: usize = 4 * KIB;
 /// Bytes of a transaction's data and descriptions. A larger one is refused at vote.
 pub const TRANSACTION_BYTES: usize = 256 * MIB;
+/// Bytes of one piece of what goes through the log ahead of its transaction.
+pub const PIECE: usize = MIB;
 /// Bytes of a transaction's user, description and extension, each.
 pub const TRANSACTION_TEXT: usize = 64 * KIB - 1;
 /// Bytes of the name of a storage.

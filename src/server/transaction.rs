@@ -208,7 +208,7 @@ impl Transaction {
     /// The writes with those among them that were sent once more.
     pub fn with_repeats(&self, writes: Vec<Write>) -> Vec<Write> {
         let Some(tid) = self.tid.filter(|_| !self.again.is_empty()) else { return writes };
-        let repeat = |oid| Write { oid, base: Base::Any, content: Content::SameAs(tid) };
+        let repeat = |oid| Write { oid, base: Base::Any, content: Content::SameAs(tid), blob: None };
         let mut again = self.again.iter().peekable();
         let mut all = Vec::with_capacity(writes.len() + self.again.len());
         for (before, write) in writes.into_iter().enumerate() {
@@ -279,7 +279,7 @@ impl Wish {
             Wish::Store { data, .. } | Wish::Restore { data: Some(data), .. } => Content::Data(data.clone()),
             Wish::Delete { .. } | Wish::Restore { data: None, .. } => Content::Absent,
         };
-        Write { oid, base, content }
+        Write { oid, base, content, blob: None }
     }
 }
 

@@ -32,7 +32,7 @@ use crate::zodb::{Oid, Refusal, StorageId, Tid};
 pub const NAME_LIMIT: usize = 255;
 
 /// What the state becomes once the batch is written.
-enum Next {
+pub(super) enum Next {
     Same,
     Reign(Reign),
     Membership(Vec<u8>),
@@ -42,18 +42,18 @@ enum Next {
 }
 
 /// An outcome and what it takes.
-struct Decision {
-    outcome: Outcome,
-    batch: Batch,
-    next: Next,
+pub(super) struct Decision {
+    pub outcome: Outcome,
+    pub batch: Batch,
+    pub next: Next,
 }
 
 impl Decision {
-    fn nothing(outcome: Outcome) -> Decision {
+    pub fn nothing(outcome: Outcome) -> Decision {
         Decision { outcome, batch: Batch::new(), next: Next::Same }
     }
 
-    fn refuse(refusal: Refusal) -> Decision {
+    pub fn refuse(refusal: Refusal) -> Decision {
         Decision::nothing(Outcome::Refused(refusal))
     }
 }
@@ -129,6 +129,8 @@ impl Store {
             }
             let mut batch = Batch::new();
             let body = value::reign_bytes(command.reign);
+            // What was staged in the reigns before belongs to transactions that are over.
+            self.drop_unclaimed(&[], &[0xff; 4], &mut batch)?;
             batch.put(keys::META, keys::REIGN, value::seal(&keys::REIGN, value::REIGN, &body));
             return Ok(Decision { outcome: Outcome::Done, batch, next: Next::Reign(command.reign) });
         }
@@ -140,6 +142,11 @@ impl Store {
             Change::CreateStorage { name } => Ok(self.create_storage(name)),
             Change::ReserveOids { storage, count } => Ok(self.reserve_oids(*storage, *count)),
             Change::Commit(commit) => self.commit(commit),
+            Change::Stage { storage, pieces } => Ok(self.stage(*storage, pieces)),
+            Change::Discard { storage, pieces } => self.discard(*storage, pieces),
+            Change::PackBegin { storage, upto } => Ok(self.pack_begin(*storage, *upto)),
+            Change::PackStep(step) => self.pack_step(step),
+            Change::PackEnd { storage } => Ok(self.pack_end(*storage)),
         }
     }
 
@@ -205,6 +212,10 @@ impl Store {
         }
 
         let mut batch = Batch::new();
+        if self.claim(commit, &mut batch)?.is_none() {
+            let why = "the transaction names staged data that is not there, or not its own";
+            return Ok(Decision::refuse(Refusal::BadValue(why.into())));
+        }
         let mut digested = Vec::with_capacity(commit.writes.len());
         let mut bytes = 0;
         for (write, known) in writes().zip(known) {
@@ -214,9 +225,16 @@ impl Store {
                     write.oid
                 ))));
             };
-            if let Stored::Data(data) = &stored {
-                bytes += data.len() as u64;
+            let Ok(blob) = self.resolve_blob(storage, write)? else {
+                let why = format!("object {} has no such blob that it could show again", write.oid);
+                return Ok(Decision::refuse(Refusal::BadValue(why)));
+            };
+            let content = digest::with_blob(content, blob.as_ref().map(|(_, hash)| hash));
+            if let Some((blob, _)) = blob {
+                let key = keys::revision(storage, write.oid, commit.tid);
+                batch.put(keys::BLOBS, key, blob.encode(&key));
             }
+            bytes += stored.length();
             put_revision(&mut batch, storage, write.oid, commit.tid, &stored);
             summary.objects += u64::from(!known);
             summary.next_oid = summary.next_oid.max(Oid(write.oid.0.saturating_add(1)));
@@ -229,8 +247,8 @@ impl Store {
         summary.history = digest::history(&summary.history, commit.tid, &commit.meta, &digested);
 
         let listed: Vec<Oid> = commit.writes.iter().map(|write| write.oid).collect();
-        put_transaction(&mut batch, commit, bytes, &listed);
         let oids: Vec<Oid> = writes().map(|write| write.oid).collect();
+        put_transaction(&mut batch, commit, bytes, &listed, oids.len());
         put_summary(&mut batch, storage, &summary);
         let next = Next::Committed(Applied { storage, tid: commit.tid, oids }, summary);
         Ok(Decision { outcome: Outcome::Committed(commit.tid), batch, next })
@@ -244,18 +262,18 @@ impl Store {
             Content::Absent => Some((Stored::Absent, digest::content(None))),
             Content::SameAs(tid) => match self.stored(storage, write.oid, *tid)? {
                 None => None,
-                Some(stored) => match self.follow(storage, write.oid, *tid, stored)? {
+                Some(Stored::Absent) => Some((Stored::Absent, digest::content(None))),
+                Some(stored) => {
                     // The pointer goes to the data itself, so that a load has one hop at most.
-                    Some((data, data_tid)) => {
-                        Some((Stored::SameAs(data_tid.unwrap_or(*tid)), digest::content(Some(&data))))
-                    }
-                    None => Some((Stored::Absent, digest::content(None))),
-                },
+                    let at = if let Stored::SameAs(at) = stored { at } else { *tid };
+                    Some((Stored::SameAs(at), self.content_hash(storage, write.oid, *tid, &stored)?))
+                }
             },
+            Content::Staged(staged) => Some((Stored::Pieces(staged.clone()), staged.hash)),
         })
     }
 
-    fn summary_of(&self, storage: StorageId) -> Option<Summary> {
+    pub(super) fn summary_of(&self, storage: StorageId) -> Option<Summary> {
         self.state().storages.get(&storage).map(|storage| storage.summary.clone())
     }
 }
@@ -283,7 +301,7 @@ impl State {
     }
 }
 
-fn no_storage(storage: StorageId) -> Refusal {
+pub(super) fn no_storage(storage: StorageId) -> Refusal {
     Refusal::NoStorage(storage.to_string())
 }
 
@@ -312,7 +330,7 @@ fn repeats(commit: &Commit, write: &Write) -> bool {
     write.content == Content::SameAs(commit.tid)
 }
 
-fn put_summary(batch: &mut Batch, storage: StorageId, summary: &Summary) {
+pub(super) fn put_summary(batch: &mut Batch, storage: StorageId, summary: &Summary) {
     let key = keys::summary(storage);
     batch.put(keys::META, key, value::seal(&key, value::SUMMARY, &summary.to_bytes()));
 }
@@ -325,10 +343,11 @@ fn put_revision(batch: &mut Batch, storage: StorageId, oid: Oid, tid: Tid, store
     batch.put(keys::OBJECTS, key, current.encode(&key));
 }
 
-fn put_transaction(batch: &mut Batch, commit: &Commit, bytes: u64, oids: &[Oid]) {
+fn put_transaction(batch: &mut Batch, commit: &Commit, bytes: u64, oids: &[Oid], left: usize) {
+    let left = u32::try_from(left).expect("it lists no fewer");
     let count = u32::try_from(oids.len()).expect("a transaction of more objects is refused");
     let first = oids[..oids.len().min(OIDS_PER_PART)].to_vec();
-    let head = TransactionHead { meta: commit.meta.clone(), bytes, count, oids: first };
+    let head = TransactionHead { meta: commit.meta.clone(), bytes, count, left, oids: first };
     let key = keys::transaction(commit.storage, commit.tid);
     batch.put(keys::TRANSACTIONS, key, head.encode(&key));
     for (part, oids) in (0u32..).zip(oids.chunks(OIDS_PER_PART)).skip(1) {

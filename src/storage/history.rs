@@ -47,10 +47,7 @@ impl Store {
             }
             let (_, _, tid) =
                 keys::decode_revision(&key).ok_or_else(|| value::damaged("a revision's key is not 20 bytes"))?;
-            let length = match Stored::decode(&key, value)? {
-                Stored::Data(data) => data.len() as u64,
-                Stored::Absent | Stored::SameAs(_) => 0,
-            };
+            let length = Stored::decode(&key, value)?.length();
             let head = self.transaction(storage, tid)?.ok_or_else(|| {
                 value::damaged(format_args!(
                     "storage {storage}: transaction {tid} is not there, but object {oid} tells of it"

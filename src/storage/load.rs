@@ -183,9 +183,11 @@ impl Store {
     ) -> io::Result<Option<(Bytes, Option<Tid>)>> {
         match stored {
             Stored::Data(data) => Ok(Some((data, None))),
+            Stored::Pieces(staged) => Ok(Some((self.read_staged(storage, &staged)?, None))),
             Stored::Absent => Ok(None),
             Stored::SameAs(data_tid) => match self.stored(storage, oid, data_tid)? {
                 Some(Stored::Data(data)) => Ok(Some((data, Some(data_tid)))),
+                Some(Stored::Pieces(staged)) => Ok(Some((self.read_staged(storage, &staged)?, Some(data_tid)))),
                 _ => Err(value::damaged(format_args!(
                     "storage {storage}, object {oid}, transaction {tid}: its data is not with transaction {data_tid}"
                 ))),

@@ -26,6 +26,8 @@ pub mod keys;
 mod load;
 #[cfg(test)]
 mod model;
+mod pack;
+mod pieces;
 mod summary;
 #[cfg(test)]
 mod testing;
@@ -41,7 +43,7 @@ use crate::engine::{Batch, Engine, Order};
 use crate::env::{Watch, Watching};
 use crate::zodb::{StorageId, Tid};
 
-pub use digest::Digest;
+pub use digest::{Digest, Hashing};
 pub use feed::{Applied, Feed, RING_OIDS, RING_TRANSACTIONS};
 pub use history::HistoryEntry;
 pub use keys::TABLES;
@@ -51,7 +53,7 @@ pub use value::Current;
 pub use verify::Recount;
 
 /// The format of the tables that this program reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A place in the log. The default stands before the first entry: nothing was applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

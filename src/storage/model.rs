@@ -193,7 +193,7 @@ impl Model {
                     }
                 },
             };
-            writes.push(Write { oid, base, content });
+            writes.push(Write { oid, base, content, blob: None });
             left_behind.push((oid, shown));
         }
         let meta = TransactionMeta { description: tid.to_string().into_bytes(), ..TransactionMeta::default() };

@@ -48,9 +48,16 @@ pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<Current>)], last: Tid) 
     let mut bases = Vec::with_capacity(vote.writes.len());
     let mut conflicts = Vec::new();
     for &(oid, read) in &vote.writes {
-        let Read::Serial(read) = read else {
-            bases.push((oid, Base::Any));
-            continue;
+        let read = match read {
+            Read::Serial(read) => read,
+            Read::Any => {
+                bases.push((oid, Base::Any));
+                continue;
+            }
+            Read::Current => {
+                bases.push((oid, Base::Serial(of(oid).map_or(Tid::ZERO, |current| current.tid))));
+                continue;
+            }
         };
         match of(oid) {
             None => bases.push((oid, Base::Serial(Tid::ZERO))),

@@ -172,6 +172,8 @@ pub enum Read {
     Serial(Tid),
     /// It does not matter (`restore`).
     Any,
+    /// Whatever is current once the locks are held (undo, a step of a pack): that becomes its base.
+    Current,
 }
 
 /// The newest revision of an object.
