@@ -305,7 +305,7 @@ impl World {
         let there = |oid| newest(oid).filter(|c: &Current| !c.absent).map(|c| c.tid);
         let conflicts = |&(oid, read): &(Oid, Read)| match read {
             Read::Serial(tid) => newest(oid).is_some_and(|current| current.tid != tid),
-            Read::Any => false,
+            Read::Any | Read::Current => false,
         };
         if vote.brings_tid.is_some_and(|tid| tid <= last) || vote.checks.iter().any(|&(o, t)| there(o) != Some(t)) {
             self.line.remove(at);
