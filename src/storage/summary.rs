@@ -103,7 +103,8 @@ mod tests {
         };
         let bytes = summary.to_bytes();
         assert_eq!(bytes[..8], [0, 0, 0, 0, 0, 0, 0, 1]);
-        assert_eq!(bytes[32..41], [0, 0, 0, 0, 0, 0, 0, 5, 6]);
+        assert_eq!(bytes[32..40], [0, 0, 0, 0, 0, 0, 0, 5]);
+        assert_eq!(bytes[63..65], [10, 6]);
         assert_eq!(Summary::from_bytes(&bytes).unwrap(), summary);
         assert!(Summary::from_bytes(&bytes[1..]).is_err());
     }
