@@ -122,7 +122,7 @@ fn warnings() {
 #[test]
 fn help_teaches() {
     let help = command().render_long_help().to_string();
-    for part in ["Examples:", "zrsd --data ./data", "<zeoclient>", "Exit codes", "--read-listen <HOST:PORT>"] {
+    for part in ["Examples:", "zrsd --data ./data", "<zeoclient>", "Exit codes", "--read-listen <HOST:PORT|PATH>", "--tls-client-ca <FILE|DIR>"] {
         assert!(help.contains(part), "{part} is not in:\n{help}");
     }
     command().debug_assert();

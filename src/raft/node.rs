@@ -29,7 +29,7 @@ use crate::command::{Change, Command, Outcome, Reign};
 use crate::config::{Config, limits};
 use crate::engine::Engine;
 use crate::env::{Env, Watch, Watching};
-use crate::net::{FrameReader, FrameWriter, Network};
+use crate::net::{Credentials, FrameReader, FrameWriter, Network, Tls};
 use crate::storage::Store;
 
 /// A member of the cluster.
@@ -67,6 +67,8 @@ pub struct Setup {
     pub env: Env,
     /// The way to the peers.
     pub network: Arc<dyn Network>,
+    /// How to speak TLS with them; `None`: they are spoken to as they are.
+    pub tls: Option<Tls>,
     /// The engine of `log/`, opened with [`super::TABLES`].
     pub log: Arc<dyn Engine>,
     /// What commands are applied to.
@@ -131,13 +133,14 @@ pub enum Accepted {
 impl Node {
     /// Opens the log and begins to take part: at once where the folder is stamped, else as soon as the cluster has formed.
     pub async fn start(setup: Setup) -> anyhow::Result<Node> {
-        let Setup { config, env, network, log, store } = setup;
+        let Setup { config, env, network, tls, log, store } = setup;
         let log = LogStore::open(log, env.clone()).await?;
         let incarnation = formation::incarnation(&log, || env.seed()).await?;
         let stamp = formation::read_stamp(&log, config.node, incarnation).await?;
         let caller = Caller {
             env: env.clone(),
             network,
+            tls,
             key: PeerKey::of_secret(config.secret.as_deref()),
             node: config.node,
             incarnation,
@@ -265,9 +268,17 @@ impl Node {
     }
 
     /// Takes over a connection whose first frame began with `P1`; returns when it has ended or is a client's.
-    pub async fn accept_peer(&self, first: Bytes, reader: FrameReader, writer: FrameWriter, peer: &str) -> Accepted {
+    /// `credentials`: what it has shown, where TLS is spoken.
+    pub async fn accept_peer(
+        &self,
+        first: Bytes,
+        reader: FrameReader,
+        writer: FrameWriter,
+        peer: &str,
+        credentials: Option<&Credentials>,
+    ) -> Accepted {
         let mut connection = Connection { reader, writer };
-        let hello = match self.inner.admit(&first, &mut connection, peer).await {
+        let hello = match self.inner.admit(&first, &mut connection, peer, credentials).await {
             Ok(hello) => hello,
             Err(fault) => return Accepted::Refused(fault.to_string()),
         };
@@ -479,10 +490,16 @@ impl Inner {
     }
 
     /// Looks at a peer's Hello and proof. `Err`: the connection was refused, or broke.
-    async fn admit(&self, first: &Bytes, connection: &mut Connection, peer: &str) -> io::Result<Hello> {
+    async fn admit(
+        &self,
+        first: &Bytes,
+        connection: &mut Connection,
+        peer: &str,
+        credentials: Option<&Credentials>,
+    ) -> io::Result<Hello> {
         let shaking = async {
             let hello = read_hello(first)?;
-            let verdict = self.judge(&hello, peer).await;
+            let verdict = self.judge(&hello, peer, credentials).await;
             self.caller.accept(first, connection, verdict).await?;
             Ok(hello)
         };
@@ -490,7 +507,7 @@ impl Inner {
         self.env().timeout(limits::HANDSHAKE_TIMEOUT, shaking).await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn judge(&self, hello: &Hello, peer: &str) -> Result<(), String> {
+    async fn judge(&self, hello: &Hello, peer: &str, credentials: Option<&Credentials>) -> Result<(), String> {
         let own = self.config.node;
         if hello.to != own {
             return Err(format!("this is node {own}, not node {}", hello.to));
@@ -516,6 +533,11 @@ impl Inner {
             if hello.from_incarnation != seat.incarnation {
                 return Err(format!("node {} is known with another data folder", hello.from));
             }
+        }
+        if let Some(credentials) = credentials {
+            return credentials.may_be_peer(&seat.address).map_err(|why| {
+                format!("by its certificate {peer} is not node {}: {why} (--tls-peer-ca says who is a peer)", hello.from)
+            });
         }
         if self.config.secret.is_none() && !self.caller.comes_from(peer, &seat.address).await {
             return Err(format!(
