@@ -175,7 +175,9 @@ fn own(
     provider: &CryptoProvider,
 ) -> Result<(Arc<CertifiedKey>, i64), BadTls> {
     let chain = files::chain(cert_flag, cert)?;
-    let Some(facts) = x509::facts(&chain[0]) else { return bad(cert_flag, cert, "its first certificate can't be read") };
+    let Some(facts) = x509::facts(&chain[0]) else {
+        return bad(cert_flag, cert, "its first certificate can't be read");
+    };
     let signer = match provider.key_provider.load_private_key(files::key(key_flag, key)?) {
         Ok(signer) => signer,
         Err(why) => return bad(key_flag, key, format_args!("the key can't be used: {why}")),
@@ -324,7 +326,9 @@ pub fn misplaced(first: &[u8], tls: bool) -> Option<Misplaced> {
         _ if frame.starts_with(b"P1") => {
             ("plain", "it is a node that speaks plain, and this port is one for TLS: give all nodes --tls-cert")
         }
-        _ if frame.starts_with(b"ruok") => ("plain", "it is a monitor (ruok) that speaks plain, and this port is one for TLS"),
+        _ if frame.starts_with(b"ruok") => {
+            ("plain", "it is a monitor (ruok) that speaks plain, and this port is one for TLS")
+        }
         _ => ("plain", "it speaks plain, and this port is one for TLS: ZEO clients need an <ssl> section"),
     };
     Some(Misplaced { what, cure })

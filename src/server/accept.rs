@@ -166,18 +166,16 @@ impl Incoming {
 /// Counts a connection that could not be read any further, and says so if that is worth it.
 pub fn unreadable(shared: &Shared, peer: &str, fault: &FrameFault) {
     match fault {
-        FrameFault::TooLarge { claimed, limit } => {
-            match misplaced(&claimed.to_be_bytes(), false) {
-                Some(Misplaced { what, cure }) => {
-                    shared.metrics.bad_frame(what);
-                    tracing::warn!(%peer, "closed a connection: {cure}");
-                }
-                None => {
-                    shared.metrics.bad_frame("too_large");
-                    tracing::warn!(%peer, claimed, limit, "closed a connection: its frame is too large");
-                }
+        FrameFault::TooLarge { claimed, limit } => match misplaced(&claimed.to_be_bytes(), false) {
+            Some(Misplaced { what, cure }) => {
+                shared.metrics.bad_frame(what);
+                tracing::warn!(%peer, "closed a connection: {cure}");
             }
-        }
+            None => {
+                shared.metrics.bad_frame("too_large");
+                tracing::warn!(%peer, claimed, limit, "closed a connection: its frame is too large");
+            }
+        },
         FrameFault::Cut => shared.metrics.bad_frame("cut"),
         FrameFault::Io(fault) => tracing::debug!(%peer, %fault, "a connection broke"),
     }

@@ -15,9 +15,10 @@ pub fn told(fault: io::Error) -> io::Error {
 /// A fault of a handshake.
 pub fn of_handshake(fault: io::Error) -> io::Error {
     match fault.kind() {
-        io::ErrorKind::UnexpectedEof => {
-            io::Error::new(fault.kind(), "it closed the connection during the TLS handshake (is it plain, or refused us?)")
-        }
+        io::ErrorKind::UnexpectedEof => io::Error::new(
+            fault.kind(),
+            "it closed the connection during the TLS handshake (is it plain, or refused us?)",
+        ),
         _ => told(fault),
     }
 }
