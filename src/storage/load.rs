@@ -141,7 +141,7 @@ impl Store {
     }
 
     /// The newest revision that is not younger than `cap`: one seek.
-    fn newest(&self, storage: StorageId, oid: Oid, cap: Tid) -> io::Result<Option<(Tid, Stored)>> {
+    pub(super) fn newest(&self, storage: StorageId, oid: Oid, cap: Tid) -> io::Result<Option<(Tid, Stored)>> {
         let from = keys::revision(storage, oid, cap);
         let until = keys::revision(storage, oid, Tid::ZERO);
         let Some((key, value)) = self.engine().first(keys::REVISIONS, &from, &until)? else { return Ok(None) };
@@ -170,6 +170,14 @@ impl Store {
         let key = keys::revision(storage, oid, tid);
         let value = self.engine().get(keys::REVISIONS, &key)?;
         value.map(|value| Stored::decode(&key, value)).transpose()
+    }
+
+    /// The revision of exactly `tid`, and the older one that it was made to show again.
+    pub(super) fn linked(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<(Stored, Option<Tid>)>> {
+        let key = keys::revision(storage, oid, tid);
+        let Some(value) = self.engine().get(keys::REVISIONS, &key)? else { return Ok(None) };
+        let link = Stored::link(&value);
+        Ok(Some((Stored::decode(&key, value)?, link)))
     }
 
     /// What a revision shows: the record, and the tid with which it lies if that is another; `None`: the object is
