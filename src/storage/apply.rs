@@ -225,7 +225,8 @@ impl Store {
         }
         let mut digested = Vec::with_capacity(commit.writes.len());
         let mut bytes = 0;
-        let mut length = commit.writes.len() as u64 * RECORD_HEADER + (commit.writes.len() - known.len()) as u64 * POINTER;
+        let mut length =
+            commit.writes.len() as u64 * RECORD_HEADER + (commit.writes.len() - known.len()) as u64 * POINTER;
         for (write, known) in writes().zip(known) {
             let Some((stored, content)) = self.resolve(storage, write)? else {
                 return Ok(Decision::refuse(Refusal::BadValue(format!(

@@ -125,7 +125,8 @@ impl Store {
         if last <= 0 {
             return Ok(entries);
         }
-        for pair in self.engine().range(keys::TRANSACTIONS, &from, &until, Order::Descending).take(limits::UNDO_SEARCH) {
+        for pair in self.engine().range(keys::TRANSACTIONS, &from, &until, Order::Descending).take(limits::UNDO_SEARCH)
+        {
             let (key, value) = pair?;
             let (tid, 0) = decode_key(&key)? else { continue };
             let TransactionHead { meta, length, .. } = TransactionHead::decode(&key, &value)?;

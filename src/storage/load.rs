@@ -76,6 +76,14 @@ impl Store {
         Ok(shown.map(|(data, _)| data).ok_or(Refusal::NoObject(oid)))
     }
 
+    /// Whether transaction `tid`, as `view` knows it, left the object like this; `None`: absent.
+    pub fn is_like(&self, storage: StorageId, oid: Oid, tid: Tid, view: Tid, data: Option<&Bytes>) -> io::Result<bool> {
+        Ok(match data {
+            Some(data) => self.load_serial(storage, oid, tid, view)?.as_ref() == Ok(data),
+            None => tid <= view && self.stored(storage, oid, tid)? == Some(Stored::Absent),
+        })
+    }
+
     /// The newest revision that was applied, whatever any view says; without its data.
     pub fn current(&self, storage: StorageId, oid: Oid) -> io::Result<Option<Current>> {
         let key = keys::object(storage, oid);

@@ -168,9 +168,7 @@ impl Store {
             Some(_) => Ok(false),
             None => match self.current(storage, oid)? {
                 Some(current) if current.tid == tid => Ok(true),
-                Some(current) => {
-                    Ok(self.linked(storage, oid, current.tid)?.and_then(|(_, link)| link) == Some(tid))
-                }
+                Some(current) => Ok(self.linked(storage, oid, current.tid)?.and_then(|(_, link)| link) == Some(tid)),
                 None => Ok(false),
             },
         }
