@@ -60,10 +60,10 @@ impl Store {
     /// The objects that a transaction wrote, in order, each once; refused if it can't be undone (any more).
     pub fn undoable(&self, storage: StorageId, tid: Tid) -> io::Result<Result<Vec<Oid>, Refusal>> {
         let refuse = |why: &str| Ok(Err(Refusal::NotUndoable(format!("transaction {tid} {why}"))));
+        let Some(head) = self.transaction(storage, tid)? else { return refuse("is not there (any more)") };
         if tid <= self.undo_floor(storage) {
             return refuse("can't be undone any more: the database was packed since");
         }
-        let Some(head) = self.transaction(storage, tid)? else { return refuse("is not there") };
         if head.meta.status != UNPACKED {
             return refuse("is not undoable");
         }
