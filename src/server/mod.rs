@@ -52,6 +52,7 @@ mod session;
 mod standing;
 mod status;
 mod transaction;
+mod undo;
 mod view;
 
 pub use metrics::{Metrics, Why};

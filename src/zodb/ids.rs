@@ -38,6 +38,8 @@ impl Oid {
 }
 
 const SECONDS_SCALE: f64 = (1u64 << 32) as f64 / 60.0;
+/// Days from where a `TimeStamp` begins to count to the Unix epoch.
+const EPOCH_DAYS: i64 = 25_202;
 
 impl Tid {
     /// `z64`: "no transaction yet", and the serial of an object that was never stored.
@@ -66,14 +68,15 @@ impl Tid {
         Tid(minutes << 32 | (second * SECONDS_SCALE) as u64)
     }
 
-    /// Seconds since the Unix epoch, as `TimeStamp(tid).timeTime()` gives them.
+    /// Seconds since the Unix epoch, to the last bit as `TimeStamp(tid).timeTime()` gives them: it counts from 1900 first.
     pub fn unix_seconds(self) -> f64 {
         let minutes = self.0 >> 32;
         let days31 = minutes / 1440;
         let (months, day) = (days31 / 31, days31 % 31);
         let days = days_from_civil(1900 + (months / 12) as i64, (months % 12) as i64 + 1, day as i64 + 1);
-        let second = (self.0 & 0xffff_ffff) as f64 / SECONDS_SCALE;
-        (days * 86_400) as f64 + (minutes % 1440 * 60) as f64 + second
+        let second = 60.0 / (1u64 << 32) as f64 * (self.0 & 0xffff_ffff) as f64;
+        let minute = (days + EPOCH_DAYS) * 86_400 + (minutes % 1440 * 60) as i64;
+        minute as f64 + second - (EPOCH_DAYS * 86_400) as f64
     }
 
     /// The tid of `since_epoch`, or the one right after `last` if the clock has not moved past it (or was set back).
@@ -146,6 +149,8 @@ mod tests {
         let since_epoch = Duration::from_millis(1_789_209_015_500);
         assert_eq!(Tid::from_unix(since_epoch).0, expected);
         assert!((Tid(expected).unix_seconds() - 1_789_209_015.5).abs() < 1e-6);
+        // TimeStamp(bytes.fromhex("040d31ff84f1076e")).timeTime()
+        assert_eq!(Tid(0x040d_31ff_84f1_076e).unix_seconds(), 1_795_384_291.158_168_8);
     }
 
     #[test]
