@@ -26,7 +26,7 @@ mod status;
 mod types;
 mod wire;
 
-pub use log::TABLES;
+pub use log::{TABLES, unapplied};
 pub use node::{Accepted, Member, Node, NotSettled, Proposal, RelayRefused, Role, Setup, Unknown};
 pub use status::{MemberStatus, NodeStatus};
 pub use wire::RelayRequest;

@@ -19,6 +19,7 @@
 //! is just a number that the caller brings along.
 
 mod apply;
+mod base;
 mod digest;
 mod feed;
 mod history;
@@ -33,6 +34,7 @@ mod summary;
 mod testing;
 mod value;
 mod verify;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -51,6 +53,7 @@ pub use load::Loaded;
 pub use summary::Summary;
 pub use value::Current;
 pub use verify::Recount;
+pub use walk::{Holding, Listing};
 
 /// The format of the tables that this program reads and writes.
 pub const FORMAT: u32 = 2;
