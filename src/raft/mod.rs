@@ -13,6 +13,7 @@
 //!
 //! **Left out** until issues ask: snapshots and purging, changes of membership, certificates for peers.
 
+mod base;
 mod formation;
 mod heard;
 mod link;
