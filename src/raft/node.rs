@@ -14,6 +14,7 @@ use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 
+use super::base::Base;
 use super::formation::{self, Formation};
 use super::heard::Heard;
 use super::link::{Caller, Target};
@@ -140,6 +141,7 @@ impl Node {
         let formation = Formation {
             caller: caller.clone(),
             log: log.clone(),
+            base: Base::checked(&store, stamp.as_ref())?,
             peers,
             stamp: Watch::new(stamp),
             turn: tokio::sync::Mutex::new(()),
