@@ -45,6 +45,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use self::files::bad;
 use self::stream::Ahead;
 use self::trust::{Belief, Guests, Hosts, Trust};
+use self::words::End;
 use super::Wire;
 use crate::config::{PeerTrust, TlsFiles, host, limits};
 use crate::env::Env;
@@ -115,7 +116,7 @@ impl Tls {
         let loaded = self.loaded();
         let Wire { reader, writer, peer } = wire;
         let raw = tokio::io::join(Ahead::new(reader, first), writer);
-        let stream = loaded.acceptor.accept(raw).await.map_err(words::of_handshake)?;
+        let stream = loaded.acceptor.accept(raw).await.map_err(|fault| words::of_handshake(End::Accepting, fault))?;
         let now = UnixTime::since_unix_epoch(self.0.env.wall());
         let credentials = loaded.judge(stream.get_ref().1.peer_certificates().unwrap_or_default(), now);
         Ok((wired(TlsStream::from(stream), peer), credentials))
@@ -272,7 +273,8 @@ impl TlsClient {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{address} names no host that TLS knows")));
         };
         let raw = tokio::io::join(Ahead::new(reader, Bytes::new()), writer);
-        let stream = self.connector.connect(name, raw).await.map_err(words::of_handshake)?;
+        let stream = self.connector.connect(name, raw).await;
+        let stream = stream.map_err(|fault| words::of_handshake(End::Connecting, fault))?;
         Ok(wired(TlsStream::from(stream), peer))
     }
 }
