@@ -367,7 +367,7 @@ class OneCertificateForAll(ThreeNodes):
         line = f'node {node.number} at 127.0.0.1:{node.port}: its certificate is not listed'
         wait_for('the log', lambda: any(line in n.log_text() for n in others), 15)
         self.assertFalse(node.is_ready())
-        self.commit_somewhere(db, name, 2)
+        self.commit_somewhere(self.db(ssl=context()), name, 2)
         node.terminate()
         node.start()
         self.cluster.wait_ready()
