@@ -228,6 +228,7 @@ class NewCertificates(WithTls):
         with new.transaction() as connection:
             connection.root()[name].value = 2
         # Who was there stays.
+        wait_for('the invalidation', lambda: old.lastTransaction() >= new.lastTransaction(), 5)
         with old.transaction() as connection:
             connection.root()[name].value += 1
         self.assertTrue(old.storage.is_connected())
@@ -339,6 +340,7 @@ class TlsCluster(ThreeNodes):
             node.options = node_options(own)
             node.start()
             wait_for('the others to say so', lambda: any(theirs in said(n) for n in others), 15)
+            wait_for('it to say so itself', lambda: ours in said(node), 15)
             self.assertFalse(node.is_ready())
             node.terminate()
             node.options = node_options(f'node{node.number}')
