@@ -40,6 +40,7 @@ use crate::storage::Store;
 mod accept;
 mod calls;
 mod commit;
+mod complaints;
 mod introduction;
 mod iterators;
 mod metrics;
@@ -58,6 +59,7 @@ mod view;
 pub use metrics::{Metrics, Why};
 pub use status::{Status, StorageStatus};
 
+use complaints::Complaints;
 use primary::Primary;
 use standing::Standing;
 use status::Tallies;
@@ -88,6 +90,7 @@ struct Shared {
     node: Node,
     store: Store,
     metrics: Metrics,
+    complaints: Complaints,
     tallies: Tallies,
     budget: Budget,
     standing: Watch<Standing>,
@@ -154,6 +157,7 @@ impl Server {
             node,
             store,
             metrics: Metrics::new(),
+            complaints: Complaints::new(env.clone()),
             budget: Budget::default(),
             standing: Watch::new(Standing::Forming),
             elections: Watch::new(0),
