@@ -34,6 +34,9 @@ pub const ANSWER_VALUES: usize = 1 << 24;
 /// Bytes of a frame between peers: the largest transaction as a log entry, in the largest batch.
 pub const PEER_FRAME: usize = TRANSACTION_BYTES + APPEND_BYTES + 64 * MIB;
 
+/// Bytes of a transaction that an import takes in one command; what is more goes ahead of it in pieces, as much at a time.
+pub const IMPORT: usize = 8 * MIB;
+
 // Connections.
 
 /// Connections to the client port, of all kinds.

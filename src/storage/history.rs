@@ -201,7 +201,7 @@ impl Store {
 }
 
 /// A transaction and the part of it that a key stands for.
-fn decode_key(key: &[u8]) -> io::Result<(Tid, u32)> {
+pub(super) fn decode_key(key: &[u8]) -> io::Result<(Tid, u32)> {
     let decoded = keys::decode_transaction(key).map(|(_, tid, part)| (tid, part));
     decoded.ok_or_else(|| value::damaged("a transaction's key is neither 12 nor 16 bytes"))
 }

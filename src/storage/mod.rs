@@ -19,6 +19,7 @@
 //! is just a number that the caller brings along.
 
 mod apply;
+mod base;
 mod digest;
 mod feed;
 mod history;
@@ -34,6 +35,7 @@ mod testing;
 mod undo;
 mod value;
 mod verify;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -53,6 +55,7 @@ pub use summary::Summary;
 pub use undo::{Own, Undone};
 pub use value::Current;
 pub use verify::Recount;
+pub use walk::{Holding, Listing};
 
 /// The format of the tables that this program reads and writes.
 pub const FORMAT: u32 = 2;
