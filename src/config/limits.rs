@@ -76,6 +76,10 @@ pub const OID_RANGE: u32 = 100_000;
 pub const HISTORY: usize = 100_000;
 /// Bytes of the descriptions in one `history` answer, from which on it ends early.
 pub const HISTORY_BYTES: usize = 16 * MIB;
+/// Transactions that one search of the undo log looks at, from which on it ends early.
+pub const UNDO_SEARCH: usize = 1_000_000;
+/// Searches of the undo log that one client has under way, from which on its next call waits.
+pub const UNDO_SEARCHES: usize = 2;
 /// Writes that a client may have missed and yet be told of. One that missed more drops its cache (`getInvalidations`), or is
 /// closed (a session that fell that far behind).
 pub const INVALIDATIONS: usize = 1_000_000;

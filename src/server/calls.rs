@@ -14,12 +14,14 @@ use crate::zeo::{Call, HistoryItem, MessageId, Reply, StorageDescription};
 use crate::zodb::{Oid, Refusal, Tid};
 
 /// The Python interfaces that a storage of this server provides.
-const INTERFACES: [(&str, &str); 5] = [
+const INTERFACES: [(&str, &str); 7] = [
     ("zope.interface", "Interface"),
     ("ZODB.interfaces", "IStorage"),
     ("ZODB.interfaces", "IStorageRestoreable"),
     ("ZODB.interfaces", "IStorageIteration"),
+    ("ZODB.interfaces", "IStorageUndoable"),
     ("ZODB.interfaces", "IStorageCurrentRecordIteration"),
+    ("ZODB.interfaces", "IExternalGC"),
 ];
 
 impl Session {
@@ -102,7 +104,9 @@ impl Session {
             | Call::Vote(_)
             | Call::TpcFinish(_)
             | Call::TpcAbort(_) => self.write_call(id, call),
-            Call::NewOid | Call::UndoLog { .. } | Call::UndoInfo { .. } | Call::Pack { .. } | Call::SendBlob { .. } => {
+            Call::UndoLog { first, last } => self.undo_log(id, first, last, Vec::new()),
+            Call::UndoInfo { first, last, specification } => self.undo_log(id, first, last, specification),
+            Call::NewOid | Call::Pack { .. } | Call::SendBlob { .. } => {
                 Ok(Answer::Refused(Refusal::NotServed(format!("this server does not serve {} yet", call.name()))))
             }
         }
@@ -131,7 +135,7 @@ impl Session {
             length: summary.objects,
             size: summary.bytes,
             name: self.seat.name.clone(),
-            supports_undo: false,
+            supports_undo: true,
             supports_record_iternext: true,
             interfaces: INTERFACES.map(|(module, name)| (module.to_owned(), name.to_owned())).to_vec(),
         }

@@ -4,6 +4,7 @@
 //!   tpc_begin, storea …   Begun        buffered; nothing is locked
 //!   vote                  Voting       the primary takes the locks, or waits for them
 //!     conflicts           Resolving    locks held; storea … and vote again
+//!     undoes something    Undoing      locks held; what it becomes is worked out (`undo`)
 //!     voted               Voted        locks held
 //!   tpc_finish            (finishing)  tid given, in the queue to the log; locks belong to it
 //! ```
@@ -21,31 +22,34 @@ use super::session::{Answer, Done, End, Session};
 use super::transaction::{Transaction, Wish};
 use crate::command::{Base, Content, Outcome, Write};
 use crate::raft::Unknown;
-use crate::tpc::{self, TxnId};
-use crate::zeo::{Call, MessageId, Push, Reply, StoreConflict};
+use crate::storage::Undone;
+use crate::tpc::{self, Read, TxnId};
+use crate::zeo::{Call, MessageId, Push, Reply, StoreConflict, tid_of_undo_id};
 use crate::zodb::{Conflict, Oid, Refusal, Revision, State, Tid, TransactionMeta};
 
 /// The transaction of a session, until its finish.
 pub struct Open {
-    buffer: Transaction,
-    claim: Claim,
-    stage: Stage,
+    pub(super) buffer: Transaction,
+    pub(super) claim: Claim,
+    pub(super) stage: Stage,
     /// It has met a conflict.
     resolved: bool,
 }
 
-enum Stage {
+pub(super) enum Stage {
     Begun,
     Voting,
     Resolving,
+    /// As [`Stage::Voted`], but not answered yet.
+    Undoing(Vec<(Oid, Base)>),
     /// What each write is based on.
     Voted(Vec<(Oid, Base)>),
 }
 
 /// A transaction's number at the primary. When it is dropped, its locks are let go, unless it is being finished.
-struct Claim {
+pub(super) struct Claim {
     primary: Arc<Primary>,
-    txn: TxnId,
+    pub(super) txn: TxnId,
     /// Whether it may have locks to let go of.
     holds: bool,
 }
@@ -95,7 +99,11 @@ impl Session {
             Call::RestoreA { oid, data, prev_txn, txn, .. } => {
                 self.buffer(txn, |buffer| buffer.wish(oid, Wish::Restore { data, like: prev_txn }))
             }
-            Call::UndoA { txn, .. } | Call::StoreBlobEnd { txn, .. } | Call::StoreBlobShared { txn, .. } => {
+            Call::UndoA { id, txn } => self.buffer(txn, |buffer| match tid_of_undo_id(&id) {
+                Some(tid) => buffer.undo(tid),
+                None => buffer.fail(Refusal::NotUndoable("that names no transaction".into())),
+            }),
+            Call::StoreBlobEnd { txn, .. } | Call::StoreBlobShared { txn, .. } => {
                 let why = format!("this server does not serve {} yet", call.name());
                 self.buffer(txn, |buffer| buffer.fail(Refusal::NotServed(why)))
             }
@@ -129,7 +137,7 @@ impl Session {
         let open = self.open(txn)?;
         match open.stage {
             Stage::Begun | Stage::Resolving => change(&mut open.buffer),
-            Stage::Voting | Stage::Voted(_) => {
+            Stage::Voting | Stage::Undoing(_) | Stage::Voted(_) => {
                 return Err(Refusal::WrongTransaction(format!("transaction {txn} is being voted")));
             }
         }
@@ -143,41 +151,45 @@ impl Session {
     }
 
     fn vote(&mut self, id: &MessageId, txn: u64) -> Result<Answer, End> {
-        let storage = self.seat.storage;
         let open = match self.open(txn) {
             Ok(open) => open,
             Err(refusal) => return Ok(Answer::Refused(refusal)),
         };
-        if matches!(open.stage, Stage::Voting | Stage::Voted(_)) {
+        if matches!(open.stage, Stage::Voting | Stage::Undoing(_) | Stage::Voted(_)) {
             return Ok(Answer::Refused(Refusal::WrongTransaction(format!("transaction {txn} is voted already"))));
         }
         if let Some(refusal) = open.buffer.fault().cloned() {
             self.close_transaction(false);
             return Ok(Answer::Refused(refusal));
         }
+        open.stage = Stage::Voting;
+        if open.buffer.undos.is_empty() {
+            self.cast_vote(id);
+        } else {
+            self.look_up_undos(id);
+        }
+        Ok(Answer::Later)
+    }
+
+    /// Asks the primary for the locks and the verdict.
+    pub(super) fn cast_vote(&mut self, id: &MessageId) {
+        let storage = self.seat.storage;
+        let open = self.transaction.as_mut().expect("who asks has looked");
         let buffer = &open.buffer;
-        let mut checks: Vec<(Oid, Tid)> = buffer.checks().collect();
-        // Only what is there can be deleted.
-        let deletes = buffer.wishes().filter_map(|(oid, wish)| match wish {
-            Wish::Delete { base } => Some((oid, *base)),
-            _ => None,
-        });
-        let deletes: Vec<_> = deletes.filter(|(oid, _)| buffer.checked(*oid).is_none()).collect();
-        checks.extend(deletes);
+        let undone = buffer.undos.touched().iter().filter(|oid| buffer.wished(**oid).is_none());
+        let wishes = buffer.wishes().map(|(oid, wish)| (oid, wish.read()));
         let vote = tpc::Vote {
             txn: open.claim.txn,
             storage,
-            writes: buffer.wishes().map(|(oid, wish)| (oid, wish.read())).collect(),
-            checks,
+            writes: wishes.chain(undone.map(|oid| (*oid, Read::Current))).collect(),
+            checks: buffer.checks().collect(),
             brings_tid: buffer.tid,
         };
-        open.stage = Stage::Voting;
         open.claim.holds = true;
         let (judged, expiry) = open.claim.primary.vote(vote);
         let (id, txn) = (id.clone(), open.claim.txn);
         self.pending.push(judged.map(move |verdict| Done::Voted(id, txn, verdict.ok())).boxed());
         self.pending.push(expiry.map(move |expired| Done::Expired(expired.is_ok().then_some(txn))).boxed());
-        Ok(Answer::Later)
     }
 
     /// The verdict on a vote is here; `None`: there is none, as the transaction is over.
@@ -187,21 +199,38 @@ impl Session {
         let Some(open) = self.transaction.as_mut().filter(asks) else { return Ok(()) };
         match verdict {
             None => Err(End("vote_lost")),
+            Some(Verdict::Voted(bases)) if open.buffer.undos.is_empty() => {
+                self.granted(&id, bases);
+                Ok(())
+            }
             Some(Verdict::Voted(bases)) => {
-                open.stage = Stage::Voted(bases);
-                // The data of what was sent is what the client has.
-                self.reply(&id, Reply::Oids(Vec::new()));
+                open.stage = Stage::Undoing(bases);
+                self.work_out_undos(id);
                 Ok(())
             }
             Some(Verdict::Conflicts(conflicts)) => self.conflicts(id, txn, conflicts),
             Some(Verdict::Failed(refusal)) => {
                 open.claim.holds = false;
-                self.tell_news()?;
-                self.close_transaction(false);
-                self.refuse(&id, &refusal);
-                Ok(())
+                self.fail_vote(&id, &refusal)
             }
         }
+    }
+
+    /// The transaction may be finished: every write that it will have is known, and stays as it is (`contents_of_vote`).
+    pub(super) fn granted(&mut self, id: &MessageId, bases: Vec<(Oid, Base)>) {
+        let open = self.transaction.as_mut().expect("who asks has looked");
+        open.stage = Stage::Voted(bases);
+        // The client has the data of what it sent; it drops from its cache what the undos made of their objects.
+        let touched = open.buffer.undos.touched().to_vec();
+        self.reply(id, Reply::Oids(touched));
+    }
+
+    /// The transaction is over.
+    pub(super) fn fail_vote(&mut self, id: &MessageId, refusal: &Refusal) -> Result<(), End> {
+        self.tell_news()?;
+        self.close_transaction(false);
+        self.refuse(id, refusal);
+        Ok(())
     }
 
     fn conflicts(&mut self, id: MessageId, txn: TxnId, conflicts: Vec<Conflict>) -> Result<(), End> {
@@ -248,17 +277,15 @@ impl Session {
         let Stage::Voted(bases) = &mut open.stage else {
             return Ok(Answer::Refused(Refusal::WrongTransaction(format!("transaction {txn} is not voted"))));
         };
-        let mut writes = Vec::with_capacity(bases.len());
-        for (oid, base) in std::mem::take(bases) {
-            let wish = open.buffer.wished(oid).expect("a voted transaction is as it was voted");
-            let mut write = wish.write(oid, base);
-            if let Wish::Restore { data: Some(data), like: Some(like) } = wish {
-                // What the client says of an older revision is a hint, worth a look: equal data is stored once.
-                if self.shared.store.load_serial(storage, oid, *like, view)?.as_ref() == Ok(data) {
-                    write.content = Content::SameAs(*like);
-                }
+        let bases = std::mem::take(bases);
+        let mut writes = contents_of_vote(&open.buffer, &bases);
+        for write in &mut writes {
+            // What the client says of an older revision is a hint, worth a look: equal data is stored once.
+            if let Some(Wish::Restore { data, like: Some(like) }) = open.buffer.wished(write.oid)
+                && self.shared.store.is_like(storage, write.oid, *like, view, data.as_ref())?
+            {
+                write.content = Content::SameAs(*like);
             }
-            writes.push(write);
         }
         let (own_tid, writes) = (open.buffer.tid, open.buffer.with_repeats(writes));
         self.propose(id, txn, own_tid, writes)
@@ -365,6 +392,15 @@ impl Session {
     pub fn drop_transaction(&mut self) {
         self.close_transaction(false);
     }
+}
+
+/// The writes of a transaction whose vote is granted, or about to be: what it stores, and what its undos made of their objects.
+pub(super) fn contents_of_vote(buffer: &Transaction, bases: &[(Oid, Base)]) -> Vec<Write> {
+    let write = |&(oid, base): &(Oid, Base)| match buffer.undos.undone(oid) {
+        Some(Undone { content, blob }) => Write { oid, base, content: content.clone(), blob: blob.clone() },
+        None => buffer.wished(oid).expect("a voted transaction is as it was voted").write(oid, base),
+    };
+    bases.iter().map(write).collect()
 }
 
 /// A record as iterators give it.

@@ -15,8 +15,9 @@
 //! **Bounds.** Past [`limits::OUTPUT_HIGH_WATER`] of unsent answers no more calls are read; past [`limits::OUTPUT`], or when
 //! the client takes nothing for [`limits::OUTPUT_STALL`], its connection is closed.
 //!
-//! The calls are in `calls` (reading) and `commit` (writing).
+//! The calls are in `calls` (reading), `commit` (writing) and `undo` (both).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,9 +42,11 @@ use crate::config::limits;
 use crate::env::Watching;
 use crate::net::{FrameFault, FrameWriter};
 use crate::raft::Unknown;
+use crate::storage::Undone;
 use crate::tpc::TxnId;
 use crate::zeo::{
-    BadFrame, Encoding, MessageId, Push, Reply, decode_request, encode_push, encode_refusal, encode_reply_parts,
+    BadFrame, Encoding, MessageId, Push, Reply, UndoItem, decode_request, encode_push, encode_refusal,
+    encode_reply_parts,
 };
 use crate::zodb::{Oid, Refusal, StorageId};
 
@@ -78,6 +81,8 @@ pub struct Session {
     pub finishing: Option<Finishing>,
     pub iterators: Iterators,
     pub pending: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Searches of the undo log that are under way.
+    pub searches: usize,
     /// One of the pending answers has to come before that of the next call.
     in_order: bool,
     writer: FrameWriter,
@@ -93,6 +98,9 @@ pub enum Done {
     Finished(Option<Result<Outcome, Unknown>>),
     Pinged(MessageId, Result<(), &'static str>),
     Oids(MessageId, Option<Vec<Oid>>),
+    UndosLookedUp(MessageId, TxnId, io::Result<Result<Vec<Oid>, Refusal>>),
+    Undone(MessageId, TxnId, io::Result<Result<BTreeMap<Oid, Undone>, Refusal>>),
+    Searched(MessageId, io::Result<Vec<UndoItem>>),
 }
 
 /// What comes of a call.
@@ -135,6 +143,7 @@ pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register
         finishing: None,
         iterators: Iterators::default(),
         pending: FuturesUnordered::new(),
+        searches: 0,
         in_order: false,
         writer,
     };
@@ -233,7 +242,11 @@ impl Session {
 
     /// Whether another call may be taken.
     fn may_read(&self) -> bool {
-        !self.in_order && self.writer.queued() <= limits::OUTPUT_HIGH_WATER && self.pending.len() < limits::CALLS
+        let may_search = self.searches < limits::UNDO_SEARCHES;
+        !self.in_order
+            && may_search
+            && self.writer.queued() <= limits::OUTPUT_HIGH_WATER
+            && self.pending.len() < limits::CALLS
     }
 
     /// Waits for something whose answer comes before those of all later calls: they are not read until then.
@@ -323,6 +336,9 @@ impl Session {
                 Ok(())
             }
             Done::Oids(_, None) => Err(End("reign_over")),
+            Done::UndosLookedUp(id, txn, found) => self.undos_looked_up(id, txn, found),
+            Done::Undone(id, txn, undone) => self.undone(id, txn, undone),
+            Done::Searched(id, found) => self.searched(&id, found),
         }
     }
 

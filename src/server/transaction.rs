@@ -9,7 +9,7 @@
 //! never holds more than [`limits::TRANSACTION_BYTES`], nor all buffers more than [`limits::TRANSACTIONS_BYTES`]; past it
 //! everything is let go of, and the vote fails. What a buffer has of that it keeps until the outcome of its finish is known.
 //!
-//! **Left out.** Undo and blobs (they are answered with a clear refusal at the vote), and staging of large transactions.
+//! **Left out.** Blobs (they are answered with a clear refusal at the vote), and staging of large transactions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::undo::Undos;
 use crate::command::{Base, Content, Write};
 use crate::config::limits;
 use crate::tpc::Read;
@@ -25,6 +26,8 @@ use crate::zodb::{Oid, Refusal, Tid, TransactionMeta};
 
 /// What each entry costs beside its data.
 const ENTRY_COST: usize = 64;
+/// What each object costs that is undone, with the write that comes of it.
+const UNDONE_COST: usize = 256;
 
 /// The memory that all transactions of a node share; clones are the same budget.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +101,8 @@ pub struct Transaction {
     /// lists a blob's record twice, and shall come back so.
     again: Vec<(usize, Oid)>,
     checks: BTreeMap<Oid, Tid>,
+    /// What it undoes.
+    pub undos: Undos,
     reserved: Reservation,
     fault: Option<Refusal>,
 }
@@ -114,6 +119,7 @@ impl Transaction {
             wishes: BTreeMap::new(),
             again: Vec::new(),
             checks: BTreeMap::new(),
+            undos: Undos::default(),
             reserved: Reservation { bytes: 0, budget },
             fault: None,
         };
@@ -147,6 +153,7 @@ impl Transaction {
         if !self.grow(size) {
             return;
         }
+        self.undos.stored(oid);
         match self.wishes.insert(oid, wish) {
             Some(earlier) => self.reserved.give_back(earlier.size()),
             None => self.order.push(oid),
@@ -164,6 +171,24 @@ impl Transaction {
         }
     }
 
+    /// Buffers `undoa`.
+    pub fn undo(&mut self, tid: Tid) {
+        if self.grow(ENTRY_COST) {
+            self.undos.push(tid);
+            self.count();
+        }
+    }
+
+    /// Takes in which objects the undos touch, in place of what was known of that before.
+    pub fn touch(&mut self, oids: Vec<Oid>) {
+        self.reserved.give_back(self.undos.touched().len() * UNDONE_COST);
+        self.undos.touch(Vec::new());
+        if self.grow(oids.len() * UNDONE_COST) {
+            self.undos.touch(oids);
+            self.count();
+        }
+    }
+
     /// Remembers why this transaction can't be; the first reason is the one told.
     pub fn fail(&mut self, why: Refusal) {
         self.fault.get_or_insert(why);
@@ -171,6 +196,7 @@ impl Transaction {
         self.wishes = BTreeMap::new();
         self.again = Vec::new();
         self.checks = BTreeMap::new();
+        self.undos = Undos::default();
         self.reserved.give_back(self.reserved.bytes);
     }
 
@@ -192,11 +218,6 @@ impl Transaction {
     /// The objects that must not have changed, and the serials they must have.
     pub fn checks(&self) -> impl Iterator<Item = (Oid, Tid)> + '_ {
         self.checks.iter().map(|(oid, serial)| (*oid, *serial))
-    }
-
-    /// The serial that one object must have.
-    pub fn checked(&self, oid: Oid) -> Option<Tid> {
-        self.checks.get(&oid).copied()
     }
 
     fn repeats(&self, oid: Oid, wish: &Wish) -> bool {
@@ -249,7 +270,8 @@ impl Transaction {
     }
 
     fn count(&mut self) {
-        if self.order.len() + self.again.len() + self.checks.len() > limits::TRANSACTION_LOCKS {
+        let undos = self.undos.tids().len() + self.undos.touched().len();
+        if self.order.len() + self.again.len() + self.checks.len() + undos > limits::TRANSACTION_LOCKS {
             let why = format!("a transaction may have {} objects", limits::TRANSACTION_LOCKS);
             self.fail(Refusal::TooLarge(why));
         }
@@ -268,7 +290,8 @@ impl Wish {
     /// What the client has read of the object before, where that counts.
     pub fn read(&self) -> Read {
         match self {
-            Wish::Store { base, .. } | Wish::Delete { base } => Read::Serial(*base),
+            Wish::Store { base, .. } => Read::Serial(*base),
+            Wish::Delete { base } => Read::Existing(*base),
             Wish::Restore { .. } => Read::Any,
         }
     }
@@ -361,8 +384,8 @@ mod tests {
     #[test]
     fn the_first_fault_is_the_one_told() {
         let mut transaction = begun();
-        transaction.fail(Refusal::NotServed("undo".into()));
+        transaction.fail(Refusal::NotServed("blobs".into()));
         transaction.fail(Refusal::TooLarge("later".into()));
-        assert_eq!(transaction.fault(), Some(&Refusal::NotServed("undo".into())));
+        assert_eq!(transaction.fault(), Some(&Refusal::NotServed("blobs".into())));
     }
 }

@@ -32,6 +32,7 @@ mod pieces;
 mod summary;
 #[cfg(test)]
 mod testing;
+mod undo;
 mod value;
 mod verify;
 mod walk;
@@ -47,10 +48,11 @@ use crate::zodb::{StorageId, Tid};
 
 pub use digest::{Digest, Hashing};
 pub use feed::{Applied, Feed, RING_OIDS, RING_TRANSACTIONS};
-pub use history::HistoryEntry;
+pub use history::{HistoryEntry, UndoEntry};
 pub use keys::TABLES;
 pub use load::Loaded;
 pub use summary::Summary;
+pub use undo::{Own, Undone};
 pub use value::Current;
 pub use verify::Recount;
 pub use walk::{Holding, Listing};
