@@ -387,6 +387,7 @@ class StockServer(Process):
 </zeo>
 <filestorage 1>
   path {self.folder}/Data.fs
+  blob-dir {self.folder}/blobs
 </filestorage>
 <eventlog>
   level info
