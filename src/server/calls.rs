@@ -14,12 +14,13 @@ use crate::zeo::{Call, HistoryItem, MessageId, Reply, StorageDescription};
 use crate::zodb::{Oid, Refusal, Tid};
 
 /// The Python interfaces that a storage of this server provides.
-const INTERFACES: [(&str, &str); 5] = [
+const INTERFACES: [(&str, &str); 6] = [
     ("zope.interface", "Interface"),
     ("ZODB.interfaces", "IStorage"),
     ("ZODB.interfaces", "IStorageRestoreable"),
     ("ZODB.interfaces", "IStorageIteration"),
     ("ZODB.interfaces", "IStorageCurrentRecordIteration"),
+    ("ZODB.interfaces", "IBlobStorage"),
 ];
 
 impl Session {
@@ -102,7 +103,8 @@ impl Session {
             | Call::Vote(_)
             | Call::TpcFinish(_)
             | Call::TpcAbort(_) => self.write_call(id, call),
-            Call::NewOid | Call::UndoLog { .. } | Call::UndoInfo { .. } | Call::Pack { .. } | Call::SendBlob { .. } => {
+            Call::SendBlob { oid, serial } => self.send_blob(id, oid, serial),
+            Call::NewOid | Call::UndoLog { .. } | Call::UndoInfo { .. } | Call::Pack { .. } => {
                 Ok(Answer::Refused(Refusal::NotServed(format!("this server does not serve {} yet", call.name()))))
             }
         }

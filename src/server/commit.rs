@@ -1,8 +1,9 @@
 //! What a client writes: `tpc_begin` to `tpc_finish`.
 //!
 //! ```text
-//!   tpc_begin, storea …   Begun        buffered; nothing is locked
-//!   vote                  Voting       the primary takes the locks, or waits for them
+//!   tpc_begin, storea …   Begun        buffered, or staged; nothing is locked
+//!   vote                  Sending      what has to be staged is on its way; then
+//!                         Voting       the primary takes the locks, or waits for them
 //!     conflicts           Resolving    locks held; storea … and vote again
 //!     voted               Voted        locks held
 //!   tpc_finish            (finishing)  tid given, in the queue to the log; locks belong to it
@@ -16,9 +17,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::primary::{Primary, Verdict};
+use super::ahead::Ahead;
+use super::primary::{Baggage, Primary, Verdict};
 use super::session::{Answer, Done, End, Session};
-use super::transaction::{Transaction, Wish};
+use super::transaction::{Record, Transaction, Wish};
 use crate::command::{Base, Content, Outcome, Write};
 use crate::raft::Unknown;
 use crate::tpc::{self, TxnId};
@@ -27,15 +29,19 @@ use crate::zodb::{Conflict, Oid, Refusal, Revision, State, Tid, TransactionMeta}
 
 /// The transaction of a session, until its finish.
 pub struct Open {
-    buffer: Transaction,
-    claim: Claim,
-    stage: Stage,
+    pub buffer: Transaction,
+    pub claim: Claim,
+    pub stage: Stage,
+    /// What of it is in the log already, if anything is.
+    pub ahead: Option<Ahead>,
     /// It has met a conflict.
     resolved: bool,
 }
 
-enum Stage {
+pub enum Stage {
     Begun,
+    /// It votes as soon as all that has to be in the log is there.
+    Sending(MessageId),
     Voting,
     Resolving,
     /// What each write is based on.
@@ -43,9 +49,9 @@ enum Stage {
 }
 
 /// A transaction's number at the primary. When it is dropped, its locks are let go, unless it is being finished.
-struct Claim {
-    primary: Arc<Primary>,
-    txn: TxnId,
+pub struct Claim {
+    pub primary: Arc<Primary>,
+    pub txn: TxnId,
     /// Whether it may have locks to let go of.
     holds: bool,
 }
@@ -74,6 +80,7 @@ impl Session {
 
     /// Makes a call that belongs to a transaction.
     pub fn write_call(&mut self, id: &MessageId, call: Call) -> Result<Answer, End> {
+        self.last_write = self.shared.env.now();
         let buffered = match call {
             Call::TpcBegin { txn, user, description, extension, tid, status } => {
                 let (user, description, extension) = (user.to_vec(), description.to_vec(), extension.to_vec());
@@ -86,23 +93,27 @@ impl Session {
                 return Ok(Answer::Reply(Reply::Nothing));
             }
             Call::StoreA { oid, serial, data, txn } => self.buffer(txn, |buffer| {
-                buffer.wish(oid, Wish::Store { base: serial.unwrap_or(Tid::ZERO), data });
+                buffer.wish(oid, Wish::Store { base: serial.unwrap_or(Tid::ZERO), data: data.into() });
             }),
             Call::CheckCurrentSerial { oid, serial, txn } => self.buffer(txn, |buffer| buffer.check(oid, serial)),
             Call::DeleteObject { oid, serial, txn } => {
                 self.buffer(txn, |buffer| buffer.wish(oid, Wish::Delete { base: serial }))
             }
             Call::RestoreA { oid, data, prev_txn, txn, .. } => {
+                let data = data.map(Record::Here);
                 self.buffer(txn, |buffer| buffer.wish(oid, Wish::Restore { data, like: prev_txn }))
             }
-            Call::UndoA { txn, .. } | Call::StoreBlobEnd { txn, .. } | Call::StoreBlobShared { txn, .. } => {
+            Call::UndoA { txn, .. } => {
                 let why = format!("this server does not serve {} yet", call.name());
                 self.buffer(txn, |buffer| buffer.fail(Refusal::NotServed(why)))
             }
-            // They do not say which transaction they belong to; the end of the blob does.
-            Call::StoreBlobStart | Call::StoreBlobChunk(_) => Ok(()),
+            Call::StoreBlobStart
+            | Call::StoreBlobChunk(_)
+            | Call::StoreBlobEnd { .. }
+            | Call::StoreBlobShared { .. } => self.blob_call(call),
             _ => unreachable!("{} is no call of a transaction", call.name()),
         };
+        self.send_ahead();
         Ok(match buffered {
             Ok(()) => Answer::Reply(Reply::Nothing),
             Err(refusal) => Answer::Refused(refusal),
@@ -120,21 +131,26 @@ impl Session {
         let claim = Claim { txn: primary.number(), primary, holds: false };
         let buffer = Transaction::new(txn, meta, tid, self.shared.env.wall(), self.shared.budget.clone());
         self.tally.active.up();
-        self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, resolved: false });
+        self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, ahead: None, resolved: false });
         Answer::Reply(Reply::Nothing)
     }
 
     /// Does something to the open transaction, if it is `txn` and not voted.
     fn buffer(&mut self, txn: u64, change: impl FnOnce(&mut Transaction)) -> Result<(), Refusal> {
-        let open = self.open(txn)?;
-        match open.stage {
-            Stage::Begun | Stage::Resolving => change(&mut open.buffer),
-            Stage::Voting | Stage::Voted(_) => {
-                return Err(Refusal::WrongTransaction(format!("transaction {txn} is being voted")));
-            }
-        }
+        change(self.buffering(txn)?);
         self.tally.stores.count();
         Ok(())
+    }
+
+    /// The buffer of the open transaction, if it is `txn` and not voted.
+    pub fn buffering(&mut self, txn: u64) -> Result<&mut Transaction, Refusal> {
+        let open = self.open(txn)?;
+        match open.stage {
+            Stage::Begun | Stage::Resolving => Ok(&mut open.buffer),
+            Stage::Sending(_) | Stage::Voting | Stage::Voted(_) => {
+                Err(Refusal::WrongTransaction(format!("transaction {txn} is being voted")))
+            }
+        }
     }
 
     fn open(&mut self, txn: u64) -> Result<&mut Open, Refusal> {
@@ -143,18 +159,33 @@ impl Session {
     }
 
     fn vote(&mut self, id: &MessageId, txn: u64) -> Result<Answer, End> {
-        let storage = self.seat.storage;
         let open = match self.open(txn) {
             Ok(open) => open,
             Err(refusal) => return Ok(Answer::Refused(refusal)),
         };
-        if matches!(open.stage, Stage::Voting | Stage::Voted(_)) {
+        if !matches!(open.stage, Stage::Begun | Stage::Resolving) {
             return Ok(Answer::Refused(Refusal::WrongTransaction(format!("transaction {txn} is voted already"))));
         }
         if let Some(refusal) = open.buffer.fault().cloned() {
             self.close_transaction(false);
             return Ok(Answer::Refused(refusal));
         }
+        open.buffer.end();
+        if open.buffer.is_staged() {
+            self.ask_for_locks(id);
+        } else {
+            open.stage = Stage::Sending(id.clone());
+        }
+        Ok(Answer::Later)
+    }
+
+    /// All that has to be in the log before the vote is there: asks the primary for the locks.
+    ///
+    /// # Panics
+    /// If no transaction is open.
+    pub fn ask_for_locks(&mut self, id: &MessageId) {
+        let storage = self.seat.storage;
+        let open = self.transaction.as_mut().expect("who asks has looked");
         let buffer = &open.buffer;
         let mut checks: Vec<(Oid, Tid)> = buffer.checks().collect();
         // Only what is there can be deleted.
@@ -177,7 +208,6 @@ impl Session {
         let (id, txn) = (id.clone(), open.claim.txn);
         self.pending.push(judged.map(move |verdict| Done::Voted(id, txn, verdict.ok())).boxed());
         self.pending.push(expiry.map(move |expired| Done::Expired(expired.is_ok().then_some(txn))).boxed());
-        Ok(Answer::Later)
     }
 
     /// The verdict on a vote is here; `None`: there is none, as the transaction is over.
@@ -213,15 +243,19 @@ impl Session {
             self.pending.push(news.map(move |()| Done::Voted(id, txn, Some(Verdict::Conflicts(conflicts)))).boxed());
             return Ok(());
         }
+        let (storage, store) = (self.seat.storage, &self.shared.store);
         let open = self.transaction.as_mut().expect("who asks has looked");
-        let told = conflicts.into_iter().map(|Conflict { oid, committed, read }| {
+        let mut told = Vec::with_capacity(conflicts.len());
+        for Conflict { oid, committed, read } in conflicts {
             let data = match open.buffer.wished(oid) {
-                Some(Wish::Store { data, .. }) => data.clone(),
+                Some(Wish::Store { data: Record::Here(data), .. }) => data.clone(),
+                Some(Wish::Store { data: Record::Ahead(item), .. }) => {
+                    store.read_staged(storage, &open.buffer.staged(*item))?
+                }
                 _ => Bytes::new(),
             };
-            StoreConflict { oid, committed, read, data }
-        });
-        let told: Vec<_> = told.collect();
+            told.push(StoreConflict { oid, committed, read, data });
+        }
         open.stage = Stage::Resolving;
         open.resolved = true;
         self.tally.conflicts.add(told.len() as u64);
@@ -250,26 +284,36 @@ impl Session {
         };
         let mut writes = Vec::with_capacity(bases.len());
         for (oid, base) in std::mem::take(bases) {
-            let wish = open.buffer.wished(oid).expect("a voted transaction is as it was voted");
-            let mut write = wish.write(oid, base);
-            if let Wish::Restore { data: Some(data), like: Some(like) } = wish {
+            let mut write = open.buffer.write(oid, base).expect("a voted transaction is as it was voted");
+            if let Some(Wish::Restore { data: Some(data), like: Some(like) }) = open.buffer.wished(oid) {
                 // What the client says of an older revision is a hint, worth a look: equal data is stored once.
-                if self.shared.store.load_serial(storage, oid, *like, view)?.as_ref() == Ok(data) {
+                let is_known = match data {
+                    Record::Here(data) => {
+                        self.shared.store.load_serial(storage, oid, *like, view)?.as_ref() == Ok(data)
+                    }
+                    Record::Ahead(item) => {
+                        let hash = open.buffer.staged(*item).hash;
+                        *like <= view && self.shared.store.content_of(storage, oid, *like)? == Some(hash)
+                    }
+                };
+                if is_known {
                     write.content = Content::SameAs(*like);
+                    open.buffer.is_known(oid);
                 }
             }
             writes.push(write);
         }
         let (own_tid, writes) = (open.buffer.tid, open.buffer.with_repeats(writes));
+        self.send_ahead();
         self.propose(id, txn, own_tid, writes)
     }
 
     fn propose(&mut self, id: &MessageId, txn: u64, own_tid: Option<Tid>, writes: Vec<Write>) -> Result<Answer, End> {
         let open = self.transaction.take().expect("who asks has looked");
-        let Open { mut buffer, mut claim, resolved, .. } = open;
+        let Open { mut buffer, mut claim, ahead, resolved, .. } = open;
         let meta = std::mem::take(&mut buffer.meta);
-        let (stores, reserved) = (writes.len() as u64, buffer.into_reservation());
-        let (tid, answer) = match claim.primary.finish(claim.txn, self.seat.storage, own_tid, meta, writes, reserved) {
+        let (stores, baggage) = (writes.len() as u64, Baggage { reserved: buffer.into_reservation(), ahead });
+        let (tid, answer) = match claim.primary.finish(claim.txn, self.seat.storage, own_tid, meta, writes, baggage) {
             Ok(proposed) => proposed,
             Err(Refusal::NotPrimary(_)) => {
                 self.ended(false);

@@ -37,8 +37,10 @@ use crate::raft::{Node, Role, Setup};
 use crate::storage::Store;
 
 mod accept;
+mod ahead;
 mod calls;
 mod commit;
+mod downloads;
 mod introduction;
 mod iterators;
 mod metrics;
@@ -47,9 +49,11 @@ mod primary;
 mod register;
 mod relay;
 mod session;
+mod staging;
 mod standing;
 mod status;
 mod transaction;
+mod uploads;
 mod view;
 
 pub use metrics::{Metrics, Why};
