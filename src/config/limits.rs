@@ -35,6 +35,9 @@ pub const ANSWER_VALUES: usize = 1 << 24;
 /// Bytes of a frame between peers: the largest transaction as a log entry, in the largest batch.
 pub const PEER_FRAME: usize = TRANSACTION_BYTES + APPEND_BYTES + 64 * MIB;
 
+/// Bytes of a transaction that an import takes in one command; what is more goes ahead of it in pieces, as much at a time.
+pub const IMPORT: usize = 8 * MIB;
+
 // Connections.
 
 /// Connections to the client port, of all kinds.
@@ -74,6 +77,10 @@ pub const OID_RANGE: u32 = 100_000;
 pub const HISTORY: usize = 100_000;
 /// Bytes of the descriptions in one `history` answer, from which on it ends early.
 pub const HISTORY_BYTES: usize = 16 * MIB;
+/// Transactions that one search of the undo log looks at, from which on it ends early.
+pub const UNDO_SEARCH: usize = 1_000_000;
+/// Searches of the undo log that one client has under way, from which on its next call waits.
+pub const UNDO_SEARCHES: usize = 2;
 /// Writes that a client may have missed and yet be told of. One that missed more drops its cache (`getInvalidations`), or is
 /// closed (a session that fell that far behind).
 pub const INVALIDATIONS: usize = 1_000_000;

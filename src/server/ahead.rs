@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::primary::{Cargo, Primary};
-use crate::command::{Change, Outcome, Span};
+use crate::command::{Change, Outcome, Span, Staged, Write};
 use crate::config::limits;
 use crate::zodb::StorageId;
 
@@ -29,6 +29,8 @@ pub struct Ahead {
     primary: Arc<Primary>,
     storage: StorageId,
     landed: Arc<Landed>,
+    /// Pieces that the commit names.
+    named: u64,
 }
 
 /// What has landed of them; shared with the load that is on its way.
@@ -65,7 +67,7 @@ impl Default for Aheads {
 
 impl Ahead {
     pub fn new(primary: Arc<Primary>, storage: StorageId) -> Ahead {
-        Ahead { primary, storage, landed: Arc::default() }
+        Ahead { primary, storage, landed: Arc::default(), named: 0 }
     }
 
     /// Puts pieces into the log, in turn with other transactions; gives the number of the first. `None`: the reign is over.
@@ -91,7 +93,21 @@ impl Ahead {
         self.primary.discard(self.storage, spans);
     }
 
-    /// Its commit has applied, or may yet: what it named is not discarded by anybody but a barrier.
+    /// The commit is about to be proposed, with these writes.
+    pub fn is_named(&mut self, writes: &[Write]) {
+        let count = |staged: &Staged| staged.pieces.iter().map(|span| u64::from(span.count)).sum::<u64>();
+        let of_write = |write: &Write| write.staged().map(count).sum::<u64>();
+        self.named = writes.iter().map(of_write).sum();
+    }
+
+    /// The commit has applied, and claimed what it named. Anything else is not needed any more.
+    pub fn committed(self) {
+        if self.landed.count() == self.named {
+            self.leave();
+        }
+    }
+
+    /// The commit may apply yet: nobody but a barrier can tell what is needed.
     pub fn leave(self) {
         self.landed.close();
     }
@@ -106,6 +122,10 @@ impl Drop for Ahead {
 impl Landed {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self) -> u64 {
+        self.state().spans.iter().map(|span| u64::from(span.count)).sum()
     }
 
     /// From now on nobody waits for more; gives what was there.

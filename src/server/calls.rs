@@ -14,13 +14,15 @@ use crate::zeo::{Call, HistoryItem, MessageId, Reply, StorageDescription};
 use crate::zodb::{Oid, Refusal, Tid};
 
 /// The Python interfaces that a storage of this server provides.
-const INTERFACES: [(&str, &str); 6] = [
+const INTERFACES: [(&str, &str); 8] = [
     ("zope.interface", "Interface"),
     ("ZODB.interfaces", "IStorage"),
     ("ZODB.interfaces", "IStorageRestoreable"),
     ("ZODB.interfaces", "IStorageIteration"),
+    ("ZODB.interfaces", "IStorageUndoable"),
     ("ZODB.interfaces", "IStorageCurrentRecordIteration"),
     ("ZODB.interfaces", "IBlobStorage"),
+    ("ZODB.interfaces", "IExternalGC"),
 ];
 
 impl Session {
@@ -104,7 +106,9 @@ impl Session {
             | Call::TpcFinish(_)
             | Call::TpcAbort(_) => self.write_call(id, call),
             Call::SendBlob { oid, serial } => self.send_blob(id, oid, serial),
-            Call::NewOid | Call::UndoLog { .. } | Call::UndoInfo { .. } | Call::Pack { .. } => {
+            Call::UndoLog { first, last } => self.undo_log(id, first, last, Vec::new()),
+            Call::UndoInfo { first, last, specification } => self.undo_log(id, first, last, specification),
+            Call::NewOid | Call::Pack { .. } => {
                 Ok(Answer::Refused(Refusal::NotServed(format!("this server does not serve {} yet", call.name()))))
             }
         }
@@ -133,7 +137,7 @@ impl Session {
             length: summary.objects,
             size: summary.bytes,
             name: self.seat.name.clone(),
-            supports_undo: false,
+            supports_undo: true,
             supports_record_iternext: true,
             interfaces: INTERFACES.map(|(module, name)| (module.to_owned(), name.to_owned())).to_vec(),
         }

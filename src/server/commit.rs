@@ -5,6 +5,7 @@
 //!   vote                  Sending      what has to be staged is on its way; then
 //!                         Voting       the primary takes the locks, or waits for them
 //!     conflicts           Resolving    locks held; storea … and vote again
+//!     undoes something    Undoing      locks held; what it becomes is worked out (`undo`)
 //!     voted               Voted        locks held
 //!   tpc_finish            (finishing)  tid given, in the queue to the log; locks belong to it
 //! ```
@@ -23,35 +24,38 @@ use super::session::{Answer, Done, End, Session};
 use super::transaction::{Record, Transaction, Wish};
 use crate::command::{Base, Content, Outcome, Write};
 use crate::raft::Unknown;
-use crate::tpc::{self, TxnId};
-use crate::zeo::{Call, MessageId, Push, Reply, StoreConflict};
+use crate::storage::Undone;
+use crate::tpc::{self, Read, TxnId};
+use crate::zeo::{Call, MessageId, Push, Reply, StoreConflict, tid_of_undo_id};
 use crate::zodb::{Conflict, Oid, Refusal, Revision, State, Tid, TransactionMeta};
 
 /// The transaction of a session, until its finish.
 pub struct Open {
-    pub buffer: Transaction,
-    pub claim: Claim,
-    pub stage: Stage,
+    pub(super) buffer: Transaction,
+    pub(super) claim: Claim,
+    pub(super) stage: Stage,
     /// What of it is in the log already, if anything is.
-    pub ahead: Option<Ahead>,
+    pub(super) ahead: Option<Ahead>,
     /// It has met a conflict.
     resolved: bool,
 }
 
-pub enum Stage {
+pub(super) enum Stage {
     Begun,
     /// It votes as soon as all that has to be in the log is there.
     Sending(MessageId),
     Voting,
     Resolving,
+    /// As [`Stage::Voted`], but not answered yet.
+    Undoing(Vec<(Oid, Base)>),
     /// What each write is based on.
     Voted(Vec<(Oid, Base)>),
 }
 
 /// A transaction's number at the primary. When it is dropped, its locks are let go, unless it is being finished.
-pub struct Claim {
-    pub primary: Arc<Primary>,
-    pub txn: TxnId,
+pub(super) struct Claim {
+    pub(super) primary: Arc<Primary>,
+    pub(super) txn: TxnId,
     /// Whether it may have locks to let go of.
     holds: bool,
 }
@@ -103,10 +107,10 @@ impl Session {
                 let data = data.map(Record::Here);
                 self.buffer(txn, |buffer| buffer.wish(oid, Wish::Restore { data, like: prev_txn }))
             }
-            Call::UndoA { txn, .. } => {
-                let why = format!("this server does not serve {} yet", call.name());
-                self.buffer(txn, |buffer| buffer.fail(Refusal::NotServed(why)))
-            }
+            Call::UndoA { id, txn } => self.buffer(txn, |buffer| match tid_of_undo_id(&id) {
+                Some(tid) => buffer.undo(tid),
+                None => buffer.fail(Refusal::NotUndoable("that names no transaction".into())),
+            }),
             Call::StoreBlobStart
             | Call::StoreBlobChunk(_)
             | Call::StoreBlobEnd { .. }
@@ -147,7 +151,7 @@ impl Session {
         let open = self.open(txn)?;
         match open.stage {
             Stage::Begun | Stage::Resolving => Ok(&mut open.buffer),
-            Stage::Sending(_) | Stage::Voting | Stage::Voted(_) => {
+            Stage::Sending(_) | Stage::Voting | Stage::Undoing(_) | Stage::Voted(_) => {
                 Err(Refusal::WrongTransaction(format!("transaction {txn} is being voted")))
             }
         }
@@ -172,37 +176,41 @@ impl Session {
         }
         open.buffer.end();
         if open.buffer.is_staged() {
-            self.ask_for_locks(id);
+            self.begin_vote(id);
         } else {
             open.stage = Stage::Sending(id.clone());
         }
         Ok(Answer::Later)
     }
 
-    /// All that has to be in the log before the vote is there: asks the primary for the locks.
+    /// All that has to be in the log before the vote is there.
     ///
     /// # Panics
     /// If no transaction is open.
-    pub fn ask_for_locks(&mut self, id: &MessageId) {
+    pub(super) fn begin_vote(&mut self, id: &MessageId) {
+        let open = self.transaction.as_mut().expect("who asks has looked");
+        open.stage = Stage::Voting;
+        if open.buffer.undos.is_empty() {
+            self.cast_vote(id);
+        } else {
+            self.look_up_undos(id);
+        }
+    }
+
+    /// Asks the primary for the locks and the verdict.
+    pub(super) fn cast_vote(&mut self, id: &MessageId) {
         let storage = self.seat.storage;
         let open = self.transaction.as_mut().expect("who asks has looked");
         let buffer = &open.buffer;
-        let mut checks: Vec<(Oid, Tid)> = buffer.checks().collect();
-        // Only what is there can be deleted.
-        let deletes = buffer.wishes().filter_map(|(oid, wish)| match wish {
-            Wish::Delete { base } => Some((oid, *base)),
-            _ => None,
-        });
-        let deletes: Vec<_> = deletes.filter(|(oid, _)| buffer.checked(*oid).is_none()).collect();
-        checks.extend(deletes);
+        let undone = buffer.undos.touched().iter().filter(|oid| buffer.wished(**oid).is_none());
+        let wishes = buffer.wishes().map(|(oid, wish)| (oid, wish.read()));
         let vote = tpc::Vote {
             txn: open.claim.txn,
             storage,
-            writes: buffer.wishes().map(|(oid, wish)| (oid, wish.read())).collect(),
-            checks,
+            writes: wishes.chain(undone.map(|oid| (*oid, Read::Current))).collect(),
+            checks: buffer.checks().collect(),
             brings_tid: buffer.tid,
         };
-        open.stage = Stage::Voting;
         open.claim.holds = true;
         let (judged, expiry) = open.claim.primary.vote(vote);
         let (id, txn) = (id.clone(), open.claim.txn);
@@ -217,21 +225,38 @@ impl Session {
         let Some(open) = self.transaction.as_mut().filter(asks) else { return Ok(()) };
         match verdict {
             None => Err(End("vote_lost")),
+            Some(Verdict::Voted(bases)) if open.buffer.undos.is_empty() => {
+                self.granted(&id, bases);
+                Ok(())
+            }
             Some(Verdict::Voted(bases)) => {
-                open.stage = Stage::Voted(bases);
-                // The data of what was sent is what the client has.
-                self.reply(&id, Reply::Oids(Vec::new()));
+                open.stage = Stage::Undoing(bases);
+                self.work_out_undos(id);
                 Ok(())
             }
             Some(Verdict::Conflicts(conflicts)) => self.conflicts(id, txn, conflicts),
             Some(Verdict::Failed(refusal)) => {
                 open.claim.holds = false;
-                self.tell_news()?;
-                self.close_transaction(false);
-                self.refuse(&id, &refusal);
-                Ok(())
+                self.fail_vote(&id, &refusal)
             }
         }
+    }
+
+    /// The transaction may be finished: every write that it will have is known, and stays as it is (`contents_of_vote`).
+    pub(super) fn granted(&mut self, id: &MessageId, bases: Vec<(Oid, Base)>) {
+        let open = self.transaction.as_mut().expect("who asks has looked");
+        open.stage = Stage::Voted(bases);
+        // The client has the data of what it sent; it drops from its cache what the undos made of their objects.
+        let touched = open.buffer.undos.touched().to_vec();
+        self.reply(id, Reply::Oids(touched));
+    }
+
+    /// The transaction is over.
+    pub(super) fn fail_vote(&mut self, id: &MessageId, refusal: &Refusal) -> Result<(), End> {
+        self.tell_news()?;
+        self.close_transaction(false);
+        self.refuse(id, refusal);
+        Ok(())
     }
 
     fn conflicts(&mut self, id: MessageId, txn: TxnId, conflicts: Vec<Conflict>) -> Result<(), End> {
@@ -282,35 +307,33 @@ impl Session {
         let Stage::Voted(bases) = &mut open.stage else {
             return Ok(Answer::Refused(Refusal::WrongTransaction(format!("transaction {txn} is not voted"))));
         };
-        let mut writes = Vec::with_capacity(bases.len());
-        for (oid, base) in std::mem::take(bases) {
-            let mut write = open.buffer.write(oid, base).expect("a voted transaction is as it was voted");
-            if let Some(Wish::Restore { data: Some(data), like: Some(like) }) = open.buffer.wished(oid) {
-                // What the client says of an older revision is a hint, worth a look: equal data is stored once.
-                let is_known = match data {
-                    Record::Here(data) => {
-                        self.shared.store.load_serial(storage, oid, *like, view)?.as_ref() == Ok(data)
-                    }
-                    Record::Ahead(item) => {
-                        let hash = open.buffer.staged(*item).hash;
-                        *like <= view && self.shared.store.content_of(storage, oid, *like)? == Some(hash)
-                    }
-                };
-                if is_known {
-                    write.content = Content::SameAs(*like);
-                    open.buffer.is_known(oid);
+        let bases = std::mem::take(bases);
+        let mut writes = contents_of_vote(&open.buffer, &bases);
+        for write in &mut writes {
+            let Some(Wish::Restore { data, like: Some(like) }) = open.buffer.wished(write.oid) else { continue };
+            // What the client says of an older revision is a hint, worth a look: equal data is stored once.
+            let is_known = match data {
+                None => self.shared.store.is_like(storage, write.oid, *like, view, None)?,
+                Some(Record::Here(data)) => self.shared.store.is_like(storage, write.oid, *like, view, Some(data))?,
+                Some(Record::Ahead(item)) => {
+                    let hash = open.buffer.staged(*item).hash;
+                    *like <= view && self.shared.store.content_of(storage, write.oid, *like)? == Some(hash)
                 }
+            };
+            if is_known {
+                write.content = Content::SameAs(*like);
             }
-            writes.push(write);
         }
         let (own_tid, writes) = (open.buffer.tid, open.buffer.with_repeats(writes));
-        self.send_ahead();
         self.propose(id, txn, own_tid, writes)
     }
 
     fn propose(&mut self, id: &MessageId, txn: u64, own_tid: Option<Tid>, writes: Vec<Write>) -> Result<Answer, End> {
         let open = self.transaction.take().expect("who asks has looked");
-        let Open { mut buffer, mut claim, ahead, resolved, .. } = open;
+        let Open { mut buffer, mut claim, mut ahead, resolved, .. } = open;
+        if let Some(ahead) = &mut ahead {
+            ahead.is_named(&writes);
+        }
         let meta = std::mem::take(&mut buffer.meta);
         let (stores, baggage) = (writes.len() as u64, Baggage { reserved: buffer.into_reservation(), ahead });
         let (tid, answer) = match claim.primary.finish(claim.txn, self.seat.storage, own_tid, meta, writes, baggage) {
@@ -409,6 +432,15 @@ impl Session {
     pub fn drop_transaction(&mut self) {
         self.close_transaction(false);
     }
+}
+
+/// The writes of a transaction whose vote is granted, or about to be: what it stores, and what its undos made of their objects.
+pub(super) fn contents_of_vote(buffer: &Transaction, bases: &[(Oid, Base)]) -> Vec<Write> {
+    let write = |&(oid, base): &(Oid, Base)| match buffer.undos.undone(oid) {
+        Some(Undone { content, blob }) => Write { oid, base, content: content.clone(), blob: blob.clone() },
+        None => buffer.write(oid, base).expect("a voted transaction is as it was voted"),
+    };
+    bases.iter().map(write).collect()
 }
 
 /// A record as iterators give it.

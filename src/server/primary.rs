@@ -401,8 +401,10 @@ impl Primary {
             (Cargo::Commit(txn, Baggage { reserved, ahead }), _) => {
                 self.settle(txn, outcome);
                 drop(reserved);
-                if let (Some(ahead), Ok(Outcome::Committed(_)) | Err(Unknown)) = (ahead, outcome) {
-                    ahead.leave();
+                match (ahead, outcome) {
+                    (Some(ahead), Ok(Outcome::Committed(_))) => ahead.committed(),
+                    (Some(ahead), Err(Unknown)) => ahead.leave(),
+                    (ahead, _) => drop(ahead),
                 }
             }
             (Cargo::Load(load), Ok(Outcome::Staged(first))) => {

@@ -15,8 +15,9 @@
 //! **Bounds.** Past [`limits::OUTPUT_HIGH_WATER`] of unsent answers no more calls are read; past [`limits::OUTPUT`], or when
 //! the client takes nothing for [`limits::OUTPUT_STALL`], its connection is closed.
 //!
-//! The calls are in `calls` (reading) and `commit` (writing).
+//! The calls are in `calls` (reading), `commit` (writing) and `undo` (both).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,10 +44,11 @@ use crate::config::limits;
 use crate::env::Watching;
 use crate::net::{FrameFault, FrameWriter};
 use crate::raft::Unknown;
+use crate::storage::Undone;
 use crate::tpc::TxnId;
 use crate::zeo::{
-    BadFrame, Encoding, MessageId, Push, Reply, decode_request, encode_push, encode_push_parts, encode_refusal,
-    encode_reply_parts,
+    BadFrame, Encoding, MessageId, Push, Reply, UndoItem, decode_request, encode_push, encode_push_parts,
+    encode_refusal, encode_reply_parts,
 };
 use crate::zodb::{Oid, Refusal, StorageId};
 
@@ -84,6 +86,8 @@ pub struct Session {
     pub pending: FuturesUnordered<BoxFuture<'static, Done>>,
     /// When the client last said something of a transaction.
     pub last_write: Instant,
+    /// Searches of the undo log that are under way.
+    pub searches: usize,
     /// One of the pending answers has to come before that of the next call.
     in_order: bool,
     pub writer: FrameWriter,
@@ -103,6 +107,9 @@ pub enum Done {
     SentAhead(TxnId, Option<u64>),
     /// Of the first blob in line.
     Piece(io::Result<Bytes>),
+    UndosLookedUp(MessageId, TxnId, io::Result<Result<Vec<Oid>, Refusal>>),
+    Undone(MessageId, TxnId, io::Result<Result<BTreeMap<Oid, Undone>, Refusal>>),
+    Searched(MessageId, io::Result<Vec<UndoItem>>),
 }
 
 /// What comes of a call.
@@ -148,6 +155,7 @@ pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register
         downloads: Downloads::default(),
         pending: FuturesUnordered::new(),
         last_write,
+        searches: 0,
         in_order: false,
         writer,
     };
@@ -249,6 +257,7 @@ impl Session {
     /// Whether another call may be taken.
     fn may_read(&self) -> bool {
         !self.in_order
+            && self.searches < limits::UNDO_SEARCHES
             && self.writer.queued() <= limits::OUTPUT_HIGH_WATER
             && self.pending.len() + self.downloads.len() < limits::CALLS
             && self.has_room()
@@ -349,6 +358,9 @@ impl Session {
                 Ok(())
             }
             Done::Oids(_, None) => Err(End("reign_over")),
+            Done::UndosLookedUp(id, txn, found) => self.undos_looked_up(id, txn, found),
+            Done::Undone(id, txn, undone) => self.undone(id, txn, undone),
+            Done::Searched(id, found) => self.searched(&id, found),
         }
     }
 

@@ -15,8 +15,6 @@
 //! earlier one: that is how a client that resolved a conflict sends the result. Checks stand beside stores. The buffer
 //! never holds more than [`limits::TRANSACTION_BYTES`], nor all buffers more than [`limits::TRANSACTIONS_BYTES`]; past it
 //! everything is let go of, and the vote fails. What a buffer has of that it keeps until the outcome of its finish is known.
-//!
-//! **Left out.** Undo (it is answered with a clear refusal at the vote).
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -27,6 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::staging::{Item, Staging};
+use super::undo::Undos;
 use crate::command::{Base, Blob, Content, Span, Staged, Write};
 use crate::config::limits;
 use crate::storage::{Digest, Hashing};
@@ -131,6 +130,8 @@ pub struct Transaction {
     /// lists a blob's record twice, and shall come back so.
     again: Vec<(usize, Oid)>,
     checks: BTreeMap<Oid, Tid>,
+    /// What it undoes.
+    pub undos: Undos,
     turn: u64,
     /// Which records are here, the oldest first; perhaps some that were replaced since.
     here: VecDeque<(Oid, u64)>,
@@ -154,6 +155,7 @@ impl Transaction {
             wishes: BTreeMap::new(),
             again: Vec::new(),
             checks: BTreeMap::new(),
+            undos: Undos::default(),
             turn: 0,
             here: VecDeque::new(),
             inline: 0,
@@ -189,6 +191,7 @@ impl Transaction {
             self.again.push((self.order.len(), oid));
             return self.weigh();
         }
+        self.undos.stored(oid);
         self.turn += 1;
         if wish.here().is_some() {
             self.inline += size;
@@ -269,6 +272,22 @@ impl Transaction {
         }
     }
 
+    /// Buffers `undoa`.
+    pub fn undo(&mut self, tid: Tid) {
+        if self.fault.is_none() {
+            self.undos.push(tid);
+            self.weigh();
+        }
+    }
+
+    /// Takes in which objects the undos touch, in place of what was known of that before.
+    pub fn touch(&mut self, oids: Vec<Oid>) {
+        if self.fault.is_none() {
+            self.undos.touch(oids);
+            self.weigh();
+        }
+    }
+
     /// What is to go into the log next, if anything is, and nothing is on its way.
     pub fn load(&mut self) -> Option<Vec<Bytes>> {
         self.staging.load()
@@ -306,6 +325,7 @@ impl Transaction {
         self.inline = 0;
         self.coming = None;
         self.staging.forget_all();
+        self.undos = Undos::default();
         self.reserved.give_back(self.reserved.bytes);
     }
 
@@ -345,21 +365,9 @@ impl Transaction {
         Some(Write { oid, base, content, blob: blob.map(|blob| Blob::Staged(self.staged(blob))) })
     }
 
-    /// The record is stored already: what of it went ahead is not needed.
-    pub fn is_known(&mut self, oid: Oid) {
-        if let Some(Wish::Restore { data: Some(Record::Ahead(item)), .. }) = self.wished(oid) {
-            self.staging.forget(*item);
-        }
-    }
-
     /// The objects that must not have changed, and the serials they must have.
     pub fn checks(&self) -> impl Iterator<Item = (Oid, Tid)> + '_ {
         self.checks.iter().map(|(oid, serial)| (*oid, *serial))
-    }
-
-    /// The serial that one object must have.
-    pub fn checked(&self, oid: Oid) -> Option<Tid> {
-        self.checks.get(&oid).copied()
     }
 
     fn repeats(&self, oid: Oid, wish: &Wish) -> bool {
@@ -444,7 +452,8 @@ impl Transaction {
         if self.fault.is_some() {
             return;
         }
-        let entries = self.order.len() + self.again.len() + self.checks.len();
+        let undos = self.undos.tids().len() + self.undos.touched().len();
+        let entries = self.order.len() + self.again.len() + self.checks.len() + undos;
         let texts = self.meta.user.len() + self.meta.description.len() + self.meta.extension.len();
         let size = texts + entries * ENTRY_COST + self.held();
         if entries > limits::TRANSACTION_LOCKS {
@@ -477,7 +486,8 @@ impl Wish {
     /// What the client has read of the object before, where that counts.
     pub fn read(&self) -> Read {
         match self {
-            Wish::Store { base, .. } | Wish::Delete { base } => Read::Serial(*base),
+            Wish::Store { base, .. } => Read::Serial(*base),
+            Wish::Delete { base } => Read::Existing(*base),
             Wish::Restore { .. } => Read::Any,
         }
     }
@@ -567,8 +577,8 @@ mod tests {
     #[test]
     fn the_first_fault_is_the_one_told() {
         let mut transaction = begun();
-        transaction.fail(Refusal::NotServed("undo".into()));
+        transaction.fail(Refusal::NotServed("blobs".into()));
         transaction.fail(Refusal::TooLarge("later".into()));
-        assert_eq!(transaction.fault(), Some(&Refusal::NotServed("undo".into())));
+        assert_eq!(transaction.fault(), Some(&Refusal::NotServed("blobs".into())));
     }
 }

@@ -75,7 +75,7 @@ impl Session {
             && let Stage::Sending(id) = &open.stage
         {
             let id = id.clone();
-            self.ask_for_locks(&id);
+            self.begin_vote(&id);
         }
         Ok(())
     }

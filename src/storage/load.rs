@@ -76,6 +76,14 @@ impl Store {
         Ok(shown.map(|(data, _)| data).ok_or(Refusal::NoObject(oid)))
     }
 
+    /// Whether transaction `tid`, as `view` knows it, left the object like this; `None`: absent.
+    pub fn is_like(&self, storage: StorageId, oid: Oid, tid: Tid, view: Tid, data: Option<&Bytes>) -> io::Result<bool> {
+        Ok(match data {
+            Some(data) => self.load_serial(storage, oid, tid, view)?.as_ref() == Ok(data),
+            None => tid <= view && self.stored(storage, oid, tid)? == Some(Stored::Absent),
+        })
+    }
+
     /// The newest revision that was applied, whatever any view says; without its data.
     pub fn current(&self, storage: StorageId, oid: Oid) -> io::Result<Option<Current>> {
         let key = keys::object(storage, oid);
@@ -141,7 +149,7 @@ impl Store {
     }
 
     /// The newest revision that is not younger than `cap`: one seek.
-    fn newest(&self, storage: StorageId, oid: Oid, cap: Tid) -> io::Result<Option<(Tid, Stored)>> {
+    pub(super) fn newest(&self, storage: StorageId, oid: Oid, cap: Tid) -> io::Result<Option<(Tid, Stored)>> {
         let from = keys::revision(storage, oid, cap);
         let until = keys::revision(storage, oid, Tid::ZERO);
         let Some((key, value)) = self.engine().first(keys::REVISIONS, &from, &until)? else { return Ok(None) };
@@ -176,6 +184,14 @@ impl Store {
     pub fn content_of(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<Digest>> {
         let stored = self.stored(storage, oid, tid)?;
         stored.map(|stored| self.content_hash(storage, oid, tid, &stored)).transpose()
+    }
+
+    /// The revision of exactly `tid`, and the older one that it was made to show again.
+    pub(super) fn linked(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<(Stored, Option<Tid>)>> {
+        let key = keys::revision(storage, oid, tid);
+        let Some(value) = self.engine().get(keys::REVISIONS, &key)? else { return Ok(None) };
+        let link = Stored::link(&value);
+        Ok(Some((Stored::decode(&key, value)?, link)))
     }
 
     /// What a revision shows: the record, and the tid with which it lies if that is another; `None`: the object is

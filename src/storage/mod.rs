@@ -19,6 +19,7 @@
 //! is just a number that the caller brings along.
 
 mod apply;
+mod base;
 mod digest;
 mod feed;
 mod history;
@@ -31,8 +32,10 @@ mod pieces;
 mod summary;
 #[cfg(test)]
 mod testing;
+mod undo;
 mod value;
 mod verify;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -45,12 +48,14 @@ use crate::zodb::{StorageId, Tid};
 
 pub use digest::{Digest, Hashing};
 pub use feed::{Applied, Feed, RING_OIDS, RING_TRANSACTIONS};
-pub use history::HistoryEntry;
+pub use history::{HistoryEntry, UndoEntry};
 pub use keys::TABLES;
 pub use load::Loaded;
 pub use summary::Summary;
+pub use undo::{Own, Undone};
 pub use value::Current;
 pub use verify::Recount;
+pub use walk::{Holding, Listing};
 
 /// The format of the tables that this program reads and writes.
 pub const FORMAT: u32 = 2;

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::apply::{Decision, Next, no_storage, put_summary};
 use super::value::{self, Stored, StoredBlob};
 use super::{Store, digest, keys};
-use crate::command::{Blob, Commit, Content, Outcome, Span, Staged, Write};
+use crate::command::{Blob, Commit, Outcome, Span, Staged, Write};
 use crate::config::limits;
 use crate::engine::{Batch, Order, Table};
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
@@ -73,7 +73,8 @@ impl Store {
     /// Takes the pieces that `commit` names; `None`: some are not there, or belong to a revision already.
     pub(super) fn claim(&self, commit: &Commit, batch: &mut Batch) -> io::Result<Option<()>> {
         let storage = commit.storage;
-        let mut spans: Vec<Span> = commit.writes.iter().flat_map(staged_of).flat_map(|s| &s.pieces).copied().collect();
+        let mut spans: Vec<Span> =
+            commit.writes.iter().flat_map(Write::staged).flat_map(|s| &s.pieces).copied().collect();
         spans.sort_unstable();
         // A large transaction's records lie one behind the other: they are looked for in as few runs as they make.
         let mut runs: Vec<Run> = Vec::new();
@@ -211,17 +212,4 @@ impl Run {
             }
         }
     }
-}
-
-/// The record and the blob of a write that came ahead.
-fn staged_of(write: &Write) -> impl Iterator<Item = &Staged> {
-    let record = match &write.content {
-        Content::Staged(staged) => Some(staged),
-        _ => None,
-    };
-    let blob = match &write.blob {
-        Some(Blob::Staged(staged)) => Some(staged),
-        _ => None,
-    };
-    record.into_iter().chain(blob)
 }
