@@ -14,13 +14,14 @@ use crate::zeo::{Call, HistoryItem, MessageId, Reply, StorageDescription};
 use crate::zodb::{Oid, Refusal, Tid};
 
 /// The Python interfaces that a storage of this server provides.
-const INTERFACES: [(&str, &str); 7] = [
+const INTERFACES: [(&str, &str); 8] = [
     ("zope.interface", "Interface"),
     ("ZODB.interfaces", "IStorage"),
     ("ZODB.interfaces", "IStorageRestoreable"),
     ("ZODB.interfaces", "IStorageIteration"),
     ("ZODB.interfaces", "IStorageUndoable"),
     ("ZODB.interfaces", "IStorageCurrentRecordIteration"),
+    ("ZODB.interfaces", "IBlobStorage"),
     ("ZODB.interfaces", "IExternalGC"),
 ];
 
@@ -100,9 +101,10 @@ impl Session {
             | Call::Vote(_)
             | Call::TpcFinish(_)
             | Call::TpcAbort(_) => self.write_call(id, call),
+            Call::SendBlob { oid, serial } => self.send_blob(id, oid, serial),
             Call::UndoLog { first, last } => self.undo_log(id, first, last, Vec::new()),
             Call::UndoInfo { first, last, specification } => self.undo_log(id, first, last, specification),
-            Call::NewOid | Call::Pack { .. } | Call::SendBlob { .. } => {
+            Call::NewOid | Call::Pack { .. } => {
                 Ok(Answer::Refused(Refusal::NotServed(format!("this server does not serve {} yet", call.name()))))
             }
         }

@@ -1,8 +1,9 @@
 //! What a client writes: `tpc_begin` to `tpc_finish`.
 //!
 //! ```text
-//!   tpc_begin, storea …   Begun        buffered; nothing is locked
-//!   vote                  Voting       the primary takes the locks, or waits for them
+//!   tpc_begin, storea …   Begun        buffered, or staged; nothing is locked
+//!   vote                  Sending      what has to be staged is on its way; then
+//!                         Voting       the primary takes the locks, or waits for them
 //!     conflicts           Resolving    locks held; storea … and vote again
 //!     undoes something    Undoing      locks held; what it becomes is worked out (`undo`)
 //!     voted               Voted        locks held
@@ -17,9 +18,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::primary::{Primary, Verdict};
+use super::ahead::Ahead;
+use super::primary::{Baggage, Primary, Verdict};
 use super::session::{Answer, Done, End, Session};
-use super::transaction::{Transaction, Wish};
+use super::transaction::{Record, Transaction, Wish};
 use crate::command::{Base, Content, Outcome, Write};
 use crate::raft::Unknown;
 use crate::storage::Undone;
@@ -32,12 +34,16 @@ pub struct Open {
     pub(super) buffer: Transaction,
     pub(super) claim: Claim,
     pub(super) stage: Stage,
+    /// What of it is in the log already, if anything is.
+    pub(super) ahead: Option<Ahead>,
     /// It has met a conflict.
     resolved: bool,
 }
 
 pub(super) enum Stage {
     Begun,
+    /// It votes as soon as all that has to be in the log is there.
+    Sending(MessageId),
     Voting,
     Resolving,
     /// As [`Stage::Voted`], but not answered yet.
@@ -48,7 +54,7 @@ pub(super) enum Stage {
 
 /// A transaction's number at the primary. When it is dropped, its locks are let go, unless it is being finished.
 pub(super) struct Claim {
-    primary: Arc<Primary>,
+    pub(super) primary: Arc<Primary>,
     pub(super) txn: TxnId,
     /// Whether it may have locks to let go of.
     holds: bool,
@@ -78,6 +84,7 @@ impl Session {
 
     /// Makes a call that belongs to a transaction.
     pub fn write_call(&mut self, id: &MessageId, call: Call) -> Result<Answer, End> {
+        self.last_write = self.shared.env.now();
         let buffered = match call {
             Call::TpcBegin { txn, user, description, extension, tid, status } => {
                 let (user, description, extension) = (user.to_vec(), description.to_vec(), extension.to_vec());
@@ -90,27 +97,27 @@ impl Session {
                 return Ok(Answer::Reply(Reply::Nothing));
             }
             Call::StoreA { oid, serial, data, txn } => self.buffer(txn, |buffer| {
-                buffer.wish(oid, Wish::Store { base: serial.unwrap_or(Tid::ZERO), data });
+                buffer.wish(oid, Wish::Store { base: serial.unwrap_or(Tid::ZERO), data: data.into() });
             }),
             Call::CheckCurrentSerial { oid, serial, txn } => self.buffer(txn, |buffer| buffer.check(oid, serial)),
             Call::DeleteObject { oid, serial, txn } => {
                 self.buffer(txn, |buffer| buffer.wish(oid, Wish::Delete { base: serial }))
             }
             Call::RestoreA { oid, data, prev_txn, txn, .. } => {
+                let data = data.map(Record::Here);
                 self.buffer(txn, |buffer| buffer.wish(oid, Wish::Restore { data, like: prev_txn }))
             }
             Call::UndoA { id, txn } => self.buffer(txn, |buffer| match tid_of_undo_id(&id) {
                 Some(tid) => buffer.undo(tid),
                 None => buffer.fail(Refusal::NotUndoable("that names no transaction".into())),
             }),
-            Call::StoreBlobEnd { txn, .. } | Call::StoreBlobShared { txn, .. } => {
-                let why = format!("this server does not serve {} yet", call.name());
-                self.buffer(txn, |buffer| buffer.fail(Refusal::NotServed(why)))
-            }
-            // They do not say which transaction they belong to; the end of the blob does.
-            Call::StoreBlobStart | Call::StoreBlobChunk(_) => Ok(()),
+            Call::StoreBlobStart
+            | Call::StoreBlobChunk(_)
+            | Call::StoreBlobEnd { .. }
+            | Call::StoreBlobShared { .. } => self.blob_call(call),
             _ => unreachable!("{} is no call of a transaction", call.name()),
         };
+        self.send_ahead();
         Ok(match buffered {
             Ok(()) => Answer::Reply(Reply::Nothing),
             Err(refusal) => Answer::Refused(refusal),
@@ -128,21 +135,26 @@ impl Session {
         let claim = Claim { txn: primary.number(), primary, holds: false };
         let buffer = Transaction::new(txn, meta, tid, self.shared.env.wall(), self.shared.budget.clone());
         self.tally.active.up();
-        self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, resolved: false });
+        self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, ahead: None, resolved: false });
         Answer::Reply(Reply::Nothing)
     }
 
     /// Does something to the open transaction, if it is `txn` and not voted.
     fn buffer(&mut self, txn: u64, change: impl FnOnce(&mut Transaction)) -> Result<(), Refusal> {
-        let open = self.open(txn)?;
-        match open.stage {
-            Stage::Begun | Stage::Resolving => change(&mut open.buffer),
-            Stage::Voting | Stage::Undoing(_) | Stage::Voted(_) => {
-                return Err(Refusal::WrongTransaction(format!("transaction {txn} is being voted")));
-            }
-        }
+        change(self.buffering(txn)?);
         self.tally.stores.count();
         Ok(())
+    }
+
+    /// The buffer of the open transaction, if it is `txn` and not voted.
+    pub fn buffering(&mut self, txn: u64) -> Result<&mut Transaction, Refusal> {
+        let open = self.open(txn)?;
+        match open.stage {
+            Stage::Begun | Stage::Resolving => Ok(&mut open.buffer),
+            Stage::Sending(_) | Stage::Voting | Stage::Undoing(_) | Stage::Voted(_) => {
+                Err(Refusal::WrongTransaction(format!("transaction {txn} is being voted")))
+            }
+        }
     }
 
     fn open(&mut self, txn: u64) -> Result<&mut Open, Refusal> {
@@ -155,20 +167,34 @@ impl Session {
             Ok(open) => open,
             Err(refusal) => return Ok(Answer::Refused(refusal)),
         };
-        if matches!(open.stage, Stage::Voting | Stage::Undoing(_) | Stage::Voted(_)) {
+        if !matches!(open.stage, Stage::Begun | Stage::Resolving) {
             return Ok(Answer::Refused(Refusal::WrongTransaction(format!("transaction {txn} is voted already"))));
         }
         if let Some(refusal) = open.buffer.fault().cloned() {
             self.close_transaction(false);
             return Ok(Answer::Refused(refusal));
         }
+        open.buffer.end();
+        if open.buffer.is_staged() {
+            self.begin_vote(id);
+        } else {
+            open.stage = Stage::Sending(id.clone());
+        }
+        Ok(Answer::Later)
+    }
+
+    /// All that has to be in the log before the vote is there.
+    ///
+    /// # Panics
+    /// If no transaction is open.
+    pub(super) fn begin_vote(&mut self, id: &MessageId) {
+        let open = self.transaction.as_mut().expect("who asks has looked");
         open.stage = Stage::Voting;
         if open.buffer.undos.is_empty() {
             self.cast_vote(id);
         } else {
             self.look_up_undos(id);
         }
-        Ok(Answer::Later)
     }
 
     /// Asks the primary for the locks and the verdict.
@@ -242,15 +268,19 @@ impl Session {
             self.pending.push(news.map(move |()| Done::Voted(id, txn, Some(Verdict::Conflicts(conflicts)))).boxed());
             return Ok(());
         }
+        let (storage, store) = (self.seat.storage, &self.shared.store);
         let open = self.transaction.as_mut().expect("who asks has looked");
-        let told = conflicts.into_iter().map(|Conflict { oid, committed, read }| {
+        let mut told = Vec::with_capacity(conflicts.len());
+        for Conflict { oid, committed, read } in conflicts {
             let data = match open.buffer.wished(oid) {
-                Some(Wish::Store { data, .. }) => data.clone(),
+                Some(Wish::Store { data: Record::Here(data), .. }) => data.clone(),
+                Some(Wish::Store { data: Record::Ahead(item), .. }) => {
+                    store.read_staged(storage, &open.buffer.staged(*item))?
+                }
                 _ => Bytes::new(),
             };
-            StoreConflict { oid, committed, read, data }
-        });
-        let told: Vec<_> = told.collect();
+            told.push(StoreConflict { oid, committed, read, data });
+        }
         open.stage = Stage::Resolving;
         open.resolved = true;
         self.tally.conflicts.add(told.len() as u64);
@@ -280,10 +310,17 @@ impl Session {
         let bases = std::mem::take(bases);
         let mut writes = contents_of_vote(&open.buffer, &bases);
         for write in &mut writes {
+            let Some(Wish::Restore { data, like: Some(like) }) = open.buffer.wished(write.oid) else { continue };
             // What the client says of an older revision is a hint, worth a look: equal data is stored once.
-            if let Some(Wish::Restore { data, like: Some(like) }) = open.buffer.wished(write.oid)
-                && self.shared.store.is_like(storage, write.oid, *like, view, data.as_ref())?
-            {
+            let is_known = match data {
+                None => self.shared.store.is_like(storage, write.oid, *like, view, None)?,
+                Some(Record::Here(data)) => self.shared.store.is_like(storage, write.oid, *like, view, Some(data))?,
+                Some(Record::Ahead(item)) => {
+                    let hash = open.buffer.staged(*item).hash;
+                    *like <= view && self.shared.store.content_of(storage, write.oid, *like)? == Some(hash)
+                }
+            };
+            if is_known {
                 write.content = Content::SameAs(*like);
             }
         }
@@ -293,10 +330,13 @@ impl Session {
 
     fn propose(&mut self, id: &MessageId, txn: u64, own_tid: Option<Tid>, writes: Vec<Write>) -> Result<Answer, End> {
         let open = self.transaction.take().expect("who asks has looked");
-        let Open { mut buffer, mut claim, resolved, .. } = open;
+        let Open { mut buffer, mut claim, mut ahead, resolved, .. } = open;
+        if let Some(ahead) = &mut ahead {
+            ahead.is_named(&writes);
+        }
         let meta = std::mem::take(&mut buffer.meta);
-        let (stores, reserved) = (writes.len() as u64, buffer.into_reservation());
-        let (tid, answer) = match claim.primary.finish(claim.txn, self.seat.storage, own_tid, meta, writes, reserved) {
+        let (stores, baggage) = (writes.len() as u64, Baggage { reserved: buffer.into_reservation(), ahead });
+        let (tid, answer) = match claim.primary.finish(claim.txn, self.seat.storage, own_tid, meta, writes, baggage) {
             Ok(proposed) => proposed,
             Err(Refusal::NotPrimary(_)) => {
                 self.ended(false);
@@ -398,7 +438,7 @@ impl Session {
 pub(super) fn contents_of_vote(buffer: &Transaction, bases: &[(Oid, Base)]) -> Vec<Write> {
     let write = |&(oid, base): &(Oid, Base)| match buffer.undos.undone(oid) {
         Some(Undone { content, blob }) => Write { oid, base, content: content.clone(), blob: blob.clone() },
-        None => buffer.wished(oid).expect("a voted transaction is as it was voted").write(oid, base),
+        None => buffer.write(oid, base).expect("a voted transaction is as it was voted"),
     };
     bases.iter().map(write).collect()
 }

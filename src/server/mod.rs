@@ -38,9 +38,11 @@ use crate::raft::{Node, Role, Setup};
 use crate::storage::Store;
 
 mod accept;
+mod ahead;
 mod calls;
 mod commit;
 mod complaints;
+mod downloads;
 mod introduction;
 mod iterators;
 mod metrics;
@@ -50,10 +52,12 @@ mod register;
 mod relay;
 mod secure;
 mod session;
+mod staging;
 mod standing;
 mod status;
 mod transaction;
 mod undo;
+mod uploads;
 mod view;
 
 pub use metrics::{Metrics, Why};

@@ -85,7 +85,7 @@ impl Undos {
 /// What the transaction itself makes of the objects that its undos touch.
 fn own(buffer: &Transaction) -> BTreeMap<Oid, Own> {
     let own = |oid: &Oid| {
-        let content = buffer.wished(*oid)?.write(*oid, Base::Any).content;
+        let content = buffer.write(*oid, Base::Any)?.content;
         Some((*oid, Own { undos: buffer.undos.stored.get(oid).copied().unwrap_or(0), content }))
     };
     buffer.undos.touched.iter().filter_map(own).collect()

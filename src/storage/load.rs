@@ -18,7 +18,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::value::{self, Current, Stored};
-use super::{Store, keys};
+use super::{Digest, Store, keys};
 use crate::engine::Order;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
@@ -178,6 +178,12 @@ impl Store {
         let key = keys::revision(storage, oid, tid);
         let value = self.engine().get(keys::REVISIONS, &key)?;
         value.map(|value| Stored::decode(&key, value)).transpose()
+    }
+
+    /// The content hash of what the revision of exactly `tid` shows; `None`: there is no such revision.
+    pub fn content_of(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<Digest>> {
+        let stored = self.stored(storage, oid, tid)?;
+        stored.map(|stored| self.content_hash(storage, oid, tid, &stored)).transpose()
     }
 
     /// The revision of exactly `tid`, and the older one that it was made to show again.
