@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::zodb::{Conflict, Oid, Refusal, StorageId, Tid, TransactionMeta};
 
 /// The newest command format this program knows; members tell each other theirs.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// A span in which one node may commit: the Raft term, and the count of leases within it.
 ///
@@ -56,6 +56,87 @@ pub enum Change {
     },
     /// A whole transaction. -> `Outcome::Committed`, or `Outcome::Refused`
     Commit(Commit),
+    /// Data of a transaction to come, ahead of it: its `Commit` then names these pieces. -> `Outcome::Staged`
+    Stage {
+        /// Where.
+        storage: StorageId,
+        /// Each at most [`limits::PIECE`](crate::config::limits::PIECE) bytes.
+        #[serde(with = "crate::command::raw_list")]
+        pieces: Vec<Bytes>,
+    },
+    /// Removes staged pieces that no transaction will name. (A barrier removes all that are left.) -> `Outcome::Done`
+    Discard {
+        /// Where.
+        storage: StorageId,
+        /// Which; those that are not there, or belong to a transaction, are left out.
+        pieces: Vec<Span>,
+    },
+    /// Begins a pack: from here on nothing up to `upto` can be undone. -> `Outcome::Done`, or `Outcome::Refused` while
+    /// another is going on.
+    PackBegin {
+        /// Where.
+        storage: StorageId,
+        /// The pack time.
+        upto: Tid,
+    },
+    /// Removes some of what the pack that is going on removes. -> `Outcome::Done`, or `Outcome::Refused`
+    PackStep(PackStep),
+    /// Ends the pack that is going on. -> `Outcome::Done`
+    PackEnd {
+        /// Where.
+        storage: StorageId,
+    },
+}
+
+/// A bounded part of what a pack removes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackStep {
+    /// Where.
+    pub storage: StorageId,
+    /// Objects, each once, and which of their revisions go.
+    pub objects: Vec<Removal>,
+    /// Transactions that go as they hold no records; those that hold some stay.
+    pub empty: Vec<Tid>,
+}
+
+/// What goes of one object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// The object.
+    pub oid: Oid,
+    /// Its newest revision as the plan knows it: if there is a newer one, the object is left as it is.
+    pub current: Tid,
+    /// The revisions that go. Where a revision that stays shows the data of one of these, it becomes the holder.
+    pub tids: Vec<Tid>,
+}
+
+/// Staged pieces in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Span {
+    /// The number of the first, which apply gave.
+    pub first: u64,
+    /// How many.
+    pub count: u32,
+}
+
+/// Data that came ahead of its transaction: its pieces, put together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// In this order.
+    pub pieces: Vec<Span>,
+    /// Bytes of all of them.
+    pub length: u64,
+    /// The content hash of the record, or of the blob (`storage::digest`).
+    pub hash: [u8; 32],
+}
+
+/// A blob of a write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Blob {
+    /// A new one.
+    Staged(Staged),
+    /// The blob of an older revision of the object, again.
+    SameAs(Tid),
 }
 
 /// A transaction as it was voted: its locks were held and its serials checked on the primary.
@@ -81,6 +162,23 @@ pub struct Write {
     pub base: Base,
     /// What it is to be.
     pub content: Content,
+    /// The blob that belongs to this revision.
+    pub blob: Option<Blob>,
+}
+
+impl Write {
+    /// The record and the blob of it that came ahead.
+    pub fn staged(&self) -> impl Iterator<Item = &Staged> {
+        let record = match &self.content {
+            Content::Staged(staged) => Some(staged),
+            Content::Data(_) | Content::Absent | Content::SameAs(_) => None,
+        };
+        let blob = match &self.blob {
+            Some(Blob::Staged(staged)) => Some(staged),
+            Some(Blob::SameAs(_)) | None => None,
+        };
+        record.into_iter().chain(blob)
+    }
 }
 
 /// What the writer has seen of the object before.
@@ -101,6 +199,8 @@ pub enum Content {
     Absent,
     /// The data of the revision that this transaction wrote, again.
     SameAs(Tid),
+    /// A record that came ahead.
+    Staged(Staged),
 }
 
 /// What came of a command, the same on every node.
@@ -119,6 +219,8 @@ pub enum Outcome {
     },
     /// The transaction is in.
     Committed(Tid),
+    /// The pieces are kept, numbered in a row from this one on.
+    Staged(u64),
     /// The database is as before.
     Refused(Refusal),
     /// The command's reign was over; the database is as before.
@@ -167,11 +269,18 @@ impl Command {
                 let writes = commit.writes.iter().map(|w| match &w.content {
                     Content::Data(data) => data.len() + 32,
                     Content::Absent | Content::SameAs(_) => 32,
+                    Content::Staged(staged) => 80 + 12 * staged.pieces.len(),
                 });
                 64 + meta.user.len() + meta.description.len() + meta.extension.len() + writes.sum::<usize>()
             }
             Change::CreateStorage { name } => 32 + name.len(),
-            Change::Barrier | Change::ReserveOids { .. } => 32,
+            Change::Stage { pieces, .. } => 32 + pieces.iter().map(|piece| piece.len() + 8).sum::<usize>(),
+            Change::Discard { pieces, .. } => 32 + 12 * pieces.len(),
+            Change::PackStep(step) => {
+                let removed = step.objects.iter().map(|removal| 24 + 10 * removal.tids.len()).sum::<usize>();
+                32 + removed + 10 * step.empty.len()
+            }
+            Change::Barrier | Change::ReserveOids { .. } | Change::PackBegin { .. } | Change::PackEnd { .. } => 32,
         }
     }
 }
@@ -210,12 +319,27 @@ pub(crate) mod raw {
     }
 }
 
+/// The same for many.
+pub(crate) mod raw_list {
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(pieces: &[Bytes], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(pieces.iter().map(|piece| serde_bytes::Bytes::new(piece)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Bytes>, D::Error> {
+        let pieces = Vec::<serde_bytes::ByteBuf>::deserialize(deserializer)?;
+        Ok(pieces.into_iter().map(|piece| Bytes::from(piece.into_vec())).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn commit() -> Command {
-        let write = |oid, content| Write { oid: Oid(oid), base: Base::Serial(Tid(7)), content };
+        let write = |oid, content| Write { oid: Oid(oid), base: Base::Serial(Tid(7)), content, blob: None };
         Command {
             reign: Reign { term: 3, number: 1 },
             change: Change::Commit(Commit {

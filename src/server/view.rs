@@ -155,7 +155,7 @@ mod tests {
 
     fn commit(store: &Store, tid: u64, oid: u64) {
         let content = Content::Data(Bytes::from_static(b"data"));
-        let writes = vec![Write { oid: Oid(oid), base: Base::Any, content }];
+        let writes = vec![Write { oid: Oid(oid), base: Base::Any, content, blob: None }];
         let commit = Commit { storage: S, tid: Tid(tid), meta: TransactionMeta::default(), writes };
         assert_eq!(apply(store, Change::Commit(commit)), Outcome::Committed(Tid(tid)));
     }

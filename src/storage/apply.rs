@@ -14,13 +14,14 @@
 //!
 //! The primary has checked all of it under locks; apply checks again, as a primary may be wrong about being one.
 //!
-//! Objects that are stored or restored move `next_oid` past them.
+//! A copied transaction that says it was packed moves `packed` up to it. Objects that are stored or restored move `next_oid` past them.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::MutexGuard;
 
 use super::feed::Applied;
+use super::history::PACKED;
 use super::keys::{self, OIDS_PER_PART};
 use super::value::{self, Current, Stored, TransactionHead};
 use super::{Position, State, Storage, Store, Summary, digest};
@@ -28,11 +29,17 @@ use crate::command::{Base, Change, Command, Commit, Content, Outcome, Reign, Wri
 use crate::engine::Batch;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
+/// Bytes of a transaction's header, a record's header, and a pointer in place of data, in a `Data.fs`
+/// (`ZODB.FileStorage.format`).
+const TRANSACTION_HEADER: u64 = 23;
+const RECORD_HEADER: u64 = 42;
+const POINTER: u64 = 8;
+
 /// The longest name of a storage, in bytes.
 pub const NAME_LIMIT: usize = 255;
 
 /// What the state becomes once the batch is written.
-enum Next {
+pub(super) enum Next {
     Same,
     Reign(Reign),
     Membership(Vec<u8>),
@@ -42,18 +49,18 @@ enum Next {
 }
 
 /// An outcome and what it takes.
-struct Decision {
-    outcome: Outcome,
-    batch: Batch,
-    next: Next,
+pub(super) struct Decision {
+    pub outcome: Outcome,
+    pub batch: Batch,
+    pub next: Next,
 }
 
 impl Decision {
-    fn nothing(outcome: Outcome) -> Decision {
+    pub fn nothing(outcome: Outcome) -> Decision {
         Decision { outcome, batch: Batch::new(), next: Next::Same }
     }
 
-    fn refuse(refusal: Refusal) -> Decision {
+    pub fn refuse(refusal: Refusal) -> Decision {
         Decision::nothing(Outcome::Refused(refusal))
     }
 }
@@ -129,6 +136,8 @@ impl Store {
             }
             let mut batch = Batch::new();
             let body = value::reign_bytes(command.reign);
+            // What was staged in the reigns before belongs to transactions that are over.
+            self.drop_unclaimed(&[], &[0xff; 4], &mut batch)?;
             batch.put(keys::META, keys::REIGN, value::seal(&keys::REIGN, value::REIGN, &body));
             return Ok(Decision { outcome: Outcome::Done, batch, next: Next::Reign(command.reign) });
         }
@@ -140,6 +149,11 @@ impl Store {
             Change::CreateStorage { name } => Ok(self.create_storage(name)),
             Change::ReserveOids { storage, count } => Ok(self.reserve_oids(*storage, *count)),
             Change::Commit(commit) => self.commit(commit),
+            Change::Stage { storage, pieces } => Ok(self.stage(*storage, pieces)),
+            Change::Discard { storage, pieces } => self.discard(*storage, pieces),
+            Change::PackBegin { storage, upto } => Ok(self.pack_begin(*storage, *upto)),
+            Change::PackStep(step) => self.pack_step(step),
+            Change::PackEnd { storage } => Ok(self.pack_end(*storage)),
         }
     }
 
@@ -205,8 +219,14 @@ impl Store {
         }
 
         let mut batch = Batch::new();
+        if self.claim(commit, &mut batch)?.is_none() {
+            let why = "the transaction names staged data that is not there, or not its own";
+            return Ok(Decision::refuse(Refusal::BadValue(why.into())));
+        }
         let mut digested = Vec::with_capacity(commit.writes.len());
         let mut bytes = 0;
+        let mut length =
+            commit.writes.len() as u64 * RECORD_HEADER + (commit.writes.len() - known.len()) as u64 * POINTER;
         for (write, known) in writes().zip(known) {
             let Some((stored, content)) = self.resolve(storage, write)? else {
                 return Ok(Decision::refuse(Refusal::BadValue(format!(
@@ -214,10 +234,18 @@ impl Store {
                     write.oid
                 ))));
             };
-            if let Stored::Data(data) = &stored {
-                bytes += data.len() as u64;
+            let Ok(blob) = self.resolve_blob(storage, write)? else {
+                let why = format!("object {} has no such blob that it could show again", write.oid);
+                return Ok(Decision::refuse(Refusal::BadValue(why)));
+            };
+            let content = digest::with_blob(content, blob.as_ref().map(|(_, hash)| hash));
+            if let Some((blob, _)) = blob {
+                let key = keys::revision(storage, write.oid, commit.tid);
+                batch.put(keys::BLOBS, key, blob.encode(&key));
             }
-            put_revision(&mut batch, storage, write.oid, commit.tid, &stored);
+            bytes += stored.length();
+            length += if stored.length() == 0 { POINTER } else { stored.length() };
+            put_revision(&mut batch, commit, write, &stored);
             summary.objects += u64::from(!known);
             summary.next_oid = summary.next_oid.max(Oid(write.oid.0.saturating_add(1)));
             summary.present = digest::add(&summary.present, &digest::revision(write.oid, commit.tid, &content));
@@ -226,11 +254,15 @@ impl Store {
         summary.last_tid = commit.tid;
         summary.bytes += bytes;
         summary.transactions += 1;
+        if commit.meta.status == PACKED {
+            // It was copied from a database that had been packed, and so had all before it.
+            summary.packed = summary.packed.max(commit.tid);
+        }
         summary.history = digest::history(&summary.history, commit.tid, &commit.meta, &digested);
 
         let listed: Vec<Oid> = commit.writes.iter().map(|write| write.oid).collect();
-        put_transaction(&mut batch, commit, bytes, &listed);
         let oids: Vec<Oid> = writes().map(|write| write.oid).collect();
+        put_transaction(&mut batch, commit, length, &listed, oids.len());
         put_summary(&mut batch, storage, &summary);
         let next = Next::Committed(Applied { storage, tid: commit.tid, oids }, summary);
         Ok(Decision { outcome: Outcome::Committed(commit.tid), batch, next })
@@ -244,18 +276,18 @@ impl Store {
             Content::Absent => Some((Stored::Absent, digest::content(None))),
             Content::SameAs(tid) => match self.stored(storage, write.oid, *tid)? {
                 None => None,
-                Some(stored) => match self.follow(storage, write.oid, *tid, stored)? {
+                Some(Stored::Absent) => Some((Stored::Absent, digest::content(None))),
+                Some(stored) => {
                     // The pointer goes to the data itself, so that a load has one hop at most.
-                    Some((data, data_tid)) => {
-                        Some((Stored::SameAs(data_tid.unwrap_or(*tid)), digest::content(Some(&data))))
-                    }
-                    None => Some((Stored::Absent, digest::content(None))),
-                },
+                    let at = if let Stored::SameAs(at) = stored { at } else { *tid };
+                    Some((Stored::SameAs(at), self.content_hash(storage, write.oid, *tid, &stored)?))
+                }
             },
+            Content::Staged(staged) => Some((Stored::Pieces(staged.clone()), staged.hash)),
         })
     }
 
-    fn summary_of(&self, storage: StorageId) -> Option<Summary> {
+    pub(super) fn summary_of(&self, storage: StorageId) -> Option<Summary> {
         self.state().storages.get(&storage).map(|storage| storage.summary.clone())
     }
 }
@@ -283,7 +315,7 @@ impl State {
     }
 }
 
-fn no_storage(storage: StorageId) -> Refusal {
+pub(super) fn no_storage(storage: StorageId) -> Refusal {
     Refusal::NoStorage(storage.to_string())
 }
 
@@ -312,23 +344,31 @@ fn repeats(commit: &Commit, write: &Write) -> bool {
     write.content == Content::SameAs(commit.tid)
 }
 
-fn put_summary(batch: &mut Batch, storage: StorageId, summary: &Summary) {
+pub(super) fn put_summary(batch: &mut Batch, storage: StorageId, summary: &Summary) {
     let key = keys::summary(storage);
     batch.put(keys::META, key, value::seal(&key, value::SUMMARY, &summary.to_bytes()));
 }
 
-fn put_revision(batch: &mut Batch, storage: StorageId, oid: Oid, tid: Tid, stored: &Stored) {
-    let key = keys::revision(storage, oid, tid);
-    batch.put(keys::REVISIONS, key, stored.encode(&key));
-    let key = keys::object(storage, oid);
-    let current = Current { tid, absent: *stored == Stored::Absent };
+fn put_revision(batch: &mut Batch, commit: &Commit, write: &Write, stored: &Stored) {
+    let link = match write.content {
+        Content::SameAs(tid) => Some(tid),
+        _ => None,
+    };
+    let key = keys::revision(commit.storage, write.oid, commit.tid);
+    batch.put(keys::REVISIONS, key, stored.encode_linked(&key, link));
+    let key = keys::object(commit.storage, write.oid);
+    let current = Current { tid: commit.tid, absent: *stored == Stored::Absent };
     batch.put(keys::OBJECTS, key, current.encode(&key));
 }
 
-fn put_transaction(batch: &mut Batch, commit: &Commit, bytes: u64, oids: &[Oid]) {
+/// `records` is how long its records are in a `Data.fs`.
+fn put_transaction(batch: &mut Batch, commit: &Commit, records: u64, oids: &[Oid], left: usize) {
+    let left = u32::try_from(left).expect("it lists no fewer");
     let count = u32::try_from(oids.len()).expect("a transaction of more objects is refused");
     let first = oids[..oids.len().min(OIDS_PER_PART)].to_vec();
-    let head = TransactionHead { meta: commit.meta.clone(), bytes, count, oids: first };
+    let texts = value::texts(&commit.meta).iter().map(|text| text.len() as u64).sum::<u64>();
+    let length = TRANSACTION_HEADER + texts + records;
+    let head = TransactionHead { meta: commit.meta.clone(), length, count, left, oids: first };
     let key = keys::transaction(commit.storage, commit.tid);
     batch.put(keys::TRANSACTIONS, key, head.encode(&key));
     for (part, oids) in (0u32..).zip(oids.chunks(OIDS_PER_PART)).skip(1) {

@@ -1,7 +1,8 @@
 //! Two fingerprints of a storage, by which nodes find out that they do not hold the same.
 //!
 //! All hashes are BLAKE3 (32 bytes), all numbers big-endian. The *content hash* of a revision is the hash of `01` and
-//! the record, or of `00` alone if the object is absent. A revision that shows older data again has that data's hash:
+//! the record, or of `00` alone if the object is absent; if the revision has a blob, the hash of `03`, that hash, and
+//! the blob's hash (of `02` and the blob). A revision that shows older data again has that data's hash:
 //! what is digested is what readers get, not how it is stored.
 //!
 //! **history**, a chain over the transactions as they were committed; each node can extend it, none can undo it:
@@ -40,6 +41,49 @@ pub(super) fn content(record: Option<&[u8]>) -> Digest {
     hasher.finalize().into()
 }
 
+/// Hashes a record or a blob as it comes.
+pub struct Hashing(blake3::Hasher);
+
+impl Hashing {
+    /// For a record.
+    pub fn record() -> Hashing {
+        Hashing::of(1)
+    }
+
+    /// For a blob.
+    pub fn blob() -> Hashing {
+        Hashing::of(2)
+    }
+
+    fn of(kind: u8) -> Hashing {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&[kind]);
+        Hashing(hasher)
+    }
+
+    /// The next bytes of it.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Its content hash.
+    pub fn finish(&self) -> Digest {
+        self.0.finalize().into()
+    }
+}
+
+/// The content hash of a revision whose record has the hash `content`, and its blob the hash `blob`.
+pub(super) fn with_blob(content: Digest, blob: Option<&Digest>) -> Digest {
+    match blob {
+        None => content,
+        Some(blob) => {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&[3]).update(&content).update(blob);
+            hasher.finalize().into()
+        }
+    }
+}
+
 /// The hash of one revision, a part of the sum `present`.
 pub(super) fn revision(oid: Oid, tid: Tid, content: &Digest) -> Digest {
     let mut bytes = [0; 48];
@@ -52,6 +96,11 @@ pub(super) fn revision(oid: Oid, tid: Tid, content: &Digest) -> Digest {
 /// `sum` with `part` in it.
 pub(super) fn add(sum: &Digest, part: &Digest) -> Digest {
     lanes(sum, part, u64::wrapping_add)
+}
+
+/// `sum` without `part`.
+pub(super) fn subtract(sum: &Digest, part: &Digest) -> Digest {
+    lanes(sum, part, u64::wrapping_sub)
 }
 
 fn lanes(a: &Digest, b: &Digest, each: fn(u64, u64) -> u64) -> Digest {

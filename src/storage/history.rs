@@ -21,6 +21,22 @@ pub struct HistoryEntry {
     pub size: u64,
 }
 
+/// A transaction in an undo log, newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UndoEntry {
+    /// Which.
+    pub tid: Tid,
+    /// What it says of itself.
+    pub meta: TransactionMeta,
+    /// Bytes that it takes (or would take) in a `Data.fs`.
+    pub size: u64,
+}
+
+/// The status of a transaction that a pack has reached (`TransactionRecord.status`).
+pub(super) const PACKED: u8 = b'p';
+/// The status of any other.
+pub(super) const UNPACKED: u8 = b' ';
+
 /// What each entry of a history costs beside its texts.
 const ENTRY_COST: usize = 64;
 
@@ -47,10 +63,7 @@ impl Store {
             }
             let (_, _, tid) =
                 keys::decode_revision(&key).ok_or_else(|| value::damaged("a revision's key is not 20 bytes"))?;
-            let length = match Stored::decode(&key, value)? {
-                Stored::Data(data) => data.len() as u64,
-                Stored::Absent | Stored::SameAs(_) => 0,
-            };
+            let length = Stored::decode(&key, value)?.length();
             let head = self.transaction(storage, tid)?.ok_or_else(|| {
                 value::damaged(format_args!(
                     "storage {storage}: transaction {tid} is not there, but object {oid} tells of it"
@@ -93,7 +106,47 @@ impl Store {
         Ok(Some(oids))
     }
 
-    /// The first transaction from `at_least` to `at_most`, both included.
+    /// The transactions that can be undone as of `view` (`IStorageUndoable.undoLog`), newest first: of those that `wanted`
+    /// takes, the ones from number `first` to before number `last`. It goes back as far as [`Store::undo_floor`].
+    ///
+    /// There may be fewer: it ends after [`limits::UNDO_SEARCH`] transactions, and when what is said of them comes to
+    /// [`limits::HISTORY_BYTES`].
+    pub fn undo_log(
+        &self,
+        storage: StorageId,
+        view: Tid,
+        first: i64,
+        last: i64,
+        mut wanted: impl FnMut(&UndoEntry) -> bool,
+    ) -> io::Result<Vec<UndoEntry>> {
+        let from = keys::transaction(storage, self.undo_floor(storage).next());
+        let until = keys::transaction(storage, view.next());
+        let (mut found, mut entries, mut bytes) = (0, Vec::new(), 0);
+        if last <= 0 {
+            return Ok(entries);
+        }
+        for pair in self.engine().range(keys::TRANSACTIONS, &from, &until, Order::Descending).take(limits::UNDO_SEARCH)
+        {
+            let (key, value) = pair?;
+            let (tid, 0) = decode_key(&key)? else { continue };
+            let TransactionHead { meta, length, .. } = TransactionHead::decode(&key, &value)?;
+            let entry = UndoEntry { tid, meta, size: length };
+            if entry.meta.status != UNPACKED || !wanted(&entry) {
+                continue;
+            }
+            if found >= first {
+                bytes += ENTRY_COST + entry.meta.user.len() + entry.meta.description.len() + entry.meta.extension.len();
+                entries.push(entry);
+            }
+            found += 1;
+            if found >= last || bytes >= limits::HISTORY_BYTES {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The first transaction from `at_least` to `at_most`, both included. Its status is that it was packed, if it was.
     pub fn transaction_at(
         &self,
         storage: StorageId,
@@ -107,13 +160,17 @@ impl Store {
         let Some((key, value)) = self.engine().first(keys::TRANSACTIONS, &from, &until)? else { return Ok(None) };
         // A transaction's own key comes before those of its parts, so this is one.
         let (tid, _) = decode_key(&key)?;
-        Ok(Some((tid, TransactionHead::decode(&key, &value)?.meta)))
+        let mut meta = TransactionHead::decode(&key, &value)?.meta;
+        if tid <= self.summary(storage).packed {
+            meta.status = PACKED;
+        }
+        Ok(Some((tid, meta)))
     }
 
     /// The `n`th object (from 0) of a transaction as it left it; in the order in which they were stored. `None`: it has
     /// fewer, or there is no such transaction.
     ///
-    /// Where the object shows older data again, that data is in `state`, and `data_tid` says whose it is.
+    /// Where the object shows an older state again, `data_tid` says which; that may show a still older one itself.
     pub fn record_at(&self, storage: StorageId, tid: Tid, n: usize) -> io::Result<Option<Revision>> {
         let oid = if n < OIDS_PER_PART {
             self.transaction(storage, tid)?.and_then(|head| head.oids.get(n).copied())
@@ -126,15 +183,17 @@ impl Store {
             }
         };
         let Some(oid) = oid else { return Ok(None) };
-        let stored = self.stored(storage, oid, tid)?.ok_or_else(|| missing(storage, oid, tid))?;
-        let (state, data_tid) = match self.follow(storage, oid, tid, stored)? {
-            Some((data, data_tid)) => (State::Data(data), data_tid),
-            None => (State::Absent, None),
+        let (stored, link) = self.linked(storage, oid, tid)?.ok_or_else(|| missing(storage, oid, tid))?;
+        let state = self.follow(storage, oid, tid, stored)?.map_or(State::Absent, |(data, _)| State::Data(data));
+        // A pack may have removed what it was linked to.
+        let data_tid = match link {
+            Some(link) if self.stored(storage, oid, link)?.is_some() => Some(link),
+            _ => None,
         };
         Ok(Some(Revision { oid, tid, state, data_tid }))
     }
 
-    fn transaction(&self, storage: StorageId, tid: Tid) -> io::Result<Option<TransactionHead>> {
+    pub(super) fn transaction(&self, storage: StorageId, tid: Tid) -> io::Result<Option<TransactionHead>> {
         let key = keys::transaction(storage, tid);
         let value = self.engine().get(keys::TRANSACTIONS, &key)?;
         value.map(|value| TransactionHead::decode(&key, &value)).transpose()
@@ -142,7 +201,7 @@ impl Store {
 }
 
 /// A transaction and the part of it that a key stands for.
-fn decode_key(key: &[u8]) -> io::Result<(Tid, u32)> {
+pub(super) fn decode_key(key: &[u8]) -> io::Result<(Tid, u32)> {
     let decoded = keys::decode_transaction(key).map(|(_, tid, part)| (tid, part));
     decoded.ok_or_else(|| value::damaged("a transaction's key is neither 12 nor 16 bytes"))
 }

@@ -10,13 +10,21 @@
 //! | `meta` | `03` | `33` | open reign: term u64, number u64 |
 //! | `meta` | `04` | `34` | membership: position as above, then Raft's bytes |
 //! | `meta` | `10` storage u32 | `35` | name of the storage, UTF-8 |
-//! | `meta` | `11` storage u32 | `36` | its summary, 104 bytes (`summary`) |
+//! | `meta` | `11` storage u32 | `36` | its summary, 128 bytes (`summary`) |
 //! | `objects` | storage u32, oid u64 | `21`, `22` | tid u64 of the newest revision, which has data (`21`) or is absent (`22`) |
 //! | `revisions` | storage u32, oid u64, !tid u64 | `01` | the record, as the client sent it |
-//! | | | `02` | nothing: the object is absent as of tid |
-//! | | | `03` | data tid u64: the record lies with this older revision of the object, which is of kind `01` |
-//! | `transactions` | storage u32, tid u64 | `11` | status u8, bytes u64, count u32, three times (length u32, bytes): user, description, extension; then the first 512 oids u64 |
+//! | | | `02` | the object is absent as of tid: nothing, or link u64 |
+//! | | | `03` | data tid u64: the record lies with this older revision of the object, which is of kind `01` or `04`; link u64 if that is another |
+//! | | | `04` | the record lies in pieces: content hash 32 bytes, length u64, then spans: first piece u64, count u32 |
+//! | `blobs` | storage u32, oid u64, !tid u64 | `51` | the blob of this revision, in pieces: as `04`, with the blob's hash |
+//! | | | `52` | tid u64: it is the blob that lies with this older revision of the object, which is of kind `51` |
+//! | `pieces` | storage u32, piece u64 | `41` | bytes of a record or blob, at most 1 MiB |
+//! | `unclaimed` | storage u32, piece u64 | `42` | nothing: the piece belongs to no revision (yet) |
+//! | `transactions` | storage u32, tid u64 | `11` | status u8, length u64 (in a `Data.fs`), count u32, left u32 (revisions of it that are there), three times (length u32, bytes): user, description, extension; then the first 512 oids u64 |
 //! | | storage u32, tid u64, part u32 | `12` | oids from the (512 * part)th on, at most 512; part >= 1 |
+//!
+//! The *link* is the older revision that undo (or a copied transaction) made this one show again; it may show a still older
+//! one itself, and may have been packed away since. Loads have no use for it; iterators tell it, and undo asks for it.
 //!
 //! The tid in a revision's key is inverted (`!tid`), so that an object's newest revision comes first, and the one that
 //! a view shows is the first at or after the view's own key. `objects` repeats what the first revision of an object
@@ -36,8 +44,15 @@ pub const REVISIONS: Table = Table { index: 2, name: "revisions", large_values: 
 /// Each transaction's meta data, and what it wrote, in order.
 pub const TRANSACTIONS: Table = Table { index: 3, name: "transactions", large_values: false };
 
+/// The blobs of revisions.
+pub const BLOBS: Table = Table { index: 4, name: "blobs", large_values: false };
+/// Records and blobs that came ahead of their transactions.
+pub const PIECES: Table = Table { index: 5, name: "pieces", large_values: true };
+/// The pieces that belong to no revision.
+pub const UNCLAIMED: Table = Table { index: 6, name: "unclaimed", large_values: false };
+
 /// The tables that the engine of a store is opened with.
-pub const TABLES: &[Table] = &[META, OBJECTS, REVISIONS, TRANSACTIONS];
+pub const TABLES: &[Table] = &[META, OBJECTS, REVISIONS, TRANSACTIONS, BLOBS, PIECES, UNCLAIMED];
 
 /// How many oids stand in one value of `transactions`.
 pub const OIDS_PER_PART: usize = 512;
@@ -119,6 +134,16 @@ pub fn decode_transaction(key: &[u8]) -> Option<(StorageId, Tid, u32)> {
     let (storage, tid) = split_pair(head)?;
     let part = if part.is_empty() { 0 } else { u32::from_be_bytes(part.try_into().ok()?) };
     Some((storage, Tid(tid), part))
+}
+
+/// The key of a piece in `pieces` and `unclaimed`.
+pub fn piece(storage: StorageId, piece: u64) -> [u8; 12] {
+    pair(storage, piece)
+}
+
+/// What [`piece`] made.
+pub fn decode_piece(key: &[u8]) -> Option<(StorageId, u64)> {
+    split_pair(key)
 }
 
 /// The first key past everything of `storage`, in each table but `meta`.

@@ -6,7 +6,7 @@ use super::digest::Digest;
 use super::value;
 use crate::zodb::{Oid, Tid};
 
-/// A storage in numbers. Stored as the fields in this order, big-endian: five u64, then 32 bytes each.
+/// A storage in numbers. Stored as the fields in this order, big-endian: eight u64, then 32 bytes each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The newest transaction; `Tid::ZERO`: there is none.
@@ -19,6 +19,12 @@ pub struct Summary {
     pub transactions: u64,
     /// The object id that the next reservation begins with.
     pub next_oid: Oid,
+    /// The number of the next piece that is staged.
+    pub next_piece: u64,
+    /// The time of the pack that is going on; `Tid::ZERO`: there is none.
+    pub packing: Tid,
+    /// The latest pack time of the packs that have removed something.
+    pub packed: Tid,
     /// The digest of all transactions as they were committed (`digest`).
     pub history: Digest,
     /// The digest of all revisions that are there (`digest`).
@@ -34,6 +40,9 @@ impl Default for Summary {
             bytes: 0,
             transactions: 0,
             next_oid: Oid(1),
+            next_piece: 1,
+            packing: Tid::ZERO,
+            packed: Tid::ZERO,
             history: [0; 32],
             present: [0; 32],
         }
@@ -42,8 +51,9 @@ impl Default for Summary {
 
 impl Summary {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(104);
-        for number in [self.last_tid.0, self.objects, self.bytes, self.transactions, self.next_oid.0] {
+        let mut bytes = Vec::with_capacity(128);
+        let counts = [self.last_tid.0, self.objects, self.bytes, self.transactions, self.next_oid.0];
+        for number in counts.into_iter().chain([self.next_piece, self.packing.0, self.packed.0]) {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
         bytes.extend_from_slice(&self.history);
@@ -53,8 +63,8 @@ impl Summary {
 
     pub(super) fn from_bytes(bytes: &[u8]) -> io::Result<Summary> {
         let parse = || {
-            let (counts, digests) = bytes.split_at_checked(40)?;
-            let [last_tid, objects, sum, transactions, next_oid] = value::numbers(counts)?;
+            let (counts, digests) = bytes.split_at_checked(64)?;
+            let [last_tid, objects, sum, transactions, next_oid, next_piece, packing, packed] = value::numbers(counts)?;
             let (history, present) = digests.split_at_checked(32)?;
             Some(Summary {
                 last_tid: Tid(last_tid),
@@ -62,11 +72,14 @@ impl Summary {
                 bytes: sum,
                 transactions,
                 next_oid: Oid(next_oid),
+                next_piece,
+                packing: Tid(packing),
+                packed: Tid(packed),
                 history: history.try_into().ok()?,
                 present: present.try_into().ok()?,
             })
         };
-        parse().ok_or_else(|| value::damaged("a summary is not 104 bytes"))
+        parse().ok_or_else(|| value::damaged("a summary is not 128 bytes"))
     }
 }
 
@@ -82,12 +95,16 @@ mod tests {
             bytes: 3,
             transactions: 4,
             next_oid: Oid(5),
+            next_piece: 8,
+            packing: Tid(9),
+            packed: Tid(10),
             history: [6; 32],
             present: [7; 32],
         };
         let bytes = summary.to_bytes();
         assert_eq!(bytes[..8], [0, 0, 0, 0, 0, 0, 0, 1]);
-        assert_eq!(bytes[32..41], [0, 0, 0, 0, 0, 0, 0, 5, 6]);
+        assert_eq!(bytes[32..40], [0, 0, 0, 0, 0, 0, 0, 5]);
+        assert_eq!(bytes[63..65], [10, 6]);
         assert_eq!(Summary::from_bytes(&bytes).unwrap(), summary);
         assert!(Summary::from_bytes(&bytes[1..]).is_err());
     }

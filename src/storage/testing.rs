@@ -56,10 +56,10 @@ pub(super) fn data(text: &str) -> Content {
 
 /// A write over the revision `base` (0: none).
 pub(super) fn over(base: u64, oid: u64, content: Content) -> Write {
-    Write { oid: Oid(oid), base: Base::Serial(Tid(base)), content }
+    Write { oid: Oid(oid), base: Base::Serial(Tid(base)), content, blob: None }
 }
 
 /// A write that asks for no revision.
 pub(super) fn restore(oid: u64, content: Content) -> Write {
-    Write { oid: Oid(oid), base: Base::Any, content }
+    Write { oid: Oid(oid), base: Base::Any, content, blob: None }
 }

@@ -11,12 +11,13 @@ use bytes::{Buf, Bytes};
 
 use super::Position;
 use super::keys::{self, OIDS_PER_PART};
-use crate::command::Reign;
+use crate::command::{Reign, Span, Staged};
 use crate::zodb::{Oid, Tid, TransactionMeta};
 
 pub(super) const DATA: u8 = 0x01;
 pub(super) const ABSENT: u8 = 0x02;
 pub(super) const SAME_AS: u8 = 0x03;
+pub(super) const IN_PIECES: u8 = 0x04;
 pub(super) const TRANSACTION: u8 = 0x11;
 pub(super) const MORE_OIDS: u8 = 0x12;
 pub(super) const CURRENT_DATA: u8 = 0x21;
@@ -27,6 +28,10 @@ pub(super) const REIGN: u8 = 0x33;
 pub(super) const MEMBERSHIP: u8 = 0x34;
 pub(super) const NAME: u8 = 0x35;
 pub(super) const SUMMARY: u8 = 0x36;
+pub(super) const PIECE: u8 = 0x41;
+pub(super) const UNCLAIMED: u8 = 0x42;
+const BLOB: u8 = 0x51;
+const BLOB_SAME_AS: u8 = 0x52;
 
 /// Bytes before the body.
 const HEAD: usize = 5;
@@ -58,6 +63,13 @@ fn unseal(key: &[u8], value: &[u8]) -> Result<u8, String> {
     Ok(head[0])
 }
 
+/// The body of a value that [`body`] has looked at, without copying it.
+pub(super) fn into_body(value: Vec<u8>) -> Bytes {
+    let mut body = Bytes::from(value);
+    body.advance(HEAD);
+    body
+}
+
 /// The body of a value that can only be of one kind.
 pub(super) fn body<'v>(key: &[u8], kind: u8, value: &'v [u8]) -> io::Result<&'v [u8]> {
     match unseal(key, value) {
@@ -76,8 +88,10 @@ fn hex(bytes: &[u8]) -> String {
 pub(super) enum Stored {
     Data(Bytes),
     Absent,
-    /// The data lies with the revision of this tid, which is `Data` (never another pointer).
+    /// The data lies with the revision of this tid, which is `Data` or `Pieces` (never another pointer).
     SameAs(Tid),
+    /// The data lies in pieces.
+    Pieces(Staged),
 }
 
 impl Stored {
@@ -86,6 +100,28 @@ impl Stored {
             Stored::Data(data) => seal(key, DATA, data),
             Stored::Absent => seal(key, ABSENT, &[]),
             Stored::SameAs(tid) => seal(key, SAME_AS, &tid.to_bytes()),
+            Stored::Pieces(staged) => seal(key, IN_PIECES, &staged_bytes(staged)),
+        }
+    }
+
+    /// As [`Stored::encode`], of a revision that was made to show revision `link` again.
+    pub fn encode_linked(&self, key: &[u8], link: Option<Tid>) -> Vec<u8> {
+        match (self, link) {
+            (Stored::Absent, Some(link)) => seal(key, ABSENT, &link.to_bytes()),
+            (Stored::SameAs(tid), Some(link)) if *tid != link => {
+                seal(key, SAME_AS, &[tid.to_bytes(), link.to_bytes()].concat())
+            }
+            _ => self.encode(key),
+        }
+    }
+
+    /// Which revision a sealed one was made to show again, though its data may lie further back; asked of a value that
+    /// can be decoded.
+    pub fn link(value: &[u8]) -> Option<Tid> {
+        let tid = |bytes: &[u8]| Tid::from_bytes(&bytes[bytes.len().saturating_sub(8)..]);
+        match value.split_at_checked(HEAD)? {
+            ([ABSENT | SAME_AS, ..], body) => tid(body),
+            _ => None,
         }
     }
 
@@ -98,18 +134,83 @@ impl Stored {
             None => damaged(format_args!("revision key {}: {why}", hex(key))),
         };
         match unseal(key, &value).map_err(wrong)? {
-            DATA => {
-                let mut data = Bytes::from(value);
-                data.advance(HEAD);
-                Ok(Stored::Data(data))
-            }
-            ABSENT if value.len() == HEAD => Ok(Stored::Absent),
-            SAME_AS => {
-                Tid::from_bytes(&value[HEAD..]).map(Stored::SameAs).ok_or_else(|| wrong("half a pointer".into()))
-            }
+            DATA => Ok(Stored::Data(into_body(value))),
+            ABSENT if value.len() == HEAD || value.len() == HEAD + 8 => Ok(Stored::Absent),
+            SAME_AS => match value[HEAD..].split_at_checked(8) {
+                Some((tid, link)) if link.is_empty() || link.len() == 8 => {
+                    Ok(Stored::SameAs(Tid::from_bytes(tid).expect("it has 8 bytes")))
+                }
+                _ => Err(wrong("half a pointer".into())),
+            },
+            IN_PIECES => staged(&value[HEAD..])
+                .map(Stored::Pieces)
+                .ok_or_else(|| wrong("its list of pieces is cut short".into())),
             kind => Err(wrong(format!("unknown kind {kind:02x}"))),
         }
     }
+
+    /// Bytes of the record that lies with this revision.
+    pub fn length(&self) -> u64 {
+        match self {
+            Stored::Data(data) => data.len() as u64,
+            Stored::Pieces(staged) => staged.length,
+            Stored::Absent | Stored::SameAs(_) => 0,
+        }
+    }
+}
+
+/// The blob of a revision as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum StoredBlob {
+    Pieces(Staged),
+    /// It lies with the revision of this tid, which is `Pieces`.
+    SameAs(Tid),
+}
+
+impl StoredBlob {
+    pub fn encode(&self, key: &[u8]) -> Vec<u8> {
+        match self {
+            StoredBlob::Pieces(staged) => seal(key, BLOB, &staged_bytes(staged)),
+            StoredBlob::SameAs(tid) => seal(key, BLOB_SAME_AS, &tid.to_bytes()),
+        }
+    }
+
+    pub fn decode(key: &[u8], value: &[u8]) -> io::Result<StoredBlob> {
+        let wrong = |why: String| match keys::decode_revision(key) {
+            Some((storage, oid, tid)) => {
+                damaged(format_args!("storage {storage}, blob of object {oid}, transaction {tid}: {why}"))
+            }
+            None => damaged(format_args!("blob key {}: {why}", hex(key))),
+        };
+        let found = match unseal(key, value).map_err(wrong)? {
+            BLOB => staged(&value[HEAD..]).map(StoredBlob::Pieces),
+            BLOB_SAME_AS => Tid::from_bytes(&value[HEAD..]).map(StoredBlob::SameAs),
+            kind => return Err(wrong(format!("unknown kind {kind:02x}"))),
+        };
+        found.ok_or_else(|| wrong("it is cut short".into()))
+    }
+}
+
+fn staged_bytes(staged: &Staged) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(40 + 12 * staged.pieces.len());
+    bytes.extend_from_slice(&staged.hash);
+    bytes.extend_from_slice(&staged.length.to_be_bytes());
+    for span in &staged.pieces {
+        bytes.extend_from_slice(&span.first.to_be_bytes());
+        bytes.extend_from_slice(&span.count.to_be_bytes());
+    }
+    bytes
+}
+
+fn staged(mut bytes: &[u8]) -> Option<Staged> {
+    let hash = take(&mut bytes, 32)?.try_into().ok()?;
+    let length = u64::from_be_bytes(take(&mut bytes, 8)?.try_into().ok()?);
+    let span = |span: &[u8]| {
+        let (first, count) = span.split_at_checked(8)?;
+        let (first, count) = (first.try_into().ok()?, count.try_into().ok()?);
+        Some(Span { first: u64::from_be_bytes(first), count: u32::from_be_bytes(count) })
+    };
+    Some(Staged { hash, length, pieces: bytes.chunks(12).map(span).collect::<Option<_>>()? })
 }
 
 /// The newest revision of an object.
@@ -147,10 +248,12 @@ impl Current {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TransactionHead {
     pub meta: TransactionMeta,
-    /// The sum of its records' lengths.
-    pub bytes: u64,
-    /// How many objects it wrote.
+    /// How long it is in a `Data.fs` (`tlen`); what the undo log calls its size.
+    pub length: u64,
+    /// How many objects it lists: those that it wrote, in order, some perhaps twice.
     pub count: u32,
+    /// How many of its revisions are there; a pack makes it fewer, and removes the transaction when there are none.
+    pub left: u32,
     /// The first [`OIDS_PER_PART`] of them.
     pub oids: Vec<Oid>,
 }
@@ -159,8 +262,9 @@ impl TransactionHead {
     pub fn encode(&self, key: &[u8]) -> Vec<u8> {
         let mut body = Vec::with_capacity(64 + 8 * self.oids.len());
         body.push(self.meta.status);
-        body.extend_from_slice(&self.bytes.to_be_bytes());
+        body.extend_from_slice(&self.length.to_be_bytes());
         body.extend_from_slice(&self.count.to_be_bytes());
+        body.extend_from_slice(&self.left.to_be_bytes());
         for text in texts(&self.meta) {
             put_text(&mut body, text);
         }
@@ -170,21 +274,23 @@ impl TransactionHead {
 
     pub fn decode(key: &[u8], value: &[u8]) -> io::Result<TransactionHead> {
         let mut rest = body(key, TRANSACTION, value)?;
-        let head = take_head(&mut rest).and_then(|(meta, bytes, count)| {
-            let oids = oids(rest)?;
-            (oids.len() == OIDS_PER_PART.min(count as usize)).then_some(TransactionHead { meta, bytes, count, oids })
+        let head = take_head(&mut rest).and_then(|mut head| {
+            head.oids = oids(rest)?;
+            (head.oids.len() == OIDS_PER_PART.min(head.count as usize)).then_some(head)
         });
         head.ok_or_else(|| damaged(format_args!("the transaction of key {} is cut short", hex(key))))
     }
 }
 
-fn take_head(rest: &mut &[u8]) -> Option<(TransactionMeta, u64, u32)> {
+/// All but the oids.
+fn take_head(rest: &mut &[u8]) -> Option<TransactionHead> {
     let status = take(rest, 1)?[0];
-    let bytes = u64::from_be_bytes(take(rest, 8)?.try_into().ok()?);
+    let length = u64::from_be_bytes(take(rest, 8)?.try_into().ok()?);
     let count = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
+    let left = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
     let meta =
         TransactionMeta { status, user: take_text(rest)?, description: take_text(rest)?, extension: take_text(rest)? };
-    Some((meta, bytes, count))
+    Some(TransactionHead { meta, length, count, left, oids: Vec::new() })
 }
 
 /// The byte strings of a transaction's meta data, in the order in which they are stored and digested.
@@ -291,8 +397,9 @@ mod tests {
                 description: b"did".to_vec(),
                 extension: vec![],
             },
-            bytes: 0x0102,
+            length: 0x0102,
             count,
+            left: count,
             oids: (0..count.min(512)).map(|n| Oid(n.into())).collect(),
         }
     }
@@ -303,10 +410,14 @@ mod tests {
         assert_eq!(hex(&data), "01803e39137069636b6c65");
         assert_eq!(hex(&Stored::Absent.encode(&key())), "02793825f9");
         assert_eq!(hex(&Stored::SameAs(Tid(2)).encode(&key())), "03beb6d2ac0000000000000002");
+        let linked = |stored: Stored, link| hex(&stored.encode_linked(&key(), Some(Tid(link)))[HEAD..]);
+        assert_eq!(linked(Stored::SameAs(Tid(1)), 2), "00000000000000010000000000000002");
+        assert_eq!(linked(Stored::SameAs(Tid(1)), 1), "0000000000000001");
+        assert_eq!(linked(Stored::Absent, 2), "0000000000000002");
         let key = keys::transaction(StorageId(1), Tid(3));
         assert_eq!(
             hex(&head(2).encode(&key)[HEAD..]),
-            "20 0000000000000102 00000002 00000003 6a696d 00000003 646964 00000000 0000000000000000 0000000000000001"
+            "20 0000000000000102 00000002 00000002 00000003 6a696d 00000003 646964 00000000 0000000000000000 0000000000000001"
                 .replace(' ', "")
         );
         let key = keys::object(StorageId(1), Oid(2));
@@ -325,7 +436,14 @@ mod tests {
             Stored::SameAs(Tid(9)),
         ] {
             assert_eq!(Stored::decode(&key(), stored.encode(&key())).unwrap(), stored);
+            let points = !matches!(stored, Stored::Data(_));
+            for link in [Tid(8), Tid(9)] {
+                let linked = stored.encode_linked(&key(), Some(link));
+                assert_eq!(Stored::link(&linked), points.then_some(link));
+                assert_eq!(Stored::decode(&key(), linked).unwrap(), stored);
+            }
         }
+        assert_eq!(Stored::link(&Stored::Absent.encode(&key())), None);
         let key = keys::transaction(StorageId(1), Tid(3));
         for count in [0, 1, 511, 512, 513, 2000] {
             assert_eq!(TransactionHead::decode(&key, &head(count).encode(&key)).unwrap(), head(count));

@@ -55,11 +55,11 @@ impl Store {
             let stored = Stored::decode(&key, value)?;
             found.objects += u64::from(last != Some(oid));
             last = Some(oid);
-            if let Stored::Data(data) = &stored {
-                found.bytes += data.len() as u64;
-            }
+            found.bytes += stored.length();
             let shown = self.follow(storage, oid, tid, stored)?;
             let content = digest::content(shown.as_ref().map(|(data, _)| &data[..]));
+            let blob = self.blob(storage, oid, tid)?;
+            let content = digest::with_blob(content, blob.as_ref().map(|(_, staged)| &staged.hash));
             found.present = digest::add(&found.present, &digest::revision(oid, tid, &content));
         }
         for pair in transactions {

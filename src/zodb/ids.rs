@@ -159,6 +159,8 @@ mod tests {
         let since_epoch = Duration::from_millis(1_789_209_015_500);
         assert_eq!(Tid::from_unix(since_epoch).0, expected);
         assert!((Tid(expected).unix_seconds() - 1_789_209_015.5).abs() < 1e-6);
+        // TimeStamp(bytes.fromhex("040d31ff84f1076e")).timeTime()
+        assert_eq!(Tid(0x040d_31ff_84f1_076e).unix_seconds(), 1_795_384_291.158_168_8);
     }
 
     #[test]

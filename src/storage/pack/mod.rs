@@ -1,0 +1,3 @@
+//! Packing: removing history before a time, and objects that nothing refers to.
+
+mod step;
