@@ -137,6 +137,8 @@ def history(seed, length=None):
                 if oid is not None:
                     data = rnd.choice([None, refs(), ('same', rnd.choice(list(touched)) if touched else 0)])
                     ops.append(('restore', oid, data))
+        # (The server writes what a transaction undoes after what it stores.)
+        ops.sort(key=lambda op: op[0].startswith('undo'))
         touched[key] = {oid for oid in used if oid is not None}
         steps.append(Commit(
             key, tuple(ops), gap, rnd.choice(['', 'fred', 'fréd', '/a/b fred']), rnd.choice(['', 'what', 'wh\nat', 'w' * 300]),
@@ -264,7 +266,7 @@ class Sides:
         return calls
 
     def transact(self, storage, step, calls, tid):
-        """-> (tid, oids that were undone)"""
+        """-> (tid, oids that were undone). What changes nothing is voted on, and aborted: FileStorage would not write it."""
         txn = TransactionMetaData(step.user, step.description, step.extension)
         undone = set()
         try:
@@ -292,6 +294,9 @@ class Sides:
         except Exception:
             storage.tpc_abort(txn)
             raise
+        if all(name == 'checkCurrentSerialInTransaction' for name, *_ in calls):
+            storage.tpc_abort(txn)
+            return None, undone
         storage.tpc_finish(txn, lambda committed: setattr(txn, 'tid', committed))
         return txn.tid, undone
 
@@ -306,11 +311,11 @@ class Sides:
         if own is None:
             calls = [call for call in calls if call[0] != 'restore']
         ours = outcome(self.transact, self.server, step, calls, own)
-        tid = own or (ours[0] if ours[0] != 'raises' else p64(u64(self.last) + 1))
+        tid = own or (ours[0] if ours[0] not in ('raises', None) else p64(u64(self.last) + 1))
         theirs = outcome(self.transact, self.file, step, calls, tid)
         if ours != theirs and not ('raises' == ours[0] == theirs[0] and len(calls) > 1):
             raise Difference(f'commit of T{step.key}', f'the server {told(ours)}, FileStorage {told(theirs)}')
-        if ours[0] != 'raises':
+        if ours[0] not in ('raises', None):
             self.tids[step.key] = self.last = ours[0]
             self.oids |= {call[1] for call in calls if call[0] not in ('undo', 'checkCurrentSerialInTransaction')}
             if any(call[0] == 'restore' for call in calls):
@@ -355,6 +360,11 @@ class Sides:
         finally:
             self.asked.close()
 
+    def lost_by_file_storage(self, oid, tid):
+        """It has the record of a blob and not the file: when a creation comes back that was undone, it forgets to copy it."""
+        record = outcome(self.file.loadSerial, oid, tid)
+        return isinstance(record, bytes) and outcome(self.file.loadBlob, oid, tid) == ('raises', 'POSKeyError')
+
     def compare_everything(self):
         names = {tid: f'T{key}' for key, tid in self.tids.items()}
         moments = [z64] + sorted(self.tids.values())
@@ -368,10 +378,11 @@ class Sides:
                 self.same(f'loadBefore {name} {at}', lambda s: s.loadBefore(oid, tid))
                 self.same(f'loadBefore {name} after {at}', lambda s: s.loadBefore(oid, p64(u64(tid) + 1)))
                 self.same(f'loadSerial {name} {at}', lambda s: s.loadSerial(oid, tid))
-                if name >= OIDS and tid != z64:
+                if name >= OIDS and tid != z64 and not self.lost_by_file_storage(oid, tid):
                     self.same(f'blob {name} {at}', lambda s: blob(s, oid, tid))
             self.same(f'load {name}', lambda s: s.loadBefore(oid, maxtid))
-            self.same(f'getTid {name}', lambda s: s.getTid(oid))
+            # (FileStorage has a tid for an object whose creation was undone more than once, but no data.)
+            self.same(f'getTid {name}', lambda s: s.getTid(oid) if s is self.asked else s.loadBefore(oid, maxtid)[1])
             for size in 1, 2, 100:
                 self.same(f'history {name} {size}', lambda s: s.history(oid, size))
         for first, last in (0, -20), (0, 1000), (2, -3), (1, 4):
@@ -443,6 +454,8 @@ def iterated(storage, start=None, stop=None):
     try:
         for txn in transactions:
             records = [(r.oid, r.tid, r.data, r.data_txn) for r in txn]
+            # (Undone twice in one transaction, an object is there twice in a FileStorage; the last counts.)
+            records = list({record[0]: record for record in records}.values())
             status = txn.status if isinstance(txn.status, str) else txn.status.decode()
             found.append((txn.tid, status, txn.user, txn.description, txn.extension, records))
     finally:
