@@ -102,7 +102,8 @@ impl Session {
             | Call::Vote(_)
             | Call::TpcFinish(_)
             | Call::TpcAbort(_) => self.write_call(id, call),
-            Call::NewOid | Call::UndoLog { .. } | Call::UndoInfo { .. } | Call::Pack { .. } | Call::SendBlob { .. } => {
+            Call::Pack { time, wait } => Ok(self.pack(id, time, wait)),
+            Call::NewOid | Call::UndoLog { .. } | Call::UndoInfo { .. } | Call::SendBlob { .. } => {
                 Ok(Answer::Refused(Refusal::NotServed(format!("this server does not serve {} yet", call.name()))))
             }
         }

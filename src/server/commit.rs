@@ -16,13 +16,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 
+use super::pack_call::Showing;
 use super::primary::{Primary, Verdict};
 use super::session::{Answer, Done, End, Session};
 use super::transaction::{Transaction, Wish};
 use crate::command::{Base, Content, Outcome, Write};
 use crate::raft::Unknown;
 use crate::tpc::{self, TxnId};
-use crate::zeo::{Call, MessageId, Push, Reply, StoreConflict};
+use crate::zeo::{Call, MessageId, Reply, StoreConflict};
 use crate::zodb::{Conflict, Oid, Refusal, Revision, State, Tid, TransactionMeta};
 
 /// The transaction of a session, until its finish.
@@ -32,6 +33,8 @@ pub struct Open {
     stage: Stage,
     /// It has met a conflict.
     resolved: bool,
+    /// A pack that is going on has seen what it refers to.
+    shown: bool,
 }
 
 enum Stage {
@@ -120,7 +123,7 @@ impl Session {
         let claim = Claim { txn: primary.number(), primary, holds: false };
         let buffer = Transaction::new(txn, meta, tid, self.shared.env.wall(), self.shared.budget.clone());
         self.tally.active.up();
-        self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, resolved: false });
+        self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, resolved: false, shown: false });
         Answer::Reply(Reply::Nothing)
     }
 
@@ -172,6 +175,7 @@ impl Session {
             brings_tid: buffer.tid,
         };
         open.stage = Stage::Voting;
+        open.shown = false;
         open.claim.holds = true;
         let (judged, expiry) = open.claim.primary.vote(vote);
         let (id, txn) = (id.clone(), open.claim.txn);
@@ -188,6 +192,12 @@ impl Session {
         match verdict {
             None => Err(End("vote_lost")),
             Some(Verdict::Voted(bases)) => {
+                if !std::mem::replace(&mut open.shown, true)
+                    && let Some(showing) = self.shows_to_pack(txn)
+                {
+                    return self.show_to_pack(id, txn, bases, showing);
+                }
+                let open = self.transaction.as_mut().expect("looked at above");
                 open.stage = Stage::Voted(bases);
                 // The data of what was sent is what the client has.
                 self.reply(&id, Reply::Oids(Vec::new()));
@@ -199,6 +209,27 @@ impl Session {
                 self.tell_news()?;
                 self.close_transaction(false);
                 self.refuse(&id, &refusal);
+                Ok(())
+            }
+        }
+    }
+
+    /// What a pack that is going on has to say to the open transaction, which has its locks.
+    fn shows_to_pack(&self, txn: TxnId) -> Option<Showing> {
+        self.transaction.as_ref().and_then(|open| self.show_records(txn, &open.buffer))
+    }
+
+    fn show_to_pack(
+        &mut self,
+        id: MessageId,
+        txn: TxnId,
+        bases: Vec<(Oid, Base)>,
+        showing: Showing,
+    ) -> Result<(), End> {
+        match showing {
+            Showing::Refused(refusal) => self.voted(id, txn, Some(Verdict::Failed(refusal))),
+            Showing::Waits(pardon) => {
+                self.await_pardon(id, txn, bases, pardon);
                 Ok(())
             }
         }
@@ -297,8 +328,7 @@ impl Session {
                 assert_eq!(tid, finishing.tid, "a transaction commits with the tid that it was given");
                 self.tell_news()?;
                 self.view.own_committed();
-                let summary = self.shared.store.summary(self.seat.storage);
-                self.push(&Push::Info { length: summary.objects, size: summary.bytes });
+                self.tell_size();
                 self.reply(&finishing.id, Reply::Tid(tid));
                 self.shared.metrics.stores.inc_by(finishing.stores);
                 if finishing.resolved {

@@ -12,7 +12,7 @@
 //! - `accept`: one task per connection, from the socket to its end; who is there, and when it is greeted.
 //! - `register`: what becomes of a client: served here, relayed, redirected, refused.
 //! - `session`: one task per client that is served here. It alone writes to its client and moves its view.
-//! - `primary`: locks, tids and object ids; one per reign. `standing` begins and ends it.
+//! - `primary`: locks, tids and object ids; one per reign. `standing` begins and ends it, `pack` lives in it.
 //!
 //! # What it promises
 //!
@@ -22,7 +22,7 @@
 //!
 //! # What is left out
 //!
-//! Undo, pack and blobs are refused in plain words; TLS; staging of transactions larger than memory.
+//! Undo and blobs are refused in plain words; TLS; staging of transactions larger than memory.
 
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ mod introduction;
 mod iterators;
 mod metrics;
 mod oids;
+mod pack;
+mod pack_call;
 mod primary;
 mod register;
 mod relay;

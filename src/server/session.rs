@@ -93,6 +93,8 @@ pub enum Done {
     Finished(Option<Result<Outcome, Unknown>>),
     Pinged(MessageId, Result<(), &'static str>),
     Oids(MessageId, Option<Vec<Oid>>),
+    /// The error: nobody can say what has become of it.
+    Packed(MessageId, Result<Result<(), Refusal>, &'static str>),
 }
 
 /// What comes of a call.
@@ -189,6 +191,7 @@ impl Session {
         let env = self.shared.env.clone();
         // Since when the client has taken nothing of what waits for it.
         let mut stuck = None;
+        let mut packs = self.shared.store.feed(self.seat.storage).packs();
         loop {
             // Who is slow to read is told later, and then perhaps more at a time.
             if self.writer.queued() <= limits::OUTPUT_HIGH_WATER {
@@ -221,6 +224,7 @@ impl Session {
                     stuck = None;
                 }
                 () = self.view.changed() => {}
+                Ok(()) = packs.changed() => self.tell_size(),
                 frame = incoming.next(), if may_read => match frame {
                     Ok(Some(frame)) => self.frame(&frame)?,
                     Ok(None) => return Err(End("gone")),
@@ -323,6 +327,7 @@ impl Session {
                 Ok(())
             }
             Done::Oids(_, None) => Err(End("reign_over")),
+            Done::Packed(id, outcome) => self.packed(&id, outcome),
         }
     }
 

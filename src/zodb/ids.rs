@@ -66,6 +66,21 @@ impl Tid {
         Tid(minutes << 32 | (second * SECONDS_SCALE) as u64)
     }
 
+    /// The tid of a moment, given in seconds since the Unix epoch, as `TimeStamp(*time.gmtime(t)[:5] + (t % 60,)).raw()` has
+    /// it, bit for bit. `None`: a `TimeStamp` can't hold it.
+    pub fn from_unix_seconds(time: f64) -> Option<Tid> {
+        let days = (time / 86_400.0).floor();
+        if !(-30_000.0..3_000_000.0).contains(&days) {
+            return None;
+        }
+        let (year, month, day) = civil_from_days(days as i64);
+        let years = u64::try_from(year - 1900).ok()?;
+        let minute_of_day = (time.floor() as i64).rem_euclid(86_400) as u64 / 60;
+        let minutes = ((years * 12 + (month - 1) as u64) * 31 + (day - 1) as u64) * 1440 + minute_of_day;
+        let second = time.rem_euclid(60.0) / (60.0 / 65_536.0 / 65_536.0);
+        (minutes <= u32::MAX.into()).then_some(Tid(minutes << 32 | u64::from(second as u32)))
+    }
+
     /// Seconds since the Unix epoch, as `TimeStamp(tid).timeTime()` gives them.
     pub fn unix_seconds(self) -> f64 {
         let minutes = self.0 >> 32;

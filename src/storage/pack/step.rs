@@ -1,10 +1,34 @@
 //! What the commands of a pack mean.
+//!
+//! | command | means | else |
+//! |---|---|---|
+//! | `PackBegin` | sets `packing` to its time, or to the last tid if that is less | `BadValue`: a pack is going on, or there is no time |
+//! | `PackStep` | removes what it names; sets `packed` to the time of the pack, if it has removed anything | `BadValue`: no pack is going on; it names a revision younger than its time, or the newest of an object but not all |
+//! | `PackEnd` | sets `packing` to nothing | |
+//!
+//! A step leaves an object alone that has a newer revision than the one it was planned with, and passes over what is not
+//! there. Where a revision that stays shows what lies with one that goes, the data moves there, so that every revision shows
+//! after a step what it showed before. A transaction goes with its last revision; the list of its objects stays as it was.
 
-use crate::command::{Outcome, PackStep};
-use crate::engine::Batch;
-use crate::storage::Store;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use crate::command::{Outcome, PackStep, Removal, Staged};
+use crate::engine::{Batch, Order};
 use crate::storage::apply::{Decision, Next, no_storage, put_summary};
-use crate::zodb::{Refusal, StorageId, Tid};
+use crate::storage::keys::OIDS_PER_PART;
+use crate::storage::value::{self, Stored, StoredBlob, TransactionHead};
+use crate::storage::{Store, Summary, digest, keys};
+use crate::zodb::{Oid, Refusal, StorageId, Tid};
+
+/// A step on its way into a batch.
+struct Stepping {
+    storage: StorageId,
+    summary: Summary,
+    batch: Batch,
+    /// How many revisions of each transaction go.
+    gone: BTreeMap<Tid, u32>,
+}
 
 impl Store {
     pub(in crate::storage) fn pack_begin(&self, storage: StorageId, upto: Tid) -> Decision {
@@ -12,14 +36,14 @@ impl Store {
         if summary.packing != Tid::ZERO {
             return Decision::refuse(Refusal::BadValue("a pack is going on already".into()));
         }
-        summary.packing = upto;
+        // What commits from now on is younger than the pack time, whatever was asked for.
+        summary.packing = upto.min(summary.last_tid);
+        if summary.packing == Tid::ZERO {
+            return Decision::refuse(Refusal::BadValue("there is nothing to pack up to that time".into()));
+        }
         let mut batch = Batch::new();
         put_summary(&mut batch, storage, &summary);
         Decision { outcome: Outcome::Done, batch, next: Next::Summed(storage, summary) }
-    }
-
-    pub(in crate::storage) fn pack_step(&self, step: &PackStep) -> std::io::Result<Decision> {
-        Ok(Decision::refuse(no_storage(step.storage)))
     }
 
     pub(in crate::storage) fn pack_end(&self, storage: StorageId) -> Decision {
@@ -27,6 +51,165 @@ impl Store {
         summary.packing = Tid::ZERO;
         let mut batch = Batch::new();
         put_summary(&mut batch, storage, &summary);
-        Decision { outcome: Outcome::Done, batch, next: Next::Summed(storage, summary) }
+        Decision { outcome: Outcome::Done, batch, next: Next::Packed(storage, summary) }
+    }
+
+    pub(in crate::storage) fn pack_step(&self, step: &PackStep) -> io::Result<Decision> {
+        let storage = step.storage;
+        let Some(summary) = self.summary_of(storage) else { return Ok(Decision::refuse(no_storage(storage))) };
+        let upto = summary.packing;
+        if upto == Tid::ZERO {
+            return Ok(Decision::refuse(Refusal::BadValue("no pack is going on".into())));
+        }
+        let mut stepping = Stepping { storage, summary, batch: Batch::new(), gone: BTreeMap::new() };
+        let mut seen = BTreeSet::new();
+        for removal in &step.objects {
+            let oid = removal.oid;
+            if !seen.insert(oid) || removal.tids.iter().any(|tid| *tid > upto) {
+                let why = format!("a pack up to {upto} can't remove this of object {oid}");
+                return Ok(Decision::refuse(Refusal::BadValue(why)));
+            }
+            let current = self.current(storage, oid)?;
+            if current.is_none_or(|current| current.tid != removal.current) {
+                continue;
+            }
+            if !self.remove(&mut stepping, removal)? {
+                let why = format!("object {oid} can't lose its newest revision and keep others");
+                return Ok(Decision::refuse(Refusal::BadValue(why)));
+            }
+        }
+        for (tid, count) in std::mem::take(&mut stepping.gone) {
+            self.lessen(&mut stepping, tid, count)?;
+        }
+        for &tid in step.empty.iter().filter(|tid| **tid <= upto) {
+            if self.transaction(storage, tid)?.is_some_and(|head| head.left == 0) {
+                self.lessen(&mut stepping, tid, 0)?;
+            }
+        }
+        let Stepping { mut summary, mut batch, .. } = stepping;
+        if batch.is_empty() {
+            return Ok(Decision::nothing(Outcome::Done));
+        }
+        summary.packed = summary.packed.max(upto);
+        put_summary(&mut batch, storage, &summary);
+        Ok(Decision { outcome: Outcome::Done, batch, next: Next::Removed(storage, summary) })
+    }
+
+    /// Removes revisions of one object. `false`: the newest would go, and an older one stay.
+    fn remove(&self, stepping: &mut Stepping, removal: &Removal) -> io::Result<bool> {
+        let (storage, oid) = (stepping.storage, removal.oid);
+        let tids: BTreeSet<Tid> = removal.tids.iter().copied().collect();
+        if tids.contains(&removal.current) {
+            if self.has_others(storage, oid, &tids)? {
+                return Ok(false);
+            }
+            stepping.batch.delete(keys::OBJECTS, keys::object(storage, oid));
+            stepping.summary.objects -= 1;
+        }
+        let mut heirs = Vec::with_capacity(removal.heirs.len());
+        for &tid in removal.heirs.iter().filter(|tid| !tids.contains(tid)) {
+            heirs.push((tid, self.stored(storage, oid, tid)?, self.stored_blob(storage, oid, tid)?));
+        }
+        for tid in tids {
+            let Some(stored) = self.stored(storage, oid, tid)? else { continue };
+            let content = self.content_hash(storage, oid, tid, &stored)?;
+            let blob = self.find_blob(storage, oid, tid)?;
+            let content = digest::with_blob(content, blob.as_ref().map(|(_, staged)| &staged.hash));
+            let part = digest::revision(oid, tid, &content);
+            stepping.summary.present = digest::subtract(&stepping.summary.present, &part);
+            *stepping.gone.entry(tid).or_default() += 1;
+
+            let key = keys::revision(storage, oid, tid);
+            stepping.batch.delete(keys::REVISIONS, key);
+            if matches!(stored, Stored::Data(_) | Stored::Pieces(_)) {
+                let shown = |stored: &Option<Stored>| *stored == Some(Stored::SameAs(tid));
+                let showing: Vec<Tid> =
+                    heirs.iter().filter(|(_, stored, _)| shown(stored)).map(|(tid, ..)| *tid).collect();
+                stepping.hand_on_record(oid, stored, &showing);
+            }
+            if let Some(blob) = self.stored_blob(storage, oid, tid)? {
+                stepping.batch.delete(keys::BLOBS, key);
+                let shown = |stored: &Option<StoredBlob>| *stored == Some(StoredBlob::SameAs(tid));
+                let showing: Vec<Tid> = heirs.iter().filter(|(.., blob)| shown(blob)).map(|(tid, ..)| *tid).collect();
+                stepping.hand_on_blob(oid, blob, &showing);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the object has a revision that is none of these.
+    fn has_others(&self, storage: StorageId, oid: Oid, tids: &BTreeSet<Tid>) -> io::Result<bool> {
+        let from = keys::revision(storage, oid, Tid(u64::MAX));
+        let until = keys::revision(storage, oid, Tid::ZERO);
+        for pair in self.engine().range(keys::REVISIONS, &from, &until, Order::Ascending) {
+            let (_, _, tid) =
+                keys::decode_revision(&pair?.0).ok_or_else(|| value::damaged("a revision's key is not 20 bytes"))?;
+            if !tids.contains(&tid) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes `count` off what is left of a transaction, and removes it if that is nothing.
+    fn lessen(&self, stepping: &mut Stepping, tid: Tid, count: u32) -> io::Result<()> {
+        let storage = stepping.storage;
+        let astray = || value::damaged(format_args!("storage {storage}: transaction {tid} has lost more than it had"));
+        let head = self.transaction(storage, tid)?.ok_or_else(astray)?;
+        let left = head.left.checked_sub(count).ok_or_else(astray)?;
+        let key = keys::transaction(storage, tid);
+        if left > 0 {
+            let head = TransactionHead { left, ..head };
+            stepping.batch.put(keys::TRANSACTIONS, key, head.encode(&key));
+            return Ok(());
+        }
+        stepping.batch.delete(keys::TRANSACTIONS, key);
+        let parts = head.count.div_ceil(OIDS_PER_PART as u32);
+        let part = |number| keys::transaction_part(storage, tid, number);
+        stepping.batch.delete_range(keys::TRANSACTIONS, part(1), part(parts.max(1)));
+        stepping.summary.transactions -= 1;
+        Ok(())
+    }
+}
+
+impl Stepping {
+    /// The record of a revision that goes: to the first of those that show it, or it goes too.
+    fn hand_on_record(&mut self, oid: Oid, stored: Stored, showing: &[Tid]) {
+        let Some((&holder, others)) = showing.split_first() else {
+            self.summary.bytes -= stored.length();
+            if let Stored::Pieces(staged) = &stored {
+                self.drop_pieces(staged);
+            }
+            return;
+        };
+        let key = keys::revision(self.storage, oid, holder);
+        self.batch.put(keys::REVISIONS, key, stored.encode(&key));
+        for &tid in others {
+            let key = keys::revision(self.storage, oid, tid);
+            self.batch.put(keys::REVISIONS, key, Stored::SameAs(holder).encode(&key));
+        }
+    }
+
+    /// The same for its blob.
+    fn hand_on_blob(&mut self, oid: Oid, blob: StoredBlob, showing: &[Tid]) {
+        let StoredBlob::Pieces(staged) = &blob else { return };
+        let Some((&holder, others)) = showing.split_first() else { return self.drop_pieces(staged) };
+        let key = keys::revision(self.storage, oid, holder);
+        self.batch.put(keys::BLOBS, key, blob.encode(&key));
+        for &tid in others {
+            let key = keys::revision(self.storage, oid, tid);
+            self.batch.put(keys::BLOBS, key, StoredBlob::SameAs(holder).encode(&key));
+        }
+    }
+
+    fn drop_pieces(&mut self, staged: &Staged) {
+        for span in &staged.pieces {
+            let end = span.first.saturating_add(span.count.into());
+            self.batch.delete_range(
+                keys::PIECES,
+                keys::piece(self.storage, span.first),
+                keys::piece(self.storage, end),
+            );
+        }
     }
 }
