@@ -95,8 +95,9 @@ pub struct PackStep {
     pub storage: StorageId,
     /// Objects, each once, and which of their revisions go.
     pub objects: Vec<Removal>,
-    /// Transactions that go as they hold no records; those that hold some stay.
-    pub empty: Vec<Tid>,
+    /// Transactions to look at: those that hold no records go, and those that list an object more than once list it only where
+    /// it stands last.
+    pub transactions: Vec<Tid>,
 }
 
 /// What goes of one object.
@@ -270,7 +271,7 @@ impl Command {
                     .iter()
                     .map(|removal| 24 + 10 * (removal.tids.len() + removal.heirs.len()))
                     .sum::<usize>();
-                32 + removed + 10 * step.empty.len()
+                32 + removed + 10 * step.transactions.len()
             }
             Change::Barrier | Change::ReserveOids { .. } | Change::PackBegin { .. } | Change::PackEnd { .. } => 32,
         }

@@ -341,10 +341,12 @@ impl Pack<'_> {
         }
         let mut from = Some(Tid::ZERO);
         while let Some(at) = from {
-            let (empty, next) = self.read(move |plan| plan.empty(at)).await?;
+            let (transactions, next) = self.read(move |plan| plan.transactions(at)).await?;
             from = next;
-            if !empty.is_empty() {
-                self.propose(Vec::new(), empty).await?;
+            if !transactions.is_empty() {
+                let step = PackStep { storage: self.storage, objects: Vec::new(), transactions };
+                let outcome = change(self.primary, Change::PackStep(step)).await?;
+                self.outcome(Some(outcome)).await?;
             }
         }
         Ok(())
@@ -494,7 +496,7 @@ impl Pack<'_> {
         let change = PackStep {
             storage: self.storage,
             objects: objects.iter().map(|object| object.removal.clone()).collect(),
-            empty: Vec::new(),
+            transactions: Vec::new(),
         };
         match primary.finish_step(txn, change) {
             Some(answer) => {
@@ -545,12 +547,6 @@ impl Pack<'_> {
             }
         }
         Ok((now, later))
-    }
-
-    async fn propose(&mut self, objects: Vec<Removal>, empty: Vec<Tid>) -> Result<(), Failure> {
-        let step = PackStep { storage: self.storage, objects, empty };
-        let outcome = change(self.primary, Change::PackStep(step)).await?;
-        self.outcome(Some(outcome)).await
     }
 
     /// `None`: nobody knows, and the locks are not freed before the reign is over.

@@ -365,12 +365,17 @@ fn put_revision(batch: &mut Batch, storage: StorageId, oid: Oid, tid: Tid, store
 fn put_transaction(batch: &mut Batch, commit: &Commit, bytes: u64, oids: &[Oid], left: usize) {
     let left = u32::try_from(left).expect("it lists no fewer");
     let count = u32::try_from(oids.len()).expect("a transaction of more objects is refused");
-    let first = oids[..oids.len().min(OIDS_PER_PART)].to_vec();
-    let head = TransactionHead { meta: commit.meta.clone(), bytes, count, left, oids: first };
-    let key = keys::transaction(commit.storage, commit.tid);
+    let head = TransactionHead { meta: commit.meta.clone(), bytes, count, left, oids: Vec::new() };
+    put_listed(batch, commit.storage, commit.tid, head, oids);
+}
+
+/// A transaction that lists these objects.
+pub(super) fn put_listed(batch: &mut Batch, storage: StorageId, tid: Tid, mut head: TransactionHead, oids: &[Oid]) {
+    head.oids = oids[..oids.len().min(OIDS_PER_PART)].to_vec();
+    let key = keys::transaction(storage, tid);
     batch.put(keys::TRANSACTIONS, key, head.encode(&key));
     for (part, oids) in (0u32..).zip(oids.chunks(OIDS_PER_PART)).skip(1) {
-        let key = keys::transaction_part(commit.storage, commit.tid, part);
+        let key = keys::transaction_part(storage, tid, part);
         batch.put(keys::TRANSACTIONS, key, value::encode_oids(&key, oids));
     }
 }

@@ -3,7 +3,7 @@
 //! 1. [`Plan::reach`] marks what can be reached from the root as of the pack time ([`Plan::beyond`] adds what the records
 //!    after it refer to). All of this is left out without garbage collection.
 //! 2. [`Plan::page`] walks all objects and says what goes of each, a bounded page at a time.
-//! 3. [`Plan::empty`] lists the transactions that never had a record.
+//! 3. [`Plan::transactions`] lists those that never had a record, or list one twice.
 //!
 //! All of it reads the store as it is: nobody but this pack removes anything, and what commits meanwhile is younger than the
 //! pack time. An object that has changed between its page and its step is planned again ([`Plan::object`]).
@@ -327,27 +327,45 @@ impl Plan {
         Ok(blobs)
     }
 
-    /// Transactions up to the pack time without a record, from `from` on; and where to go on.
-    pub fn empty(&self, from: Tid) -> Result<(Vec<Tid>, Option<Tid>), Fault> {
+    /// Transactions up to the pack time that hold no record, or list an object more than once; from `from` on, and where to
+    /// go on.
+    pub fn transactions(&self, from: Tid) -> Result<(Vec<Tid>, Option<Tid>), Fault> {
         let start = keys::transaction(self.storage, from);
         let end = keys::transaction(self.storage, self.upto.next());
-        let (mut empty, mut read) = (Vec::new(), 0);
+        let (mut found, mut read) = (Vec::new(), 0);
+        // The one that is being read, and what it lists.
+        let mut open: Option<(Tid, Vec<Oid>)> = None;
+        let repeats = |open: Option<(Tid, Vec<Oid>)>| {
+            let (tid, mut oids) = open?;
+            let listed = oids.len();
+            oids.sort_unstable();
+            oids.dedup();
+            (oids.len() < listed).then_some(tid)
+        };
         for pair in self.store.engine().range(keys::TRANSACTIONS, &start, &end, Order::Ascending) {
             self.look(&mut read)?;
             let (key, value) = pair?;
             let (_, tid, part) = keys::decode_transaction(&key)
                 .ok_or_else(|| value::damaged("a transaction's key is neither 12 nor 16 bytes"))?;
             if part > 0 {
+                let oids = value::decode_oids(&key, &value)?;
+                if let Some((_, listed)) = &mut open {
+                    listed.extend(oids);
+                }
                 continue;
             }
-            if empty.len() >= limits::PACK_REVISIONS || read > 16 * limits::PACK_REVISIONS {
-                return Ok((empty, Some(tid)));
+            let head = TransactionHead::decode(&key, &value)?;
+            found.extend(repeats(open.take()));
+            if found.len() >= limits::PACK_REVISIONS || read > 16 * limits::PACK_REVISIONS {
+                return Ok((found, Some(tid)));
             }
-            if TransactionHead::decode(&key, &value)?.left == 0 {
-                empty.push(tid);
+            match head.left {
+                0 => found.push(tid),
+                _ => open = Some((tid, head.oids)),
             }
         }
-        Ok((empty, None))
+        found.extend(repeats(open));
+        Ok((found, None))
     }
 }
 

@@ -15,7 +15,7 @@ use std::io;
 
 use crate::command::{Outcome, PackStep, Removal, Staged};
 use crate::engine::{Batch, Order};
-use crate::storage::apply::{Decision, Next, no_storage, put_summary};
+use crate::storage::apply::{Decision, Next, no_storage, put_listed, put_summary};
 use crate::storage::keys::OIDS_PER_PART;
 use crate::storage::value::{self, Stored, StoredBlob, TransactionHead};
 use crate::storage::{Store, Summary, digest, keys};
@@ -81,9 +81,16 @@ impl Store {
         for (tid, count) in std::mem::take(&mut stepping.gone) {
             self.lessen(&mut stepping, tid, count)?;
         }
-        for &tid in step.empty.iter().filter(|tid| **tid <= upto) {
-            if self.transaction(storage, tid)?.is_some_and(|head| head.left == 0) {
-                self.lessen(&mut stepping, tid, 0)?;
+        if !step.objects.is_empty() && !step.transactions.is_empty() {
+            // What it says of a transaction may be what it changes.
+            let why = "a step removes revisions, or looks at transactions";
+            return Ok(Decision::refuse(Refusal::BadValue(why.into())));
+        }
+        for &tid in step.transactions.iter().filter(|tid| **tid <= upto) {
+            match self.transaction(storage, tid)? {
+                Some(head) if head.left == 0 => self.lessen(&mut stepping, tid, 0)?,
+                Some(head) => self.list_once(&mut stepping, tid, head)?,
+                None => {}
             }
         }
         let Stepping { mut summary, mut batch, .. } = stepping;
@@ -168,6 +175,37 @@ impl Store {
         let part = |number| keys::transaction_part(storage, tid, number);
         stepping.batch.delete_range(keys::TRANSACTIONS, part(1), part(parts.max(1)));
         stepping.summary.transactions -= 1;
+        Ok(())
+    }
+
+    /// Lists each object of a transaction only where it stands last, as a `FileStorage` keeps the last of equal records.
+    fn list_once(&self, stepping: &mut Stepping, tid: Tid, mut head: TransactionHead) -> io::Result<()> {
+        let storage = stepping.storage;
+        let mut oids = std::mem::take(&mut head.oids);
+        let parts = head.count.div_ceil(OIDS_PER_PART as u32);
+        for number in 1..parts {
+            let key = keys::transaction_part(storage, tid, number);
+            let value = self.engine().get(keys::TRANSACTIONS, &key)?;
+            let value = value.ok_or_else(|| {
+                value::damaged(format_args!("storage {storage}: a part of transaction {tid} is not there"))
+            })?;
+            oids.extend(value::decode_oids(&key, &value)?);
+        }
+        let listed = oids.len();
+        let mut seen = BTreeSet::new();
+        oids.reverse();
+        oids.retain(|oid| seen.insert(*oid));
+        oids.reverse();
+        if oids.len() == listed {
+            return Ok(());
+        }
+        stepping.batch.delete_range(
+            keys::TRANSACTIONS,
+            keys::transaction_part(storage, tid, 1),
+            keys::transaction_part(storage, tid, parts),
+        );
+        head.count = u32::try_from(oids.len()).expect("there are fewer than there were");
+        put_listed(&mut stepping.batch, storage, tid, head, &oids);
         Ok(())
     }
 }
