@@ -5,12 +5,18 @@ CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)
 export CARGO_TARGET_DIR ?= $(CACHE)/zrs/target
 export ZRS_BIN ?= $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help setup check test lint fix cluster sim bench doc conformance
+# Of the suites of ZEO and ZODB, the tests run a part with one node, another one each day; CI runs all of it, a part with
+# three nodes, and clients of older versions.
+UPSTREAM := $(if $(CI),'--sut zrsd' '--sut zrsd3 --shard day/4','--sut zrsd --shard day/12')
+
+.PHONY: help setup check test lint fix cluster sim bench doc conformance versions
 
 help:
 	@echo 'make cluster       starts a three-node cluster on this machine, ready for clients'
 	@echo 'make check         format, clippy, doc and all tests; writes nothing into the clone'
-	@echo 'make test          the tests alone'
+	@echo 'make test          the tests alone; CI=1: more of the suites of ZEO and ZODB'
+	@echo 'make conformance   all of the suites of ZEO and ZODB, with one node and with three'
+	@echo 'make versions      clients of the versions of ZEO that people run'
 	@echo 'make fix           formats, and does what clippy proposes'
 	@echo 'make sim SEED=n    one run of the simulation; without SEED, the usual ones'
 	@echo 'make bench         side by side with a stock ZEO server (release build)'
@@ -33,6 +39,10 @@ test: setup
 	cargo build --locked --bins || exit 1; \
 	cargo test --locked --no-fail-fast || failed="$$failed cargo-test"; \
 	tests/python/run.py || failed="$$failed tests/python"; \
+	for part in $(UPSTREAM); do \
+		tests/python/conformance/run.py $$part || failed="$$failed conformance"; \
+	done; \
+	$(if $(CI),tests/python/versions.py || failed="$$failed versions";) \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi; echo 'all suites passed'
 
 fix: setup
@@ -56,8 +66,12 @@ doc: setup
 	cargo doc --locked --no-deps --document-private-items
 	@echo "see $(CARGO_TARGET_DIR)/doc/zrs/index.html"
 
-# The upstream suites of ZEO and ZODB against this server, from the folder where they lie.
+# (`tests/python/conformance/README.md`; ARGS='--sut zrsd --match testUndo' and so on.)
 conformance: setup
-	@test -n "$(CONFORMANCE)" || { echo 'make conformance CONFORMANCE=folder (with run.py in it)'; exit 2; }
 	cargo build --locked --bins
-	ZRS_CHECKOUT=$(CURDIR) tests/python/venv $(CONFORMANCE)/run.py $(ARGS)
+	tests/python/conformance/run.py $(ARGS)
+
+# (ARGS='5.2.3' for one version.)
+versions: setup
+	cargo build --locked --bins
+	tests/python/versions.py $(ARGS)

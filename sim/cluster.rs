@@ -217,7 +217,7 @@ async fn run(
         ..Config::default()
     };
     let network = Arc::new(fabric.of(&name(id)));
-    let server = Arc::new(Server::start(Arc::new(config), env, network, disks).await?);
+    let server = Arc::new(Server::start(Arc::new(config), env, network, None, disks).await?);
     running.lock().unwrap().insert(id, server.clone());
     let mut fault = server.node().fault();
     let stopped = tokio::select! {

@@ -170,6 +170,21 @@ pub struct Write {
     pub blob: Option<Blob>,
 }
 
+impl Write {
+    /// The record and the blob of it that came ahead.
+    pub fn staged(&self) -> impl Iterator<Item = &Staged> {
+        let record = match &self.content {
+            Content::Staged(staged) => Some(staged),
+            Content::Data(_) | Content::Absent | Content::SameAs(_) => None,
+        };
+        let blob = match &self.blob {
+            Some(Blob::Staged(staged)) => Some(staged),
+            Some(Blob::SameAs(_)) | None => None,
+        };
+        record.into_iter().chain(blob)
+    }
+}
+
 /// What the writer has seen of the object before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Base {

@@ -15,7 +15,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use address::{host, is_address, port};
+pub use address::{host, is_address, is_path, port};
 pub use cli::{Parsed, command, command_line};
 
 /// Where a node is that was not told: the port that ZEO's documentation uses.
@@ -54,6 +54,14 @@ pub struct Config {
     pub secret_file: Option<PathBuf>,
     /// What is in it; [`Config::read_secret`] fills it in.
     pub secret: Option<Vec<u8>>,
+    /// The file with this node's certificate: with it, `listen` and `read_listen` speak TLS.
+    pub tls_cert: Option<PathBuf>,
+    /// The file with its key, where that is another one.
+    pub tls_key: Option<PathBuf>,
+    /// A file or a folder with the certificates by which clients are believed.
+    pub tls_client_ca: Option<PathBuf>,
+    /// The same for peers.
+    pub tls_peer_ca: Option<PathBuf>,
     /// How often the primary tells the others that it is there.
     pub heartbeat: Duration,
     /// How long a primary's lease lasts. The others call an election when they have heard nothing for 1.6 to 2 times this.
@@ -82,6 +90,10 @@ impl Default for Config {
             log_level: "info".into(),
             secret_file: None,
             secret: None,
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            tls_peer_ca: None,
             heartbeat: Duration::from_millis(50),
             election_timeout: Duration::from_millis(300),
             relay_grace: Duration::from_secs(1),
@@ -106,11 +118,36 @@ impl fmt::Debug for Config {
             .field("transaction_timeout", &self.transaction_timeout)
             .field("msgpack", &self.msgpack)
             .field("secret", &self.secret.as_ref().map(|_| "set"))
+            .field("tls", &self.tls())
             .field("heartbeat", &self.heartbeat)
             .field("election_timeout", &self.election_timeout)
             .field("relay_grace", &self.relay_grace)
             .finish_non_exhaustive()
     }
+}
+
+/// The files of TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// This node's certificate, and those that lead from it to its CA.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// By which clients are believed; none: clients need no certificate.
+    pub client_ca: Option<PathBuf>,
+    /// By which peers are believed.
+    pub peers: PeerTrust,
+}
+
+/// Who is believed to be a peer, with TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerTrust {
+    /// There are none.
+    Nobody,
+    /// Who has the certificate that this node has.
+    SameCertificate,
+    /// Whom the certificates in this file or folder say.
+    Ca(PathBuf),
 }
 
 /// A setting that can't be: which one, what is wrong with it, what to do.
@@ -146,12 +183,25 @@ impl Config {
         if self.peers.is_empty() { BTreeMap::from([(self.node, self.public_address())]) } else { self.peers.clone() }
     }
 
+    /// The files of TLS, if it is to be spoken.
+    pub fn tls(&self) -> Option<TlsFiles> {
+        let cert = self.tls_cert.clone()?;
+        let peers = match &self.tls_peer_ca {
+            Some(path) => PeerTrust::Ca(path.clone()),
+            None if self.peers.len() > 1 => PeerTrust::SameCertificate,
+            None => PeerTrust::Nobody,
+        };
+        let key = self.tls_key.clone().unwrap_or_else(|| cert.clone());
+        Some(TlsFiles { cert, key, client_ca: self.tls_client_ca.clone(), peers })
+    }
+
     /// Refuses what can't work, in words that say which setting it is and what to do.
     pub fn check(&self) -> Result<(), BadConfig> {
         self.check_members()?;
         self.check_addresses()?;
         self.check_storages()?;
         self.check_times()?;
+        self.check_tls()?;
         if self.data.as_os_str().is_empty() {
             return bad("--data is missing: say which folder keeps this node's data, such as --data /var/lib/zrs");
         }
@@ -206,12 +256,22 @@ impl Config {
         ];
         for (flag, address) in ports {
             let Some(address) = address else { continue };
-            check_address(flag, address)?;
+            match is_path(address) {
+                true if flag == "--http" => return bad(format!("--http {address}: HTTP is served at HOST:PORT only")),
+                true => {}
+                false => check_address(flag, address)?,
+            }
             if port(address) != Some(0) && !bound.insert(address) {
                 return bad(format!(
                     "{flag} {address}: this address is already taken by another flag; use another port"
                 ));
             }
+        }
+        if self.peers.len() > 1 && is_path(&address) {
+            return bad(format!(
+                "--listen {address}: a socket in the file system serves a node that is alone; with --peers, others must \
+                 reach it: write HOST:PORT (--read-listen may be a path)"
+            ));
         }
         if self.peers.len() > 1 && port(&address) == Some(0) {
             return bad("--listen with port 0 serves a node that is alone; with --peers, others must know the port");
@@ -269,6 +329,24 @@ impl Config {
         Ok(())
     }
 
+    fn check_tls(&self) -> Result<(), BadConfig> {
+        if self.tls_cert.is_some() {
+            return Ok(());
+        }
+        let others = [
+            ("--tls-key", &self.tls_key),
+            ("--tls-client-ca", &self.tls_client_ca),
+            ("--tls-peer-ca", &self.tls_peer_ca),
+        ];
+        match others.iter().find_map(|(flag, path)| Some((flag, path.as_ref()?))) {
+            Some((flag, path)) => bad(format!(
+                "{flag} {} without --tls-cert: TLS needs this node's certificate and its key (--tls-cert, --tls-key)",
+                path.display()
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// What is worth a warning although it works.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -279,9 +357,9 @@ impl Config {
                 self.peers.len() - 1
             ));
         }
-        if self.peers.len() > 1 && self.secret.is_none() {
+        if self.peers.len() > 1 && self.secret.is_none() && self.tls_cert.is_none() {
             warnings.push(
-                "no --secret-file: peers are known only by the address that they come from, so whoever can use such an \
+                "neither --secret-file nor --tls-cert: peers are known only by the address that they come from, so whoever can use such an \
                  address can read and write everything"
                     .into(),
             );

@@ -20,6 +20,8 @@ pub mod engine; // ordered bytes on disk
 
 pub mod storage; // what a node keeps
 
+pub mod filestorage; // Data.fs, in and out
+
 pub mod tpc; // two-phase commit on the primary
 
 pub mod raft; // consensus

@@ -27,7 +27,21 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("filestorage", &["zodb", "command", "env", "config", "engine", "storage"]),
     (
         "bin",
-        &["zodb", "command", "env", "config", "net", "engine", "zeo", "storage", "raft", "server", "http", "client"],
+        &[
+            "zodb",
+            "command",
+            "env",
+            "config",
+            "net",
+            "engine",
+            "zeo",
+            "storage",
+            "raft",
+            "server",
+            "http",
+            "client",
+            "filestorage",
+        ],
     ),
 ];
 

@@ -164,7 +164,14 @@ pub fn note(shared: &Shared, address: &str, missed: Missed) {
 
 async fn ask(shared: &Shared, address: &str) -> Result<Found, Missed> {
     let env = &shared.env;
-    let wire = match env.timeout(CONNECT, shared.network.connect(address)).await {
+    let connecting = async {
+        let wire = shared.network.connect(address).await?;
+        match &shared.options.tls {
+            Some(tls) => tls.connect(wire, address).await,
+            None => Ok(wire),
+        }
+    };
+    let wire = match env.timeout(CONNECT, connecting).await {
         Ok(Ok(wire)) => wire,
         Ok(Err(fault)) => return Err(Missed::Fault(fault.to_string())),
         Err(_) => return Err(Missed::Fault("could not connect in time".to_owned())),

@@ -76,7 +76,7 @@ use self::commit::{Commit, Ended, Plan};
 use self::find::Tried;
 use self::link::{Answer, Ask, Link};
 use crate::env::{Env, Watch, Watching};
-use crate::net::Network;
+use crate::net::{Network, TlsClient};
 use crate::zeo::{Call, Reply};
 use crate::zodb::{Oid, Refusal, Tid};
 
@@ -108,6 +108,8 @@ pub struct Options {
     pub attempts: u32,
     /// What the server's log calls this client besides its address.
     pub label: String,
+    /// How to speak TLS; `None`: it is not spoken.
+    pub tls: Option<TlsClient>,
 }
 
 impl Default for Options {
@@ -121,6 +123,7 @@ impl Default for Options {
             silence: Duration::from_secs(4),
             attempts: 3,
             label: String::new(),
+            tls: None,
         }
     }
 }

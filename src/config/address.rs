@@ -1,4 +1,9 @@
-//! `host:port`, as people write it.
+//! `host:port`, as people write it; or the path of a socket.
+
+/// Whether this is the path of a socket in the file system: it has a slash, which no host has.
+pub fn is_path(address: &str) -> bool {
+    address.contains('/')
+}
 
 /// Whether this is `host:port`: a name, an IPv4 address or an IPv6 address in brackets, and a port.
 pub fn is_address(address: &str) -> bool {

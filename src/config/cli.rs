@@ -17,6 +17,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use super::{BadConfig, Config, bad};
 
 const CLUSTER: &str = "The cluster";
+const TLS: &str = "TLS (all of these files are read again on SIGHUP)";
 const CLIENTS: &str = "What clients see";
 const OPERATORS: &str = "Operators";
 const TIMES: &str = "Times (see docs/operations.md before changing them)";
@@ -79,13 +80,31 @@ struct Settings {
     data: Option<PathBuf>,
 
     /// What to bind for clients and peers, if it is not this node's address in --peers (0.0.0.0:8100, for example).
-    /// Port 0 takes a free one, for a node that is alone [default: its address in --peers, or 127.0.0.1:8100]
-    #[arg(long, value_name = "HOST:PORT", help_heading = CLUSTER)]
+    /// Port 0 takes a free one, and what has a slash is the path of a unix socket, both for a node that is alone
+    /// [default: its address in --peers, or 127.0.0.1:8100]
+    #[arg(long, value_name = "HOST:PORT|PATH", help_heading = CLUSTER)]
     listen: Option<String>,
 
     /// A file with a secret of at least 16 bytes, the same on every node, by which peers prove that they are members
     #[arg(long, value_name = "FILE", help_heading = CLUSTER)]
     secret_file: Option<PathBuf>,
+
+    /// A PEM file with this node's certificate (and those that lead to its CA): clients and peers then speak TLS
+    #[arg(long, value_name = "FILE", help_heading = TLS)]
+    tls_cert: Option<PathBuf>,
+
+    /// A PEM file with the key of the certificate, without a password [default: the file of --tls-cert]
+    #[arg(long, value_name = "FILE", help_heading = TLS)]
+    tls_key: Option<PathBuf>,
+
+    /// Clients must have a certificate that is in this file or folder, or that a CA in it has signed
+    #[arg(long, value_name = "FILE|DIR", help_heading = TLS)]
+    tls_client_ca: Option<PathBuf>,
+
+    /// Peers must have a certificate that is in this file or folder, or that a CA in it has signed for the host by
+    /// which --peers lists them. Without it all nodes must have the same certificate
+    #[arg(long, value_name = "FILE|DIR", help_heading = TLS)]
+    tls_peer_ca: Option<PathBuf>,
 
     /// A storage that clients may open; created if it is not there. Give it once for each [default: 1]
     #[arg(long = "storage", value_name = "NAME", help_heading = CLIENTS)]
@@ -96,7 +115,7 @@ struct Settings {
     read_only: Option<bool>,
 
     /// One more address, for clients that only read: it serves what this node has, without waiting for a primary
-    #[arg(long, value_name = "HOST:PORT", help_heading = CLIENTS)]
+    #[arg(long, value_name = "HOST:PORT|PATH", help_heading = CLIENTS)]
     read_listen: Option<String>,
 
     /// How old the last word from the primary may be for --read-listen to serve [default: 60]
@@ -106,6 +125,11 @@ struct Settings {
     /// How long a transaction may hold its locks before its client is disconnected [default: 60]
     #[arg(long, value_name = "SECS", help_heading = CLIENTS)]
     transaction_timeout: Option<Seconds>,
+
+    /// Whether packing also removes objects that nothing refers to; false where an external garbage collector does that
+    /// [default: true]
+    #[arg(long, value_name = "BOOL", help_heading = CLIENTS)]
+    pack_gc: Option<bool>,
 
     /// Greet clients with the msgpack encoding (M5, ZEO 5.2 and later) instead of pickle (Z5)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = CLIENTS)]
@@ -146,11 +170,16 @@ impl Settings {
             data: self.data.or(other.data),
             listen: self.listen.or(other.listen),
             secret_file: self.secret_file.or(other.secret_file),
+            tls_cert: self.tls_cert.or(other.tls_cert),
+            tls_key: self.tls_key.or(other.tls_key),
+            tls_client_ca: self.tls_client_ca.or(other.tls_client_ca),
+            tls_peer_ca: self.tls_peer_ca.or(other.tls_peer_ca),
             storage: self.storage.or(other.storage),
             read_only: self.read_only.or(other.read_only),
             read_listen: self.read_listen.or(other.read_listen),
             max_lag: self.max_lag.or(other.max_lag),
             transaction_timeout: self.transaction_timeout.or(other.transaction_timeout),
+            pack_gc: self.pack_gc.or(other.pack_gc),
             msgpack: self.msgpack.or(other.msgpack),
             http: self.http.or(other.http),
             log_file: self.log_file.or(other.log_file),
@@ -170,6 +199,10 @@ impl Settings {
             listen: self.listen,
             secret_file: self.secret_file,
             secret: None,
+            tls_cert: self.tls_cert,
+            tls_key: self.tls_key,
+            tls_client_ca: self.tls_client_ca,
+            tls_peer_ca: self.tls_peer_ca,
             storages: self.storage.unwrap_or(usual.storages),
             read_only: self.read_only.unwrap_or(usual.read_only),
             read_listen: self.read_listen,
@@ -182,7 +215,7 @@ impl Settings {
             heartbeat: self.heartbeat.map_or(usual.heartbeat, |t| t.0),
             election_timeout: self.election_timeout.map_or(usual.election_timeout, |t| t.0),
             relay_grace: self.relay_grace.map_or(usual.relay_grace, |t| t.0),
-            pack_gc: usual.pack_gc,
+            pack_gc: self.pack_gc.unwrap_or(usual.pack_gc),
         }
     }
 }

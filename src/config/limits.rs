@@ -17,9 +17,10 @@ pub const OBJECT: usize = 128 * MIB;
 pub const FRAME: usize = OBJECT + MIB;
 /// Bytes of the first frame of a connection, and of every frame before the register: who is there, not what is wanted.
 pub const FIRST_FRAME: usize = 4 * KIB;
-/// Bytes of a transaction's data and descriptions. A larger one is refused at vote.
+/// Bytes of a transaction's descriptions, of what is kept about each of its objects, and of their data until that is in the
+/// log. A larger one is refused at vote.
 pub const TRANSACTION_BYTES: usize = 256 * MIB;
-/// Bytes of one piece of what goes through the log ahead of its transaction.
+/// Bytes of one piece of what goes through the log ahead of its transaction, and of a command with such pieces.
 pub const PIECE: usize = MIB;
 /// Bytes of a transaction's user, description and extension, each.
 pub const TRANSACTION_TEXT: usize = 64 * KIB - 1;
@@ -33,6 +34,9 @@ pub const CALL_VALUES: usize = 1 << 17;
 pub const ANSWER_VALUES: usize = 1 << 24;
 /// Bytes of a frame between peers: the largest transaction as a log entry, in the largest batch.
 pub const PEER_FRAME: usize = TRANSACTION_BYTES + APPEND_BYTES + 64 * MIB;
+
+/// Bytes of a transaction that an import takes in one command; what is more goes ahead of it in pieces, as much at a time.
+pub const IMPORT: usize = 8 * MIB;
 
 // Connections.
 
@@ -48,6 +52,10 @@ pub const INTRODUCTION: Duration = Duration::from_secs(10);
 pub const REGISTER_ANSWER: Duration = Duration::from_secs(5);
 /// How long to wait for a connection to another node.
 pub const CONNECT: Duration = Duration::from_secs(3);
+/// What was wrong with strangers is said once in this time for each of them; meanwhile it is only counted.
+pub const COMPLAIN_AGAIN: Duration = Duration::from_secs(60);
+/// Strangers of whom that is remembered.
+pub const COMPLAINTS: usize = 1_024;
 /// How long an end that is silent is believed to be there (TCP keepalive and TCP_USER_TIMEOUT).
 pub const SILENCE: Duration = Duration::from_secs(30);
 /// How long a closing server waits for finishes that were begun, and then for its clients to take their answers.
@@ -73,6 +81,10 @@ pub const OID_RANGE: u32 = 100_000;
 pub const HISTORY: usize = 100_000;
 /// Bytes of the descriptions in one `history` answer, from which on it ends early.
 pub const HISTORY_BYTES: usize = 16 * MIB;
+/// Transactions that one search of the undo log looks at, from which on it ends early.
+pub const UNDO_SEARCH: usize = 1_000_000;
+/// Searches of the undo log that one client has under way, from which on its next call waits.
+pub const UNDO_SEARCHES: usize = 2;
 /// Writes that a client may have missed and yet be told of. One that missed more drops its cache (`getInvalidations`), or is
 /// closed (a session that fell that far behind).
 pub const INVALIDATIONS: usize = 1_000_000;
@@ -91,6 +103,23 @@ pub const WAITING_VOTES: usize = 10_000;
 pub const TID_AHEAD: Duration = Duration::from_secs(86_400);
 /// Bytes of all transactions that are buffered in a node.
 pub const TRANSACTIONS_BYTES: usize = 4 * TRANSACTION_BYTES;
+
+// What goes through the log ahead of its transaction.
+
+/// Bytes of records that a commit takes along; what a transaction has beyond them goes ahead of it, as all blobs do.
+pub const COMMIT_INLINE: usize = 2 * MIB;
+/// Bytes of a client's transaction that wait to go into the log, from which on no more of its calls are read.
+pub const STAGING_HIGH_WATER: usize = 8 * MIB;
+/// Commands with pieces, of all clients together, that wait for the log: what a small commit may have to wait for.
+pub const STAGES: usize = 2;
+/// Pieces that one command discards.
+pub const DISCARD: u32 = 4_096;
+/// How long a client may say nothing of a transaction that has data in the log. After that its connection is closed.
+pub const STAGE_EXPIRY: Duration = Duration::from_secs(15 * 60);
+/// Blobs that are being sent to one client at the same time; more wait.
+pub const BLOB_SENDS: usize = 4;
+/// Bytes of the parts in which a blob is sent, as ZEO does it.
+pub const BLOB_CHUNK: usize = 59_000;
 
 // What a storage keeps in memory.
 
@@ -166,6 +195,8 @@ const _: () = assert!(PEER_FRAME >= TRANSACTION_BYTES + APPEND_BYTES, "the large
 const _: () = assert!(OUTPUT > OUTPUT_HIGH_WATER + FRAME, "the largest answer must not close who reads slowly");
 const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION_BYTES, "a large transaction must not wait for itself");
 const _: () = assert!(TRANSACTION_LOCKS <= LOCKS / 2, "one transaction leaves room for another");
+const _: () = assert!(STAGING_HIGH_WATER >= COMMIT_INLINE + 2 * PIECE, "who may not go on must have something to send");
+const _: () = assert!(BLOB_CHUNK < PIECE);
 const _: () = assert!(WAITING_VOTES < LOCKS, "every waiting vote has a lock at least");
 const _: () = assert!(NEW_OIDS as u64 <= OID_RANGE as u64, "one call must be answerable from one range");
 const _: () = assert!(HELD < CONNECTIONS && RELAYS < CONNECTIONS);

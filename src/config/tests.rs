@@ -95,6 +95,13 @@ fn refusals_name_the_setting_and_the_cure() {
         ("zrsd --data d --transaction-timeout 0", "more than zero"),
         ("zrsd --data d --max-lag=-1", "not a time"),
         ("zrsd --data d --max-lag inf", "not a time"),
+        ("zrsd --data d --tls-key k", "--tls-key k without --tls-cert"),
+        ("zrsd --data d --tls-client-ca c", "--tls-client-ca c without --tls-cert"),
+        ("zrsd --data d --tls-peer-ca c", "--tls-peer-ca c without --tls-cert"),
+        ("zrsd --data d --peers 1=a:1,2=b:1 --listen /run/s", "serves a node that is alone"),
+        ("zrsd --data d --peers 1=/run/s,2=b:1", "no address"),
+        ("zrsd --data d --http /run/s", "HOST:PORT only"),
+        ("zrsd --data d --listen /run/s --read-listen /run/s", "already taken"),
         ("zrsd --data d --bogus", "--bogus"),
     ] {
         let said = refused(line);
@@ -113,6 +120,28 @@ fn a_secret_is_read_and_never_shown() {
 }
 
 #[test]
+fn files_of_tls() {
+    assert_eq!(run("zrsd --data d").tls(), None);
+    let alone = run("zrsd --data d --tls-cert c").tls().unwrap();
+    assert_eq!(alone, TlsFiles { cert: "c".into(), key: "c".into(), client_ca: None, peers: PeerTrust::Nobody });
+    let line = "zrsd --data d --peers 1=a:1,2=b:1,3=c:1 --tls-cert c --tls-key k";
+    let config = run(line);
+    assert_eq!(config.tls().unwrap().peers, PeerTrust::SameCertificate);
+    assert_eq!(config.warnings(), Vec::<String>::new());
+    let all = run(&format!("{line} --tls-client-ca d --tls-peer-ca p")).tls().unwrap();
+    let expected =
+        TlsFiles { cert: "c".into(), key: "k".into(), client_ca: Some("d".into()), peers: PeerTrust::Ca("p".into()) };
+    assert_eq!(all, expected);
+}
+
+#[test]
+fn sockets_in_the_file_system() {
+    assert_eq!(run("zrsd --data d --listen ./s").address(), "./s");
+    let config = run("zrsd --data d --peers 1=a:1,2=b:1,3=c:1 --read-listen /run/s");
+    assert_eq!(config.read_listen.as_deref(), Some("/run/s"));
+}
+
+#[test]
 fn warnings() {
     assert_eq!(run("zrsd --data d").warnings(), Vec::<String>::new());
     let said = run("zrsd --data d --peers 1=a:1,2=b:1").warnings().join("\n");
@@ -122,7 +151,14 @@ fn warnings() {
 #[test]
 fn help_teaches() {
     let help = command().render_long_help().to_string();
-    for part in ["Examples:", "zrsd --data ./data", "<zeoclient>", "Exit codes", "--read-listen <HOST:PORT>"] {
+    for part in [
+        "Examples:",
+        "zrsd --data ./data",
+        "<zeoclient>",
+        "Exit codes",
+        "--read-listen <HOST:PORT|PATH>",
+        "--tls-client-ca <FILE|DIR>",
+    ] {
         assert!(help.contains(part), "{part} is not in:\n{help}");
     }
     command().debug_assert();

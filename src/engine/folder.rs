@@ -5,6 +5,7 @@
 //! DIR/lock     locked while a process uses the folder; says which
 //! DIR/log/     an engine: what consensus must not forget, with the cluster's and the node's id
 //! DIR/store/   an engine: the database
+//! DIR/new/     in place of both, while an import fills a new folder: the database to be
 //! ```
 //!
 //! **Promises.** Nothing is written into a folder that holds other things than ours, or ours of a newer format, or that
@@ -22,6 +23,9 @@ pub const FORMAT: u32 = 1;
 
 const MARKER: &str = "ZRS";
 const LOCK: &str = "lock";
+const STORE: &str = "store";
+const LOG: &str = "log";
+const NEW: &str = "new";
 /// What a file system or a crash of ours may have left in a folder that is still empty.
 const NOTHING: [&str; 3] = [LOCK, "ZRS.new", "lost+found"];
 
@@ -46,22 +50,104 @@ impl Folder {
         if !inspect(path)? {
             mark(path).map_err(|why| refuse(path, format!("can't be marked as a data folder: {why}")))?;
         }
+        if path.join(NEW).exists() {
+            let why = "an import into it was cut off: import again, or empty the folder to begin with nothing";
+            return Err(refuse(path, why));
+        }
         Ok(Folder { path: path.to_owned(), _lock: lock })
     }
 
     /// Where consensus keeps its log and its vote.
     pub fn log(&self) -> PathBuf {
-        self.path.join("log")
+        self.path.join(LOG)
     }
 
     /// Where the database is.
     pub fn store(&self) -> PathBuf {
-        self.path.join("store")
+        self.path.join(STORE)
     }
 
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// A data folder in which a database is being made; it is as it was before, unless it is kept.
+#[derive(Debug)]
+pub struct NewFolder {
+    path: PathBuf,
+    store: PathBuf,
+    made: bool,
+    marked: bool,
+    kept: bool,
+    _lock: File,
+}
+
+impl NewFolder {
+    /// Takes a folder that is empty, or not there, or in which an import was cut off.
+    ///
+    /// # Errors
+    /// As [`Folder::open`], and if there is a database.
+    pub fn take(path: &Path) -> io::Result<NewFolder> {
+        let made = !path.exists();
+        fs::create_dir_all(path).map_err(|why| refuse(path, format!("can't be made: {why}")))?;
+        inspect(path)?;
+        let lock = lock(path)?;
+        let marked = inspect(path)?;
+        if [LOG, STORE].iter().any(|part| path.join(part).exists()) {
+            return Err(refuse(path, "holds a database already: give --data a new folder"));
+        }
+        let store = path.join(NEW);
+        // (From here on, what goes wrong is tidied up.)
+        let taken = NewFolder { path: path.to_owned(), store, made, marked, kept: false, _lock: lock };
+        taken.begin().map_err(|why| refuse(path, why))?;
+        Ok(taken)
+    }
+
+    fn begin(&self) -> io::Result<()> {
+        if self.store.exists() {
+            fs::remove_dir_all(&self.store)?;
+        }
+        mark(&self.path)
+    }
+
+    /// Where to make the database; not there yet.
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
+    /// Makes a data folder of it, for [`Folder::open`]. The database must be closed, and all of it on disk.
+    pub fn keep(mut self) -> io::Result<()> {
+        let keep = || {
+            File::open(&self.store)?.sync_all()?;
+            fs::rename(&self.store, self.path.join(STORE))?;
+            File::open(&self.path)?.sync_all()?;
+            match self.path.canonicalize()?.parent() {
+                Some(parent) if self.made => File::open(parent)?.sync_all(),
+                _ => Ok(()),
+            }
+        };
+        keep().map_err(|why| refuse(&self.path, why))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        // As far as it goes: an error is on its way already.
+        let _ = fs::remove_dir_all(&self.store);
+        if !self.marked {
+            let _ = fs::remove_file(self.path.join(MARKER));
+            let _ = fs::remove_file(self.path.join(LOCK));
+        }
+        if self.made {
+            let _ = fs::remove_dir(&self.path);
+        }
     }
 }
 
@@ -211,6 +297,39 @@ mod tests {
             File::create(path.path().join(name)).unwrap();
         }
         Folder::open(path.path()).unwrap();
+    }
+
+    #[test]
+    fn a_new_folder_is_there_whole_or_not_at_all() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        let new = NewFolder::take(&path).unwrap();
+        assert!(refused(&path).contains("in use by process"), "it is locked meanwhile");
+        fs::create_dir(new.store()).unwrap();
+        drop(new);
+        assert!(!path.exists());
+
+        fs::create_dir(&path).unwrap();
+        drop(NewFolder::take(&path).unwrap());
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "it was there, and empty");
+
+        // As a kill would leave it.
+        drop(Folder::open(&path).unwrap());
+        let left = path.join(NEW);
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("half"), "").unwrap();
+        assert!(refused(&path).contains("an import into it was cut off"));
+        let new = NewFolder::take(&path).unwrap();
+        assert!(!left.join("half").exists());
+        fs::create_dir(new.store()).unwrap();
+        fs::write(new.store().join("whole"), "").unwrap();
+        new.keep().unwrap();
+        let folder = Folder::open(&path).unwrap();
+        assert!(folder.store().join("whole").exists() && !folder.log().exists());
+        drop(folder);
+        let why = NewFolder::take(&path).unwrap_err().to_string();
+        assert!(why.contains("holds a database already"), "{why}");
+        assert!(path.join("store/whole").exists());
     }
 
     #[test]

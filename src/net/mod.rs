@@ -2,7 +2,8 @@
 //!
 //! The [`Network`] is one of the three seams below which production and simulation differ: it listens and connects, and
 //! what it gives is a [`Wire`], two byte streams and who is at the other end. Above it stand frames (a 4-byte big-endian
-//! length, then the bytes, in both directions: what ZEO clients and peers both speak).
+//! length, then the bytes, in both directions: what ZEO clients and peers both speak), and between the two, where it is
+//! configured, TLS.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,11 +13,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 mod frame;
 mod tcp;
+mod tls;
+mod unix;
 
 pub use frame::{FrameFault, FrameReader, FrameWriter};
 pub use tcp::Tcp;
+pub use tls::{BadTls, Credentials, Misplaced, Tls, TlsClient, first_bytes, misplaced};
 
-/// Listens and connects. Addresses are `host:port`.
+/// Listens and connects. Addresses are `host:port`; in production also paths of sockets.
 pub trait Network: Send + Sync + 'static {
     /// Binds `address`; port 0 lets the system choose.
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
@@ -40,6 +44,6 @@ pub struct Wire {
     pub reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
     /// What it is told; dropping it closes this direction.
     pub writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
-    /// `host:port` of the other end.
+    /// `host:port` of the other end; something like `unix:123` (its process) for one on this host.
     pub peer: String,
 }

@@ -1,4 +1,4 @@
-//! TCP, the [`Network`] of production.
+//! TCP (and unix sockets, for addresses that are paths), the [`Network`] of production.
 //!
 //! Small frames go out at once (nodelay: who writes has merged them already). A peer that vanished without a word is
 //! noticed within half a minute whether or not anything is being sent to it: by keepalive on a quiet connection, by
@@ -14,8 +14,8 @@ use futures_util::future::BoxFuture;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
-use super::{Listener, Network, Wire};
-use crate::config::limits;
+use super::{Listener, Network, Wire, unix};
+use crate::config::{is_path, limits};
 
 /// A connection is probed when it has been quiet for so long.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
@@ -34,13 +34,17 @@ const _: () = assert!(
 );
 
 /// The operating system's TCP. Addresses are `host:port`, where host is a name, an IPv4 address, or an IPv6 address
-/// in brackets.
+/// in brackets; or the path of a unix socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
 
 impl Network for Tcp {
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
+            if is_path(address) {
+                let listener = unix::listen(address).await.map_err(|error| named("listen at", address, &error))?;
+                return Ok(Box::new(listener) as Box<dyn Listener>);
+            }
             let listener = bind(address).await.map_err(|error| named("listen on", address, &error))?;
             Ok(Box::new(Accepting { listener }) as Box<dyn Listener>)
         })
@@ -48,7 +52,12 @@ impl Network for Tcp {
 
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Wire>> {
         Box::pin(async move {
-            let connected = async { wire(TcpStream::connect(address).await?) };
+            let connected = async {
+                if is_path(address) {
+                    return unix::connect(address).await;
+                }
+                wire(TcpStream::connect(address).await?)
+            };
             connected.await.map_err(|error| named("connect to", address, &error))
         })
     }

@@ -1,8 +1,8 @@
 //! How a cluster forms: once, by itself, in any order of starting, and through any crash.
 //!
 //! 1. A node with an empty folder draws an *incarnation* by chance and fsyncs it. It now knows who it is, and nothing else.
-//! 2. The founder (the smallest node id of `--peers`) asks all others until each has answered that it is empty and has
-//!    the same list. Then it draws the cluster's id and fsyncs its own [`Stamp`]: cluster, members, incarnations.
+//! 2. The founder (the smallest node id of `--peers`) asks all others until each has answered that it is new, has
+//!    the same list, and begins with the same data (`base`: none, or what was imported). Then it draws the cluster's id and fsyncs its own [`Stamp`]: cluster, members, incarnations, base.
 //! 3. It hands the stamp to the others, who fsync it, and asks again until all have it. From the stamp on, a node runs
 //!    Raft and votes; but nobody is a candidate yet, as no log names members.
 //! 4. Once all are stamped, the founder initialises its log with the members. Raft does the rest.
@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use super::base::{Base, disagreement};
 use super::link::{Caller, Connection, Target};
 use super::log::LogStore;
 use super::types::Seat;
@@ -35,6 +36,8 @@ const ROUND: Duration = Duration::from_millis(100);
 pub struct Formation {
     pub caller: Caller,
     pub log: LogStore,
+    /// What this node's store began with.
+    pub base: Base,
     /// All members, this node among them, as `--peers` lists them.
     pub peers: BTreeMap<u64, String>,
     /// Set once, when the stamp is on disk.
@@ -100,7 +103,7 @@ impl Formation {
                 let mut cluster = [0; 16];
                 cluster[..8].copy_from_slice(&self.caller.env.seed().to_be_bytes());
                 cluster[8..].copy_from_slice(&self.caller.env.seed().to_be_bytes());
-                self.take_stamp(Stamp { cluster, members: seats }).await?;
+                self.take_stamp(Stamp { cluster, members: seats, base: self.base.digest() }).await?;
                 continue;
             }
             let _ = self.caller.env.timeout(ROUND, stamped.changed()).await;
@@ -132,12 +135,25 @@ impl Formation {
     async fn ask_round(&self) -> Option<BTreeMap<u64, Seat>> {
         let seat = |node: &u64, incarnation| Seat { address: self.peers[node].clone(), incarnation };
         let mut seats = BTreeMap::from([(self.node(), seat(&self.node(), self.caller.incarnation))]);
+        let mut bases = BTreeMap::from([(self.node(), self.base.clone())]);
         let mut problem = None;
         for target in self.others() {
             let found = match self.ask(&target, &FormAsk::Probe).await {
-                Ok(FormAnswer::Empty { incarnation, peers }) if peers == self.peers => {
-                    seats.insert(target.node, seat(&target.node, incarnation));
-                    continue;
+                Ok(FormAnswer::Empty { incarnation, peers, base }) if peers == self.peers => {
+                    bases.insert(target.node, base);
+                    let copied =
+                        seats.iter().find(|(_, other)| other.incarnation == incarnation).map(|(node, _)| *node);
+                    match copied {
+                        Some(node) => {
+                            format!(
+                                "has a copy of node {node}'s data folder, made after its first start; give it one of its own"
+                            )
+                        }
+                        None => {
+                            seats.insert(target.node, seat(&target.node, incarnation));
+                            continue;
+                        }
+                    }
                 }
                 Ok(FormAnswer::Empty { peers, .. }) => {
                     format!("was started with another list: --peers {}", peers_list(&peers))
@@ -155,6 +171,10 @@ impl Formation {
                 Err(fault) => fault.to_string(),
             };
             problem.get_or_insert(format!("node {} at {}: {found}", target.node, target.address));
+        }
+        if let Some(disagreement) = disagreement(&bases) {
+            self.wait_for(disagreement);
+            return None;
         }
         match problem {
             Some(problem) => {
@@ -188,7 +208,11 @@ impl Formation {
     fn present(&self) -> FormAnswer {
         match &*self.stamp.look() {
             Some(stamp) => FormAnswer::Stamped(stamp.clone()),
-            None => FormAnswer::Empty { incarnation: self.caller.incarnation, peers: self.peers.clone() },
+            None => FormAnswer::Empty {
+                incarnation: self.caller.incarnation,
+                peers: self.peers.clone(),
+                base: self.base.clone(),
+            },
         }
     }
 
@@ -207,6 +231,10 @@ impl Formation {
             let why = "has a data folder that is newer than the cluster that is being formed; if that cluster has \
                        never run, empty the data folders of all its nodes and start them again";
             return Ok(FormAnswer::Refused(why.into()));
+        }
+        if stamp.base != self.base.digest() {
+            let why = format!("does not begin with the same data: it has {}", self.base);
+            return Ok(FormAnswer::Refused(why));
         }
         self.take_stamp(stamp.clone()).await?;
         Ok(FormAnswer::Stamped(stamp))

@@ -22,13 +22,15 @@ use super::wire::{
 use crate::command;
 use crate::config::limits;
 use crate::env::Env;
-use crate::net::{FrameReader, FrameWriter, Network};
+use crate::net::{FrameReader, FrameWriter, Network, Tls};
 
 /// What a node needs to call its peers, and to be called by them.
 #[derive(Clone)]
 pub struct Caller {
     pub env: Env,
     pub network: Arc<dyn Network>,
+    /// Peers are spoken to by TLS.
+    pub tls: Option<Tls>,
     pub key: PeerKey,
     pub node: u64,
     pub incarnation: u64,
@@ -82,7 +84,10 @@ impl Caller {
         cluster: Option<ClusterId>,
         purpose: Purpose,
     ) -> io::Result<Connection> {
-        let wire = self.network.connect(&target.address).await?;
+        let mut wire = self.network.connect(&target.address).await?;
+        if let Some(tls) = &self.tls {
+            wire = tls.connect(wire, &target.address).await?;
+        }
         let mut connection = Connection {
             reader: FrameReader::new(wire.reader, limits::FIRST_FRAME),
             writer: FrameWriter::new(wire.writer),

@@ -33,6 +33,7 @@ use super::types::{Ballot, Entry, LogPosition, Place, Record, Types, Vote};
 use crate::config::limits;
 use crate::engine::{Batch, Engine, Order, Table};
 use crate::env::{Env, Watch, Watching};
+use crate::storage::Store;
 
 const ENTRIES: Table = Table { index: 0, name: "entries", large_values: true };
 const META: Table = Table { index: 1, name: "meta", large_values: false };
@@ -425,6 +426,14 @@ fn read_tail(engine: &dyn Engine) -> io::Result<Tail> {
         None => None,
     };
     Ok(Tail { vote, purged, last, ..Tail::default() })
+}
+
+/// How many entries the log in `engine` has that `store` has not applied; `None` if it has none. `engine` was opened with [`TABLES`].
+///
+/// Some of them may never have been committed; the log alone can't tell.
+pub fn unapplied(engine: &dyn Engine, store: &Store) -> io::Result<Option<u64>> {
+    let entries = read_tail(engine)?.last.map_or(0, |last| last.index + 1);
+    Ok(entries.checked_sub(store.applied().index).filter(|behind| *behind > 0))
 }
 
 fn read_entries(engine: &dyn Engine, start: u64, end: u64, bytes: usize) -> io::Result<Vec<Record>> {

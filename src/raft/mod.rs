@@ -13,6 +13,7 @@
 //!
 //! **Left out** until issues ask: snapshots and purging, changes of membership, certificates for peers.
 
+mod base;
 mod formation;
 mod heard;
 mod link;
@@ -26,7 +27,7 @@ mod status;
 mod types;
 mod wire;
 
-pub use log::TABLES;
+pub use log::{TABLES, unapplied};
 pub use node::{Accepted, Member, Node, NotSettled, Proposal, RelayRefused, Role, Setup, Unknown};
 pub use status::{MemberStatus, NodeStatus};
 pub use wire::RelayRequest;

@@ -1,36 +1,38 @@
 //! A node: what the rest of the program knows of consensus.
 
+mod door;
 mod upkeep;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use openraft::alias::OneshotReceiverOf;
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 
+use super::base::Base;
 use super::formation::{self, Formation};
 use super::heard::Heard;
-use super::link::{Caller, Connection, Target, read_hello};
+use super::link::{Caller, Target};
 use super::log::LogStore;
 use super::machine::Machine;
-use super::peers::{Peers, Raft, read_index, serve_calls};
+use super::peers::{Peers, Raft, read_index};
 use super::reign;
 use super::status::NodeStatus;
-use super::types::{Members, Place, Proposed, Seat, Types};
-use super::wire::{Answer, Ask, Hello, PeerKey, Purpose, RelayRequest, Stamp, Verdict, cluster_name};
+use super::types::{Members, Place, Proposed, Types};
+use super::wire::{Answer, Ask, PeerKey, Stamp, cluster_name};
 use crate::command::{Change, Command, Outcome, Reign};
 use crate::config::{Config, limits};
 use crate::engine::Engine;
 use crate::env::{Env, Watch, Watching};
-use crate::net::{FrameReader, FrameWriter, Network};
+use crate::net::{Network, Tls};
 use crate::storage::Store;
+
+pub use door::{Accepted, RelayRefused};
 
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub struct Setup {
     pub env: Env,
     /// The way to the peers.
     pub network: Arc<dyn Network>,
+    /// How to speak TLS with them; `None`: they are spoken to as they are.
+    pub tls: Option<Tls>,
     /// The engine of `log/`, opened with [`super::TABLES`].
     pub log: Arc<dyn Engine>,
     /// What commands are applied to.
@@ -114,30 +118,17 @@ pub struct Unknown;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotSettled(pub String);
 
-/// The relay did not come about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelayRefused(pub String);
-
-/// What became of a connection that began with `P1`.
-pub enum Accepted {
-    /// It was a peer's, and is closed.
-    Served,
-    /// A peer hands over a client; the streams carry that client's dialogue from here on.
-    Relay(RelayRequest, FrameReader, FrameWriter),
-    /// It was refused, or broke; why.
-    Refused(String),
-}
-
 impl Node {
     /// Opens the log and begins to take part: at once where the folder is stamped, else as soon as the cluster has formed.
     pub async fn start(setup: Setup) -> anyhow::Result<Node> {
-        let Setup { config, env, network, log, store } = setup;
+        let Setup { config, env, network, tls, log, store } = setup;
         let log = LogStore::open(log, env.clone()).await?;
         let incarnation = formation::incarnation(&log, || env.seed()).await?;
         let stamp = formation::read_stamp(&log, config.node, incarnation).await?;
         let caller = Caller {
             env: env.clone(),
             network,
+            tls,
             key: PeerKey::of_secret(config.secret.as_deref()),
             node: config.node,
             incarnation,
@@ -150,6 +141,7 @@ impl Node {
         let formation = Formation {
             caller: caller.clone(),
             log: log.clone(),
+            base: Base::checked(&store, stamp.as_ref())?,
             peers,
             stamp: Watch::new(stamp),
             turn: tokio::sync::Mutex::new(()),
@@ -262,74 +254,6 @@ impl Node {
         let others = status.members.iter().filter(|member| member.node != status.node);
         let there = others.filter(|member| member.silence_ms.is_some_and(|silence| silence <= patience));
         there.max_by_key(|member| member.log).map(|member| member.node)
-    }
-
-    /// Takes over a connection whose first frame began with `P1`; returns when it has ended or is a client's.
-    pub async fn accept_peer(&self, first: Bytes, reader: FrameReader, writer: FrameWriter, peer: &str) -> Accepted {
-        let mut connection = Connection { reader, writer };
-        let hello = match self.inner.admit(&first, &mut connection, peer).await {
-            Ok(hello) => hello,
-            Err(fault) => return Accepted::Refused(fault.to_string()),
-        };
-        // Only who has proved membership may send so much.
-        connection.reader.set_limit(limits::PEER_FRAME);
-        let (env, lease) = (self.inner.env(), self.inner.config.election_timeout);
-        let served = match (hello.purpose, self.inner.running.get()) {
-            (Purpose::Form, _) => {
-                let answered = env.timeout(limits::HANDSHAKE_TIMEOUT, self.inner.formation.answer(&mut connection));
-                answered.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            }
-            (Purpose::Calls, Some(running)) => serve_calls(&running.raft, &self.inner.heard, lease, connection).await,
-            (Purpose::Relay, Some(_)) => return self.accept_relay(connection).await,
-            (Purpose::Calls | Purpose::Relay, None) => Ok(()),
-        };
-        if let Err(fault) = served {
-            tracing::debug!("the connection of node {} ended: {fault}", hello.from);
-        }
-        Accepted::Served
-    }
-
-    async fn accept_relay(&self, mut connection: Connection) -> Accepted {
-        let answered = async {
-            let request: RelayRequest = connection.receive().await?;
-            let verdict = match self.inner.role() {
-                Role::Primary(_) => Verdict::Accepted,
-                _ => Verdict::Refused("this node is not the primary".into()),
-            };
-            connection.send(&verdict).await?;
-            io::Result::Ok((request, verdict))
-        };
-        let answered = self.inner.env().timeout(limits::HANDSHAKE_TIMEOUT, answered).await;
-        match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok((request, Verdict::Accepted)) => Accepted::Relay(request, connection.reader, connection.writer),
-            Ok((_, Verdict::Refused(_))) => Accepted::Served,
-            Err(fault) => Accepted::Refused(fault.to_string()),
-        }
-    }
-
-    /// Hands a client over to the primary of the moment, and says which node that is.
-    pub async fn open_relay(&self, request: RelayRequest) -> Result<(u64, FrameReader, FrameWriter), RelayRefused> {
-        let Role::Secondary { primary, .. } = self.inner.role() else {
-            return Err(RelayRefused("no other node is known as primary".into()));
-        };
-        let Some(running) = self.inner.running.get() else {
-            return Err(RelayRefused("the cluster has not formed".into()));
-        };
-        let target = Target { node: primary.id, address: primary.address };
-        let opening = async {
-            let cluster = Some(running.peers.cluster());
-            let mut connection = self.inner.caller.connect(&target, cluster, Purpose::Relay).await?;
-            connection.send(&request).await?;
-            let verdict: Verdict = connection.receive().await?;
-            io::Result::Ok((connection, verdict))
-        };
-        let patience = self.inner.caller.patience * 2;
-        match self.inner.env().timeout(patience, opening).await {
-            Ok(Ok((connection, Verdict::Accepted))) => Ok((target.node, connection.reader, connection.writer)),
-            Ok(Ok((_, Verdict::Refused(why)))) => Err(RelayRefused(why)),
-            Ok(Err(fault)) => Err(RelayRefused(fault.to_string())),
-            Err(_) => Err(RelayRefused(format!("no answer within {patience:?}"))),
-        }
     }
 
     /// How long ago this node was last sure to be up to date with a primary; zero on the primary itself.
@@ -476,54 +400,6 @@ impl Inner {
             ..RaftConfig::default()
         };
         Ok(Arc::new(config.validate()?))
-    }
-
-    /// Looks at a peer's Hello and proof. `Err`: the connection was refused, or broke.
-    async fn admit(&self, first: &Bytes, connection: &mut Connection, peer: &str) -> io::Result<Hello> {
-        let shaking = async {
-            let hello = read_hello(first)?;
-            let verdict = self.judge(&hello, peer).await;
-            self.caller.accept(first, connection, verdict).await?;
-            Ok(hello)
-        };
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long");
-        self.env().timeout(limits::HANDSHAKE_TIMEOUT, shaking).await.unwrap_or_else(|_| Err(late()))
-    }
-
-    async fn judge(&self, hello: &Hello, peer: &str) -> Result<(), String> {
-        let own = self.config.node;
-        if hello.to != own {
-            return Err(format!("this is node {own}, not node {}", hello.to));
-        }
-        let stamp = self.formation.stamp.look().clone();
-        let seats: BTreeMap<u64, Seat> = match &stamp {
-            Some(stamp) => stamp.members.clone(),
-            None => {
-                let seat = |address: &String| Seat { address: address.clone(), incarnation: 0 };
-                self.formation.peers.iter().map(|(id, address)| (*id, seat(address))).collect()
-            }
-        };
-        let Some(seat) = seats.get(&hello.from) else {
-            return Err(format!("node {} is no member of this cluster", hello.from));
-        };
-        if hello.purpose != Purpose::Form {
-            let Some(stamp) = &stamp else {
-                return Err("this node belongs to no cluster yet".into());
-            };
-            if hello.cluster != Some(stamp.cluster) {
-                return Err(format!("this node belongs to cluster {}", cluster_name(&stamp.cluster)));
-            }
-            if hello.from_incarnation != seat.incarnation {
-                return Err(format!("node {} is known with another data folder", hello.from));
-            }
-        }
-        if self.config.secret.is_none() && !self.caller.comes_from(peer, &seat.address).await {
-            return Err(format!(
-                "{peer} is not the address of node {}; with --secret-file on all nodes, addresses do not matter",
-                hello.from
-            ));
-        }
-        Ok(())
     }
 
     pub fn publish(&self, role: Role) {

@@ -26,6 +26,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::base::Base;
 use super::types::{Ballot, Place, Record};
 
 /// The first two bytes of a peer's first frame.
@@ -184,7 +185,7 @@ pub enum FormAsk {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FormAnswer {
-    Empty { incarnation: u64, peers: BTreeMap<u64, String> },
+    Empty { incarnation: u64, peers: BTreeMap<u64, String>, base: Base },
     Stamped(Stamp),
     Refused(String),
 }
@@ -195,6 +196,8 @@ pub struct Stamp {
     pub cluster: ClusterId,
     /// The members that the cluster began with: address and incarnation by node.
     pub members: BTreeMap<u64, super::types::Seat>,
+    /// The digest of what all of them began with (`base`).
+    pub base: [u8; 32],
 }
 
 /// # Panics

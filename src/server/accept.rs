@@ -12,9 +12,9 @@ use bytes::Bytes;
 use super::introduction::{Guest, introduce};
 use super::metrics::Present;
 use super::register::{self, Client};
-use super::{Phase, Shared, status};
+use super::{Phase, Shared, secure, status};
 use crate::config::limits;
-use crate::net::{FrameFault, FrameReader, FrameWriter, Listener, Wire};
+use crate::net::{FrameFault, FrameReader, FrameWriter, Listener, Misplaced, Wire, misplaced};
 use crate::raft::{Accepted, RelayRequest};
 use crate::zeo::{Encoding, FirstFrame};
 
@@ -66,10 +66,17 @@ fn admit(shared: &Arc<Shared>, wire: Wire, door: Door) {
 }
 
 async fn connection(shared: Arc<Shared>, wire: Wire, door: Door, open: Present) {
+    let held = Present::new(&shared.metrics.held);
+    let (wire, credentials) = match &shared.tls {
+        None => (wire, None),
+        Some(tls) => match secure::handshake(&shared, tls, wire).await {
+            Some((wire, credentials)) => (wire, Some(credentials)),
+            None => return,
+        },
+    };
     let peer = wire.peer;
     let mut reader = FrameReader::new(wire.reader, limits::FIRST_FRAME);
     let mut writer = FrameWriter::new(wire.writer);
-    let held = Present::new(&shared.metrics.held);
     let guest = match introduce(&shared, door, &mut reader, &mut writer, &peer).await {
         Some(guest) => guest,
         None => return,
@@ -88,7 +95,7 @@ async fn connection(shared: Arc<Shared>, wire: Wire, door: Door, open: Present) 
             let mut phase = shared.phase.watching();
             let accepted = tokio::select! { biased;
                 _ = phase.until(|phase| *phase == Phase::Closing) => return,
-                accepted = shared.node.accept_peer(first, reader, writer, &peer) => accepted,
+                accepted = shared.node.accept_peer(first, reader, writer, &peer, credentials.as_ref()) => accepted,
             };
             match accepted {
                 Accepted::Relay(request, reader, writer) => {
@@ -98,11 +105,12 @@ async fn connection(shared: Arc<Shared>, wire: Wire, door: Door, open: Present) 
                 Accepted::Served => {}
                 Accepted::Refused(why) => {
                     shared.metrics.refused_peers.inc();
-                    tracing::warn!(%peer, %why, "refused a peer");
+                    shared.complaints.say(&peer, &format!("refused a peer: {why}"));
                 }
             }
         }
         Guest::Client { encoding, follows_redirects } => {
+            let Some(peer) = secure::client(&shared, peer, credentials.as_ref()) else { return };
             let incoming = Incoming { early: VecDeque::new(), reader };
             let client = Client { encoding, follows_redirects, door, peer, incoming, writer };
             register::receive(shared, client, held).await;
@@ -158,17 +166,16 @@ impl Incoming {
 /// Counts a connection that could not be read any further, and says so if that is worth it.
 pub fn unreadable(shared: &Shared, peer: &str, fault: &FrameFault) {
     match fault {
-        FrameFault::TooLarge { claimed, limit } => {
-            shared.metrics.bad_frame("too_large");
-            let what = match claimed.to_be_bytes() {
-                [0x16, 3, ..] => "it speaks TLS, and this port is plain",
-                [b'G', b'E', b'T', b' '] | [b'H', b'E', b'A', b'D'] | [b'P', b'O', b'S', b'T'] => {
-                    "it speaks HTTP, and this is the port of ZEO clients"
-                }
-                _ => "its frame is too large",
-            };
-            tracing::warn!(%peer, claimed, limit, "closed a connection: {what}");
-        }
+        FrameFault::TooLarge { claimed, limit } => match misplaced(&claimed.to_be_bytes(), false) {
+            Some(Misplaced { what, cure }) => {
+                shared.metrics.bad_frame(what);
+                shared.complaints.say(peer, &format!("closed a connection: {cure}"));
+            }
+            None => {
+                shared.metrics.bad_frame("too_large");
+                tracing::warn!(%peer, claimed, limit, "closed a connection: its frame is too large");
+            }
+        },
         FrameFault::Cut => shared.metrics.bad_frame("cut"),
         FrameFault::Io(fault) => tracing::debug!(%peer, %fault, "a connection broke"),
     }

@@ -14,12 +14,15 @@ use crate::zeo::{Call, HistoryItem, MessageId, Reply, StorageDescription};
 use crate::zodb::{Oid, Refusal, Tid};
 
 /// The Python interfaces that a storage of this server provides.
-const INTERFACES: [(&str, &str); 5] = [
+const INTERFACES: [(&str, &str); 8] = [
     ("zope.interface", "Interface"),
     ("ZODB.interfaces", "IStorage"),
     ("ZODB.interfaces", "IStorageRestoreable"),
     ("ZODB.interfaces", "IStorageIteration"),
+    ("ZODB.interfaces", "IStorageUndoable"),
     ("ZODB.interfaces", "IStorageCurrentRecordIteration"),
+    ("ZODB.interfaces", "IBlobStorage"),
+    ("ZODB.interfaces", "IExternalGC"),
 ];
 
 impl Session {
@@ -52,11 +55,7 @@ impl Session {
                 let status = self.tally.status(&self.shared, self.view.tid());
                 Ok(Answer::Reply(Reply::Status(status)))
             }
-            Call::SetClientLabel(label) => {
-                let label: String = label.chars().filter(|c| !c.is_control()).take(limits::CLIENT_LABEL).collect();
-                tracing::info!(client = %self.name, label, "a client names itself");
-                Ok(Answer::Reply(Reply::Nothing))
-            }
+            Call::SetClientLabel(label) => Ok(self.label(&label)),
             // Who takes what this node has is told what it has.
             Call::Ping if self.seat.door == Door::Reading => {
                 self.tell_news()?;
@@ -103,10 +102,19 @@ impl Session {
             | Call::TpcFinish(_)
             | Call::TpcAbort(_) => self.write_call(id, call),
             Call::Pack { time, wait } => Ok(self.pack(id, time, wait)),
-            Call::NewOid | Call::UndoLog { .. } | Call::UndoInfo { .. } | Call::SendBlob { .. } => {
+            Call::SendBlob { oid, serial } => self.send_blob(id, oid, serial),
+            Call::UndoLog { first, last } => self.undo_log(id, first, last, Vec::new()),
+            Call::UndoInfo { first, last, specification } => self.undo_log(id, first, last, specification),
+            Call::NewOid => {
                 Ok(Answer::Refused(Refusal::NotServed(format!("this server does not serve {} yet", call.name()))))
             }
         }
+    }
+
+    fn label(&self, label: &str) -> Answer {
+        let label: String = label.chars().filter(|c| !c.is_control()).take(limits::CLIENT_LABEL).collect();
+        tracing::info!(client = %self.name, label, "a client names itself");
+        Answer::Reply(Reply::Nothing)
     }
 
     fn load_before(&mut self, oid: Oid, before: Tid) -> Result<Answer, End> {
@@ -132,7 +140,7 @@ impl Session {
             length: summary.objects,
             size: summary.bytes,
             name: self.seat.name.clone(),
-            supports_undo: false,
+            supports_undo: true,
             supports_record_iternext: true,
             interfaces: INTERFACES.map(|(module, name)| (module.to_owned(), name.to_owned())).to_vec(),
         }

@@ -1,9 +1,11 @@
 //! What a client writes: `tpc_begin` to `tpc_finish`.
 //!
 //! ```text
-//!   tpc_begin, storea …   Begun        buffered; nothing is locked
-//!   vote                  Voting       the primary takes the locks, or waits for them
+//!   tpc_begin, storea …   Begun        buffered, or staged; nothing is locked
+//!   vote                  Sending      what has to be staged is on its way; then
+//!                         Voting       the primary takes the locks, or waits for them
 //!     conflicts           Resolving    locks held; storea … and vote again
+//!     undoes something    Undoing      locks held; what it becomes is worked out (`undo`)
 //!     voted               Voted        locks held
 //!   tpc_finish            (finishing)  tid given, in the queue to the log; locks belong to it
 //! ```
@@ -16,39 +18,44 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::pack_call::Showing;
-use super::primary::{Primary, Verdict};
+use super::ahead::Ahead;
+use super::primary::{Baggage, Primary, Verdict};
 use super::session::{Answer, Done, End, Session};
-use super::transaction::{Transaction, Wish};
+use super::transaction::{Record, Transaction, Wish};
 use crate::command::{Base, Content, Outcome, Write};
 use crate::raft::Unknown;
-use crate::tpc::{self, TxnId};
-use crate::zeo::{Call, MessageId, Reply, StoreConflict};
+use crate::storage::Undone;
+use crate::tpc::{self, Read, TxnId};
+use crate::zeo::{Call, MessageId, Reply, StoreConflict, tid_of_undo_id};
 use crate::zodb::{Conflict, Oid, Refusal, Revision, State, Tid, TransactionMeta};
 
 /// The transaction of a session, until its finish.
 pub struct Open {
-    buffer: Transaction,
-    claim: Claim,
-    stage: Stage,
+    pub(super) buffer: Transaction,
+    pub(super) claim: Claim,
+    pub(super) stage: Stage,
+    /// What of it is in the log already, if anything is.
+    pub(super) ahead: Option<Ahead>,
     /// It has met a conflict.
     resolved: bool,
-    /// A pack that is going on has seen what it refers to.
-    shown: bool,
 }
 
-enum Stage {
+pub(super) enum Stage {
     Begun,
+    /// It votes as soon as all that has to be in the log is there.
+    Sending(MessageId),
     Voting,
     Resolving,
+    /// As [`Stage::Voted`], but not answered yet.
+    Undoing(Vec<(Oid, Base)>),
     /// What each write is based on.
     Voted(Vec<(Oid, Base)>),
 }
 
 /// A transaction's number at the primary. When it is dropped, its locks are let go, unless it is being finished.
-struct Claim {
-    primary: Arc<Primary>,
-    txn: TxnId,
+pub(super) struct Claim {
+    pub(super) primary: Arc<Primary>,
+    pub(super) txn: TxnId,
     /// Whether it may have locks to let go of.
     holds: bool,
 }
@@ -77,6 +84,7 @@ impl Session {
 
     /// Makes a call that belongs to a transaction.
     pub fn write_call(&mut self, id: &MessageId, call: Call) -> Result<Answer, End> {
+        self.last_write = self.shared.env.now();
         let buffered = match call {
             Call::TpcBegin { txn, user, description, extension, tid, status } => {
                 let (user, description, extension) = (user.to_vec(), description.to_vec(), extension.to_vec());
@@ -89,23 +97,27 @@ impl Session {
                 return Ok(Answer::Reply(Reply::Nothing));
             }
             Call::StoreA { oid, serial, data, txn } => self.buffer(txn, |buffer| {
-                buffer.wish(oid, Wish::Store { base: serial.unwrap_or(Tid::ZERO), data });
+                buffer.wish(oid, Wish::Store { base: serial.unwrap_or(Tid::ZERO), data: data.into() });
             }),
             Call::CheckCurrentSerial { oid, serial, txn } => self.buffer(txn, |buffer| buffer.check(oid, serial)),
             Call::DeleteObject { oid, serial, txn } => {
                 self.buffer(txn, |buffer| buffer.wish(oid, Wish::Delete { base: serial }))
             }
             Call::RestoreA { oid, data, prev_txn, txn, .. } => {
+                let data = data.map(Record::Here);
                 self.buffer(txn, |buffer| buffer.wish(oid, Wish::Restore { data, like: prev_txn }))
             }
-            Call::UndoA { txn, .. } | Call::StoreBlobEnd { txn, .. } | Call::StoreBlobShared { txn, .. } => {
-                let why = format!("this server does not serve {} yet", call.name());
-                self.buffer(txn, |buffer| buffer.fail(Refusal::NotServed(why)))
-            }
-            // They do not say which transaction they belong to; the end of the blob does.
-            Call::StoreBlobStart | Call::StoreBlobChunk(_) => Ok(()),
+            Call::UndoA { id, txn } => self.buffer(txn, |buffer| match tid_of_undo_id(&id) {
+                Some(tid) => buffer.undo(tid),
+                None => buffer.fail(Refusal::NotUndoable("that names no transaction".into())),
+            }),
+            Call::StoreBlobStart
+            | Call::StoreBlobChunk(_)
+            | Call::StoreBlobEnd { .. }
+            | Call::StoreBlobShared { .. } => self.blob_call(call),
             _ => unreachable!("{} is no call of a transaction", call.name()),
         };
+        self.send_ahead();
         Ok(match buffered {
             Ok(()) => Answer::Reply(Reply::Nothing),
             Err(refusal) => Answer::Refused(refusal),
@@ -123,21 +135,26 @@ impl Session {
         let claim = Claim { txn: primary.number(), primary, holds: false };
         let buffer = Transaction::new(txn, meta, tid, self.shared.env.wall(), self.shared.budget.clone());
         self.tally.active.up();
-        self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, resolved: false, shown: false });
+        self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, ahead: None, resolved: false });
         Answer::Reply(Reply::Nothing)
     }
 
     /// Does something to the open transaction, if it is `txn` and not voted.
     fn buffer(&mut self, txn: u64, change: impl FnOnce(&mut Transaction)) -> Result<(), Refusal> {
-        let open = self.open(txn)?;
-        match open.stage {
-            Stage::Begun | Stage::Resolving => change(&mut open.buffer),
-            Stage::Voting | Stage::Voted(_) => {
-                return Err(Refusal::WrongTransaction(format!("transaction {txn} is being voted")));
-            }
-        }
+        change(self.buffering(txn)?);
         self.tally.stores.count();
         Ok(())
+    }
+
+    /// The buffer of the open transaction, if it is `txn` and not voted.
+    pub fn buffering(&mut self, txn: u64) -> Result<&mut Transaction, Refusal> {
+        let open = self.open(txn)?;
+        match open.stage {
+            Stage::Begun | Stage::Resolving => Ok(&mut open.buffer),
+            Stage::Sending(_) | Stage::Voting | Stage::Undoing(_) | Stage::Voted(_) => {
+                Err(Refusal::WrongTransaction(format!("transaction {txn} is being voted")))
+            }
+        }
     }
 
     fn open(&mut self, txn: u64) -> Result<&mut Open, Refusal> {
@@ -146,42 +163,59 @@ impl Session {
     }
 
     fn vote(&mut self, id: &MessageId, txn: u64) -> Result<Answer, End> {
-        let storage = self.seat.storage;
         let open = match self.open(txn) {
             Ok(open) => open,
             Err(refusal) => return Ok(Answer::Refused(refusal)),
         };
-        if matches!(open.stage, Stage::Voting | Stage::Voted(_)) {
+        if !matches!(open.stage, Stage::Begun | Stage::Resolving) {
             return Ok(Answer::Refused(Refusal::WrongTransaction(format!("transaction {txn} is voted already"))));
         }
         if let Some(refusal) = open.buffer.fault().cloned() {
             self.close_transaction(false);
             return Ok(Answer::Refused(refusal));
         }
+        open.buffer.end();
+        if open.buffer.is_staged() {
+            self.begin_vote(id);
+        } else {
+            open.stage = Stage::Sending(id.clone());
+        }
+        Ok(Answer::Later)
+    }
+
+    /// All that has to be in the log before the vote is there.
+    ///
+    /// # Panics
+    /// If no transaction is open.
+    pub(super) fn begin_vote(&mut self, id: &MessageId) {
+        let open = self.transaction.as_mut().expect("who asks has looked");
+        open.stage = Stage::Voting;
+        if open.buffer.undos.is_empty() {
+            self.cast_vote(id);
+        } else {
+            self.look_up_undos(id);
+        }
+    }
+
+    /// Asks the primary for the locks and the verdict.
+    pub(super) fn cast_vote(&mut self, id: &MessageId) {
+        let storage = self.seat.storage;
+        let open = self.transaction.as_mut().expect("who asks has looked");
         let buffer = &open.buffer;
-        let mut checks: Vec<(Oid, Tid)> = buffer.checks().collect();
-        // Only what is there can be deleted.
-        let deletes = buffer.wishes().filter_map(|(oid, wish)| match wish {
-            Wish::Delete { base } => Some((oid, *base)),
-            _ => None,
-        });
-        let deletes: Vec<_> = deletes.filter(|(oid, _)| buffer.checked(*oid).is_none()).collect();
-        checks.extend(deletes);
+        let undone = buffer.undos.touched().iter().filter(|oid| buffer.wished(**oid).is_none());
+        let wishes = buffer.wishes().map(|(oid, wish)| (oid, wish.read()));
         let vote = tpc::Vote {
             txn: open.claim.txn,
             storage,
-            writes: buffer.wishes().map(|(oid, wish)| (oid, wish.read())).collect(),
-            checks,
+            writes: wishes.chain(undone.map(|oid| (*oid, Read::Current))).collect(),
+            checks: buffer.checks().collect(),
             brings_tid: buffer.tid,
         };
-        open.stage = Stage::Voting;
-        open.shown = false;
         open.claim.holds = true;
         let (judged, expiry) = open.claim.primary.vote(vote);
         let (id, txn) = (id.clone(), open.claim.txn);
         self.pending.push(judged.map(move |verdict| Done::Voted(id, txn, verdict.ok())).boxed());
         self.pending.push(expiry.map(move |expired| Done::Expired(expired.is_ok().then_some(txn))).boxed());
-        Ok(Answer::Later)
     }
 
     /// The verdict on a vote is here; `None`: there is none, as the transaction is over.
@@ -191,48 +225,48 @@ impl Session {
         let Some(open) = self.transaction.as_mut().filter(asks) else { return Ok(()) };
         match verdict {
             None => Err(End("vote_lost")),
+            Some(Verdict::Voted(bases)) if open.buffer.undos.is_empty() => {
+                self.granted(id, bases);
+                Ok(())
+            }
             Some(Verdict::Voted(bases)) => {
-                if !std::mem::replace(&mut open.shown, true)
-                    && let Some(showing) = self.shows_to_pack(txn)
-                {
-                    return self.show_to_pack(id, txn, bases, showing);
-                }
-                let open = self.transaction.as_mut().expect("looked at above");
-                open.stage = Stage::Voted(bases);
-                // The data of what was sent is what the client has.
-                self.reply(&id, Reply::Oids(Vec::new()));
+                open.stage = Stage::Undoing(bases);
+                self.work_out_undos(id);
                 Ok(())
             }
             Some(Verdict::Conflicts(conflicts)) => self.conflicts(id, txn, conflicts),
             Some(Verdict::Failed(refusal)) => {
                 open.claim.holds = false;
-                self.tell_news()?;
-                self.close_transaction(false);
-                self.refuse(&id, &refusal);
-                Ok(())
+                self.fail_vote(&id, &refusal)
             }
         }
     }
 
-    /// What a pack that is going on has to say to the open transaction, which has its locks.
-    fn shows_to_pack(&self, txn: TxnId) -> Option<Showing> {
-        self.transaction.as_ref().and_then(|open| self.show_records(txn, &open.buffer))
+    /// The transaction may be finished: every write that it will have is known, and stays as it is (`contents_of_vote`). A
+    /// pack that is going on sees it first.
+    pub(super) fn granted(&mut self, id: MessageId, bases: Vec<(Oid, Base)>) {
+        let open = self.transaction.as_ref().expect("who asks has looked");
+        match open.claim.primary.packs().watch(self.seat.storage) {
+            Some(watch) => self.show_to_pack(id, bases, watch),
+            None => self.answer_vote(&id, bases),
+        }
     }
 
-    fn show_to_pack(
-        &mut self,
-        id: MessageId,
-        txn: TxnId,
-        bases: Vec<(Oid, Base)>,
-        showing: Showing,
-    ) -> Result<(), End> {
-        match showing {
-            Showing::Refused(refusal) => self.voted(id, txn, Some(Verdict::Failed(refusal))),
-            Showing::Waits(pardon) => {
-                self.await_pardon(id, txn, bases, pardon);
-                Ok(())
-            }
-        }
+    /// Answers a vote that is granted.
+    pub(super) fn answer_vote(&mut self, id: &MessageId, bases: Vec<(Oid, Base)>) {
+        let open = self.transaction.as_mut().expect("who asks has looked");
+        open.stage = Stage::Voted(bases);
+        // The client has the data of what it sent; it drops from its cache what the undos made of their objects.
+        let touched = open.buffer.undos.touched().to_vec();
+        self.reply(id, Reply::Oids(touched));
+    }
+
+    /// The transaction is over.
+    pub(super) fn fail_vote(&mut self, id: &MessageId, refusal: &Refusal) -> Result<(), End> {
+        self.tell_news()?;
+        self.close_transaction(false);
+        self.refuse(id, refusal);
+        Ok(())
     }
 
     fn conflicts(&mut self, id: MessageId, txn: TxnId, conflicts: Vec<Conflict>) -> Result<(), End> {
@@ -244,15 +278,19 @@ impl Session {
             self.pending.push(news.map(move |()| Done::Voted(id, txn, Some(Verdict::Conflicts(conflicts)))).boxed());
             return Ok(());
         }
+        let (storage, store) = (self.seat.storage, &self.shared.store);
         let open = self.transaction.as_mut().expect("who asks has looked");
-        let told = conflicts.into_iter().map(|Conflict { oid, committed, read }| {
+        let mut told = Vec::with_capacity(conflicts.len());
+        for Conflict { oid, committed, read } in conflicts {
             let data = match open.buffer.wished(oid) {
-                Some(Wish::Store { data, .. }) => data.clone(),
+                Some(Wish::Store { data: Record::Here(data), .. }) => data.clone(),
+                Some(Wish::Store { data: Record::Ahead(item), .. }) => {
+                    store.read_staged(storage, &open.buffer.staged(*item))?
+                }
                 _ => Bytes::new(),
             };
-            StoreConflict { oid, committed, read, data }
-        });
-        let told: Vec<_> = told.collect();
+            told.push(StoreConflict { oid, committed, read, data });
+        }
         open.stage = Stage::Resolving;
         open.resolved = true;
         self.tally.conflicts.add(told.len() as u64);
@@ -279,17 +317,22 @@ impl Session {
         let Stage::Voted(bases) = &mut open.stage else {
             return Ok(Answer::Refused(Refusal::WrongTransaction(format!("transaction {txn} is not voted"))));
         };
-        let mut writes = Vec::with_capacity(bases.len());
-        for (oid, base) in std::mem::take(bases) {
-            let wish = open.buffer.wished(oid).expect("a voted transaction is as it was voted");
-            let mut write = wish.write(oid, base);
-            if let Wish::Restore { data: Some(data), like: Some(like) } = wish {
-                // What the client says of an older revision is a hint, worth a look: equal data is stored once.
-                if self.shared.store.load_serial(storage, oid, *like, view)?.as_ref() == Ok(data) {
-                    write.content = Content::SameAs(*like);
+        let bases = std::mem::take(bases);
+        let mut writes = contents_of_vote(&open.buffer, &bases);
+        for write in &mut writes {
+            let Some(Wish::Restore { data, like: Some(like) }) = open.buffer.wished(write.oid) else { continue };
+            // What the client says of an older revision is a hint, worth a look: equal data is stored once.
+            let is_known = match data {
+                None => self.shared.store.is_like(storage, write.oid, *like, view, None)?,
+                Some(Record::Here(data)) => self.shared.store.is_like(storage, write.oid, *like, view, Some(data))?,
+                Some(Record::Ahead(item)) => {
+                    let hash = open.buffer.staged(*item).hash;
+                    *like <= view && self.shared.store.content_of(storage, write.oid, *like)? == Some(hash)
                 }
+            };
+            if is_known {
+                write.content = Content::SameAs(*like);
             }
-            writes.push(write);
         }
         let (own_tid, writes) = (open.buffer.tid, open.buffer.with_repeats(writes));
         self.propose(id, txn, own_tid, writes)
@@ -297,10 +340,13 @@ impl Session {
 
     fn propose(&mut self, id: &MessageId, txn: u64, own_tid: Option<Tid>, writes: Vec<Write>) -> Result<Answer, End> {
         let open = self.transaction.take().expect("who asks has looked");
-        let Open { mut buffer, mut claim, resolved, .. } = open;
+        let Open { mut buffer, mut claim, mut ahead, resolved, .. } = open;
+        if let Some(ahead) = &mut ahead {
+            ahead.is_named(&writes);
+        }
         let meta = std::mem::take(&mut buffer.meta);
-        let (stores, reserved) = (writes.len() as u64, buffer.into_reservation());
-        let (tid, answer) = match claim.primary.finish(claim.txn, self.seat.storage, own_tid, meta, writes, reserved) {
+        let (stores, baggage) = (writes.len() as u64, Baggage { reserved: buffer.into_reservation(), ahead });
+        let (tid, answer) = match claim.primary.finish(claim.txn, self.seat.storage, own_tid, meta, writes, baggage) {
             Ok(proposed) => proposed,
             Err(Refusal::NotPrimary(_)) => {
                 self.ended(false);
@@ -395,6 +441,15 @@ impl Session {
     pub fn drop_transaction(&mut self) {
         self.close_transaction(false);
     }
+}
+
+/// The writes of a transaction whose vote is granted, or about to be: what it stores, and what its undos made of their objects.
+pub(super) fn contents_of_vote(buffer: &Transaction, bases: &[(Oid, Base)]) -> Vec<Write> {
+    let write = |&(oid, base): &(Oid, Base)| match buffer.undos.undone(oid) {
+        Some(Undone { content, blob }) => Write { oid, base, content: content.clone(), blob: blob.clone() },
+        None => buffer.write(oid, base).expect("a voted transaction is as it was voted"),
+    };
+    bases.iter().map(write).collect()
 }
 
 /// A record as iterators give it.

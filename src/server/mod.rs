@@ -9,7 +9,8 @@
 //!              ruok: monitors              └──► relay: bytes to the primary and back
 //! ```
 //!
-//! - `accept`: one task per connection, from the socket to its end; who is there, and when it is greeted.
+//! - `accept`: one task per connection, from the socket to its end; who is there, and when it is greeted. Where TLS is
+//!   spoken, it begins with `secure`.
 //! - `register`: what becomes of a client: served here, relayed, redirected, refused.
 //! - `session`: one task per client that is served here. It alone writes to its client and moves its view.
 //! - `primary`: locks, tids and object ids; one per reign. `standing` begins and ends it, `pack` lives in it.
@@ -22,7 +23,7 @@
 //!
 //! # What is left out
 //!
-//! Undo and blobs are refused in plain words; TLS; staging of transactions larger than memory.
+//! Undo and blobs of shared folders are refused in plain words.
 
 use std::sync::Arc;
 
@@ -32,13 +33,16 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, limits};
 use crate::engine::Engine;
 use crate::env::{Env, Watch};
-use crate::net::Network;
+use crate::net::{Network, Tls};
 use crate::raft::{Node, Role, Setup};
 use crate::storage::Store;
 
 mod accept;
+mod ahead;
 mod calls;
 mod commit;
+mod complaints;
+mod downloads;
 mod introduction;
 mod iterators;
 mod metrics;
@@ -48,15 +52,20 @@ mod pack_call;
 mod primary;
 mod register;
 mod relay;
+mod secure;
 mod session;
+mod staging;
 mod standing;
 mod status;
 mod transaction;
+mod undo;
+mod uploads;
 mod view;
 
 pub use metrics::{Metrics, Why};
 pub use status::{Status, StorageStatus};
 
+use complaints::Complaints;
 use primary::Primary;
 use standing::Standing;
 use status::Tallies;
@@ -82,9 +91,12 @@ pub struct Server {
 struct Shared {
     config: Arc<Config>,
     env: Env,
+    /// What connections begin with, if it is spoken.
+    tls: Option<Tls>,
     node: Node,
     store: Store,
     metrics: Metrics,
+    complaints: Complaints,
     tallies: Tallies,
     budget: Budget,
     standing: Watch<Standing>,
@@ -121,6 +133,7 @@ impl Server {
         config: Arc<Config>,
         env: Env,
         network: Arc<dyn Network>,
+        tls: Option<Tls>,
         disks: Disks,
     ) -> anyhow::Result<Server> {
         let engine = disks.store;
@@ -133,15 +146,24 @@ impl Server {
             None => None,
         };
         let read_address = reading.as_ref().map(|listener| listener.address());
-        let setup = Setup { config: config.clone(), env: env.clone(), network, log: disks.log, store: store.clone() };
+        let setup = Setup {
+            config: config.clone(),
+            env: env.clone(),
+            network,
+            tls: tls.clone(),
+            log: disks.log,
+            store: store.clone(),
+        };
         let node = Node::start(setup).await?;
         let shared = Arc::new(Shared {
             tallies: Tallies::new(&env),
             config,
             env: env.clone(),
+            tls,
             node,
             store,
             metrics: Metrics::new(),
+            complaints: Complaints::new(env.clone()),
             budget: Budget::default(),
             standing: Watch::new(Standing::Forming),
             elections: Watch::new(0),

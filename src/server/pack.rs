@@ -277,13 +277,9 @@ async fn run(primary: &Arc<Primary>, storage: StorageId, watch: &Arc<Watch>, upt
     let gc = primary.packs().gc;
     if let Some(upto) = upto {
         let plan = Plan::new(primary.store(), storage, upto.min(primary.store().last_tid(storage)), gc);
-        match read(primary, &plan, |plan| Ok(plan.is_redundant()?)).await {
-            Ok(false) => {}
-            Ok(true) => {
-                tracing::info!(%storage, %upto, "nothing to pack: it was packed to this time or a later one before");
-                return Ok(());
-            }
-            Err(failure) => return Err(failure),
+        if read(primary, &plan, |plan| Ok(plan.is_idle()?)).await? {
+            tracing::info!(%storage, %upto, "nothing to pack");
+            return Ok(());
         }
     }
     let _running = Present::new(&primary.packs().counters.running);

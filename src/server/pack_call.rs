@@ -4,21 +4,23 @@
 //! asks the primary over a relay stream, as a reader of its own, and passes the answer on. Who waits gets its answer when
 //! the pack is over; an `info` with the new size goes before it, and to all other clients of the storage.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::pack::{self, Told};
-use super::primary::Verdict;
+use super::commit::{Open, Stage, contents_of_vote};
+use super::pack::{self, Told, Watch};
 use super::session::{Answer, Done, End, Session};
 use super::standing::Standing;
-use super::transaction::{Transaction, Wish};
 use super::{Shared, register};
-use crate::command::Base;
+use crate::command::{Base, Content, Write};
 use crate::config::limits;
 use crate::net::{FrameReader, FrameWriter};
 use crate::raft::RelayRequest;
+use crate::storage::Store;
 use crate::tpc::TxnId;
 use crate::zeo::{Call, Encoding, FromServer, MessageId, Push, Reply, decode_message, encode_call};
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
@@ -84,59 +86,72 @@ impl Session {
         self.push(&Push::Info { length: summary.objects, size: summary.bytes });
     }
 
-    /// What is to be said of a vote that has its locks, while a pack is going on: what it refers to must not go. `None`: it may be
-    /// answered at once.
-    pub fn show_records(&self, txn: TxnId, transaction: &Transaction) -> Option<Showing> {
-        let primary = self.writable()?;
-        let watch = primary.packs().watch(self.seat.storage)?;
-        let is_own = |oid: Oid| matches!(transaction.wished(oid), Some(wish) if !matches!(wish, Wish::Delete { .. }));
-        let mut doubts = Vec::new();
-        for (_, wish) in transaction.wishes() {
-            let (Wish::Store { data, .. } | Wish::Restore { data: Some(data), .. }) = wish else { continue };
-            match watch.show(data, is_own) {
-                Told::Fine => {}
-                Told::Doubt(oids) => doubts.extend(oids),
-                Told::Gone(oid) => {
-                    primary.abort(txn);
-                    return Some(Showing::Refused(Refusal::NoObject(oid)));
-                }
-            }
-        }
-        if doubts.is_empty() {
-            return None;
-        }
-        let env = self.shared.env.clone();
-        Some(Showing::Waits(Box::pin(async move {
-            let pardoned = watch.pardon(&env, doubts).await;
-            if pardoned.is_err() {
-                primary.abort(txn);
-            }
-            pardoned
-        })))
+    /// A vote that is granted shows a pack what its records refer to, before it is answered: that must not go.
+    pub fn show_to_pack(&mut self, id: MessageId, bases: Vec<(Oid, Base)>, watch: Arc<Watch>) {
+        let open = self.transaction.as_ref().expect("who asks has looked");
+        let (txn, writes) = (open.claim.txn, contents_of_vote(&open.buffer, &bases));
+        let (env, store, storage) = (self.shared.env.clone(), self.shared.store.clone(), self.seat.storage);
+        let shown = async move {
+            let beside = watch.clone();
+            let told = match env.offload(move || show(&store, storage, &writes, &beside)).await {
+                Ok(Told::Fine) => Ok(()),
+                Ok(Told::Doubt(oids)) => watch.pardon(&env, oids).await,
+                Ok(Told::Gone(oid)) => Err(Refusal::NoObject(oid)),
+                Err(fault) => Err(Refusal::BadValue(format!("what the transaction writes can't be read: {fault}"))),
+            };
+            Done::Shown(id, txn, bases, told)
+        };
+        self.pending.push(shown.boxed());
     }
 
-    /// Waits until a pack has pardoned what a voted transaction refers to.
-    pub fn await_pardon(
+    /// A pack has seen what a granted vote refers to: answers it.
+    pub fn shown(
         &mut self,
         id: MessageId,
         txn: TxnId,
         bases: Vec<(Oid, Base)>,
-        pardon: futures_util::future::BoxFuture<'static, Result<(), Refusal>>,
-    ) {
-        let verdict = pardon.map(move |pardoned| match pardoned {
-            Ok(()) => Verdict::Voted(bases),
-            Err(refusal) => Verdict::Failed(refusal),
-        });
-        self.pending.push(verdict.map(move |verdict| Done::Voted(id, txn, Some(verdict))).boxed());
+        told: Result<(), Refusal>,
+    ) -> Result<(), End> {
+        // It may have been aborted since, and another begun.
+        let asks = |open: &Open| open.claim.txn == txn && matches!(open.stage, Stage::Voting | Stage::Undoing(_));
+        if !self.transaction.as_ref().is_some_and(asks) {
+            return Ok(());
+        }
+        match told {
+            Ok(()) => {
+                self.answer_vote(&id, bases);
+                Ok(())
+            }
+            Err(refusal) => {
+                tracing::info!(client = %self.name, %refusal, "a vote failed, as it refers to what a pack has removed");
+                self.fail_vote(&id, &refusal)
+            }
+        }
     }
 }
 
-/// What a pack has to say to a vote.
-pub enum Showing {
-    /// It fails; its locks are free.
-    Refused(Refusal),
-    /// Soon; if it fails, its locks are free.
-    Waits(futures_util::future::BoxFuture<'static, Result<(), Refusal>>),
+/// Shows all records that a transaction writes.
+fn show(store: &Store, storage: StorageId, writes: &[Write], watch: &Watch) -> io::Result<Told> {
+    let own: BTreeSet<Oid> =
+        writes.iter().filter(|write| write.content != Content::Absent).map(|write| write.oid).collect();
+    let mut doubts = Vec::new();
+    for write in writes {
+        let record = match &write.content {
+            Content::Data(data) => data.clone(),
+            Content::Staged(staged) => store.read_staged(storage, staged)?,
+            Content::SameAs(tid) => match store.load_serial(storage, write.oid, *tid, Tid::MAX)? {
+                Ok(data) => data,
+                Err(_) => continue,
+            },
+            Content::Absent => continue,
+        };
+        match watch.show(&record, |oid| own.contains(&oid)) {
+            Told::Fine => {}
+            Told::Doubt(oids) => doubts.extend(oids),
+            gone @ Told::Gone(_) => return Ok(gone),
+        }
+    }
+    Ok(if doubts.is_empty() { Told::Fine } else { Told::Doubt(doubts) })
 }
 
 /// Has the primary pack, wherever that is.

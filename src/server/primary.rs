@@ -20,10 +20,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::ahead::{self, Ahead, Aheads, Load};
 use super::oids::Ranges;
 use super::pack::Packs;
 use super::transaction::Reservation;
-use crate::command::{Base, Change, Commit, Outcome, PackStep, Reign, Write};
+use crate::command::{Base, Change, Commit, Outcome, PackStep, Reign, Span, Write};
 use crate::config::limits;
 use crate::env::{Env, Watch, Watching};
 use crate::raft::{Node, Unknown};
@@ -58,6 +59,7 @@ pub struct Primary {
     ended: Watch<bool>,
     ranges: Ranges,
     packs: Packs,
+    aheads: Aheads,
 }
 
 struct State {
@@ -82,9 +84,27 @@ struct Voter {
 
 struct Queued {
     change: Change,
-    /// If it holds locks: whose, and the memory that a transaction has until its outcome is known.
-    txn: Option<(TxnId, Option<Reservation>)>,
+    cargo: Cargo,
     answer: oneshot::Sender<Result<Outcome, Unknown>>,
+}
+
+/// What belongs to a proposal until its outcome is known.
+pub enum Cargo {
+    Nothing,
+    /// It is this transaction.
+    Commit(TxnId, Baggage),
+    /// It is a step of a pack, whose objects this transaction has locked.
+    Step(TxnId),
+    /// It is a part of a transaction to come.
+    Load(Load),
+}
+
+/// What a transaction has until its outcome is known.
+pub struct Baggage {
+    /// Memory.
+    pub reserved: Reservation,
+    /// The pieces that went ahead of it.
+    pub ahead: Option<Ahead>,
 }
 
 /// A question of the machine: whose, and of what.
@@ -115,7 +135,9 @@ impl Primary {
             ended: Watch::new(false),
             ranges: Ranges::default(),
             packs,
+            aheads: Aheads::default(),
         });
+        env.spawn(ahead::discard(primary.clone()));
         env.spawn(propose(primary.clone()));
         env.spawn(tick(primary.clone()));
         primary
@@ -233,7 +255,7 @@ impl Primary {
         own_tid: Option<Tid>,
         meta: TransactionMeta,
         writes: Vec<Write>,
-        reserved: Reservation,
+        baggage: Baggage,
     ) -> Result<(Tid, Answer), Refusal> {
         let mut state = self.state();
         if state.ended {
@@ -256,7 +278,7 @@ impl Primary {
         assert!(questions.is_empty(), "a proposal frees no locks");
         let (answer, told) = oneshot::channel();
         let change = Change::Commit(Commit { storage, tid, meta, writes });
-        state.queue.push_back(Queued { change, txn: Some((txn, Some(reserved))), answer });
+        state.queue.push_back(Queued { change, cargo: Cargo::Commit(txn, baggage), answer });
         drop(state);
         self.queued.notify_one();
         Ok((tid, told))
@@ -278,7 +300,7 @@ impl Primary {
         }
         state.voters.remove(&txn);
         let (answer, told) = oneshot::channel();
-        state.queue.push_back(Queued { change: Change::PackStep(step), txn: Some((txn, None)), answer });
+        state.queue.push_back(Queued { change: Change::PackStep(step), cargo: Cargo::Step(txn), answer });
         drop(state);
         self.queued.notify_one();
         Some(told)
@@ -308,16 +330,30 @@ impl Primary {
 
     /// Proposes something that is no transaction; `None` if it is not known to have happened.
     pub async fn change(&self, change: Change) -> Option<Outcome> {
+        self.enqueue(change, Cargo::Nothing)?.await.ok()?.ok()
+    }
+
+    /// Puts something that is no transaction into the queue to the log; `None`: the reign is over, or the queue full.
+    pub fn enqueue(&self, change: Change, cargo: Cargo) -> Option<Answer> {
         let (answer, told) = oneshot::channel();
         {
             let mut state = self.state();
             if state.ended || state.queue.len() >= limits::PROPOSALS {
                 return None;
             }
-            state.queue.push_back(Queued { change, txn: None, answer });
+            state.queue.push_back(Queued { change, cargo, answer });
         }
         self.queued.notify_one();
-        told.await.ok()?.ok()
+        Some(told)
+    }
+
+    /// Removes pieces that no transaction will name, soon. When the reign is over, the next barrier does it.
+    pub fn discard(&self, storage: StorageId, pieces: Vec<Span>) {
+        self.aheads.discard(storage, pieces);
+    }
+
+    pub fn aheads(&self) -> &Aheads {
+        &self.aheads
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -403,6 +439,27 @@ impl Primary {
         self.step(&mut state, Input::Disconnect { txn })
     }
 
+    fn unload(&self, cargo: Cargo, outcome: &Result<Outcome, Unknown>) {
+        match (cargo, outcome) {
+            (Cargo::Commit(txn, Baggage { reserved, ahead }), _) => {
+                self.settle(txn, outcome);
+                drop(reserved);
+                match (ahead, outcome) {
+                    (Some(ahead), Ok(Outcome::Committed(_))) => ahead.committed(),
+                    (Some(ahead), Err(Unknown)) => ahead.leave(),
+                    (ahead, _) => drop(ahead),
+                }
+            }
+            (Cargo::Step(txn), _) => self.settle(txn, outcome),
+            (Cargo::Load(load), Ok(Outcome::Staged(first))) => {
+                if let Some((storage, span)) = load.lands(*first) {
+                    self.discard(storage, vec![span]);
+                }
+            }
+            (Cargo::Load(_) | Cargo::Nothing, _) => {}
+        }
+    }
+
     fn settle(&self, txn: TxnId, outcome: &Result<Outcome, Unknown>) {
         let outcome = match outcome {
             Ok(Outcome::Committed(_)) => Settlement::Committed,
@@ -425,7 +482,7 @@ async fn propose(primary: Arc<Primary>) {
     let mut ended = primary.ended();
     loop {
         let next = primary.state().queue.pop_front();
-        let Some(Queued { change, txn, answer }) = next else {
+        let Some(Queued { change, cargo, answer }) = next else {
             tokio::select! { biased;
                 _ = ended.until(|ended| *ended) => return,
                 () = primary.queued.notified() => continue,
@@ -436,10 +493,7 @@ async fn propose(primary: Arc<Primary>) {
         let env = primary.env.clone();
         env.spawn(async move {
             let outcome = proposal.outcome().await;
-            if let Some((txn, reserved)) = txn {
-                primary.settle(txn, &outcome);
-                drop(reserved);
-            }
+            primary.unload(cargo, &outcome);
             let _ = answer.send(outcome);
         });
     }

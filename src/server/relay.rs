@@ -59,6 +59,7 @@ async fn copy(
     mut count: impl FnMut(usize),
 ) -> std::io::Result<()> {
     to.write_all(&first).await?;
+    to.flush().await?;
     count(first.len());
     let mut buffer = vec![0; BUFFER];
     loop {

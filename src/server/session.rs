@@ -15,8 +15,9 @@
 //! **Bounds.** Past [`limits::OUTPUT_HIGH_WATER`] of unsent answers no more calls are read; past [`limits::OUTPUT`], or when
 //! the client takes nothing for [`limits::OUTPUT_STALL`], its connection is closed.
 //!
-//! The calls are in `calls` (reading) and `commit` (writing).
+//! The calls are in `calls` (reading), `commit` (writing) and `undo` (both).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +26,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
 
 use super::accept::{Door, Incoming, unreadable};
 use super::commit::{Finishing, Open};
+use super::downloads::Downloads;
 use super::introduction::is_fresh;
 use super::iterators::Iterators;
 use super::metrics::Present;
@@ -36,14 +39,16 @@ use super::register::Client;
 use super::status::{Connected, Tally};
 use super::view::View;
 use super::{Phase, Shared};
-use crate::command::Outcome;
+use crate::command::{Base, Outcome};
 use crate::config::limits;
 use crate::env::Watching;
 use crate::net::{FrameFault, FrameWriter};
 use crate::raft::Unknown;
+use crate::storage::Undone;
 use crate::tpc::TxnId;
 use crate::zeo::{
-    BadFrame, Encoding, MessageId, Push, Reply, decode_request, encode_push, encode_refusal, encode_reply_parts,
+    BadFrame, Encoding, MessageId, Push, Reply, UndoItem, decode_request, encode_push, encode_push_parts,
+    encode_refusal, encode_reply_parts,
 };
 use crate::zodb::{Oid, Refusal, StorageId};
 
@@ -77,10 +82,15 @@ pub struct Session {
     pub transaction: Option<Open>,
     pub finishing: Option<Finishing>,
     pub iterators: Iterators,
+    pub downloads: Downloads,
     pub pending: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// When the client last said something of a transaction.
+    pub last_write: Instant,
+    /// Searches of the undo log that are under way.
+    pub searches: usize,
     /// One of the pending answers has to come before that of the next call.
     in_order: bool,
-    writer: FrameWriter,
+    pub writer: FrameWriter,
 }
 
 /// Something that was waited for.
@@ -95,6 +105,15 @@ pub enum Done {
     Oids(MessageId, Option<Vec<Oid>>),
     /// The error: nobody can say what has become of it.
     Packed(MessageId, Result<Result<(), Refusal>, &'static str>),
+    /// The number of the first piece; `None`: the reign is over.
+    SentAhead(TxnId, Option<u64>),
+    /// Of the first blob in line.
+    Piece(io::Result<Bytes>),
+    UndosLookedUp(MessageId, TxnId, io::Result<Result<Vec<Oid>, Refusal>>),
+    Undone(MessageId, TxnId, io::Result<Result<BTreeMap<Oid, Undone>, Refusal>>),
+    Searched(MessageId, io::Result<Vec<UndoItem>>),
+    /// A pack has seen what a granted vote refers to.
+    Shown(MessageId, TxnId, Vec<(Oid, Base)>, Result<(), Refusal>),
 }
 
 /// What comes of a call.
@@ -126,6 +145,7 @@ pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register
     tracing::info!(client = %peer, storage = %seat.name, read_only = seat.read_only, "registered");
     let view = View::open(&shared.store, seat.storage);
     let doom = doom(shared.clone(), &mut seat);
+    let last_write = shared.env.now();
     let mut session = Session {
         shared,
         seat,
@@ -136,7 +156,10 @@ pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register
         transaction: None,
         finishing: None,
         iterators: Iterators::default(),
+        downloads: Downloads::default(),
         pending: FuturesUnordered::new(),
+        last_write,
+        searches: 0,
         in_order: false,
         writer,
     };
@@ -206,12 +229,13 @@ impl Session {
                 }
                 calls += 1;
             }
+            self.go_on_sending();
             let queued = self.writer.queued();
             if queued > limits::OUTPUT {
                 return Err(End("too_slow"));
             }
             let since = *if queued == 0 { stuck.insert(env.now()) } else { stuck.get_or_insert_with(|| env.now()) };
-            let may_read = self.may_read();
+            let (may_read, expiry) = (self.may_read(), self.expiry());
             tokio::select! { biased;
                 why = &mut doom => return Err(End(why)),
                 Some(done) = self.pending.next(), if !self.pending.is_empty() => self.done(done)?,
@@ -231,13 +255,18 @@ impl Session {
                     Err(fault) => return self.unreadable(&fault),
                 },
                 () = env.sleep_until(since + limits::OUTPUT_STALL), if queued > 0 => return Err(End("stalled")),
+                () = env.sleep_until(expiry.unwrap_or(since)), if expiry.is_some() => return Err(End("stage_expired")),
             }
         }
     }
 
     /// Whether another call may be taken.
     fn may_read(&self) -> bool {
-        !self.in_order && self.writer.queued() <= limits::OUTPUT_HIGH_WATER && self.pending.len() < limits::CALLS
+        !self.in_order
+            && self.searches < limits::UNDO_SEARCHES
+            && self.writer.queued() <= limits::OUTPUT_HIGH_WATER
+            && self.pending.len() + self.downloads.len() < limits::CALLS
+            && self.has_room()
     }
 
     /// Waits for something whose answer comes before those of all later calls: they are not read until then.
@@ -261,6 +290,12 @@ impl Session {
 
     pub fn push(&mut self, push: &Push<'_>) {
         self.writer.push(&encode_push(self.encoding, push));
+    }
+
+    /// The same for one with much in it, which is not copied.
+    pub fn push_large(&mut self, push: &Push<'_>) {
+        let frame = encode_push_parts(self.encoding, push);
+        self.writer.push_large(&frame.head, frame.body, &frame.tail);
     }
 
     pub fn reply(&mut self, id: &MessageId, reply: Reply) {
@@ -316,6 +351,8 @@ impl Session {
             Done::Voted(id, txn, verdict) => self.voted(id, txn, verdict),
             Done::Expired(txn) => self.expired(txn),
             Done::Finished(outcome) => self.finished(outcome),
+            Done::SentAhead(txn, first) => self.sent_ahead(txn, first),
+            Done::Piece(piece) => self.piece_read(piece),
             Done::Pinged(id, Ok(())) => {
                 self.tell_news()?;
                 self.reply(&id, Reply::Nothing);
@@ -328,6 +365,10 @@ impl Session {
             }
             Done::Oids(_, None) => Err(End("reign_over")),
             Done::Packed(id, outcome) => self.packed(&id, outcome),
+            Done::UndosLookedUp(id, txn, found) => self.undos_looked_up(id, txn, found),
+            Done::Undone(id, txn, undone) => self.undone(id, txn, undone),
+            Done::Searched(id, found) => self.searched(&id, found),
+            Done::Shown(id, txn, bases, told) => self.shown(id, txn, bases, told),
         }
     }
 

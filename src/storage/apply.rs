@@ -16,7 +16,7 @@
 //!
 //! The primary has checked all of it under locks; apply checks again, as a primary may be wrong about being one.
 //!
-//! Objects that are stored or restored move `next_oid` past them.
+//! A copied transaction that says it was packed moves `packed` up to it. Objects that are stored or restored move `next_oid` past them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,12 +24,19 @@ use std::sync::MutexGuard;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::feed::Applied;
+use super::history::PACKED;
 use super::keys::{self, OIDS_PER_PART};
 use super::value::{self, Current, Stored, TransactionHead};
 use super::{Position, State, Storage, Store, Summary, digest};
 use crate::command::{Base, Change, Command, Commit, Content, Outcome, Reign, Write};
 use crate::engine::Batch;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
+
+/// Bytes of a transaction's header, a record's header, and a pointer in place of data, in a `Data.fs`
+/// (`ZODB.FileStorage.format`).
+const TRANSACTION_HEADER: u64 = 23;
+const RECORD_HEADER: u64 = 42;
+const POINTER: u64 = 8;
 
 /// The longest name of a storage, in bytes.
 pub const NAME_LIMIT: usize = 255;
@@ -232,6 +239,8 @@ impl Store {
         }
         let mut digested = Vec::with_capacity(commit.writes.len());
         let mut bytes = 0;
+        let mut length =
+            commit.writes.len() as u64 * RECORD_HEADER + (commit.writes.len() - known.len()) as u64 * POINTER;
         for (write, known) in writes().zip(known) {
             let Some((stored, content)) = self.resolve(storage, write)? else {
                 return Ok(Decision::refuse(Refusal::BadValue(format!(
@@ -249,7 +258,8 @@ impl Store {
                 batch.put(keys::BLOBS, key, blob.encode(&key));
             }
             bytes += stored.length();
-            put_revision(&mut batch, storage, write.oid, commit.tid, &stored);
+            length += if stored.length() == 0 { POINTER } else { stored.length() };
+            put_revision(&mut batch, commit, write, &stored);
             summary.objects += u64::from(!known);
             summary.next_oid = summary.next_oid.max(Oid(write.oid.0.saturating_add(1)));
             summary.present = digest::add(&summary.present, &digest::revision(write.oid, commit.tid, &content));
@@ -258,11 +268,15 @@ impl Store {
         summary.last_tid = commit.tid;
         summary.bytes += bytes;
         summary.transactions += 1;
+        if commit.meta.status == PACKED {
+            // It was copied from a database that had been packed, and so had all before it.
+            summary.packed = summary.packed.max(commit.tid);
+        }
         summary.history = digest::history(&summary.history, commit.tid, &commit.meta, &digested);
 
         let listed: Vec<Oid> = commit.writes.iter().map(|write| write.oid).collect();
         let oids: Vec<Oid> = writes().map(|write| write.oid).collect();
-        put_transaction(&mut batch, commit, bytes, &listed, oids.len());
+        put_transaction(&mut batch, commit, length, &listed, oids.len());
         put_summary(&mut batch, storage, &summary);
         let next = Next::Committed(Applied { storage, tid: commit.tid, oids }, summary);
         Ok(Decision { outcome: Outcome::Committed(commit.tid), batch, next })
@@ -354,18 +368,25 @@ pub(super) fn put_summary(batch: &mut Batch, storage: StorageId, summary: &Summa
     batch.put(keys::META, key, value::seal(&key, value::SUMMARY, &summary.to_bytes()));
 }
 
-fn put_revision(batch: &mut Batch, storage: StorageId, oid: Oid, tid: Tid, stored: &Stored) {
-    let key = keys::revision(storage, oid, tid);
-    batch.put(keys::REVISIONS, key, stored.encode(&key));
-    let key = keys::object(storage, oid);
-    let current = Current { tid, absent: *stored == Stored::Absent };
+fn put_revision(batch: &mut Batch, commit: &Commit, write: &Write, stored: &Stored) {
+    let link = match write.content {
+        Content::SameAs(tid) => Some(tid),
+        _ => None,
+    };
+    let key = keys::revision(commit.storage, write.oid, commit.tid);
+    batch.put(keys::REVISIONS, key, stored.encode_linked(&key, link));
+    let key = keys::object(commit.storage, write.oid);
+    let current = Current { tid: commit.tid, absent: *stored == Stored::Absent };
     batch.put(keys::OBJECTS, key, current.encode(&key));
 }
 
-fn put_transaction(batch: &mut Batch, commit: &Commit, bytes: u64, oids: &[Oid], left: usize) {
+/// `records` is how long its records are in a `Data.fs`.
+fn put_transaction(batch: &mut Batch, commit: &Commit, records: u64, oids: &[Oid], left: usize) {
     let left = u32::try_from(left).expect("it lists no fewer");
     let count = u32::try_from(oids.len()).expect("a transaction of more objects is refused");
-    let head = TransactionHead { meta: commit.meta.clone(), bytes, count, left, oids: Vec::new() };
+    let texts = value::texts(&commit.meta).iter().map(|text| text.len() as u64).sum::<u64>();
+    let length = TRANSACTION_HEADER + texts + records;
+    let head = TransactionHead { meta: commit.meta.clone(), length, count, left, oids: Vec::new() };
     put_listed(batch, commit.storage, commit.tid, head, oids);
 }
 

@@ -21,6 +21,22 @@ pub struct HistoryEntry {
     pub size: u64,
 }
 
+/// A transaction in an undo log, newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UndoEntry {
+    /// Which.
+    pub tid: Tid,
+    /// What it says of itself.
+    pub meta: TransactionMeta,
+    /// Bytes that it takes (or would take) in a `Data.fs`.
+    pub size: u64,
+}
+
+/// The status of a transaction that a pack has reached (`TransactionRecord.status`).
+pub(super) const PACKED: u8 = b'p';
+/// The status of any other.
+pub(super) const UNPACKED: u8 = b' ';
+
 /// What each entry of a history costs beside its texts.
 const ENTRY_COST: usize = 64;
 
@@ -100,7 +116,47 @@ impl Store {
         Ok(Some(oids))
     }
 
-    /// The first transaction from `at_least` to `at_most`, both included.
+    /// The transactions that can be undone as of `view` (`IStorageUndoable.undoLog`), newest first: of those that `wanted`
+    /// takes, the ones from number `first` to before number `last`. It goes back as far as [`Store::undo_floor`].
+    ///
+    /// There may be fewer: it ends after [`limits::UNDO_SEARCH`] transactions, and when what is said of them comes to
+    /// [`limits::HISTORY_BYTES`].
+    pub fn undo_log(
+        &self,
+        storage: StorageId,
+        view: Tid,
+        first: i64,
+        last: i64,
+        mut wanted: impl FnMut(&UndoEntry) -> bool,
+    ) -> io::Result<Vec<UndoEntry>> {
+        let from = keys::transaction(storage, self.undo_floor(storage).next());
+        let until = keys::transaction(storage, view.next());
+        let (mut found, mut entries, mut bytes) = (0, Vec::new(), 0);
+        if last <= 0 {
+            return Ok(entries);
+        }
+        for pair in self.engine().range(keys::TRANSACTIONS, &from, &until, Order::Descending).take(limits::UNDO_SEARCH)
+        {
+            let (key, value) = pair?;
+            let (tid, 0) = decode_key(&key)? else { continue };
+            let TransactionHead { meta, length, .. } = TransactionHead::decode(&key, &value)?;
+            let entry = UndoEntry { tid, meta, size: length };
+            if entry.meta.status != UNPACKED || !wanted(&entry) {
+                continue;
+            }
+            if found >= first {
+                bytes += ENTRY_COST + entry.meta.user.len() + entry.meta.description.len() + entry.meta.extension.len();
+                entries.push(entry);
+            }
+            found += 1;
+            if found >= last || bytes >= limits::HISTORY_BYTES {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The first transaction from `at_least` to `at_most`, both included. Its status is that it was packed, if it was.
     pub fn transaction_at(
         &self,
         storage: StorageId,
@@ -114,13 +170,18 @@ impl Store {
         let Some((key, value)) = self.engine().first(keys::TRANSACTIONS, &from, &until)? else { return Ok(None) };
         // A transaction's own key comes before those of its parts, so this is one.
         let (tid, _) = decode_key(&key)?;
-        Ok(Some((tid, TransactionHead::decode(&key, &value)?.meta)))
+        let mut meta = TransactionHead::decode(&key, &value)?.meta;
+        if tid <= self.summary(storage).packed {
+            meta.status = PACKED;
+        }
+        Ok(Some((tid, meta)))
     }
 
     /// The first object from the `n`th (from 0) on of a transaction as it left it, and which it is; in the order in which
     /// they were stored. `None`: there is none, or no such transaction. What a pack has removed is left out.
     ///
-    /// Where the object shows older data again, that data is in `state`, and `data_tid` says whose it is.
+    /// Where the object shows an older state again, `data_tid` says which; that may show a still older one itself. As in a
+    /// `FileStorage`, what was packed tells of none.
     pub fn record_at(&self, storage: StorageId, tid: Tid, n: usize) -> io::Result<Option<(usize, Revision)>> {
         self.steady(|| self.look_for_record(storage, tid, n))
     }
@@ -140,8 +201,8 @@ impl Store {
             };
             let Some(oids) = oids.filter(|oids| first + oids.len() > n) else { return Ok(None) };
             for &oid in &oids[n - first..] {
-                match self.stored(storage, oid, tid)? {
-                    Some(stored) => return Ok(Some((n, self.revision_of(storage, oid, tid, stored)?))),
+                match self.linked(storage, oid, tid)? {
+                    Some(linked) => return Ok(Some((n, self.revision_of(storage, oid, tid, linked)?))),
                     None if self.may_be_packed(storage, tid) => n += 1,
                     None => return Err(missing(storage, oid, tid)),
                 }
@@ -149,10 +210,18 @@ impl Store {
         }
     }
 
-    fn revision_of(&self, storage: StorageId, oid: Oid, tid: Tid, stored: Stored) -> io::Result<Revision> {
-        let (state, data_tid) = match self.follow(storage, oid, tid, stored)? {
-            Some((data, data_tid)) => (State::Data(data), data_tid),
-            None => (State::Absent, None),
+    fn revision_of(
+        &self,
+        storage: StorageId,
+        oid: Oid,
+        tid: Tid,
+        (stored, link): (Stored, Option<Tid>),
+    ) -> io::Result<Revision> {
+        let state = self.follow(storage, oid, tid, stored)?.map_or(State::Absent, |(data, _)| State::Data(data));
+        // A pack may have removed what it was linked to.
+        let data_tid = match link {
+            Some(link) if !self.may_be_packed(storage, tid) && self.stored(storage, oid, link)?.is_some() => Some(link),
+            _ => None,
         };
         Ok(Revision { oid, tid, state, data_tid })
     }
@@ -170,7 +239,7 @@ impl Store {
 }
 
 /// A transaction and the part of it that a key stands for.
-fn decode_key(key: &[u8]) -> io::Result<(Tid, u32)> {
+pub(super) fn decode_key(key: &[u8]) -> io::Result<(Tid, u32)> {
     let decoded = keys::decode_transaction(key).map(|(_, tid, part)| (tid, part));
     decoded.ok_or_else(|| value::damaged("a transaction's key is neither 12 nor 16 bytes"))
 }

@@ -13,15 +13,18 @@
 //! | `meta` | `11` storage u32 | `36` | its summary, 128 bytes (`summary`) |
 //! | `objects` | storage u32, oid u64 | `21`, `22` | tid u64 of the newest revision, which has data (`21`) or is absent (`22`) |
 //! | `revisions` | storage u32, oid u64, !tid u64 | `01` | the record, as the client sent it |
-//! | | | `02` | nothing: the object is absent as of tid |
-//! | | | `03` | data tid u64: the record lies with this older revision of the object, which is of kind `01` or `04` |
+//! | | | `02` | the object is absent as of tid: nothing, or link u64 |
+//! | | | `03` | data tid u64: the record lies with this older revision of the object, which is of kind `01` or `04`; link u64 if that is another |
 //! | | | `04` | the record lies in pieces: content hash 32 bytes, length u64, then spans: first piece u64, count u32 |
 //! | `blobs` | storage u32, oid u64, !tid u64 | `51` | the blob of this revision, in pieces: as `04`, with the blob's hash |
 //! | | | `52` | tid u64: it is the blob that lies with this older revision of the object, which is of kind `51` |
 //! | `pieces` | storage u32, piece u64 | `41` | bytes of a record or blob, at most 1 MiB |
 //! | `unclaimed` | storage u32, piece u64 | `42` | nothing: the piece belongs to no revision (yet) |
-//! | `transactions` | storage u32, tid u64 | `11` | status u8, bytes u64, count u32, left u32 (revisions of it that are there), three times (length u32, bytes): user, description, extension; then the first 512 oids u64 |
+//! | `transactions` | storage u32, tid u64 | `11` | status u8, length u64 (in a `Data.fs`), count u32, left u32 (revisions of it that are there), three times (length u32, bytes): user, description, extension; then the first 512 oids u64 |
 //! | | storage u32, tid u64, part u32 | `12` | oids from the (512 * part)th on, at most 512; part >= 1 |
+//!
+//! The *link* is the older revision that undo (or a copied transaction) made this one show again; it may show a still older
+//! one itself, and may have been packed away since. Loads have no use for it; iterators tell it, and undo asks for it.
 //!
 //! The tid in a revision's key is inverted (`!tid`), so that an object's newest revision comes first, and the one that
 //! a view shows is the first at or after the view's own key. `objects` repeats what the first revision of an object

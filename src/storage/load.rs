@@ -18,7 +18,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::value::{self, Current, Stored};
-use super::{Store, keys};
+use super::{Digest, Store, keys};
 use crate::engine::Order;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
@@ -84,6 +84,14 @@ impl Store {
             None => Ok(None),
         })?;
         Ok(shown.map(|(data, _)| data).ok_or(Refusal::NoObject(oid)))
+    }
+
+    /// Whether transaction `tid`, as `view` knows it, left the object like this; `None`: absent.
+    pub fn is_like(&self, storage: StorageId, oid: Oid, tid: Tid, view: Tid, data: Option<&Bytes>) -> io::Result<bool> {
+        Ok(match data {
+            Some(data) => self.load_serial(storage, oid, tid, view)?.as_ref() == Ok(data),
+            None => tid <= view && self.stored(storage, oid, tid)? == Some(Stored::Absent),
+        })
     }
 
     /// The newest revision that was applied, whatever any view says; without its data.
@@ -190,6 +198,20 @@ impl Store {
         let key = keys::revision(storage, oid, tid);
         let value = self.engine().get(keys::REVISIONS, &key)?;
         value.map(|value| Stored::decode(&key, value)).transpose()
+    }
+
+    /// The content hash of what the revision of exactly `tid` shows; `None`: there is no such revision.
+    pub fn content_of(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<Digest>> {
+        let stored = self.stored(storage, oid, tid)?;
+        stored.map(|stored| self.content_hash(storage, oid, tid, &stored)).transpose()
+    }
+
+    /// The revision of exactly `tid`, and the older one that it was made to show again.
+    pub(super) fn linked(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<(Stored, Option<Tid>)>> {
+        let key = keys::revision(storage, oid, tid);
+        let Some(value) = self.engine().get(keys::REVISIONS, &key)? else { return Ok(None) };
+        let link = Stored::link(&value);
+        Ok(Some((Stored::decode(&key, value)?, link)))
     }
 
     /// What a revision shows: the record, and the tid with which it lies if that is another; `None`: the object is

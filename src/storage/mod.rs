@@ -12,13 +12,15 @@
 //! again from [`Store::applied`]. [`Store::flush`] says up to where that will not be needed.
 //!
 //! **Where to look**: `keys` lists every table and key, `value` what stands behind them, `apply` says what each command
-//! means, `load` and `history` read, `pack` finds out what a pack removes, `feed` tells the sessions what was applied, `digest` and `verify` find out whether
-//! nodes hold the same. `docs/storage.md` has it in one piece.
+//! means, `load` and `history` read, `undo` works out what undoing makes of objects, `pack` what a pack removes, `feed` tells
+//! the sessions what was applied, `digest` and `verify` find out whether nodes hold the same. `docs/storage.md` has it in one
+//! piece.
 //!
-//! **Left out**, with room for it: stages and blobs, undo, snapshots. Locks and views are not kept here: a view
+//! **Left out**, with room for it: snapshots. Locks and views are not kept here: a view
 //! is just a number that the caller brings along.
 
 mod apply;
+mod base;
 mod digest;
 mod feed;
 mod history;
@@ -31,8 +33,10 @@ mod pieces;
 mod summary;
 #[cfg(test)]
 mod testing;
+mod undo;
 mod value;
 mod verify;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -47,12 +51,14 @@ use crate::zodb::{StorageId, Tid};
 
 pub use digest::{Digest, Hashing};
 pub use feed::{Applied, Feed, RING_OIDS, RING_TRANSACTIONS};
-pub use history::HistoryEntry;
+pub use history::{HistoryEntry, UndoEntry};
 pub use keys::TABLES;
 pub use load::Loaded;
 pub use summary::Summary;
+pub use undo::{Own, Undone};
 pub use value::Current;
 pub use verify::Recount;
+pub use walk::{Holding, Listing};
 
 /// The format of the tables that this program reads and writes.
 pub const FORMAT: u32 = 2;

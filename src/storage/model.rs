@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::testing::{S, create, next};
-use super::{HistoryEntry, Loaded, Position, Store, TABLES};
+use super::{HistoryEntry, Loaded, Own, Position, Store, TABLES};
 use crate::command::{Base, Change, Command, Commit, Content, Outcome, Reign, Write};
 use crate::engine::{Durability, Engine, Rocks, SimDisk};
 use crate::zodb::{Oid, Refusal, Revision, State, Tid, TransactionMeta};
@@ -20,6 +20,13 @@ enum Step {
     Commit {
         gap: u64,
         writes: Vec<(u64, Seen, Left)>,
+        /// It says that it was packed where it was copied from.
+        packed: bool,
+    },
+    /// Undoes transactions, the newest being number 0; before so many of those, an object is stored.
+    Undo {
+        undos: Vec<usize>,
+        store: Option<(usize, u64, u8)>,
     },
     /// A commit whose tid is as old as the last, or older by this.
     LateCommit {
@@ -55,7 +62,8 @@ enum Left {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let seen = prop_oneof![12 => Just(Seen::Newest), 1 => (0..9u64).prop_map(Seen::Wrong), 2 => Just(Seen::Any)];
     let left = prop_oneof![
-        6 => any::<u8>().prop_map(Left::Data),
+        3 => any::<u8>().prop_map(Left::Data),
+        3 => (0..4u8).prop_map(Left::Data),
         1 => Just(Left::Absent),
         3 => (0..60usize).prop_map(Left::SameAs)
     ];
@@ -68,7 +76,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let writes = (oids, prop::collection::vec(write, 4))
         .prop_map(|(oids, writes)| oids.into_iter().zip(writes).map(|(oid, (seen, left))| (oid, seen, left)).collect());
     let step = prop_oneof![
-        20 => (1..4u64, writes).prop_map(|(gap, writes)| Step::Commit { gap, writes }),
+        20 => (1..4u64, writes, prop::bool::weighted(0.03))
+            .prop_map(|(gap, writes, packed)| Step::Commit { gap, writes, packed }),
+        10 => (prop::collection::vec(0..6usize, 1..4), prop::option::weighted(0.2, (0..4usize, 0..OIDS, 0..4u8)))
+            .prop_map(|(undos, store)| Step::Undo { undos, store }),
         1 => (0..3u64).prop_map(|by| Step::LateCommit { by }),
         1 => (0..100u32).prop_map(Step::Reserve),
         1 => (0..3u64, 0..3u64).prop_map(|(term, number)| Step::Barrier { term, number }),
@@ -128,7 +139,7 @@ impl Model {
     fn take(&mut self, step: &Step) -> (Reign, Change, Outcome) {
         let bad = |tid: Tid, last: Tid| format!("transaction {tid} is not later than the last one, {last}");
         match step {
-            Step::Commit { gap, writes } => self.commit(Tid(self.last().0 + gap), writes),
+            Step::Commit { gap, writes, packed } => self.commit(Tid(self.last().0 + gap), writes, *packed),
             Step::LateCommit { by } => {
                 let tid = Tid(self.last().0.saturating_sub(*by));
                 let commit = Commit { storage: S, tid, meta: TransactionMeta::default(), writes: vec![] };
@@ -150,11 +161,11 @@ impl Model {
                 let reign = Reign { term: self.reign.term, number: self.reign.number.wrapping_sub(1) };
                 (reign, Change::ReserveOids { storage: S, count: 1 }, Outcome::Stale)
             }
-            Step::Pass | Step::Membership(_) => unreachable!("these are no commands"),
+            Step::Pass | Step::Membership(_) | Step::Undo { .. } => unreachable!("these are no commands"),
         }
     }
 
-    fn commit(&mut self, tid: Tid, wanted: &[(u64, Seen, Left)]) -> (Reign, Change, Outcome) {
+    fn commit(&mut self, tid: Tid, wanted: &[(u64, Seen, Left)], packed: bool) -> (Reign, Change, Outcome) {
         let mut writes = Vec::new();
         let mut left_behind = Vec::new();
         let (mut conflict, mut pointless, mut twice) = (None, None, None);
@@ -184,8 +195,7 @@ impl Model {
                 Left::Absent => (Content::Absent, Shown { data: None, data_tid: None }),
                 Left::SameAs(nth) => match revisions.get(*nth % (revisions.len() + usize::from(*nth > 55)).max(1)) {
                     Some((tid, shown)) => {
-                        let data_tid = shown.data.is_some().then_some(shown.data_tid.unwrap_or(*tid));
-                        (Content::SameAs(*tid), Shown { data: shown.data.clone(), data_tid })
+                        (Content::SameAs(*tid), Shown { data: shown.data.clone(), data_tid: Some(*tid) })
                     }
                     None => {
                         pointless = pointless.or(Some(oid));
@@ -196,7 +206,7 @@ impl Model {
             writes.push(Write { oid, base, content, blob: None });
             left_behind.push((oid, shown));
         }
-        let meta = TransactionMeta { description: tid.to_string().into_bytes(), ..TransactionMeta::default() };
+        let meta = meta(tid, if packed { b'p' } else { b' ' });
         let outcome = if let Some(oid) = twice {
             Outcome::Refused(Refusal::BadValue(format!("object {oid} is written twice in transaction {tid}")))
         } else if let Some(conflict) = conflict {
@@ -213,6 +223,93 @@ impl Model {
         };
         (self.reign, Change::Commit(Commit { storage: S, tid, meta, writes }), outcome)
     }
+
+    /// Up to here nothing can be undone.
+    fn packed(&self) -> Tid {
+        let packed = self.transactions.iter().rev().find(|(_, (meta, _))| meta.status == b'p');
+        packed.map_or(Tid::ZERO, |(tid, _)| *tid)
+    }
+
+    /// What the objects become, as `FileStorage` would say it; or which stand in the way (none: the transaction is packed).
+    fn undo(&self, undos: &[Tid], store: Option<(usize, Oid, Bytes)>) -> Result<BTreeMap<Oid, Shown>, Vec<Oid>> {
+        let mut now: BTreeMap<Oid, Shown> = BTreeMap::new();
+        for n in 0..=undos.len() {
+            if let Some((_, oid, data)) = store.as_ref().filter(|(before, ..)| *before == n) {
+                now.insert(*oid, Shown { data: Some(data.clone()), data_tid: None });
+            }
+            let Some(undone) = undos.get(n) else { continue };
+            if *undone <= self.packed() {
+                return Err(vec![]);
+            }
+            let mut failures = vec![];
+            for (oid, shown) in &self.transactions[undone].1 {
+                let revisions = self.revisions(*oid, Tid::MAX);
+                let (newest, current) = revisions.last().expect("it has been written");
+                let is_current = !now.contains_key(oid) && newest == undone;
+                let current = now.get(oid).unwrap_or(current);
+                let same = current.data_tid == Some(*undone) || (current.data == shown.data && shown.data.is_some());
+                if is_current || same {
+                    let before = revisions.iter().rfind(|(tid, _)| tid < undone);
+                    let data = before.and_then(|(_, shown)| shown.data.clone());
+                    now.insert(*oid, Shown { data, data_tid: before.map(|(tid, _)| *tid) });
+                } else {
+                    failures.push(*oid);
+                }
+            }
+            if !failures.is_empty() {
+                return Err(failures);
+            }
+        }
+        Ok(now)
+    }
+}
+
+fn meta(tid: Tid, status: u8) -> TransactionMeta {
+    TransactionMeta { status, description: tid.to_string().into_bytes(), ..TransactionMeta::default() }
+}
+
+/// Undoes, if store and model agree that it can be done, and how.
+fn undo(store: &Store, model: &mut Model, undos: &[usize], stored: Option<(usize, u64, u8)>) -> Entry {
+    let undos: Vec<Tid> = undos.iter().filter_map(|n| model.transactions.keys().rev().nth(*n).copied()).collect();
+    let stored =
+        stored.map(|(n, oid, byte)| (n.min(undos.len()), Oid(oid), Bytes::from(vec![byte; usize::from(byte) % 7])));
+    let own = stored.iter().map(|(n, oid, data)| (*oid, Own { undos: *n, content: Content::Data(data.clone()) }));
+    let own: BTreeMap<Oid, Own> = own.collect();
+    let found = store.undo(S, &undos, &own).unwrap();
+    let wanted = match model.undo(&undos, stored) {
+        Ok(wanted) => wanted,
+        Err(failures) => {
+            match found {
+                Err(Refusal::NotUndoable(_)) => assert_eq!(failures, []),
+                Err(Refusal::UndoFailed(found)) => {
+                    assert_eq!(found.into_iter().map(|f| f.0).collect::<Vec<_>>(), failures)
+                }
+                other => panic!("{other:?}"),
+            }
+            return Entry::Pass;
+        }
+    };
+    let found = found.unwrap();
+    let mut writes = Vec::new();
+    for (oid, shown) in &wanted {
+        let content = match (found.get(oid), shown.data_tid) {
+            (Some(undone), Some(tid)) => {
+                assert_eq!(undone.content, Content::SameAs(tid));
+                Content::SameAs(tid)
+            }
+            (Some(undone), None) => {
+                assert_eq!((&undone.content, &shown.data), (&Content::Absent, &None));
+                Content::Absent
+            }
+            (None, _) => own[oid].content.clone(),
+        };
+        writes.push(Write { oid: *oid, base: Base::Serial(model.newest(*oid)), content, blob: None });
+        model.next_oid = model.next_oid.max(oid.0 + 1);
+    }
+    let tid = model.last().next();
+    model.transactions.insert(tid, (meta(tid, b' '), wanted.into_iter().collect()));
+    let commit = Commit { storage: S, tid, meta: meta(tid, b' '), writes };
+    Entry::Command(Command { reign: model.reign, change: Change::Commit(commit) })
 }
 
 /// An entry of the log, as it is applied.
@@ -246,6 +343,10 @@ fn run(store: &Store, steps: &[Step]) -> (Model, Vec<Entry>) {
         let (entry, wanted) = match step {
             Step::Pass => (Entry::Pass, None),
             Step::Membership(byte) => (Entry::Membership(vec![*byte]), None),
+            Step::Undo { undos, store: stored } => match undo(store, &mut model, undos, *stored) {
+                Entry::Command(command) => (Entry::Command(command), Some(Outcome::Committed(model.last()))),
+                entry => (entry, None),
+            },
             _ => {
                 let (reign, change, outcome) = model.take(step);
                 (Entry::Command(Command { reign, change }), Some(outcome))
@@ -270,6 +371,7 @@ fn compare(store: &Store, model: &Model) {
         compare_spans(store, model, after, &tids);
     }
     compare_transactions(store, model);
+    compare_undo_log(store, model);
     compare_summary(store, model);
 }
 
@@ -311,7 +413,8 @@ fn compare_spans(store: &Store, model: &Model, from: Tid, tids: &[Tid]) {
         let wanted = oids.into_iter().collect::<Vec<_>>();
         assert_eq!(store.changed_since(S, from, upto, usize::MAX).unwrap(), Some(wanted));
         let first = model.transactions.iter().find(|(tid, _)| **tid >= from && **tid <= upto);
-        let first = first.map(|(tid, (meta, _))| (*tid, meta.clone()));
+        let status = |tid: &Tid, meta: &TransactionMeta| if *tid <= model.packed() { b'p' } else { meta.status };
+        let first = first.map(|(tid, (meta, _))| (*tid, TransactionMeta { status: status(tid, meta), ..meta.clone() }));
         assert_eq!(store.transaction_at(S, from, upto).unwrap(), first, "transaction_at({from}, {upto})");
     }
 }
@@ -325,6 +428,22 @@ fn compare_transactions(store: &Store, model: &Model) {
         }
         assert_eq!(store.record_at(S, tid, writes.len()).unwrap(), None);
         assert_eq!(store.record_at(S, tid.next().next().next().next(), 600).unwrap(), None);
+    }
+}
+
+fn compare_undo_log(store: &Store, model: &Model) {
+    for view in (0..=model.last().0 + 1).map(Tid) {
+        let undoable = model.transactions.range(..=view).rev().filter(|(tid, _)| **tid > model.packed());
+        let undoable: Vec<_> = undoable.map(|(tid, (meta, _))| (*tid, meta.clone())).collect();
+        for (first, last) in [(0, 100), (0, 3), (2, 5), (-2, 2), (3, 2), (0, 0)] {
+            for odd in [false, true] {
+                let found = store.undo_log(S, view, first, last, |entry| !odd || entry.tid.0 % 2 == 1).unwrap();
+                let found: Vec<_> = found.into_iter().map(|entry| (entry.tid, entry.meta)).collect();
+                let wanted = undoable.iter().filter(|(tid, _)| !odd || tid.0 % 2 == 1).take(last as usize);
+                let wanted: Vec<_> = wanted.skip(first.max(0) as usize).cloned().collect();
+                assert_eq!(found, wanted, "undo_log({view}, {first}, {last}, {odd})");
+            }
+        }
     }
 }
 

@@ -12,9 +12,9 @@ use bytes::{Bytes, BytesMut};
 use super::apply::{Decision, Next, no_storage, put_summary};
 use super::value::{self, Stored, StoredBlob};
 use super::{Store, digest, keys};
-use crate::command::{Blob, Commit, Content, Outcome, Span, Staged, Write};
+use crate::command::{Blob, Commit, Outcome, Span, Staged, Write};
 use crate::config::limits;
-use crate::engine::{Batch, Order};
+use crate::engine::{Batch, Order, Table};
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
 impl Store {
@@ -50,49 +50,54 @@ impl Store {
 
     /// Removes all pieces that belong to nobody, from one key of `unclaimed` to another.
     pub(super) fn drop_unclaimed(&self, from: &[u8], until: &[u8], batch: &mut Batch) -> io::Result<()> {
-        // In runs: there may be millions.
-        let mut run: Option<(StorageId, u64, u64)> = None;
-        let mut drop_run = |run: Option<(StorageId, u64, u64)>| {
-            if let Some((storage, first, end)) = run {
-                let (first, end) = (keys::piece(storage, first), keys::piece(storage, end));
-                batch.delete_range(keys::PIECES, first, end);
-                batch.delete_range(keys::UNCLAIMED, first, end);
-            }
-        };
+        let mut run: Option<Run> = None;
         for pair in self.engine().range(keys::UNCLAIMED, from, until, Order::Ascending) {
             let (key, _) = pair?;
             let (storage, piece) =
                 keys::decode_piece(&key).ok_or_else(|| value::damaged("a piece's key is not 12 bytes"))?;
             match &mut run {
-                Some((of, _, end)) if *of == storage && *end == piece => *end += 1,
-                _ => drop_run(run.replace((storage, piece, piece + 1))),
+                Some(run) if run.storage == storage && run.end == piece => run.end += 1,
+                _ => {
+                    if let Some(run) = run.replace(Run { storage, first: piece, end: piece + 1 }) {
+                        run.delete(&[keys::PIECES, keys::UNCLAIMED], batch);
+                    }
+                }
             }
         }
-        drop_run(run);
+        if let Some(run) = run {
+            run.delete(&[keys::PIECES, keys::UNCLAIMED], batch);
+        }
         Ok(())
     }
 
     /// Takes the pieces that `commit` names; `None`: some are not there, or belong to a revision already.
     pub(super) fn claim(&self, commit: &Commit, batch: &mut Batch) -> io::Result<Option<()>> {
-        let mut spans: Vec<Span> = commit.writes.iter().flat_map(staged_of).flat_map(|s| &s.pieces).copied().collect();
+        let storage = commit.storage;
+        let mut spans: Vec<Span> =
+            commit.writes.iter().flat_map(Write::staged).flat_map(|s| &s.pieces).copied().collect();
         spans.sort_unstable();
-        let mut last = 0;
+        // A large transaction's records lie one behind the other: they are looked for in as few runs as they make.
+        let mut runs: Vec<Run> = Vec::new();
         for span in spans {
             let end = span.first.saturating_add(span.count.into());
-            if span.first < last || span.count == 0 {
-                return Ok(None);
+            match runs.last_mut() {
+                _ if span.count == 0 => return Ok(None),
+                Some(last) if span.first < last.end => return Ok(None),
+                Some(last) if span.first == last.end => last.end = end,
+                _ => runs.push(Run { storage, first: span.first, end }),
             }
-            last = end;
-            let (from, until) = (keys::piece(commit.storage, span.first), keys::piece(commit.storage, end));
+        }
+        for run in runs {
+            let (from, until) = run.keys();
             let mut found = 0;
             for pair in self.engine().range(keys::UNCLAIMED, &from, &until, Order::Ascending) {
                 pair?;
                 found += 1;
             }
-            if found != span.count {
+            if found != run.end - run.first {
                 return Ok(None);
             }
-            batch.delete_range(keys::UNCLAIMED, from, until);
+            run.delete(&[keys::UNCLAIMED], batch);
         }
         Ok(Some(()))
     }
@@ -189,15 +194,29 @@ impl Store {
     }
 }
 
-/// The record and the blob of a write that came ahead.
-fn staged_of(write: &Write) -> impl Iterator<Item = &Staged> {
-    let record = match &write.content {
-        Content::Staged(staged) => Some(staged),
-        _ => None,
-    };
-    let blob = match &write.blob {
-        Some(Blob::Staged(staged)) => Some(staged),
-        _ => None,
-    };
-    record.into_iter().chain(blob)
+/// Pieces of one storage in a row; `end` is none of them.
+struct Run {
+    storage: StorageId,
+    first: u64,
+    end: u64,
+}
+
+impl Run {
+    /// Up to so many keys are deleted one by one: a range that is deleted costs all who read there until it is compacted.
+    const FEW: u64 = 16;
+
+    fn keys(&self) -> ([u8; 12], [u8; 12]) {
+        (keys::piece(self.storage, self.first), keys::piece(self.storage, self.end))
+    }
+
+    fn delete(&self, tables: &[Table], batch: &mut Batch) {
+        let (from, until) = self.keys();
+        for table in tables {
+            if self.end - self.first > Run::FEW {
+                batch.delete_range(*table, from, until);
+            } else {
+                (self.first..self.end).for_each(|piece| batch.delete(*table, keys::piece(self.storage, piece)));
+            }
+        }
+    }
 }

@@ -104,6 +104,27 @@ impl Stored {
         }
     }
 
+    /// As [`Stored::encode`], of a revision that was made to show revision `link` again.
+    pub fn encode_linked(&self, key: &[u8], link: Option<Tid>) -> Vec<u8> {
+        match (self, link) {
+            (Stored::Absent, Some(link)) => seal(key, ABSENT, &link.to_bytes()),
+            (Stored::SameAs(tid), Some(link)) if *tid != link => {
+                seal(key, SAME_AS, &[tid.to_bytes(), link.to_bytes()].concat())
+            }
+            _ => self.encode(key),
+        }
+    }
+
+    /// Which revision a sealed one was made to show again, though its data may lie further back; asked of a value that
+    /// can be decoded.
+    pub fn link(value: &[u8]) -> Option<Tid> {
+        let tid = |bytes: &[u8]| Tid::from_bytes(&bytes[bytes.len().saturating_sub(8)..]);
+        match value.split_at_checked(HEAD)? {
+            ([ABSENT | SAME_AS, ..], body) => tid(body),
+            _ => None,
+        }
+    }
+
     /// Takes the data over without copying it.
     pub fn decode(key: &[u8], value: Vec<u8>) -> io::Result<Stored> {
         let wrong = |why: String| match keys::decode_revision(key) {
@@ -114,10 +135,13 @@ impl Stored {
         };
         match unseal(key, &value).map_err(wrong)? {
             DATA => Ok(Stored::Data(into_body(value))),
-            ABSENT if value.len() == HEAD => Ok(Stored::Absent),
-            SAME_AS => {
-                Tid::from_bytes(&value[HEAD..]).map(Stored::SameAs).ok_or_else(|| wrong("half a pointer".into()))
-            }
+            ABSENT if value.len() == HEAD || value.len() == HEAD + 8 => Ok(Stored::Absent),
+            SAME_AS => match value[HEAD..].split_at_checked(8) {
+                Some((tid, link)) if link.is_empty() || link.len() == 8 => {
+                    Ok(Stored::SameAs(Tid::from_bytes(tid).expect("it has 8 bytes")))
+                }
+                _ => Err(wrong("half a pointer".into())),
+            },
             IN_PIECES => staged(&value[HEAD..])
                 .map(Stored::Pieces)
                 .ok_or_else(|| wrong("its list of pieces is cut short".into())),
@@ -224,8 +248,8 @@ impl Current {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TransactionHead {
     pub meta: TransactionMeta,
-    /// The sum of its records' lengths.
-    pub bytes: u64,
+    /// How long it is in a `Data.fs` (`tlen`); what the undo log calls its size.
+    pub length: u64,
     /// How many objects it lists: those that it wrote, in order, some perhaps twice.
     pub count: u32,
     /// How many of its revisions are there; a pack makes it fewer, and removes the transaction when there are none.
@@ -238,7 +262,7 @@ impl TransactionHead {
     pub fn encode(&self, key: &[u8]) -> Vec<u8> {
         let mut body = Vec::with_capacity(64 + 8 * self.oids.len());
         body.push(self.meta.status);
-        body.extend_from_slice(&self.bytes.to_be_bytes());
+        body.extend_from_slice(&self.length.to_be_bytes());
         body.extend_from_slice(&self.count.to_be_bytes());
         body.extend_from_slice(&self.left.to_be_bytes());
         for text in texts(&self.meta) {
@@ -261,12 +285,12 @@ impl TransactionHead {
 /// All but the oids.
 fn take_head(rest: &mut &[u8]) -> Option<TransactionHead> {
     let status = take(rest, 1)?[0];
-    let bytes = u64::from_be_bytes(take(rest, 8)?.try_into().ok()?);
+    let length = u64::from_be_bytes(take(rest, 8)?.try_into().ok()?);
     let count = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
     let left = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
     let meta =
         TransactionMeta { status, user: take_text(rest)?, description: take_text(rest)?, extension: take_text(rest)? };
-    Some(TransactionHead { meta, bytes, count, left, oids: Vec::new() })
+    Some(TransactionHead { meta, length, count, left, oids: Vec::new() })
 }
 
 /// The byte strings of a transaction's meta data, in the order in which they are stored and digested.
@@ -373,7 +397,7 @@ mod tests {
                 description: b"did".to_vec(),
                 extension: vec![],
             },
-            bytes: 0x0102,
+            length: 0x0102,
             count,
             left: count,
             oids: (0..count.min(512)).map(|n| Oid(n.into())).collect(),
@@ -386,6 +410,10 @@ mod tests {
         assert_eq!(hex(&data), "01803e39137069636b6c65");
         assert_eq!(hex(&Stored::Absent.encode(&key())), "02793825f9");
         assert_eq!(hex(&Stored::SameAs(Tid(2)).encode(&key())), "03beb6d2ac0000000000000002");
+        let linked = |stored: Stored, link| hex(&stored.encode_linked(&key(), Some(Tid(link)))[HEAD..]);
+        assert_eq!(linked(Stored::SameAs(Tid(1)), 2), "00000000000000010000000000000002");
+        assert_eq!(linked(Stored::SameAs(Tid(1)), 1), "0000000000000001");
+        assert_eq!(linked(Stored::Absent, 2), "0000000000000002");
         let key = keys::transaction(StorageId(1), Tid(3));
         assert_eq!(
             hex(&head(2).encode(&key)[HEAD..]),
@@ -408,7 +436,14 @@ mod tests {
             Stored::SameAs(Tid(9)),
         ] {
             assert_eq!(Stored::decode(&key(), stored.encode(&key())).unwrap(), stored);
+            let points = !matches!(stored, Stored::Data(_));
+            for link in [Tid(8), Tid(9)] {
+                let linked = stored.encode_linked(&key(), Some(link));
+                assert_eq!(Stored::link(&linked), points.then_some(link));
+                assert_eq!(Stored::decode(&key(), linked).unwrap(), stored);
+            }
         }
+        assert_eq!(Stored::link(&Stored::Absent.encode(&key())), None);
         let key = keys::transaction(StorageId(1), Tid(3));
         for count in [0, 1, 511, 512, 513, 2000] {
             assert_eq!(TransactionHead::decode(&key, &head(count).encode(&key)).unwrap(), head(count));

@@ -1,8 +1,9 @@
 //! The verdict on a vote, once its locks are held and its objects' serials are known.
 //!
 //! As `FileStorage` does it: `store` wants the serial that is current, also where that is the end of the object (deleted, or
-//! its creation undone), and takes any where there never was one; `restore` looks at nothing; `checkCurrentSerialInTransaction` wants the object to be there, with that serial. A failed
-//! check outweighs conflicts: those can be resolved, it can't.
+//! its creation undone), and takes any where there never was one; `deleteObject` wants that serial, and that there is one;
+//! `restore` looks at nothing, and `undo` only later; `checkCurrentSerialInTransaction` wants the object to be there, with
+//! that serial. A failed check or deletion outweighs conflicts: those can be resolved, it can't.
 
 use super::{Current, Read, Vote};
 use crate::command::Base;
@@ -50,6 +51,13 @@ pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<Current>)], last: Tid) 
     for &(oid, read) in &vote.writes {
         let read = match read {
             Read::Serial(read) => read,
+            Read::Existing(read) => match of(oid) {
+                None => return Verdict::Failed(Refusal::NoObject(oid)),
+                Some(Current { tid, .. }) if tid != read => {
+                    return Verdict::Failed(Refusal::Conflict(Conflict { oid, committed: tid, read }));
+                }
+                Some(_) => read,
+            },
             Read::Any => {
                 bases.push((oid, Base::Any));
                 continue;

@@ -99,11 +99,12 @@
 //!
 //! # What is left out
 //!
-//! - **Undo** comes as what it resolves to: stores of the objects it touches, with the serials they were read at.
+//! - **Undo** comes as what it resolves to: stores of the objects it touches, over whatever is current ([`Read::Current`]).
+//!   What they are to be is worked out after [`Action::Voted`], when nobody can change them any more.
 //! - **Pack steps** will take the locks of their objects as a vote with [`Read::Any`] does; their references
 //!   are looked at between [`Action::Voted`] and [`Input::Finish`].
 //! - **Stages** are not known here: a transaction is its oids and serials, wherever its data lies.
-//! - **Deleting** an object is a store to this machine; that there must be one to delete, the session looks up.
+//! - **Deleting** an object is a store to this machine, of an object that there must be ([`Read::Existing`]).
 //! - **Data, tids and the log**: the server keeps the data and answers the client; one task of it assigns each tid and
 //!   proposes. The machine only sees that tids grow.
 
@@ -170,6 +171,9 @@ pub struct Vote {
 pub enum Read {
     /// The revision of this serial (`Tid::ZERO`: none). Taken for an object without a current record whatever it says.
     Serial(Tid),
+    /// The revision of this serial, and it must be there (`deleteObject`). If it is not, nothing can be resolved: the
+    /// transaction is over.
+    Existing(Tid),
     /// It does not matter (`restore`).
     Any,
     /// Whatever is current once the locks are held (undo, a step of a pack): that becomes its base.

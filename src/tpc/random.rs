@@ -241,6 +241,8 @@ impl World {
                     vote.checks.push((oid, read));
                 }
                 3 => vote.writes.push((oid, Read::Any)),
+                5 if detail & 2 == 0 => vote.writes.push((oid, Read::Current)),
+                5 => vote.writes.push((oid, Read::Existing(read))),
                 _ => {}
             }
         }
@@ -255,7 +257,7 @@ impl World {
     fn resolved(&self, earlier: &Vote, dice: u32) -> Vote {
         let mut vote = earlier.clone();
         for (oid, read) in &mut vote.writes {
-            if *read != Read::Any {
+            if matches!(read, Read::Serial(_)) {
                 *read = Read::Serial(self.newest(vote.storage, *oid));
             }
         }
@@ -305,9 +307,14 @@ impl World {
         let there = |oid| newest(oid).filter(|c: &Current| !c.absent).map(|c| c.tid);
         let conflicts = |&(oid, read): &(Oid, Read)| match read {
             Read::Serial(tid) => newest(oid).is_some_and(|current| current.tid != tid),
-            Read::Any | Read::Current => false,
+            Read::Any | Read::Current | Read::Existing(_) => false,
         };
-        if vote.brings_tid.is_some_and(|tid| tid <= last) || vote.checks.iter().any(|&(o, t)| there(o) != Some(t)) {
+        let missed = |&(oid, read): &(Oid, Read)| match read {
+            Read::Existing(tid) => newest(oid).is_none_or(|current| current.tid != tid),
+            Read::Any | Read::Current | Read::Serial(_) => false,
+        };
+        let failed = vote.checks.iter().any(|&(o, t)| there(o) != Some(t)) || vote.writes.iter().any(missed);
+        if failed || vote.brings_tid.is_some_and(|tid| tid <= last) {
             self.line.remove(at);
             self.expected.push((Kind::Failed, txn));
             self.expect_grants();

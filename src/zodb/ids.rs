@@ -38,6 +38,8 @@ impl Oid {
 }
 
 const SECONDS_SCALE: f64 = (1u64 << 32) as f64 / 60.0;
+/// Seconds from 1901 to the Unix epoch.
+const EPOCH_FROM_1901: i64 = 25_202 * 86_400;
 
 impl Tid {
     /// `z64`: "no transaction yet", and the serial of an object that was never stored.
@@ -66,29 +68,25 @@ impl Tid {
         Tid(minutes << 32 | (second * SECONDS_SCALE) as u64)
     }
 
-    /// The tid of a moment, given in seconds since the Unix epoch, as `TimeStamp(*time.gmtime(t)[:5] + (t % 60,)).raw()` has
-    /// it, bit for bit. `None`: a `TimeStamp` can't hold it.
-    pub fn from_unix_seconds(time: f64) -> Option<Tid> {
-        let days = (time / 86_400.0).floor();
-        if !(-30_000.0..3_000_000.0).contains(&days) {
+    /// The tid of a moment that Python gives as a float (a pack's time), as
+    /// `TimeStamp(*time.gmtime(t)[:5] + (t % 60,)).raw()` has it to the last bit. `None` for what is no moment since 1970.
+    pub fn from_unix_seconds(seconds: f64) -> Option<Tid> {
+        if !(0.0..=253_402_300_799.0).contains(&seconds) {
             return None;
         }
-        let (year, month, day) = civil_from_days(days as i64);
-        let years = u64::try_from(year - 1900).ok()?;
-        let minute_of_day = (time.floor() as i64).rem_euclid(86_400) as u64 / 60;
-        let minutes = ((years * 12 + (month - 1) as u64) * 31 + (day - 1) as u64) * 1440 + minute_of_day;
-        let second = time.rem_euclid(60.0) / (60.0 / 65_536.0 / 65_536.0);
-        (minutes <= u32::MAX.into()).then_some(Tid(minutes << 32 | u64::from(second as u32)))
+        let minute = Tid::from_unix(Duration::from_secs(seconds as u64 / 60 * 60));
+        Some(Tid(minute.0 | ((seconds % 60.0) / (60.0 / 4_294_967_296.0)) as u64))
     }
 
-    /// Seconds since the Unix epoch, as `TimeStamp(tid).timeTime()` gives them.
+    /// Seconds since the Unix epoch, as `TimeStamp(tid).timeTime()` gives them, to the last bit: it counts from 1901 first.
     pub fn unix_seconds(self) -> f64 {
         let minutes = self.0 >> 32;
         let days31 = minutes / 1440;
         let (months, day) = (days31 / 31, days31 % 31);
         let days = days_from_civil(1900 + (months / 12) as i64, (months % 12) as i64 + 1, day as i64 + 1);
-        let second = (self.0 & 0xffff_ffff) as f64 / SECONDS_SCALE;
-        (days * 86_400) as f64 + (minutes % 1440 * 60) as f64 + second
+        let second = (self.0 & 0xffff_ffff) as f64 * (60.0 / 4_294_967_296.0);
+        let minute = days * 86_400 + (minutes % 1440 * 60) as i64;
+        (minute + EPOCH_FROM_1901) as f64 + second - EPOCH_FROM_1901 as f64
     }
 
     /// The tid of `since_epoch`, or the one right after `last` if the clock has not moved past it (or was set back).
@@ -161,6 +159,25 @@ mod tests {
         let since_epoch = Duration::from_millis(1_789_209_015_500);
         assert_eq!(Tid::from_unix(since_epoch).0, expected);
         assert!((Tid(expected).unix_seconds() - 1_789_209_015.5).abs() < 1e-6);
+        // TimeStamp(bytes.fromhex("040d31ff84f1076e")).timeTime()
+        assert_eq!(Tid(0x040d_31ff_84f1_076e).unix_seconds(), 1_795_384_291.158_168_8);
+    }
+
+    #[test]
+    fn moments_are_those_of_python_to_the_last_bit() {
+        // (TimeStamp(tid).timeTime(), and TimeStamp(*time.gmtime(t)[:5] + (t % 60,)).raw() of that)
+        for (tid, seconds, back) in [
+            (0x040d_31fa_8a2d_4383, 1_795_383_992.385_19, 0x040d_31fa_8a2d_4377),
+            (0x040d_31fa_8e67_57a4, 1_795_383_993.375_862_6, 0x040d_31fa_8e67_5799),
+            (0x03f4_a7b2_c000_0001, 1_700_616_165.0, 0x03f4_a7b2_c000_0000),
+        ] {
+            assert_eq!(Tid(tid).unix_seconds(), seconds);
+            assert_eq!(Tid::from_unix_seconds(seconds), Some(Tid(back)));
+        }
+        assert_eq!(Tid::from_unix_seconds(1.5), Some(Tid(0x023c_2b00_0666_6666)));
+        for never in [-1.0, f64::NAN, f64::INFINITY, 1e18] {
+            assert_eq!(Tid::from_unix_seconds(never), None);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The language of the scripts for two-phase commit.
 //!
 //! ```text
-//! > vote 1 writes=5:10,7:new,8:any checks=6:3 tid=99 storage=2      oid:serial; all but the number may be left out
+//! > vote 1 writes=5:10,7:new,8:any checks=6:3 tid=99 storage=2      oid:serial; all but the number may be left out;
+//!                                                                   9:current for an undo, 10:4! for a deletion
 //! > serials 1 5:10 6:absent:3 7:none last=20                        the answer to `read 1`
 //! > finish 1
 //! > proposed 1 tid=21
@@ -122,6 +123,8 @@ fn read(word: &str) -> Read {
     match word {
         "any" => Read::Any,
         "new" => Read::Serial(Tid::ZERO),
+        "current" => Read::Current,
+        _ if word.ends_with('!') => Read::Existing(Tid(number(word.trim_end_matches('!')))),
         serial => Read::Serial(Tid(number(serial))),
     }
 }

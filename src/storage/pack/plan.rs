@@ -85,6 +85,8 @@ struct Seen {
     tid: Tid,
     /// Where its record lies: with itself, or with an older one. `None`: the object is absent.
     holder: Option<Tid>,
+    /// The older revision that it was made to show again.
+    link: Option<Tid>,
     bytes: u64,
 }
 
@@ -107,16 +109,16 @@ impl Plan {
         self.upto
     }
 
-    /// Whether nothing that this pack could remove is left, as one with this time or a later one has been here before
-    /// and nothing has committed between the two.
-    pub fn is_redundant(&self) -> io::Result<bool> {
+    /// Whether there is nothing that this pack could remove: nothing is as old as its time; or a pack with this time or a later
+    /// one has been here before, and nothing has committed between the two.
+    pub fn is_idle(&self) -> io::Result<bool> {
         let packed = self.store.summary(self.storage).packed;
         let after = |tid: Tid, upto| self.store.transaction_at(self.storage, tid.next(), upto);
-        if packed == Tid::ZERO || after(packed, self.upto)?.is_some() {
+        if after(packed, self.upto)?.is_some() {
             return Ok(false);
         }
         // As `FileStorage`: the first one after the pack time must have been packed too, if there is one.
-        Ok(after(self.upto, Tid::MAX.previous())?.is_none_or(|(tid, _)| tid <= packed))
+        Ok(packed == Tid::ZERO || after(self.upto, Tid::MAX.previous())?.is_none_or(|(tid, _)| tid <= packed))
     }
 
     /// Adds to `reached` the root and all that can be reached from it as of the pack time.
@@ -280,7 +282,8 @@ impl Plan {
         let Some(at_pack_time) = revisions.get(young) else { return Ok(Vec::new()) };
         let garbage = self.gc && unreached && at_pack_time.holder.is_some();
         let whole = garbage || at_pack_time.holder.is_none();
-        let shown_again = if self.gc { shown_again(&revisions[..young], revisions) } else { BTreeSet::new() };
+        let linked = revisions[..young].iter().filter(|_| self.gc).filter_map(|seen| seen.link);
+        let shown_again: BTreeSet<Tid> = linked.collect();
         let goes = |seen: &&Seen| !shown_again.contains(&seen.tid) && (whole || seen.tid < at_pack_time.tid);
         let going: Vec<Seen> = revisions[young..].iter().filter(goes).rev().copied().collect();
         if going.is_empty() {
@@ -369,19 +372,10 @@ impl Plan {
     }
 }
 
-/// What the younger revisions show again: of each that shows an older record, the last one before it that showed the same. (A
-/// `FileStorage` points from revision to revision, and keeps those that are pointed at.)
-fn shown_again(young: &[Seen], all: &[Seen]) -> BTreeSet<Tid> {
-    let pointing = young.iter().enumerate().filter(|(_, seen)| seen.holder.is_some_and(|holder| holder != seen.tid));
-    pointing
-        .filter_map(|(n, seen)| all[n + 1..].iter().find(|older| older.holder == seen.holder))
-        .map(|s| s.tid)
-        .collect()
-}
-
 fn seen((key, value): (Vec<u8>, Vec<u8>)) -> io::Result<(Oid, Seen)> {
     let (_, oid, tid) =
         keys::decode_revision(&key).ok_or_else(|| value::damaged("a revision's key is not 20 bytes"))?;
+    let link = Stored::link(&value);
     let stored = Stored::decode(&key, value)?;
     let bytes = stored.length();
     let holder = match stored {
@@ -389,7 +383,7 @@ fn seen((key, value): (Vec<u8>, Vec<u8>)) -> io::Result<(Oid, Seen)> {
         Stored::SameAs(holder) => Some(holder),
         Stored::Data(_) | Stored::Pieces(_) => Some(tid),
     };
-    Ok((oid, Seen { tid, holder, bytes }))
+    Ok((oid, Seen { tid, holder, link, bytes }))
 }
 
 impl From<io::Error> for Fault {

@@ -30,6 +30,14 @@ struct Stepping {
     gone: BTreeMap<Tid, u32>,
 }
 
+/// A revision that stays, and may have to take over what lies with one that goes.
+struct Heir {
+    tid: Tid,
+    /// With the older revision that it was made to show again.
+    record: Option<(Stored, Option<Tid>)>,
+    blob: Option<StoredBlob>,
+}
+
 impl Store {
     pub(in crate::storage) fn pack_begin(&self, storage: StorageId, upto: Tid) -> Decision {
         let Some(mut summary) = self.summary_of(storage) else { return Decision::refuse(no_storage(storage)) };
@@ -115,7 +123,7 @@ impl Store {
         }
         let mut heirs = Vec::with_capacity(removal.heirs.len());
         for &tid in removal.heirs.iter().filter(|tid| !tids.contains(tid)) {
-            heirs.push((tid, self.stored(storage, oid, tid)?, self.stored_blob(storage, oid, tid)?));
+            heirs.push(Heir { tid, record: self.linked(storage, oid, tid)?, blob: self.stored_blob(storage, oid, tid)? });
         }
         for tid in tids {
             let Some(stored) = self.stored(storage, oid, tid)? else { continue };
@@ -129,16 +137,16 @@ impl Store {
             let key = keys::revision(storage, oid, tid);
             stepping.batch.delete(keys::REVISIONS, key);
             if matches!(stored, Stored::Data(_) | Stored::Pieces(_)) {
-                let shown = |stored: &Option<Stored>| *stored == Some(Stored::SameAs(tid));
-                let showing: Vec<Tid> =
-                    heirs.iter().filter(|(_, stored, _)| shown(stored)).map(|(tid, ..)| *tid).collect();
-                stepping.hand_on_record(oid, stored, &showing);
+                let showing = heirs.iter().filter_map(|heir| match &heir.record {
+                    Some((Stored::SameAs(holder), link)) if *holder == tid => Some((heir.tid, *link)),
+                    _ => None,
+                });
+                stepping.hand_on_record(oid, stored, showing);
             }
             if let Some(blob) = self.stored_blob(storage, oid, tid)? {
                 stepping.batch.delete(keys::BLOBS, key);
-                let shown = |stored: &Option<StoredBlob>| *stored == Some(StoredBlob::SameAs(tid));
-                let showing: Vec<Tid> = heirs.iter().filter(|(.., blob)| shown(blob)).map(|(tid, ..)| *tid).collect();
-                stepping.hand_on_blob(oid, blob, &showing);
+                let shows = |heir: &&Heir| heir.blob == Some(StoredBlob::SameAs(tid));
+                stepping.hand_on_blob(oid, blob, heirs.iter().filter(shows).map(|heir| heir.tid));
             }
         }
         Ok(true)
@@ -212,8 +220,13 @@ impl Store {
 
 impl Stepping {
     /// The record of a revision that goes: to the first of those that show it, or it goes too.
-    fn hand_on_record(&mut self, oid: Oid, stored: Stored, showing: &[Tid]) {
-        let Some((&holder, others)) = showing.split_first() else {
+    fn hand_on_record(
+        &mut self,
+        oid: Oid,
+        stored: Stored,
+        mut showing: impl Iterator<Item = (Tid, Option<Tid>)>,
+    ) {
+        let Some((holder, _)) = showing.next() else {
             self.summary.bytes -= stored.length();
             if let Stored::Pieces(staged) = &stored {
                 self.drop_pieces(staged);
@@ -222,19 +235,19 @@ impl Stepping {
         };
         let key = keys::revision(self.storage, oid, holder);
         self.batch.put(keys::REVISIONS, key, stored.encode(&key));
-        for &tid in others {
+        for (tid, link) in showing {
             let key = keys::revision(self.storage, oid, tid);
-            self.batch.put(keys::REVISIONS, key, Stored::SameAs(holder).encode(&key));
+            self.batch.put(keys::REVISIONS, key, Stored::SameAs(holder).encode_linked(&key, link));
         }
     }
 
     /// The same for its blob.
-    fn hand_on_blob(&mut self, oid: Oid, blob: StoredBlob, showing: &[Tid]) {
+    fn hand_on_blob(&mut self, oid: Oid, blob: StoredBlob, mut showing: impl Iterator<Item = Tid>) {
         let StoredBlob::Pieces(staged) = &blob else { return };
-        let Some((&holder, others)) = showing.split_first() else { return self.drop_pieces(staged) };
+        let Some(holder) = showing.next() else { return self.drop_pieces(staged) };
         let key = keys::revision(self.storage, oid, holder);
         self.batch.put(keys::BLOBS, key, blob.encode(&key));
-        for &tid in others {
+        for tid in showing {
             let key = keys::revision(self.storage, oid, tid);
             self.batch.put(keys::BLOBS, key, StoredBlob::SameAs(holder).encode(&key));
         }

@@ -1,0 +1,281 @@
+//! `zrsctl import` and `zrsctl export`: a `Data.fs` into data folders, and out of one.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+use zrs::engine::{Durability, Folder, Rocks};
+use zrs::env::Env;
+use zrs::filestorage::{self, Progress};
+use zrs::raft;
+use zrs::storage::Store;
+
+/// How often the bar moves on a terminal, and how often a line is written elsewhere.
+const BAR: Duration = Duration::from_millis(100);
+const LINE: Duration = Duration::from_secs(5);
+/// Cells of the bar.
+const CELLS: usize = 30;
+const MB: f64 = 1e6;
+
+#[derive(Args)]
+pub struct Import {
+    /// The file that FileStorage wrote. Stop its ZEO server first: what is committed meanwhile is not imported
+    #[arg(value_name = "DATA.FS")]
+    file: PathBuf,
+    /// The folder of its blobs (blob-dir), of either layout
+    #[arg(long, value_name = "DIR")]
+    blobs: Option<PathBuf>,
+    /// The data folder to make: not there, or empty. Several times for several nodes on this machine
+    #[arg(long, value_name = "DIR", required = true)]
+    data: Vec<PathBuf>,
+    /// What clients will call it
+    #[arg(long, value_name = "NAME", default_value = "1")]
+    storage: String,
+    /// What to do if the files of some blobs are not there
+    #[arg(long, value_name = "WHAT", default_value = "refuse")]
+    missing_blobs: MissingBlobs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MissingBlobs {
+    /// Import nothing, and say which they are
+    Refuse,
+    /// Leave them out, and say how many
+    Ignore,
+}
+
+#[derive(Args)]
+pub struct Export {
+    /// The data folder of a node that is stopped
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The file to write; it must not be there
+    #[arg(value_name = "DATA.FS")]
+    file: PathBuf,
+    /// The folder for the blobs: not there, or empty
+    #[arg(long, value_name = "DIR")]
+    blobs: Option<PathBuf>,
+    /// Which storage
+    #[arg(long, value_name = "NAME", default_value = "1")]
+    storage: String,
+    /// Leave the blobs out
+    #[arg(long, conflicts_with = "blobs")]
+    without_blobs: bool,
+    /// Export what the node has applied, though its log goes on (it was killed, say)
+    #[arg(long)]
+    as_it_is: bool,
+}
+
+pub async fn import(flags: Import) -> anyhow::Result<()> {
+    if let Some(user) = user_of(&flags.file) {
+        eprintln!(
+            "zrsctl: warning: {} is in use{user}; what is committed from now on is not imported",
+            flags.file.display()
+        );
+    }
+    let import = filestorage::Import {
+        file: flags.file,
+        blobs: flags.blobs,
+        storage: flags.storage,
+        missing_blobs: match flags.missing_blobs {
+            MissingBlobs::Refuse => filestorage::MissingBlobs::Refuse,
+            MissingBlobs::Ignore => filestorage::MissingBlobs::Ignore,
+        },
+    };
+    let (data, began) = (flags.data, Env::current().now());
+    let told = data.clone();
+    let done = stoppable(move |watch| filestorage::create(&data, |store| import.run(store, watch))).await?;
+    for warning in &done.warnings {
+        eprintln!("zrsctl: warning: {warning}");
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "imported {} transactions, {} records and {} blobs ({:.1} MB) in {seconds:.1} s, {:.1} MB/s; last transaction {}",
+        done.transactions,
+        done.records,
+        done.blobs,
+        done.bytes as f64 / MB,
+        done.bytes as f64 / MB / seconds.max(1e-3),
+        done.last
+    );
+    for folder in &told {
+        println!("data folder {}", folder.display());
+    }
+    Ok(())
+}
+
+pub async fn export(flags: Export) -> anyhow::Result<()> {
+    let (folder, store) = filestorage::open_stopped(&flags.data)?;
+    if let Some(behind) = unapplied(&folder, &store).context("reading the node's log")?
+        && !flags.as_it_is
+    {
+        anyhow::bail!(
+            "data folder {}: the node was not stopped properly, and its log has {behind} entries that its database does not \
+             have; some of them may be commits that were answered. Start the node, let it catch up, and stop it with \
+             SIGTERM. To export what is there, up to transaction {}: --as-it-is",
+            flags.data.display(),
+            store.storage(&flags.storage).map(|storage| store.last_tid(storage).to_string()).unwrap_or_default()
+        );
+    }
+    let export = filestorage::Export {
+        file: flags.file.clone(),
+        blobs: flags.blobs,
+        storage: flags.storage,
+        without_blobs: flags.without_blobs,
+    };
+    let began = Env::current().now();
+    let done = stoppable(move |watch| export.run(&store, watch)).await?;
+    if done.strange_status > 0 {
+        eprintln!(
+            "zrsctl: warning: {} transactions have a status that FileStorage does not know; it is a blank now",
+            done.strange_status
+        );
+    }
+    println!(
+        "exported {} transactions, {} records and {} blobs ({:.1} MB) in {:.1} s; last transaction {}",
+        done.transactions,
+        done.records,
+        done.blobs,
+        done.bytes as f64 / MB,
+        began.elapsed().as_secs_f64(),
+        done.last
+    );
+    drop(folder);
+    Ok(())
+}
+
+/// How many entries of the node's log its store does not have. (An imported folder that no node has used has no log.)
+fn unapplied(folder: &Folder, store: &Store) -> io::Result<Option<u64>> {
+    if !folder.log().is_dir() {
+        return Ok(None);
+    }
+    raft::unapplied(&Rocks::open(&folder.log(), raft::TABLES, Durability::Log)?, store)
+}
+
+/// Does `work` beside this task, which watches for signals: the first one ends it, and it tidies up behind itself.
+async fn stoppable<T: Send + 'static>(
+    work: impl FnOnce(&mut dyn FnMut(Progress) -> bool) -> io::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    let env = Env::current();
+    let clock = env.clone();
+    let working = env.offload(move || {
+        let mut bar = Bar::new(clock);
+        let done = work(&mut |progress| {
+            bar.show(progress);
+            !asked.load(Ordering::Relaxed)
+        });
+        bar.end();
+        done
+    });
+    tokio::pin!(working);
+    let done = tokio::select! {
+        biased;
+        done = &mut working => done,
+        _ = terminate.recv() => { stop.store(true, Ordering::Relaxed); working.await }
+        _ = interrupt.recv() => { stop.store(true, Ordering::Relaxed); working.await }
+    };
+    match done {
+        Err(why) if why.kind() == io::ErrorKind::Interrupted => {
+            anyhow::bail!("stopped, as asked; nothing was left behind")
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Who holds the lock beside a `Data.fs`, in words to follow "in use"; `None`: nobody.
+fn user_of(file: &std::path::Path) -> Option<String> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".lock");
+    let lock = std::fs::File::open(&name).ok()?;
+    match lock.try_lock_shared() {
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let text = std::fs::read_to_string(&name).unwrap_or_default();
+            let pid = text.split_whitespace().next().filter(|word| word.bytes().all(|b| b.is_ascii_digit()));
+            Some(pid.map(|pid| format!(" by process {pid}")).unwrap_or_default())
+        }
+        _ => None,
+    }
+}
+
+/// Progress on standard error: a bar on a terminal, else a line every few seconds.
+struct Bar {
+    env: Env,
+    began: tokio::time::Instant,
+    shown: tokio::time::Instant,
+    terminal: bool,
+    drawn: bool,
+}
+
+impl Bar {
+    fn new(env: Env) -> Bar {
+        let now = env.now();
+        Bar { env, began: now, shown: now, terminal: io::stderr().is_terminal(), drawn: false }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        let now = self.env.now();
+        if now - self.shown < if self.terminal { BAR } else { LINE } {
+            return;
+        }
+        self.shown = now;
+        let text = describe(progress, now - self.began);
+        // (Who watches may have gone.)
+        let mut out = io::stderr();
+        let _ = if self.terminal {
+            self.drawn = true;
+            write!(out, "\r{} {text}\x1b[K", bar(progress))
+        } else {
+            writeln!(out, "zrsctl: {text}")
+        };
+    }
+
+    fn end(&mut self) {
+        if self.drawn {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+fn fraction(progress: Progress) -> f64 {
+    if progress.total == 0 { 1.0 } else { (progress.done as f64 / progress.total as f64).min(1.0) }
+}
+
+fn bar(progress: Progress) -> String {
+    let full = (fraction(progress) * CELLS as f64) as usize;
+    format!("[{}{}]", "#".repeat(full), ".".repeat(CELLS - full))
+}
+
+fn describe(progress: Progress, since: Duration) -> String {
+    let (part, seconds) = (fraction(progress), since.as_secs_f64());
+    let left = match part > 0.0 {
+        true => seconds / part - seconds,
+        false => 0.0,
+    };
+    let speed = progress.bytes as f64 / MB / seconds.max(1e-3);
+    let left = left.round() as u64;
+    format!("{:3.0}%  {speed:.1} MB/s  {}:{:02} left", part * 100.0, left / 60, left % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar() {
+        let progress = Progress { done: 25, total: 100, bytes: 50_000_000 };
+        assert_eq!(bar(progress), "[#######.......................]");
+        assert_eq!(describe(progress, Duration::from_secs(25)), " 25%  2.0 MB/s  1:15 left");
+        let nothing = Progress { done: 0, total: 0, bytes: 0 };
+        assert_eq!(bar(nothing), format!("[{}]", "#".repeat(CELLS)));
+        assert_eq!(describe(nothing, Duration::ZERO), "100%  0.0 MB/s  0:00 left");
+    }
+}

@@ -1,0 +1,249 @@
+//! From a store to a `Data.fs` and its blobs, which FileStorage opens.
+//!
+//! Both are written under other names (`.part`) and renamed when they are whole and on disk; after an error they are gone.
+//!
+//! **What a store has that a file has not.** A status that FileStorage does not know is written as a blank, and told of.
+//! What a pack has removed is not there: neither record nor, where all of its records went, the transaction.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::blobs::BlobFolder;
+use super::format::{DONE, PACKED};
+use super::{Progress, Watch, Writer, of_file, stopped};
+use crate::command::Staged;
+use crate::storage::{Holding, Store};
+use crate::zodb::{Oid, StorageId, Tid};
+
+/// What to export, and to where.
+#[derive(Clone, Debug)]
+pub struct Export {
+    /// The `Data.fs` to be; it must not exist.
+    pub file: PathBuf,
+    /// The folder of blobs to be; it must not exist, or be empty.
+    pub blobs: Option<PathBuf>,
+    /// Which storage.
+    pub storage: String,
+    /// Whether blobs may be left out.
+    pub without_blobs: bool,
+}
+
+/// What was exported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// How many transactions.
+    pub transactions: u64,
+    /// How many records they list.
+    pub records: u64,
+    /// How many blobs.
+    pub blobs: u64,
+    /// Bytes of records and blobs.
+    pub bytes: u64,
+    /// The last transaction.
+    pub last: Tid,
+    /// Transactions whose status FileStorage does not know.
+    pub strange_status: u64,
+}
+
+impl Export {
+    /// Writes what `store` has applied.
+    pub fn run(&self, store: &Store, watch: Watch<'_>) -> io::Result<Exported> {
+        let Some(storage) = store.storage(&self.storage) else {
+            let names: Vec<String> = store.storages().into_iter().map(|(_, name)| format!("{name:?}")).collect();
+            let why = format!("there is no storage {:?}, but {}", self.storage, names.join(", "));
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        };
+        if self.blobs.is_none() && !self.without_blobs && store.has_blobs(storage)? {
+            let why = "the storage has blobs: say with --blobs where they shall go. Without them: --without-blobs";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        refuse_to_overwrite(&self.file)?;
+        let file = Part::new(&self.file)?;
+        let blobs = self.blobs.as_deref().map(|path| {
+            if path.is_dir() && fs::read_dir(path).map_err(|fault| of_file(path, &fault))?.next().is_none() {
+                // (A rename takes its place.)
+            } else {
+                refuse_to_overwrite(path)?;
+            }
+            Part::new(path)
+        });
+        let blobs = blobs.transpose()?;
+        let folder = blobs.as_ref().map(|part| BlobFolder::create(&part.path)).transpose()?;
+        let mut exporter = Exporter {
+            store,
+            storage,
+            total: store.summary(storage).bytes,
+            records_bytes: 0,
+            writer: Writer::create(&file.path)?,
+            blobs: folder,
+            done: Exported::default(),
+            watch,
+        };
+        let mut next = Tid::ZERO;
+        while let Some(tid) = exporter.transaction(next)? {
+            exporter.done.last = tid;
+            next = tid.next();
+            exporter.tell()?;
+        }
+        exporter.writer.finish()?;
+        if let Some(blobs) = blobs {
+            blobs.keep()?;
+        }
+        file.keep()?;
+        Ok(exporter.done)
+    }
+}
+
+struct Exporter<'e> {
+    store: &'e Store,
+    storage: StorageId,
+    total: u64,
+    records_bytes: u64,
+    writer: Writer,
+    blobs: Option<BlobFolder>,
+    done: Exported,
+    watch: Watch<'e>,
+}
+
+impl Exporter<'_> {
+    /// Copies the first transaction from `at_least` on.
+    fn transaction(&mut self, at_least: Tid) -> io::Result<Option<Tid>> {
+        let Some(listing) = self.store.listing(self.storage, at_least)? else { return Ok(None) };
+        let (tid, mut meta) = (listing.tid, listing.meta);
+        if ![DONE, PACKED].contains(&meta.status) {
+            self.done.strange_status += 1;
+            meta.status = DONE;
+        }
+        self.writer.begin(tid, &meta)?;
+        let mut found = BTreeSet::new();
+        for oid in listing.oids {
+            let Some(holding) = self.store.holding(self.storage, oid, tid)? else { continue };
+            self.record(oid, holding)?;
+            self.done.records += 1;
+            if found.insert(oid) {
+                self.blob(oid, tid)?;
+            }
+        }
+        if found.len() as u64 != u64::from(listing.left) {
+            let why = format!(
+                "the store is damaged: transaction {tid} has {} of its revisions, and should have {}",
+                found.len(),
+                listing.left
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        self.writer.end()?;
+        self.done.transactions += 1;
+        Ok(Some(tid))
+    }
+
+    fn record(&mut self, oid: Oid, holding: Holding) -> io::Result<()> {
+        match holding {
+            Holding::Absent => self.writer.absent(oid),
+            Holding::SameAs(tid) => self.writer.same_as(oid, tid),
+            // (A record without a byte can't be told from an absence there.)
+            Holding::Data(data) if data.is_empty() => self.writer.absent(oid),
+            Holding::Data(data) => {
+                self.count(data.len() as u64);
+                self.writer.record(oid, data.len() as u64)?;
+                self.writer.data(&data)
+            }
+            Holding::Pieces(staged) => {
+                self.writer.record(oid, staged.length)?;
+                for piece in pieces(&staged) {
+                    let data = self.store.piece(self.storage, piece)?;
+                    self.count(data.len() as u64);
+                    self.writer.data(&data)?;
+                    self.tell()?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&mut self, bytes: u64) {
+        self.done.bytes += bytes;
+        self.records_bytes += bytes;
+    }
+
+    fn blob(&mut self, oid: Oid, tid: Tid) -> io::Result<()> {
+        let Some(blobs) = &self.blobs else { return Ok(()) };
+        let Some((_, staged)) = self.store.blob(self.storage, oid, tid)? else { return Ok(()) };
+        let (store, storage) = (self.store, self.storage);
+        let (records, total, done) = (self.records_bytes, self.total, &mut self.done);
+        let watch = &mut *self.watch;
+        let mut parts = pieces(&staged).map(|piece| {
+            let part = store.piece(storage, piece)?;
+            done.bytes += part.len() as u64;
+            let progress = Progress { done: records, total, bytes: done.bytes };
+            if watch(progress) { Ok(part) } else { Err(stopped()) }
+        });
+        blobs.write(oid, tid, &mut parts)?;
+        self.done.blobs += 1;
+        Ok(())
+    }
+
+    fn tell(&mut self) -> io::Result<()> {
+        let progress = Progress { done: self.records_bytes, total: self.total, bytes: self.done.bytes };
+        if (self.watch)(progress) { Ok(()) } else { Err(stopped()) }
+    }
+}
+
+fn pieces(staged: &Staged) -> impl Iterator<Item = u64> + '_ {
+    staged.pieces.iter().flat_map(|span| (span.first..).take(span.count as usize))
+}
+
+fn refuse_to_overwrite(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata().is_ok() {
+        let why = format!("{} is there already; export to another place", path.display());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+    }
+    Ok(())
+}
+
+/// A file or folder that is being written under another name, and goes unless it is kept.
+struct Part {
+    path: PathBuf,
+    whole: PathBuf,
+    kept: bool,
+}
+
+impl Part {
+    fn new(whole: &Path) -> io::Result<Part> {
+        let mut path = OsString::from(whole);
+        path.push(".part");
+        let path = PathBuf::from(path);
+        if path.symlink_metadata().is_ok() {
+            let why = format!("{} is there: an export is going on, or was cut off (then remove it)", path.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+        }
+        Ok(Part { path, whole: whole.to_owned(), kept: false })
+    }
+
+    fn keep(mut self) -> io::Result<()> {
+        let parent = match self.whole.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let keep = || {
+            fs::rename(&self.path, &self.whole)?;
+            File::open(parent)?.sync_all()
+        };
+        keep().map_err(|fault| of_file(&self.whole, &fault))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.kept {
+            // (Either is not there.)
+            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! From a `Data.fs` and its blobs into a store: each transaction becomes the command that would have committed it.
+//!
+//! Commands are applied at positions of the import's own, one after the other; [`Store::rebase`] ends that, and a cluster
+//! begins on top. What is large goes ahead of its transaction in pieces, as in a running cluster: all blobs, records of
+//! more than a piece, and what a transaction has beyond [`limits::IMPORT`]. The same file gives the same store on every
+//! host, to the byte of its digests.
+//!
+//! **What a file has that a store has not.** A record that is listed twice in its transaction (a stored blob's, in many
+//! files) is listed twice, and stored once. If the two differ, what FileStorage would load is kept, the last. A pointer to a
+//! record that is a pointer itself goes to the data in one step. Both read the same, and the first is told of.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::blobs::{BlobFolder, is_blob_record};
+use super::read::{self, Reader, Record, Transaction};
+use super::{Progress, Watch, of_file, stopped};
+use crate::command::{Base, Blob, Change, Command, Commit, Content, Outcome, Span, Staged, Write};
+use crate::config::limits;
+use crate::storage::{Hashing, Position, Store};
+use crate::zodb::{Oid, StorageId, Tid};
+
+/// The longest record that is looked at for whether it is a blob's; those are of some thirty bytes.
+const BLOB_RECORD: u64 = 4096;
+/// Missing blobs that are named one by one.
+const NAMED: usize = 5;
+
+/// What to do about blobs whose file is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingBlobs {
+    /// Import nothing, and say which they are.
+    Refuse,
+    /// Leave them out, and say how many.
+    Ignore,
+}
+
+/// What to import, and into what.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// The `Data.fs`.
+    pub file: PathBuf,
+    /// The folder of its blobs.
+    pub blobs: Option<PathBuf>,
+    /// What clients will call the storage.
+    pub storage: String,
+    /// Whether all blobs must be there.
+    pub missing_blobs: MissingBlobs,
+}
+
+/// What was imported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// How many transactions.
+    pub transactions: u64,
+    /// How many records they list.
+    pub records: u64,
+    /// How many blobs.
+    pub blobs: u64,
+    /// Bytes of records and blobs.
+    pub bytes: u64,
+    /// The last transaction.
+    pub last: Tid,
+    /// What an operator should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that is not as one would expect, and no reason to stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// The file ends with a transaction that was voted and not finished, from this byte on; it is left out.
+    Unfinished(u64),
+    /// So many transactions had been undone in the way of long ago, and are left out.
+    Undone(u64),
+    /// So many records were replaced by a later one of the same transaction.
+    Replaced(u64),
+    /// So many blobs are missing.
+    MissingBlobs(u64),
+    /// Python 2 wrote the file.
+    Python2,
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Warning::Unfinished(at) => write!(
+                f,
+                "the transaction that begins at byte {at}, the last, was never finished (status c); it is left out, as \
+                 FileStorage would do"
+            ),
+            Warning::Undone(count) => write!(f, "{count} transactions of status u (undone) are left out"),
+            Warning::Replaced(count) => {
+                write!(
+                    f,
+                    "{count} records are left out, as the same transaction has other data of their objects further on"
+                )
+            }
+            Warning::MissingBlobs(count) => write!(f, "{count} blobs are missing; who opens one gets an error"),
+            Warning::Python2 => write!(
+                f,
+                "the file was written by Python 2; clients with Python 3 need it converted by zodbupdate, before the \
+                 import or after it"
+            ),
+        }
+    }
+}
+
+impl Import {
+    /// Fills `store`, in which nothing was applied yet. After an error it is worth nothing.
+    pub fn run(&self, store: &Store, watch: Watch<'_>) -> io::Result<Imported> {
+        let reader = Reader::open(&self.file)?;
+        let blobs = self.blobs.as_deref().map(BlobFolder::open).transpose()?;
+        if store.applied() != Position::default() || !store.storages().is_empty() {
+            return Err(io::Error::other("the store is not empty"));
+        }
+        let mut importer = Importer {
+            store,
+            reader,
+            blobs,
+            missing_blobs: self.missing_blobs,
+            storage: StorageId::default(),
+            done: Imported::default(),
+            next_piece: 0,
+            ahead: Vec::new(),
+            ahead_bytes: 0,
+            missing: Vec::new(),
+            missing_count: 0,
+            replaced: 0,
+            watch,
+        };
+        match importer.apply(Change::CreateStorage { name: self.storage.clone() })? {
+            Outcome::Storage(storage) => importer.storage = storage,
+            Outcome::Refused(refusal) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, refusal.to_string()));
+            }
+            other => unreachable!("{other:?} is no answer to the creation of a storage"),
+        }
+        importer.next_piece = store.summary(importer.storage).next_piece;
+        while let Some(transaction) = importer.reader.transaction()? {
+            importer.transaction(transaction)?;
+            importer.tell()?;
+        }
+        importer.finish()
+    }
+}
+
+struct Importer<'i> {
+    store: &'i Store,
+    reader: Reader,
+    blobs: Option<BlobFolder>,
+    missing_blobs: MissingBlobs,
+    storage: StorageId,
+    done: Imported,
+    /// The number that the next piece will get.
+    next_piece: u64,
+    /// Pieces that are numbered and not applied yet.
+    ahead: Vec<Bytes>,
+    ahead_bytes: usize,
+    /// The first blobs that are missing.
+    missing: Vec<PathBuf>,
+    missing_count: u64,
+    replaced: u64,
+    watch: Watch<'i>,
+}
+
+impl Importer<'_> {
+    fn finish(mut self) -> io::Result<Imported> {
+        if self.missing_count > 0 && self.missing_blobs == MissingBlobs::Refuse {
+            return Err(self.blobs_are_missing());
+        }
+        self.store.rebase()?;
+        self.store.flush()?;
+        let counted = |count: u64, warning: fn(u64) -> Warning| (count > 0).then(|| warning(count));
+        self.done.warnings.extend(self.reader.is_python2().then_some(Warning::Python2));
+        self.done.warnings.extend(self.reader.unfinished().map(Warning::Unfinished));
+        self.done.warnings.extend(counted(self.reader.undone(), Warning::Undone));
+        self.done.warnings.extend(counted(self.replaced, Warning::Replaced));
+        self.done.warnings.extend(counted(self.missing_count, Warning::MissingBlobs));
+        Ok(self.done)
+    }
+
+    fn blobs_are_missing(&self) -> io::Error {
+        let named: Vec<String> = self.missing.iter().map(|path| path.display().to_string()).collect();
+        let more = match self.missing_count.saturating_sub(named.len() as u64) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let why = match &self.blobs {
+            Some(_) => format!(
+                "{} blobs are missing: {}{more}. Is this the folder of this Data.fs? Without them: --missing-blobs ignore",
+                self.missing_count,
+                named.join(", ")
+            ),
+            None => "it has blobs: say with --blobs where they are. Without them: --missing-blobs ignore".into(),
+        };
+        io::Error::new(io::ErrorKind::NotFound, why)
+    }
+
+    fn apply(&mut self, change: Change) -> io::Result<Outcome> {
+        let at = self.store.applied();
+        let at = Position { index: at.index + 1, term: at.term };
+        self.store.apply(at, &Command { reign: self.store.reign(), change })
+    }
+
+    fn tell(&mut self) -> io::Result<()> {
+        let progress = Progress { done: self.reader.position(), total: self.reader.size(), bytes: self.done.bytes };
+        if (self.watch)(progress) { Ok(()) } else { Err(stopped()) }
+    }
+
+    fn transaction(&mut self, transaction: Transaction) -> io::Result<()> {
+        let Transaction { position, tid, meta } = transaction;
+        let mut writes: Vec<Write> = Vec::new();
+        // Where an object's own write is, for those that come again.
+        let mut first: BTreeMap<Oid, usize> = BTreeMap::new();
+        let mut inline = 0;
+        while let Some(record) = self.reader.record()? {
+            self.done.records += 1;
+            let content = self.content(&record, &mut inline)?;
+            match first.get(&record.oid) {
+                None => {
+                    let blob = self.blob_of(&record, tid, &content)?;
+                    first.insert(record.oid, writes.len());
+                    writes.push(Write { oid: record.oid, base: Base::Any, content, blob });
+                }
+                Some(&at) => {
+                    let again = content == Content::SameAs(tid) || same(&writes[at].content, &content);
+                    if !again {
+                        self.replaced += 1;
+                        if writes[at].blob.is_none() {
+                            writes[at].blob = self.blob_of(&record, tid, &content)?;
+                        }
+                        writes[at].content = content;
+                    }
+                    let content = Content::SameAs(tid);
+                    writes.push(Write { oid: record.oid, base: Base::Any, content, blob: None });
+                }
+            }
+        }
+        self.send_ahead()?;
+        let commit = Commit { storage: self.storage, tid, meta, writes };
+        match self.apply(Change::Commit(commit))? {
+            Outcome::Committed(_) => {}
+            Outcome::Refused(refusal) => {
+                return Err(self.reader.wrong(position, format_args!("transaction {tid} can't be: {refusal}")));
+            }
+            other => unreachable!("{other:?} is no answer to a commit"),
+        }
+        self.done.transactions += 1;
+        self.done.last = tid;
+        Ok(())
+    }
+
+    fn content(&mut self, record: &Record, inline: &mut usize) -> io::Result<Content> {
+        let (position, length) = match record.content {
+            read::Content::Absent => return Ok(Content::Absent),
+            read::Content::SameAs(tid) => return Ok(Content::SameAs(tid)),
+            read::Content::Data { position, length } => (position, length),
+        };
+        self.done.bytes += length;
+        if length <= limits::PIECE as u64 && *inline + length as usize <= limits::IMPORT {
+            *inline += length as usize;
+            return Ok(Content::Data(self.reader.data(position, length as usize)?));
+        }
+        let mut hashing = Hashing::record();
+        let first = self.next_piece;
+        let mut at = position;
+        let end = position + length;
+        while at < end {
+            let part = self.reader.data(at, limits::PIECE.min((end - at) as usize))?;
+            hashing.update(&part);
+            at += part.len() as u64;
+            self.send(part)?;
+        }
+        Ok(Content::Staged(self.staged(first, length, &hashing)))
+    }
+
+    fn staged(&self, first: u64, length: u64, hashing: &Hashing) -> Staged {
+        let count = u32::try_from(self.next_piece - first).expect("as many pieces would have four petabytes");
+        let pieces = if count == 0 { Vec::new() } else { vec![Span { first, count }] };
+        Staged { pieces, length, hash: hashing.finish() }
+    }
+
+    /// Numbers a piece, and applies those that wait when they are many.
+    fn send(&mut self, piece: Bytes) -> io::Result<()> {
+        self.ahead_bytes += piece.len();
+        self.ahead.push(piece);
+        self.next_piece += 1;
+        if self.ahead_bytes >= limits::IMPORT {
+            self.send_ahead()?;
+            self.tell()?;
+        }
+        Ok(())
+    }
+
+    fn send_ahead(&mut self) -> io::Result<()> {
+        if self.ahead.is_empty() {
+            return Ok(());
+        }
+        self.ahead_bytes = 0;
+        let pieces = std::mem::take(&mut self.ahead);
+        let expected = self.next_piece - pieces.len() as u64;
+        let outcome = self.apply(Change::Stage { storage: self.storage, pieces })?;
+        assert_eq!(outcome, Outcome::Staged(expected), "pieces are numbered in a row");
+        Ok(())
+    }
+
+    /// The blob that belongs to a record, if it is a blob's.
+    fn blob_of(&mut self, record: &Record, tid: Tid, content: &Content) -> io::Result<Option<Blob>> {
+        let older = match content {
+            // Shown again by an undo: the file was copied then, and need not be kept twice.
+            Content::SameAs(of) => match self.store.blob(self.storage, record.oid, *of)? {
+                Some(older) => Some(older),
+                None if self.blobs.is_none() => return Ok(None),
+                None => None,
+            },
+            Content::Data(data) if data.len() as u64 <= BLOB_RECORD && is_blob_record(data) => None,
+            _ => return Ok(None),
+        };
+        let found = match &self.blobs {
+            Some(blobs) => blobs.find(record.oid, tid)?,
+            None => None,
+        };
+        let Some(mut file) = found else {
+            // (Of what shows older data, only the older blob tells that it is a blob's.)
+            if matches!(content, Content::Data(_)) || older.is_some() {
+                self.note_missing(record.oid, tid)?;
+            }
+            return Ok(None);
+        };
+        let path = self.blobs.as_ref().map(|blobs| blobs.path_of(record.oid, tid)).unwrap_or_default();
+        self.done.blobs += 1;
+        if let Some((at, older)) = older
+            && file.metadata().map_err(|fault| of_file(&path, &fault))?.len() == older.length
+            && hash_of(&mut file, &path)? == older.hash
+        {
+            self.done.bytes += older.length;
+            return Ok(Some(Blob::SameAs(at)));
+        }
+        self.stage_blob(&path).map(Some)
+    }
+
+    fn stage_blob(&mut self, path: &Path) -> io::Result<Blob> {
+        let mut file = File::open(path).map_err(|fault| of_file(path, &fault))?;
+        let mut hashing = Hashing::blob();
+        let (first, mut length) = (self.next_piece, 0);
+        let staging = self.missing_count == 0 || self.missing_blobs == MissingBlobs::Ignore;
+        loop {
+            let part = next_part(&mut file, path)?;
+            if part.is_empty() || !staging {
+                break;
+            }
+            hashing.update(&part);
+            length += part.len() as u64;
+            self.done.bytes += part.len() as u64;
+            self.send(part)?;
+        }
+        Ok(Blob::Staged(self.staged(first, length, &hashing)))
+    }
+
+    fn note_missing(&mut self, oid: Oid, tid: Tid) -> io::Result<()> {
+        self.missing_count += 1;
+        if self.missing_blobs == MissingBlobs::Refuse {
+            // With a folder, all of the file is looked through, so that the error can say how many there are.
+            let Some(blobs) = &self.blobs else { return Err(self.blobs_are_missing()) };
+            if self.missing.len() < NAMED {
+                self.missing.push(blobs.path_of(oid, tid));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether two writes of one object in one transaction leave the same.
+fn same(one: &Content, other: &Content) -> bool {
+    let hash = |content: &Content| match content {
+        Content::Data(data) => {
+            let mut hashing = Hashing::record();
+            hashing.update(data);
+            Some(hashing.finish())
+        }
+        Content::Staged(staged) => Some(staged.hash),
+        Content::Absent | Content::SameAs(_) => None,
+    };
+    one == other || hash(one).is_some_and(|one| hash(other) == Some(one))
+}
+
+/// The next piece of a blob; empty at its end.
+fn next_part(file: &mut File, path: &Path) -> io::Result<Bytes> {
+    let mut part = Vec::with_capacity(limits::PIECE.min(64 << 10));
+    file.by_ref().take(limits::PIECE as u64).read_to_end(&mut part).map_err(|fault| of_file(path, &fault))?;
+    Ok(part.into())
+}
+
+fn hash_of(file: &mut File, path: &Path) -> io::Result<[u8; 32]> {
+    let mut hashing = Hashing::blob();
+    loop {
+        let part = next_part(file, path)?;
+        if part.is_empty() {
+            return Ok(hashing.finish());
+        }
+        hashing.update(&part);
+    }
+}

@@ -1,0 +1,120 @@
+//! A TLS connection as two halves, as everything above has them.
+//!
+//! The halves share the connection's keys behind a lock that is held for as long as bytes are being put in or taken out, and
+//! never while waiting. As with TCP, dropping the writing half closes that direction: it says so (`close_notify`) as far
+//! as the socket takes it at once. An end that closes without a word is an end: frames say by themselves when
+//! they are cut short.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
+use tokio_rustls::TlsStream;
+
+use super::words;
+
+/// What lies below TLS.
+pub type Raw = Join<Ahead, Box<dyn AsyncWrite + Send + Sync + Unpin>>;
+
+/// The halves of a connection.
+pub fn halves(stream: TlsStream<Raw>) -> (Reading, Writing) {
+    let shared = Arc::new(Mutex::new(stream));
+    (Reading(shared.clone()), Writing(shared))
+}
+
+/// What the other end says.
+pub struct Reading(Arc<Mutex<TlsStream<Raw>>>);
+
+/// What it is told.
+pub struct Writing(Arc<Mutex<TlsStream<Raw>>>);
+
+fn lock(shared: &Mutex<TlsStream<Raw>>) -> MutexGuard<'_, TlsStream<Raw>> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl AsyncRead for Reading {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut *lock(&self.0)).poll_read(context, buffer)) {
+            Err(fault) if fault.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            other => Poll::Ready(other.map_err(words::told)),
+        }
+    }
+}
+
+impl AsyncWrite for Writing {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *lock(&self.0)).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *lock(&self.0)).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *lock(&self.0)).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *lock(&self.0)).poll_shutdown(context)
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        let _ = Pin::new(&mut *lock(&self.0)).poll_shutdown(&mut context);
+    }
+}
+
+/// The room for a read from the socket: a whole TLS record. rustls by itself asks for a quarter of that at a time.
+const ROOM: usize = 17 << 10;
+
+/// Reads ahead, so that a socket is asked once for what TLS takes in pieces; an idle connection keeps no buffer for that.
+pub struct Ahead {
+    reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    ahead: Bytes,
+}
+
+impl Ahead {
+    /// `said`: what was read from `reader` before.
+    pub fn new(reader: Box<dyn AsyncRead + Send + Sync + Unpin>, said: Bytes) -> Ahead {
+        Ahead { reader, ahead: said }
+    }
+}
+
+impl AsyncRead for Ahead {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            let mut room = [const { MaybeUninit::uninit() }; ROOM];
+            let mut room = ReadBuf::uninit(&mut room);
+            ready!(Pin::new(&mut *self.reader).poll_read(context, &mut room))?;
+            let (now, later) = room.filled().split_at(room.filled().len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            self.ahead = Bytes::copy_from_slice(later);
+            return Poll::Ready(Ok(()));
+        }
+        let length = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&self.ahead[..length]);
+        self.ahead.advance(length);
+        if self.ahead.is_empty() {
+            self.ahead = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,264 @@
+//! Whose certificates are believed.
+//!
+//! A [`Trust`] is a list of certificates. It believes a certificate that is itself listed, whatever it says of itself (ZEO
+//! sites list the self-signed certificates of their clients), while it is valid; and one that was signed, directly or
+//! through others, by a listed certificate of a CA, as webpki has it. A listed certificate that is no CA's signs nobody.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{
+    CryptoProvider, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+
+use super::files::{BadTls, Listed, bad};
+use super::x509;
+
+/// How a certificate came to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belief {
+    /// It is listed itself.
+    Listed,
+    /// A CA that is listed has signed it.
+    Signed,
+}
+
+/// A list of certificates, and who is believed by it.
+#[derive(Debug)]
+pub struct Trust {
+    exact: BTreeSet<Vec<u8>>,
+    /// Those who connect to us, and those to whom we connect; `None`: no CA is listed.
+    by_ca: Option<(Arc<dyn ClientCertVerifier>, Arc<WebPkiServerVerifier>)>,
+}
+
+impl Trust {
+    /// `flag` and `path` say where the list is from.
+    pub fn new(
+        flag: &str,
+        path: &std::path::Path,
+        listed: Listed,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Trust, BadTls> {
+        let mut roots = RootCertStore::empty();
+        for (n, certificate) in listed.certificates.iter().enumerate() {
+            let Some(facts) = x509::facts(certificate) else {
+                return bad(flag, path, format_args!("certificate {} of it can't be read", n + 1));
+            };
+            if facts.is_ca
+                && let Err(why) = roots.add(certificate.clone())
+            {
+                let name = facts.common_name.unwrap_or_default();
+                return bad(flag, path, format_args!("the CA {name:?} (certificate {}) can't be used: {why}", n + 1));
+            }
+        }
+        let by_ca = if roots.is_empty() { None } else { Some(by_ca(flag, path, roots, listed.revoked, provider)?) };
+        let exact = listed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
+        Ok(Trust { exact, by_ca })
+    }
+
+    /// This certificate and no other.
+    pub fn only(certificate: &CertificateDer<'_>) -> Trust {
+        Trust { exact: BTreeSet::from([certificate.to_vec()]), by_ca: None }
+    }
+
+    /// Looks at the certificate of somebody who has connected to us.
+    pub fn of_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Belief, Error> {
+        let (end, between) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
+        if self.exact.contains(end.as_ref()) {
+            return is_valid(end, now).map(|()| Belief::Listed);
+        }
+        let (by_ca, _) = self.by_ca.as_ref().ok_or(CertificateError::UnknownIssuer)?;
+        by_ca.verify_client_cert(end, between, now).map(|_| Belief::Signed)
+    }
+
+    fn of_server(
+        &self,
+        end: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<Belief, Error> {
+        if self.exact.contains(end.as_ref()) {
+            return is_valid(end, now).map(|()| Belief::Listed);
+        }
+        let (_, by_ca) = self.by_ca.as_ref().ok_or(CertificateError::UnknownIssuer)?;
+        by_ca.verify_server_cert(end, between, name, &[], now).map(|_| Belief::Signed)
+    }
+}
+
+type Verifiers = (Arc<dyn ClientCertVerifier>, Arc<WebPkiServerVerifier>);
+
+/// As with stock ZEO, lists of revoked certificates count for the ends of chains, and must be there for every CA if there
+/// is one at all.
+fn by_ca(
+    flag: &str,
+    path: &std::path::Path,
+    roots: RootCertStore,
+    revoked: Vec<rustls::pki_types::CertificateRevocationListDer<'static>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Verifiers, BadTls> {
+    let roots = Arc::new(roots);
+    let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+        .with_crls(revoked.clone())
+        .only_check_end_entity_revocation()
+        .enforce_revocation_expiration()
+        .build();
+    let servers = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+        .with_crls(revoked)
+        .only_check_end_entity_revocation()
+        .enforce_revocation_expiration()
+        .build();
+    match (clients, servers) {
+        (Ok(clients), Ok(servers)) => Ok((clients, servers)),
+        (Err(why), _) | (_, Err(why)) => bad(flag, path, why),
+    }
+}
+
+fn is_valid(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+    let facts = x509::facts(certificate).ok_or(CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    match facts.valid {
+        (from, _) if now < from => Err(CertificateError::NotValidYet.into()),
+        (_, to) if now > to => Err(CertificateError::Expired.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the certificate has the host of `address` among its names.
+pub fn names_host(certificate: &CertificateDer<'_>, host: &str) -> Result<(), Error> {
+    let name = server_name(host).ok_or_else(|| Error::General(format!("{host} is no name of a host")))?;
+    rustls::client::verify_server_name(&ParsedCertificate::try_from(certificate)?, &name)
+}
+
+/// A host as TLS wants it.
+pub fn server_name(host: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(host.to_owned()).ok()
+}
+
+/// Who is let in: those with a certificate that one of the lists believes; others where nobody has to have one.
+pub struct Guests {
+    pub clients: Option<Arc<Trust>>,
+    pub peers: Option<Arc<Trust>>,
+    pub provider: Arc<CryptoProvider>,
+}
+
+impl fmt::Debug for Guests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guests")
+    }
+}
+
+impl ClientCertVerifier for Guests {
+    fn offer_client_auth(&self) -> bool {
+        self.clients.is_some() || self.peers.is_some()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.clients.is_some()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let chain: Vec<CertificateDer<'_>> = [end].into_iter().chain(between).cloned().collect();
+        let is_peer = self.peers.as_ref().is_some_and(|peers| peers.of_client(&chain, now).is_ok());
+        if let (false, Some(clients)) = (is_peer, &self.clients) {
+            clients.of_client(&chain, now)?;
+        }
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        has_signed(message, certificate, signed, &self.provider)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The other end of a connection that we make must be believed by this list.
+#[derive(Debug)]
+pub struct Hosts {
+    pub trust: Arc<Trust>,
+    pub provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Hosts {
+    fn verify_server_cert(
+        &self,
+        end: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.trust.of_server(end, between, name, now).map(|_| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        has_signed(message, certificate, signed, &self.provider)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Whether the handshake was signed with the key of the certificate, which webpki may not be able to read as a whole.
+fn has_signed(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+    provider: &CryptoProvider,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = &provider.signature_verification_algorithms;
+    if ParsedCertificate::try_from(certificate).is_ok() {
+        return verify_tls13_signature(message, certificate, signed, algorithms);
+    }
+    let facts = x509::facts(certificate).ok_or(CertificateError::BadEncoding)?;
+    let key = SubjectPublicKeyInfoDer::from(facts.key);
+    verify_tls13_signature_with_raw_key(message, &key, signed, algorithms)
+}

@@ -1,0 +1,139 @@
+//! Unix sockets: for clients on the same host, at a path in the file system.
+//!
+//! The file is made when a server begins to listen and removed when it stops. One that a killed server left behind is
+//! replaced; one at which somebody listens, or that is no socket, is left alone and the server does not start. Who may connect
+//! is who may write to the file: the folder's and the file's permissions (umask) say it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::PathBuf;
+
+use futures_util::future::BoxFuture;
+use tokio::net::{UnixListener, UnixStream};
+
+use super::{Listener, Wire};
+
+/// A socket at a path; the file goes with it.
+pub struct Unix {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and number of the file that we made: another one in its place is somebody else's.
+    file: (u64, u64),
+}
+
+/// Listens at `path`.
+pub async fn listen(path: &str) -> io::Result<Unix> {
+    make_room(path).await?;
+    let listener = UnixListener::bind(path)?;
+    let made = fs::symlink_metadata(path)?;
+    // (Absolute, as it is removed by this path later.)
+    Ok(Unix { listener, path: fs::canonicalize(path)?, file: (made.dev(), made.ino()) })
+}
+
+/// Connects to the server at `path`.
+pub async fn connect(path: &str) -> io::Result<Wire> {
+    let mut wire = wire(UnixStream::connect(path).await?);
+    wire.peer = path.to_owned();
+    Ok(wire)
+}
+
+/// Removes what a server that is gone has left.
+async fn make_room(path: &str) -> io::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let taken = |why: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, why));
+    if !found.file_type().is_socket() {
+        return taken("there is something that is no socket; it is left alone");
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => taken("another server listens there"),
+    }
+}
+
+fn wire(stream: UnixStream) -> Wire {
+    let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    let peer = process.map_or("unix".to_owned(), |process| format!("unix:{process}"));
+    let (reader, writer) = stream.into_split();
+    Wire { reader: Box::new(reader), writer: Box::new(writer), peer }
+}
+
+impl Listener for Unix {
+    fn address(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Wire>> {
+        Box::pin(async move { Ok(wire(self.listener.accept().await?.0)) })
+    }
+}
+
+impl Drop for Unix {
+    fn drop(&mut self) {
+        let ours = |found: fs::Metadata| (found.dev(), found.ino()) == self.file;
+        if fs::symlink_metadata(&self.path).is_ok_and(ours) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::super::{Network as _, Tcp};
+    use super::*;
+
+    #[tokio::test]
+    async fn the_ends_talk_and_the_file_goes_with_the_listener() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket").display().to_string();
+        let mut listener = Tcp.listen(&path).await.unwrap();
+        assert!(listener.address().ends_with("/socket"));
+        let (near, far) = tokio::join!(Tcp.connect(&path), listener.accept());
+        let (mut near, mut far) = (near.unwrap(), far.unwrap());
+        assert_eq!(far.peer, format!("unix:{}", std::process::id()));
+        near.writer.write_all(b"hello").await.unwrap();
+        drop(near);
+        let mut heard = Vec::new();
+        far.reader.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"hello");
+        drop(listener);
+        assert!(!fs::exists(&path).unwrap());
+    }
+
+    #[tokio::test]
+    async fn only_what_a_dead_server_left_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket").display().to_string();
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(fs::exists(&path).unwrap(), "left behind");
+        let listener = Tcp.listen(&path).await.unwrap();
+        let refused = Tcp.listen(&path).await.err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        assert!(refused.to_string().contains("another server"), "{refused}");
+        drop(listener);
+
+        fs::write(&path, "precious").unwrap();
+        let refused = Tcp.listen(&path).await.err().unwrap();
+        assert!(refused.to_string().contains("no socket"), "{refused}");
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[tokio::test]
+    async fn the_file_of_a_successor_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket").display().to_string();
+        let first = Tcp.listen(&path).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        let _second = Tcp.listen(&path).await.unwrap();
+        drop(first);
+        assert!(fs::exists(&path).unwrap());
+    }
+}

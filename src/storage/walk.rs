@@ -1,0 +1,110 @@
+//! A storage from its first transaction to its last, as it is stored: for those who copy all of it.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::keys;
+use super::value::{self, Stored, TransactionHead};
+use super::{Store, history};
+use crate::command::Staged;
+use crate::engine::Order;
+use crate::zodb::{Oid, StorageId, Tid, TransactionMeta};
+
+/// A transaction and what it lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Its id.
+    pub tid: Tid,
+    /// What it says of itself.
+    pub meta: TransactionMeta,
+    /// The objects it wrote, in order; some perhaps twice. Of some, a pack may have removed what it wrote.
+    pub oids: Vec<Oid>,
+    /// How many revisions of it are there.
+    pub left: u32,
+}
+
+/// How a revision is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// Its record.
+    Data(Bytes),
+    /// Its record lies in pieces.
+    Pieces(Staged),
+    /// The object does not exist.
+    Absent,
+    /// Its record is that of this older revision.
+    SameAs(Tid),
+}
+
+impl Store {
+    /// The first transaction from `at_least` on; with everything that it lists.
+    pub fn listing(&self, storage: StorageId, at_least: Tid) -> io::Result<Option<Listing>> {
+        let (from, until) = (keys::transaction(storage, at_least), keys::storage_end(storage));
+        let mut found: Option<Listing> = None;
+        for pair in self.engine().range(keys::TRANSACTIONS, &from, &until, Order::Ascending) {
+            let (key, value) = pair?;
+            let (tid, part) = history::decode_key(&key)?;
+            match (&mut found, part) {
+                (Some(found), part) if found.tid == tid && part > 0 => {
+                    found.oids.extend(value::decode_oids(&key, &value)?);
+                }
+                (Some(_), _) => break,
+                (None, 0) => {
+                    let head = TransactionHead::decode(&key, &value)?;
+                    found = Some(Listing { tid, meta: head.meta, oids: head.oids, left: head.left });
+                }
+                (None, _) => {
+                    return Err(value::damaged(format_args!("transaction {tid} of storage {storage} has no head")));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// How the revision of exactly `tid` is stored; `None`: there is none (any more).
+    pub fn holding(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<Holding>> {
+        Ok(self.stored(storage, oid, tid)?.map(|stored| match stored {
+            Stored::Data(data) => Holding::Data(data),
+            Stored::Absent => Holding::Absent,
+            Stored::SameAs(tid) => Holding::SameAs(tid),
+            Stored::Pieces(staged) => Holding::Pieces(staged),
+        }))
+    }
+
+    /// Whether any revision of the storage has a blob.
+    pub fn has_blobs(&self, storage: StorageId) -> io::Result<bool> {
+        let (from, until) = (storage.0.to_be_bytes(), keys::storage_end(storage));
+        self.engine().range(keys::BLOBS, &from, &until, Order::Ascending).next().transpose().map(|pair| pair.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::command::Content;
+
+    #[test]
+    fn everything_is_told_from_the_first_transaction_on() {
+        let store = store();
+        let count = 2 * keys::OIDS_PER_PART as u64 + 3;
+        apply(&store, commit(4, (0..count).rev().map(|oid| over(0, oid, data("x"))).collect()));
+        apply(&store, commit(5, vec![]));
+        apply(&store, commit(7, vec![over(4, 1, Content::Absent), over(4, 2, Content::SameAs(Tid(4)))]));
+        let first = store.listing(S, Tid::ZERO).unwrap().unwrap();
+        assert_eq!((first.tid, first.left), (Tid(4), count as u32));
+        assert_eq!(first.oids, (0..count).rev().map(Oid).collect::<Vec<_>>());
+        let second = store.listing(S, Tid(5)).unwrap().unwrap();
+        assert_eq!((second.tid, second.oids.len()), (Tid(5), 0));
+        let third = store.listing(S, Tid(6)).unwrap().unwrap();
+        assert_eq!((third.tid, third.oids), (Tid(7), vec![Oid(1), Oid(2)]));
+        assert_eq!(store.listing(S, Tid(8)).unwrap(), None);
+        let holding = |oid, tid| store.holding(S, Oid(oid), Tid(tid)).unwrap();
+        assert_eq!(holding(1, 4), Some(Holding::Data(Bytes::from_static(b"x"))));
+        assert_eq!(holding(1, 7), Some(Holding::Absent));
+        assert_eq!(holding(2, 7), Some(Holding::SameAs(Tid(4))));
+        assert_eq!(holding(3, 7), None);
+        assert!(!store.has_blobs(S).unwrap());
+    }
+}

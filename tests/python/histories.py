@@ -1,0 +1,505 @@
+"""Random histories, driven side by side through a FileStorage and through a zrs server: whatever either is asked, both say the same.
+
+A history is made of symbols (the third transaction, the current revision of object 5), drawn from a seed, so that it can be
+repeated, and still means something when parts of it are left out: what a difference needs is searched for, and printed.
+
+The server chooses the tids, and the FileStorage is given the same; some transactions bring tids of their own, as copies from
+elsewhere do. Conflicts are not resolved on either side. Of several reasons for which one transaction must fail, either side
+may name any.
+"""
+import base64
+import collections
+import io
+import os
+import random
+import shutil
+import tempfile
+import time
+
+import ZEO
+from persistent import Persistent
+from persistent.timestamp import TimeStamp
+from ZEO.Exceptions import ServerException
+from ZODB._compat import PersistentPickler
+from ZODB.blob import Blob
+from ZODB.Connection import TransactionMetaData
+from ZODB.FileStorage import FileStorage
+from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError, UndoError
+from ZODB.serialize import referencesf
+from ZODB.utils import maxtid, p64, u64, z64
+
+Commit = collections.namedtuple('Commit', 'key ops gap user description extension')
+Pack = collections.namedtuple('Pack', 'key where')
+
+OIDS = 12
+PAST = TimeStamp(2021, 3, 4, 5, 6, 7.0).raw()
+
+
+class Node(Persistent):
+    """What the records say they are. They are read by the reference scanners only."""
+
+
+class Ref:
+    """A reference to another object, in one of the forms that ZODB writes."""
+
+    def __init__(self, oid, form):
+        self.oid = oid
+        self.form = form
+
+    def pickled(self):
+        oid = p64(self.oid)
+        return {'class': (oid, Node), 'bare': oid, 'weak': ['w', (oid,)], 'other': ['m', ('other', oid, Node)],
+                'other bare': ['n', ('other', oid)]}[self.form]
+
+
+def record(value, refs):
+    out = io.BytesIO()
+    pickler = PersistentPickler(lambda thing: thing.pickled() if isinstance(thing, Ref) else None, out, 3)
+    pickler.dump((Node, None))
+    pickler.dump(dict(value=value, refs=[Ref(*ref) for ref in refs]))
+    return out.getvalue()
+
+
+def blob_record():
+    out = io.BytesIO()
+    pickler = PersistentPickler(lambda thing: None, out, 3)
+    pickler.dump((Blob, None))
+    pickler.dump(None)
+    return out.getvalue()
+
+
+# What happens, in symbols.
+
+def history(seed, length=None):
+    """-> [Commit or Pack]"""
+    rnd = random.Random(seed)
+    steps = []
+    touched = {}  # key -> oids
+    blobs = {OIDS + i for i in range(3)}
+    from_elsewhere = rnd.random() < 0.5  # begins with transactions that have tids of their own
+
+    def refs():
+        forms = ['class'] * 6 + ['bare', 'weak', 'other', 'other bare']
+        return tuple((rnd.randrange(OIDS + 3), rnd.choice(forms)) for _ in range(rnd.choice([0, 0, 1, 1, 2, 4])))
+
+    for key in range(length or rnd.choice([5, 10, 20, 30])):
+        if key > 2 and rnd.random() < 0.12:
+            where = rnd.choice(['at', 'after', 'after', 'after', 'before', 'future', 'past'])
+            steps.append(Pack(rnd.choice(list(touched)), where))
+            continue
+        ops, used = [], set()
+        gap = None
+        if from_elsewhere and key < 12 or rnd.random() < 0.05:
+            gap = rnd.choice([1e-6, 0.001, 1.0, 100.0, 86400.0])
+
+        def fresh(choices):
+            choices = [oid for oid in choices if oid not in used]
+            oid = rnd.choice(choices) if choices else None
+            used.add(oid)
+            return oid
+
+        def how():
+            return 'stale' if rnd.random() < 0.04 else 'current'
+
+        if key == 0:
+            ops.append(('store', 0, tuple((oid, 'class') for oid in range(1, 5)), 'current'))
+            used.add(0)
+        for _ in range(rnd.choice([1, 1, 1, 2, 2, 3, 5, 0 if rnd.random() < .2 else 1])):
+            draw = rnd.random()
+            if draw < 0.50:
+                oid = fresh([0, 0] + list(range(1, OIDS)))
+                if oid is not None:
+                    ops.append(('store', oid, refs() if oid else refs() + refs() + refs(), how()))
+            elif draw < 0.76 and touched:
+                recent = list(touched)[-rnd.choice([1, 3, 30]):]
+                undone = rnd.choice(recent)
+                # Several undos of one transaction may meet in an object; an undo and a store don't.
+                stored = {op[1] for op in ops if not op[0].startswith('undo')}
+                if not touched[undone] & stored and ('undo', undone) not in ops:
+                    ops.append(('undo', undone))
+                    used |= touched[undone]
+            elif draw < 0.78:
+                ops.append(('undo unknown',))
+            elif draw < 0.83:
+                oid = fresh(range(1, OIDS))
+                if oid is not None:
+                    ops.append(('delete', oid, how()))
+            elif draw < 0.88:
+                oid = fresh(range(OIDS))
+                if oid is not None:
+                    ops.append(('check', oid, how()))
+            elif draw < 0.94:
+                oid = fresh(sorted(blobs))
+                if oid is not None:
+                    ops.append(('blob', oid, rnd.choice([0, 1, 59_000, 59_001, 200_000]), how()))
+            elif gap is not None:
+                oid = fresh(range(1, OIDS))
+                if oid is not None:
+                    data = rnd.choice([None, refs(), ('same', rnd.choice(list(touched)) if touched else 0)])
+                    ops.append(('restore', oid, data))
+        touched[key] = {oid for oid in used if oid is not None}
+        steps.append(Commit(
+            key, tuple(ops), gap, rnd.choice(['', 'fred', 'fréd', '/a/b fred']), rnd.choice(['', 'what', 'wh\nat', 'w' * 300]),
+            rnd.choice([{}, {}, {'a': 1}, {'nested': {'b': [1, None, 'x']}, 'size': 'mine'}])))
+    return steps
+
+
+def shown(steps):
+    lines = []
+    for step in steps:
+        if isinstance(step, Pack):
+            lines.append(f'  pack {step.where} T{step.key}' if step.where not in ('future', 'past') else f'  pack {step.where}')
+        else:
+            brings = '' if step.gap is None else f' (brings a tid, {step.gap} s later)'
+            extension = f' {step.extension}' if step.extension else ''
+            lines.append(f'  T{step.key}{brings}{extension}: ' + '; '.join(' '.join(map(str, op)) for op in step.ops))
+    return '\n'.join(lines)
+
+
+# The two sides.
+
+def kind(error):
+    """What an application can tell of an error: which except clause catches it."""
+    for class_ in ReadConflictError, ConflictError, UndoError, POSKeyError:
+        if isinstance(error, class_):
+            return class_.__name__
+    if isinstance(error, ServerException):
+        return str(error.args[0])
+    if isinstance(error, KeyError):
+        return 'KeyError'
+    return f'{type(error).__name__}: {error}'
+
+
+def outcome(function, *args):
+    """-> what it gives, or ('raises', kind of error)"""
+    try:
+        return function(*args)
+    except Exception as e:
+        return 'raises', kind(e)
+
+
+class Difference(AssertionError):
+    """`what` was asked, in one word."""
+
+    def __init__(self, what, text):
+        super().__init__(f'{what}: {text}')
+        self.what = what.split()[0]
+
+
+class Sides:
+    """A FileStorage and a storage of a server, which begin empty."""
+
+    def __init__(self, address, name='1', gc=True):
+        self.folder = tempfile.mkdtemp(prefix='zrs-histories-')
+        self.address, self.name, self.gc = address, name, gc
+        self.file = FileStorage(os.path.join(self.folder, 'Data.fs'), blob_dir=os.path.join(self.folder, 'blobs'))
+        # As the stock server does when clients resolve conflicts; here none does.
+        self.file.tryToResolveConflict = self.not_resolved
+        self.server = self.connect()
+        self.tids = {}      # key -> tid
+        self.oids = set()
+        self.last = z64
+        self.undone = 0
+
+    @staticmethod
+    def not_resolved(oid, committed_serial, old_serial, new_pickle, committed_pickle=b''):
+        raise ConflictError(oid=oid, serials=(committed_serial, old_serial), data=new_pickle)
+
+    def connect(self):
+        client = ZEO.client(self.address, storage=self.name, wait_timeout=20, blob_dir=tempfile.mkdtemp(dir=self.folder))
+        client.tryToResolveConflict = self.not_resolved
+        return client
+
+    def close(self):
+        self.server.close()
+        self.file.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # what is done
+
+    def do(self, step):
+        if isinstance(step, Pack):
+            self.pack(step)
+            self.compare()
+        else:
+            self.commit(step)
+            self.compare_briefly()
+
+    def serial(self, oid, how):
+        position = self.file._index.get(p64(oid), 0)
+        current = self.file._read_data_header(position, p64(oid)).tid if position else z64
+        if how == 'current':
+            return current
+        return p64(u64(current) - 1) if current != z64 else p64(5)
+
+    def resolved(self, step):
+        """The operations with what they stand for: methods' names and arguments."""
+        calls = []
+        for op, *args in step.ops:
+            if op == 'undo':
+                if args[0] in self.tids:
+                    calls.append(('undo', base64.encodebytes(self.tids[args[0]]).rstrip()))
+            elif op == 'undo unknown':
+                calls.append(('undo', base64.encodebytes(p64(12345)).rstrip()))
+            elif op == 'store':
+                oid, refs, how = args
+                calls.append(('store', p64(oid), self.serial(oid, how), record((step.key, oid), refs), ''))
+            elif op == 'delete':
+                calls.append(('deleteObject', p64(args[0]), self.serial(*args)))
+            elif op == 'check':
+                calls.append(('checkCurrentSerialInTransaction', p64(args[0]), self.serial(*args)))
+            elif op == 'blob':
+                oid, size, how = args
+                calls.append(('storeBlob', p64(oid), self.serial(oid, how), blob_record(), size, ''))
+            elif op == 'restore':
+                oid, refs = args
+                data, hint = None, None
+                if refs is not None and refs[:1] == ('same',):
+                    hint = self.tids.get(refs[1])
+                    found = hint and outcome(self.file.loadSerial, p64(oid), hint)
+                    data, hint = (found, hint) if isinstance(found, bytes) else (record(step.key, ()), None)
+                elif refs is not None:
+                    data = record((step.key, oid), refs)
+                calls.append(('restore', p64(oid), data, '', hint))
+        return calls
+
+    def transact(self, storage, step, calls, tid):
+        """-> (tid, oids that were undone)"""
+        txn = TransactionMetaData(step.user, step.description, step.extension)
+        undone = set()
+        try:
+            if tid is None:
+                storage.tpc_begin(txn)
+            else:
+                storage.tpc_begin(txn, tid)
+            for name, *args in calls:
+                if name == 'storeBlob':
+                    oid, serial, data, size, version = args
+                    fd, path = tempfile.mkstemp(dir=self.folder)
+                    with os.fdopen(fd, 'wb') as f:
+                        f.write(bytes([step.key % 256]) * size)
+                    storage.storeBlob(oid, serial, data, path, version, txn)
+                elif name == 'restore':
+                    oid, data, version, hint = args
+                    storage.restore(oid, tid, data, version, hint, txn)
+                else:
+                    result = getattr(storage, name)(*args, txn)
+                    if name == 'undo' and result:
+                        undone |= set(result[1])
+            voted = storage.tpc_vote(txn)
+            if storage is self.server:
+                undone |= {oid for oid in voted or () if isinstance(oid, bytes)}
+        except Exception:
+            storage.tpc_abort(txn)
+            raise
+        storage.tpc_finish(txn, lambda committed: setattr(txn, 'tid', committed))
+        return txn.tid, undone
+
+    def commit(self, step):
+        own = None
+        if step.gap is not None:
+            base = max(self.last, PAST)
+            own = p64(max(u64(base) + 1, u64(later(base, step.gap))))
+            if own > now():
+                own = None
+        calls = self.resolved(step)
+        if own is None:
+            calls = [call for call in calls if call[0] != 'restore']
+        ours = outcome(self.transact, self.server, step, calls, own)
+        tid = own or (ours[0] if ours[0] != 'raises' else p64(u64(self.last) + 1))
+        theirs = outcome(self.transact, self.file, step, calls, tid)
+        if ours != theirs and not ('raises' == ours[0] == theirs[0] and len(calls) > 1):
+            raise Difference(f'commit of T{step.key}', f'the server {told(ours)}, FileStorage {told(theirs)}')
+        if ours[0] != 'raises':
+            self.tids[step.key] = self.last = ours[0]
+            self.oids |= {call[1] for call in calls if call[0] not in ('undo', 'checkCurrentSerialInTransaction')}
+            if any(call[0] == 'restore' for call in calls):
+                # A client does not note what it restores, and is told of others' changes only: its cache is old now.
+                self.server.close()
+                self.server = self.connect()
+
+    def pack(self, step):
+        if step.where == 'future':
+            when = time.time() + 1000
+        elif step.where == 'past':
+            when = 1.5
+        elif step.key in self.tids:
+            when = TimeStamp(self.tids[step.key]).timeTime() + {'at': 0, 'after': 2e-6, 'before': -2e-6}[step.where]
+        else:
+            return
+        ours = outcome(self.server.pack, when, referencesf, True)
+        theirs = outcome(self.file.pack, when, referencesf, self.gc)
+        if ours != theirs:
+            raise Difference(f'pack {step.where} T{step.key}', f'the server {told(ours)}, FileStorage {told(theirs)}')
+
+    # what is compared
+
+    def same(self, what, ask):
+        ours, theirs = outcome(ask, self.asked), outcome(ask, self.file)
+        if ours != theirs:
+            raise Difference(what, f'the server {told(ours)}, FileStorage {told(theirs)}')
+
+    def compare_briefly(self):
+        """Through the client that commits, with its cache."""
+        self.asked = self.server
+        for oid in self.oids:
+            self.same(f'load {u64(oid)}', lambda s: s.loadBefore(oid, maxtid))
+        self.same('lastTransaction', lambda s: s.lastTransaction())
+
+    def compare(self):
+        """Through a client that knows nothing yet."""
+        self.compare_briefly()
+        self.asked = self.connect()
+        try:
+            self.compare_everything()
+        finally:
+            self.asked.close()
+
+    def compare_everything(self):
+        names = {tid: f'T{key}' for key, tid in self.tids.items()}
+        moments = [z64] + sorted(self.tids.values())
+        ids = sorted(self.oids) + [p64(999)]
+        self.same('lastTransaction', lambda s: s.lastTransaction())
+        self.same('len', len)
+        for oid in ids:
+            name = u64(oid)
+            for tid in moments:
+                at = names.get(tid, 'nothing')
+                self.same(f'loadBefore {name} {at}', lambda s: s.loadBefore(oid, tid))
+                self.same(f'loadBefore {name} after {at}', lambda s: s.loadBefore(oid, p64(u64(tid) + 1)))
+                self.same(f'loadSerial {name} {at}', lambda s: s.loadSerial(oid, tid))
+                if name >= OIDS and tid != z64:
+                    self.same(f'blob {name} {at}', lambda s: blob(s, oid, tid))
+            self.same(f'load {name}', lambda s: s.loadBefore(oid, maxtid))
+            self.same(f'getTid {name}', lambda s: s.getTid(oid))
+            for size in 1, 2, 100:
+                self.same(f'history {name} {size}', lambda s: s.history(oid, size))
+        for first, last in (0, -20), (0, 1000), (2, -3), (1, 4):
+            self.same(f'undoLog {first} {last}', lambda s: without_sizes(s.undoLog(first, last)))
+        self.same('undoInfo', lambda s: without_sizes(s.undoInfo(0, -20, dict(user_name=b'fred'))))
+        self.same('undoInfo', lambda s: without_sizes(s.undoInfo(0, -20, dict(description=b'what', a=1))))
+        self.same('iterator', iterated)
+        for tid in moments[1::3]:
+            self.same(f'iterator to {names[tid]}', lambda s: iterated(s, None, tid))
+            self.same(f'iterator from after {names[tid]}', lambda s: iterated(s, p64(u64(tid) + 1), maxtid))
+        for oid in [None] + ids:
+            at = 'start' if oid is None else u64(oid)
+            self.same(f'record_iternext {at}', lambda s: next_record(s, oid))
+
+
+def told(outcome):
+    text = repr(outcome)
+    return ('says ' if outcome[:1] != ('raises',) else '') + text if isinstance(outcome, tuple) and len(
+        text) < 2000 else 'says ' + text[:2000]
+
+
+def later(tid, seconds):
+    stamp = TimeStamp(tid)
+    moment = stamp.timeTime() + seconds
+    return TimeStamp(*time.gmtime(moment)[:5] + (moment % 60,)).raw()
+
+
+def now():
+    return later(TimeStamp(*time.gmtime()[:5] + (0.0,)).raw(), 0)
+
+
+def blob(storage, oid, tid):
+    """The first byte and the size."""
+    with open(storage.loadBlob(oid, tid), 'rb') as f:
+        data = f.read()
+    assert data == data[:1] * len(data)
+    return data[:1], len(data)
+
+
+def next_record(storage, oid):
+    """As zrs has it: objects that are absent are skipped. (FileStorage raises at them, and something else after the last.)"""
+    def at_least(oid):
+        while True:
+            try:
+                return storage.record_iternext(oid)
+            except POSKeyError:
+                oid = p64(u64(oid or storage._index.minKey()) + 1) if isinstance(storage, FileStorage) else None
+                if oid is None:
+                    raise
+
+    found = outcome(at_least, oid)
+    if found[0] == 'raises':
+        return 'raises'
+    if isinstance(storage, FileStorage) and found[3] is not None:
+        following = outcome(at_least, found[3])
+        found = found[:3] + (None if following[0] == 'raises' else following[0],)
+    return found
+
+
+def without_sizes(log):
+    """A transaction's size is how many bytes it takes in Data.fs; an extension may say something else, as in undoLog."""
+    return [{k: v for k, v in entry.items() if k != 'size' or v == 'mine'} for entry in log]
+
+
+def iterated(storage, start=None, stop=None):
+    """-> [(tid, status, user, description, extension, [(oid, tid, data, data_txn)])]"""
+    found = []
+    transactions = storage.iterator(start, stop)
+    try:
+        for txn in transactions:
+            records = [(r.oid, r.tid, r.data, r.data_txn) for r in txn]
+            status = txn.status if isinstance(txn.status, str) else txn.status.decode()
+            found.append((txn.tid, status, txn.user, txn.description, txn.extension, records))
+    finally:
+        if hasattr(transactions, 'close'):
+            transactions.close()
+    return found
+
+
+# A history from its beginning to its end, and what of it matters.
+
+def run(steps, address, name='1', gc=True):
+    """Raises Difference."""
+    sides = Sides(address, name, gc)
+    try:
+        for step in steps:
+            sides.do(step)
+        sides.compare()
+    finally:
+        sides.close()
+
+
+def smaller(steps):
+    """What may be tried instead of a history: it without some of it."""
+    size = len(steps) // 2
+    while size:
+        for at in range(0, len(steps), size):
+            yield steps[:at] + steps[at + size:]
+        size //= 2
+    for at, step in enumerate(steps):
+        if isinstance(step, Commit):
+            for n in range(len(step.ops)):
+                yield steps[:at] + [step._replace(ops=step.ops[:n] + step.ops[n + 1:])] + steps[at + 1:]
+            for n, op in enumerate(step.ops):
+                if op[0] == 'store' and op[2]:
+                    simpler = op[:2] + (op[2][1:],) + op[3:]
+                    yield steps[:at] + [step._replace(ops=step.ops[:n] + (simpler,) + step.ops[n + 1:])] + steps[at + 1:]
+            if step.gap is not None:
+                yield steps[:at] + [step._replace(gap=None)] + steps[at + 1:]
+            if step.extension or step.user or step.description:
+                yield steps[:at] + [step._replace(extension={}, user='', description='')] + steps[at + 1:]
+
+
+def minimal(steps, fails, what, seconds):
+    """The smallest history found within that time for which `fails` gives a Difference in the same -> it, and that"""
+    deadline = time.monotonic() + seconds
+    found = None
+    progress = True
+    while progress:
+        progress = False
+        for candidate in smaller(steps):
+            if time.monotonic() > deadline:
+                return steps, found
+            failure = fails(candidate)
+            if failure and failure.what == what:
+                steps, found, progress = candidate, failure, True
+                break
+    return steps, found
+
+
+__all__ = ['Difference', 'history', 'minimal', 'run', 'shown']
