@@ -29,6 +29,8 @@ mod load;
 mod model;
 mod pack;
 mod pieces;
+#[cfg(test)]
+mod pieces_tests;
 mod summary;
 #[cfg(test)]
 mod testing;
