@@ -3,6 +3,7 @@
 
     make bench                          a markdown table, in about five minutes
     bench/bench.py [--seconds S] [--kills N] [--only zeo,one,three]
+    bench/bench.py --import DATA.FS     how fast its records get into a data folder, and elsewhere by copyTransactionsFrom
 
 Loads and commits are made by `examples/load.rs`, as Python clients would be slower than what they measure; failover is what a
 connected, unchanged Python client sees. Everything runs on the loopback of one machine, which servers and load share, so
@@ -14,6 +15,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -29,6 +31,9 @@ sys.path.insert(0, PYTHON)
 import transaction  # noqa: E402
 import ZEO  # noqa: E402
 import ZODB  # noqa: E402
+from ZODB.blob import copyTransactionsFromTo  # noqa: E402
+from ZODB.FileStorage import FileStorage  # noqa: E402
+from ZODB.POSException import POSKeyError  # noqa: E402
 
 from objects import Counter  # noqa: E402
 from zrs_cluster import Cluster, StockServer, binaries, wait_for  # noqa: E402
@@ -184,12 +189,53 @@ def table(measured, pauses):
     return '\n'.join(lines)
 
 
+def copied(source, storage):
+    """copyTransactionsFrom, records only -> seconds"""
+    class Records:
+        iterator = source.iterator
+
+        def loadBlob(self, oid, serial):
+            raise POSKeyError(oid)
+
+    began = time.monotonic()
+    copyTransactionsFromTo(Records(), storage)
+    seconds = time.monotonic() - began
+    storage.close()
+    return seconds
+
+
+def imports(path):
+    """-> a markdown table: MB/s into a data folder, and by copyTransactionsFrom."""
+    source = FileStorage(path, read_only=True)
+    megabytes = os.path.getsize(path) / 1e6
+    with tempfile.TemporaryDirectory(prefix='zrs-bench-') as folder:
+        began = time.monotonic()
+        subprocess.run([os.path.join(binaries(), 'zrsctl'), 'import', path, '--missing-blobs', 'ignore',
+                        '--data', os.path.join(folder, 'data')], check=True, stdout=subprocess.DEVNULL)
+        rows = {'zrsctl import': time.monotonic() - began}
+        rows['copyTransactionsFrom into a FileStorage'] = copied(source, FileStorage(os.path.join(folder, 'copy.fs')))
+    with StockServer() as server:
+        rows['copyTransactionsFrom into ZEO 6.2 + FileStorage'] = copied(source, ZEO.client(server.addresses))
+    with Cluster(1) as cluster:
+        cluster.wait_primary()
+        rows['copyTransactionsFrom into zrsd, one node'] = copied(source, ZEO.client(cluster.addresses))
+    source.close()
+    fastest = rows['zrsctl import']
+    lines = [f'| {megabytes:.1f} MB of Data.fs | seconds | MB/s | zrsctl import is |', '|---|---|---|---|']
+    for name, seconds in rows.items():
+        lines.append(f'| {name} | {seconds:.2f} | {megabytes / seconds:.1f} | {seconds / fastest:.1f} x as fast |')
+    return '\n'.join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seconds', type=float, default=5, help='for each measurement')
     parser.add_argument('--kills', type=int, default=10)
     parser.add_argument('--only', default='zeo,one,three')
+    parser.add_argument('--import', dest='file', metavar='DATA.FS')
     args = parser.parse_args()
+    if args.file:
+        return print(imports(args.file))
     only = args.only.split(',')
     measured, pauses = {}, []
     if 'zeo' in only:

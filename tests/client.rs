@@ -11,7 +11,7 @@ use support::PATIENCE;
 use support::cluster::Cluster;
 use zrs::client::{CallError, Client, CommitError, ConnectError, Options};
 use zrs::env::Env;
-use zrs::net::Tcp;
+use zrs::net::{Tcp, TlsClient};
 use zrs::zodb::{Oid, Refusal, Tid};
 
 fn options(cluster: &Cluster) -> Options {
@@ -306,4 +306,44 @@ async fn the_primary_is_killed_under_load() {
             "{answered} answered, {unknown} unknown, found {found}"
         );
     }
+}
+
+fn pem(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(format!("{name}.pem"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_speaks_tls_and_follows_the_primary() {
+    let paths = ["node1", "node1_key", "peers-ca", "clients-ca"].map(|name| pem(name).display().to_string());
+    let [cert, key, peers, clients] = paths.each_ref().map(String::as_str);
+    let tls_options = ["--tls-cert", cert, "--tls-key", key, "--tls-peer-ca", peers, "--tls-client-ca", clients];
+    let mut cluster = Cluster::with_options(3, &tls_options);
+    cluster.start_all();
+    let first = cluster.wait_primary();
+    cluster.wait_ready();
+    let by_tls = |own: Option<&str>| {
+        let own = own.map(|own| (pem(own), pem(&format!("{own}_key"))));
+        let own = own.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
+        TlsClient::new(&pem("peers-ca"), own, None, &Env::system()).unwrap()
+    };
+    let address = cluster.nodes[(first + 1) % 3].address();
+    let with = |tls| Options { addresses: vec![address.clone()], tls, ..options(&cluster) };
+    let client = connect(with(Some(by_tls(Some("client"))))).await;
+    assert_eq!(client.up().look().clone().unwrap().address, cluster.nodes[first].address());
+    let large = "x".repeat(3 << 20);
+    set(&client, Oid(1), &large).await;
+    let reader = connect(Options { read_only: true, ..with(Some(by_tls(Some("client")))) }).await;
+    assert_eq!(get(&reader, Oid(1)).await, large);
+    let soon = Duration::from_secs(2);
+    for tls in [None, Some(by_tls(None)), Some(by_tls(Some("stranger")))] {
+        let refused = Options { wait: soon, ..with(tls) };
+        let refused = Client::connect(refused, Env::system(), Arc::new(Tcp)).await;
+        assert!(matches!(refused, Err(ConnectError::Unreachable(_))), "{refused:?}");
+    }
+    cluster.nodes[first].kill();
+    set(&client, Oid(1), "after").await;
+    let mut news = reader.news();
+    let view = client.view();
+    tokio::time::timeout(PATIENCE, news.until(|tid| *tid >= view)).await.unwrap().unwrap();
+    assert_eq!(get(&reader, Oid(1)).await, "after");
 }

@@ -52,6 +52,10 @@ pub const INTRODUCTION: Duration = Duration::from_secs(10);
 pub const REGISTER_ANSWER: Duration = Duration::from_secs(5);
 /// How long to wait for a connection to another node.
 pub const CONNECT: Duration = Duration::from_secs(3);
+/// What was wrong with strangers is said once in this time for each of them; meanwhile it is only counted.
+pub const COMPLAIN_AGAIN: Duration = Duration::from_secs(60);
+/// Strangers of whom that is remembered.
+pub const COMPLAINTS: usize = 1_024;
 /// How long an end that is silent is believed to be there (TCP keepalive and TCP_USER_TIMEOUT).
 pub const SILENCE: Duration = Duration::from_secs(30);
 /// How long a closing server waits for finishes that were begun, and then for its clients to take their answers.

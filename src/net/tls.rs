@@ -31,6 +31,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rustls::crypto::{CryptoProvider, ring};
@@ -39,12 +40,13 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ServerConfig};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use self::files::bad;
 use self::stream::Ahead;
 use self::trust::{Belief, Guests, Hosts, Trust};
+use self::words::End;
 use super::Wire;
 use crate::config::{PeerTrust, TlsFiles, host, limits};
 use crate::env::Env;
@@ -55,6 +57,10 @@ pub use self::files::BadTls;
 const HANDSHAKE: u8 = 0x16;
 /// How many of a stranger's first bytes are looked at.
 const FIRST: usize = 512;
+/// How long somebody whose handshake failed may take to hear why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Bytes that it may say meanwhile.
+const UNHEARD: u64 = 64 << 10;
 
 /// A server's TLS; clones are the same.
 #[derive(Clone)]
@@ -115,7 +121,13 @@ impl Tls {
         let loaded = self.loaded();
         let Wire { reader, writer, peer } = wire;
         let raw = tokio::io::join(Ahead::new(reader, first), writer);
-        let stream = loaded.acceptor.accept(raw).await.map_err(words::of_handshake)?;
+        let stream = match loaded.acceptor.accept(raw).into_fallible().await {
+            Ok(stream) => stream,
+            Err((fault, raw)) => {
+                let _ = self.0.env.timeout(LAST_WORDS, take_leave(raw)).await;
+                return Err(words::of_handshake(End::Accepting, fault));
+            }
+        };
         let now = UnixTime::since_unix_epoch(self.0.env.wall());
         let credentials = loaded.judge(stream.get_ref().1.peer_certificates().unwrap_or_default(), now);
         Ok((wired(TlsStream::from(stream), peer), credentials))
@@ -166,6 +178,12 @@ impl Loaded {
             certificate: chain.first().map(|certificate| certificate.clone().into_owned()),
         }
     }
+}
+
+/// Lets the other end hear why it was refused. Closing while there is something unread would take that from it.
+async fn take_leave(mut raw: stream::Raw) -> io::Result<()> {
+    raw.shutdown().await?;
+    tokio::io::copy(&mut raw.take(UNHEARD), &mut tokio::io::sink()).await.map(drop)
 }
 
 /// The own certificate with its key, and when it expires.
@@ -272,7 +290,8 @@ impl TlsClient {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{address} names no host that TLS knows")));
         };
         let raw = tokio::io::join(Ahead::new(reader, Bytes::new()), writer);
-        let stream = self.connector.connect(name, raw).await.map_err(words::of_handshake)?;
+        let stream = self.connector.connect(name, raw).await;
+        let stream = stream.map_err(|fault| words::of_handshake(End::Connecting, fault))?;
         Ok(wired(TlsStream::from(stream), peer))
     }
 }

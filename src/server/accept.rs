@@ -105,7 +105,7 @@ async fn connection(shared: Arc<Shared>, wire: Wire, door: Door, open: Present) 
                 Accepted::Served => {}
                 Accepted::Refused(why) => {
                     shared.metrics.refused_peers.inc();
-                    tracing::warn!(%peer, %why, "refused a peer");
+                    shared.complaints.say(&peer, &format!("refused a peer: {why}"));
                 }
             }
         }
@@ -169,7 +169,7 @@ pub fn unreadable(shared: &Shared, peer: &str, fault: &FrameFault) {
         FrameFault::TooLarge { claimed, limit } => match misplaced(&claimed.to_be_bytes(), false) {
             Some(Misplaced { what, cure }) => {
                 shared.metrics.bad_frame(what);
-                tracing::warn!(%peer, "closed a connection: {cure}");
+                shared.complaints.say(peer, &format!("closed a connection: {cure}"));
             }
             None => {
                 shared.metrics.bad_frame("too_large");

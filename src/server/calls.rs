@@ -55,11 +55,7 @@ impl Session {
                 let status = self.tally.status(&self.shared, self.view.tid());
                 Ok(Answer::Reply(Reply::Status(status)))
             }
-            Call::SetClientLabel(label) => {
-                let label: String = label.chars().filter(|c| !c.is_control()).take(limits::CLIENT_LABEL).collect();
-                tracing::info!(client = %self.name, label, "a client names itself");
-                Ok(Answer::Reply(Reply::Nothing))
-            }
+            Call::SetClientLabel(label) => Ok(self.label(&label)),
             // Who takes what this node has is told what it has.
             Call::Ping if self.seat.door == Door::Reading => {
                 self.tell_news()?;
@@ -112,6 +108,12 @@ impl Session {
                 Ok(Answer::Refused(Refusal::NotServed(format!("this server does not serve {} yet", call.name()))))
             }
         }
+    }
+
+    fn label(&self, label: &str) -> Answer {
+        let label: String = label.chars().filter(|c| !c.is_control()).take(limits::CLIENT_LABEL).collect();
+        tracing::info!(client = %self.name, label, "a client names itself");
+        Answer::Reply(Reply::Nothing)
     }
 
     fn load_before(&mut self, oid: Oid, before: Tid) -> Result<Answer, End> {

@@ -41,6 +41,7 @@ mod accept;
 mod ahead;
 mod calls;
 mod commit;
+mod complaints;
 mod downloads;
 mod introduction;
 mod iterators;
@@ -62,6 +63,7 @@ mod view;
 pub use metrics::{Metrics, Why};
 pub use status::{Status, StorageStatus};
 
+use complaints::Complaints;
 use primary::Primary;
 use standing::Standing;
 use status::Tallies;
@@ -92,6 +94,7 @@ struct Shared {
     node: Node,
     store: Store,
     metrics: Metrics,
+    complaints: Complaints,
     tallies: Tallies,
     budget: Budget,
     standing: Watch<Standing>,
@@ -158,6 +161,7 @@ impl Server {
             node,
             store,
             metrics: Metrics::new(),
+            complaints: Complaints::new(env.clone()),
             budget: Budget::default(),
             standing: Watch::new(Standing::Forming),
             elections: Watch::new(0),

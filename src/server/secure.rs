@@ -18,7 +18,7 @@ pub async fn handshake(shared: &Shared, tls: &Tls, mut wire: Wire) -> Option<(Wi
     let mut phase = shared.phase.watching();
     let closed = |reason: &'static str, why: &str| {
         shared.metrics.closed(reason);
-        tracing::warn!(%peer, "closed a connection: {why}");
+        shared.complaints.say(&peer, &format!("closed a connection: {why}"));
     };
     let first: Bytes = tokio::select! { biased;
         _ = phase.until(|phase| *phase == Phase::Closing) => return None,
@@ -34,7 +34,7 @@ pub async fn handshake(shared: &Shared, tls: &Tls, mut wire: Wire) -> Option<(Wi
     };
     if let Some(Misplaced { what, cure }) = misplaced(&first, true) {
         shared.metrics.bad_frame(what);
-        tracing::warn!(%peer, "closed a connection: {cure}");
+        shared.complaints.say(&peer, &format!("closed a connection: {cure}"));
         return None;
     }
     let left = deadline.saturating_duration_since(env.now());
@@ -59,7 +59,7 @@ pub fn client(shared: &Shared, peer: String, credentials: Option<&Credentials>) 
     let Some(credentials) = credentials else { return Some(peer) };
     if let Err(why) = credentials.may_be_client() {
         shared.metrics.closed("no_client");
-        tracing::warn!(%peer, "closed a client: by --tls-client-ca it is none: {why}");
+        shared.complaints.say(&peer, &format!("closed a client: by --tls-client-ca it is none: {why}"));
         return None;
     }
     Some(match credentials.name() {

@@ -12,10 +12,11 @@
 //! again from [`Store::applied`]. [`Store::flush`] says up to where that will not be needed.
 //!
 //! **Where to look**: `keys` lists every table and key, `value` what stands behind them, `apply` says what each command
-//! means, `load` and `history` read, `feed` tells the sessions what was applied, `digest` and `verify` find out whether
+//! means, `load` and `history` read, `undo` works out what
+//! undoing makes of objects, `feed` tells the sessions what was applied, `digest` and `verify` find out whether
 //! nodes hold the same. `docs/storage.md` has it in one piece.
 //!
-//! **Left out**, with room for it: stages and blobs, undo, pack, snapshots. Locks and views are not kept here: a view
+//! **Left out**, with room for it: stages and blobs, pack, snapshots. Locks and views are not kept here: a view
 //! is just a number that the caller brings along.
 
 mod apply;

@@ -182,3 +182,129 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::command::{Change, Outcome};
+    use crate::config::limits;
+
+    /// Undoes `undos` and commits that as `tid`; or tells the objects that stand in the way.
+    fn undo(store: &Store, tid: u64, undos: &[u64]) -> Result<(), Vec<u64>> {
+        let undos: Vec<Tid> = undos.iter().copied().map(Tid).collect();
+        match store.undo(S, &undos, &BTreeMap::new()).unwrap() {
+            Ok(undone) => {
+                let base = |oid| store.current(S, oid).unwrap().unwrap().tid;
+                let write = |(oid, undone): (Oid, Undone)| over(base(oid).0, oid.0, undone.content);
+                let writes = undone.into_iter().map(write).collect();
+                assert_eq!(apply(store, commit(tid, writes)), Outcome::Committed(Tid(tid)));
+                Ok(())
+            }
+            Err(Refusal::UndoFailed(failures)) => Err(failures.into_iter().map(|(oid, _)| oid.0).collect()),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn text(store: &Store, oid: u64) -> Option<String> {
+        let loaded = store.load_before(S, Oid(oid), Tid::MAX, Tid::MAX).unwrap().ok()??;
+        Some(String::from_utf8(loaded.data.to_vec()).unwrap())
+    }
+
+    fn example(last: Option<Content>) -> Store {
+        let store = store();
+        apply(&store, commit(1, vec![over(0, 5, data("a"))]));
+        apply(&store, commit(2, vec![over(1, 5, data("b"))]));
+        if let Some(last) = last {
+            apply(&store, commit(3, vec![over(2, 5, last)]));
+        }
+        store
+    }
+
+    #[test]
+    fn the_examples_in_the_module_are_true() {
+        let store = example(None);
+        undo(&store, 3, &[2]).unwrap();
+        assert_eq!(text(&store, 5).unwrap(), "a");
+        undo(&store, 4, &[3]).unwrap();
+        assert_eq!(text(&store, 5).unwrap(), "b");
+
+        let store = example(Some(Content::SameAs(Tid(1))));
+        undo(&store, 4, &[1]).unwrap();
+        assert_eq!(text(&store, 5), None);
+
+        let store = example(Some(data("c")));
+        assert_eq!(undo(&store, 4, &[2]), Err(vec![5]));
+        assert_eq!(undo(&store, 4, &[2, 3]), Err(vec![5]));
+        undo(&store, 4, &[3, 2]).unwrap();
+        assert_eq!(text(&store, 5).unwrap(), "a");
+    }
+
+    #[test]
+    fn an_absence_is_undone_only_where_it_is_the_same_one() {
+        // Created, undone, redone; and undone again by showing transaction 2 again.
+        let store = store();
+        apply(&store, commit(1, vec![over(0, 5, data("a"))]));
+        undo(&store, 2, &[1]).unwrap();
+        undo(&store, 3, &[2]).unwrap();
+        undo(&store, 4, &[3]).unwrap();
+        assert_eq!(text(&store, 5), None);
+        undo(&store, 5, &[2]).unwrap();
+        assert_eq!(text(&store, 5).unwrap(), "a");
+        // A deletion is another absence.
+        apply(&store, commit(6, vec![over(5, 5, Content::Absent)]));
+        assert_eq!(undo(&store, 7, &[2]), Err(vec![5]));
+        undo(&store, 7, &[6]).unwrap();
+        assert_eq!(text(&store, 5).unwrap(), "a");
+    }
+
+    #[test]
+    fn all_objects_that_stand_in_the_way_are_told() {
+        let store = store();
+        apply(&store, commit(1, vec![over(0, 7, data("a")), over(0, 5, data("a")), over(0, 6, data("a"))]));
+        apply(&store, commit(2, vec![over(1, 6, data("b")), over(1, 7, Content::Absent)]));
+        assert_eq!(undo(&store, 3, &[1]), Err(vec![7, 6]));
+    }
+
+    #[test]
+    fn what_is_packed_or_unknown_cannot_be_undone() {
+        let store = example(None);
+        let refused =
+            |tid| matches!(store.undo(S, &[Tid(tid)], &BTreeMap::new()).unwrap(), Err(Refusal::NotUndoable(_)));
+        assert!(refused(9) && !refused(2));
+        assert_eq!(apply(&store, Change::PackBegin { storage: S, upto: Tid(1) }), Outcome::Done);
+        assert!(refused(1) && !refused(2));
+        assert_eq!(store.undo_floor(S), Tid(1));
+        let log = store.undo_log(S, Tid::MAX, 0, 20, |_| true).unwrap();
+        assert_eq!(log.iter().map(|entry| entry.tid.0).collect::<Vec<_>>(), [2]);
+        // As long as a Data.fs would have it: two headers, one text, one byte of data.
+        assert_eq!(log[0].size, 23 + "user 2".len() as u64 + 42 + 1);
+    }
+
+    #[test]
+    fn a_large_transaction_is_undone_whole() {
+        let store = store();
+        let count = 2 * keys::OIDS_PER_PART as u64 + 3;
+        let all = |base, text: &str| (0..count).map(|oid| over(base, oid, data(text))).collect();
+        apply(&store, commit(1, all(0, "a")));
+        apply(&store, commit(2, all(1, "b")));
+        undo(&store, 3, &[2]).unwrap();
+        for oid in [0, 511, 512, 1024, count - 1] {
+            assert_eq!(text(&store, oid).unwrap(), "a");
+        }
+    }
+
+    #[test]
+    fn a_log_of_long_texts_ends_early() {
+        let store = store();
+        let most = limits::HISTORY_BYTES / limits::TRANSACTION_TEXT;
+        for n in 1..=most as u64 + 5 {
+            let mut change = commit(n, vec![]);
+            let Change::Commit(commit) = &mut change else { unreachable!("it is a commit") };
+            commit.meta.description = vec![b'x'; limits::TRANSACTION_TEXT];
+            apply(&store, change);
+        }
+        let log = store.undo_log(S, Tid::MAX, 0, i64::MAX, |_| true).unwrap();
+        assert!((most - 1..=most + 1).contains(&log.len()), "{}", log.len());
+    }
+}

@@ -54,7 +54,8 @@ pub fn encode_push_parts(encoding: Encoding, push: &Push<'_>) -> Frame {
 }
 
 impl Push<'_> {
-    fn name(&self) -> &'static str {
+    /// What clients call it.
+    pub fn name(&self) -> &'static str {
         match self {
             Push::Invalidate { .. } => "invalidateTransaction",
             Push::Info { .. } => "info",

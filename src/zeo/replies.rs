@@ -249,23 +249,34 @@ impl HistoryItem {
 impl UndoItem {
     /// What `FileStorage.undoLog` says of a transaction, and over it the extension.
     fn pairs(&self) -> Pairs<'_> {
-        let mut pairs = vec![
+        let mut pairs = self.own_pairs();
+        let own = pairs.len();
+        for (key, value) in shown_extension(&self.meta.extension) {
+            match pairs[..own].iter_mut().find(|(there, _)| *there == key) {
+                Some((_, there)) => *there = value,
+                None => pairs.push((key, value)),
+            }
+        }
+        pairs
+    }
+
+    fn own_pairs(&self) -> Pairs<'_> {
+        vec![
             (Value::text("id"), Value::Bytes(undo_id(self.tid).into_bytes().into())),
             (Value::text("time"), Value::Float(self.tid.unix_seconds())),
             (Value::text("user_name"), bytes(&self.meta.user)),
             (Value::text("size"), Value::unsigned(self.size)),
             (Value::text("description"), bytes(&self.meta.description)),
-        ];
-        for (key, value) in shown_extension(&self.meta.extension) {
-            update(&mut pairs, key, value);
-        }
-        pairs
+        ]
     }
 
-    /// Whether `undoInfo` finds it: every key of the specification is there, with an equal value.
+    /// Whether `undoInfo` finds it: it says an equal value for every key of the specification; `None` for those that it does
+    /// not know.
     pub fn matches(&self, specification: &[(String, Value<'static>)]) -> bool {
-        let said = Value::Dict(self.pairs());
-        specification.iter().all(|(key, wanted)| said.get(key).unwrap_or(&Value::None).equals(wanted))
+        let own = Value::Dict(self.own_pairs());
+        let extension = Value::Dict(extension::of_pickle(&self.meta.extension));
+        let said = |key: &str| extension.get(key).or_else(|| own.get(key)).unwrap_or(&Value::None);
+        specification.iter().all(|(key, wanted)| said(key).equals(wanted))
     }
 }
 

@@ -5,6 +5,7 @@
 //! its way to the Rust client. Replies of the server never pass through it, but for extensions.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::config::limits::CALL_VALUES;
@@ -195,8 +196,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Python's `==`, as `undoInfo` asks it: `found == wanted`, where `wanted` may be a `Prefix`. Dictionaries and sets
-    /// have to be in the same order, so that the time it takes is in proportion.
+    /// Python's `==`, as `undoInfo` asks it: `found == wanted`, where `wanted` may be a `Prefix`, or a tuple or list with such.
     pub fn equals(&self, wanted: &Value<'_>) -> bool {
         let all = |a: &[Value<'_>], b: &[Value<'_>]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b));
         match (self, wanted) {
@@ -208,7 +208,55 @@ impl<'a> Value<'a> {
                 _ => false,
             },
             (Value::Bool(_) | Value::Int(_), Value::Bool(_) | Value::Int(_)) => self.as_int() == wanted.as_int(),
+            (Value::Dict(_) | Value::Set(_) | Value::FrozenSet(_), _) => self.likeness() == wanted.likeness(),
             (a, b) => a == b,
+        }
+    }
+
+    /// Bytes that equal values share, whatever the order of their dictionaries and sets; so those can be compared in a time
+    /// that is no square of their size.
+    fn likeness(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.liken(&mut out);
+        out
+    }
+
+    fn liken(&self, out: &mut Vec<u8>) {
+        fn sized(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
+            out.push(kind);
+            out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+            out.extend_from_slice(bytes);
+        }
+        fn all<'v>(out: &mut Vec<u8>, kind: u8, parts: impl ExactSizeIterator<Item = &'v [u8]>) {
+            out.push(kind);
+            out.extend_from_slice(&(parts.len() as u64).to_be_bytes());
+            parts.for_each(|part| out.extend_from_slice(part));
+        }
+        match self {
+            Value::None => out.push(0),
+            Value::Bool(_) | Value::Int(_) => sized(out, 1, &self.as_int().unwrap_or_default().to_be_bytes()),
+            // Only whole numbers can equal integers, and those of this size are exact.
+            Value::Float(float) if float.fract() == 0.0 && float.abs() < 9e15 => {
+                sized(out, 1, &(*float as i64).to_be_bytes());
+            }
+            Value::Float(float) => sized(out, 2, &float.to_be_bytes()),
+            Value::Long(le) => sized(out, 3, le),
+            Value::Bytes(bytes) => sized(out, 4, bytes),
+            Value::Text(text) => sized(out, 5, text.as_bytes()),
+            Value::Tuple(items) | Value::List(items) => {
+                let items: Vec<_> = items.iter().map(Value::likeness).collect();
+                all(out, if matches!(self, Value::List(_)) { 7 } else { 6 }, items.iter().map(Vec::as_slice));
+            }
+            Value::Dict(pairs) => {
+                let pairs: BTreeMap<_, _> = pairs.iter().map(|(k, v)| (k.likeness(), v.likeness())).collect();
+                let pairs: Vec<_> = pairs.into_iter().map(|(k, v)| [k, v].concat()).collect();
+                all(out, 8, pairs.iter().map(Vec::as_slice));
+            }
+            Value::Set(items) | Value::FrozenSet(items) => {
+                let items: BTreeSet<_> = items.iter().map(Value::likeness).collect();
+                all(out, 9, items.iter().map(Vec::as_slice));
+            }
+            Value::Prefix(path) => sized(out, 10, path.join("/").as_bytes()),
         }
     }
 
@@ -315,6 +363,20 @@ mod tests {
         for (path, equal) in [("/a/b", true), ("/a/b/c", true), ("/a/b fred", true), ("/a/bc", false), ("/a", false)] {
             assert_eq!(Value::text(path).equals(&prefix), equal, "{path}");
         }
+    }
+
+    #[test]
+    fn dictionaries_and_sets_are_equal_in_any_order() {
+        let pair = |key: i64, value: i64| (Value::Int(key), Value::List(vec![Value::Int(value)]));
+        let one = Value::Dict(vec![pair(1, 10), pair(2, 20)]);
+        assert!(one.equals(&Value::Dict(vec![pair(2, 20), pair(1, 10)])));
+        assert!(one.equals(&Value::Dict(vec![pair(2, 9), pair(1, 10), pair(2, 20)])), "the last one counts");
+        assert!(!one.equals(&Value::Dict(vec![pair(1, 10), pair(2, 21)])));
+        assert!(!one.equals(&Value::Dict(vec![pair(1, 10)])));
+        let set = |items: &[f64]| Value::Set(items.iter().map(|item| Value::Float(*item)).collect());
+        assert!(set(&[1.0, 2.5]).equals(&Value::FrozenSet(vec![Value::Float(2.5), Value::Int(1)])));
+        assert!(!set(&[1.0]).equals(&set(&[1.0, 2.0])));
+        assert!(!set(&[]).equals(&Value::Dict(vec![])) && !Value::Int(1).equals(&set(&[1.0])));
     }
 
     #[test]

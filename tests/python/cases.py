@@ -146,11 +146,16 @@ class OneServer(Case):
                 options += ['--transaction-timeout', str(cls.transaction_timeout)]
             cls.cluster = Cluster(1, options)
             cls.server = cls.cluster.nodes[0]
+            cls.prepare(cls.server)
         try:
             cls.cluster.start()
         except BaseException:
             cls.cluster.close(keep=True)
             raise
+
+    @classmethod
+    def prepare(cls, node):
+        """Before it is started."""
 
     @classmethod
     def tearDownClass(cls):
@@ -192,11 +197,17 @@ class ThreeNodes(Case):
     def setUpClass(cls):
         cls.failed = False
         cls.cluster = Cluster(cls.size, cls.options)
+        for node in cls.cluster.nodes:
+            cls.prepare(node)
         try:
             cls.cluster.start()
         except BaseException:
             cls.cluster.close(keep=True)
             raise
+
+    @classmethod
+    def prepare(cls, node):
+        """Before it is started."""
 
     @classmethod
     def tearDownClass(cls):

@@ -428,27 +428,17 @@ class NotThereYet(OneServer):
         self.assertTrue(any(isinstance(word, str) and len(word) > 5 for word in (data or ())), (kind, data))
         self.assertIsNone(c.call('ping'))
 
-    def test_undo_and_pack_are_refused(self):
-        self.assertRefused('undoLog', 0, 20)
-        self.assertRefused('undoInfo', 0, 20, None)
+    def test_pack_is_refused(self):
         self.assertRefused('pack', 1e9, True)
 
-    def test_the_client_is_told_that_there_is_no_undo_and_no_blobs(self):
-        db = self.db()
-        self.assertFalse(db.supportsUndo())
-        self.assertFalse(ZODB.interfaces.IBlobStorage.providedBy(db.storage))
+    def test_the_client_is_told_that_there_are_no_blobs(self):
+        self.assertFalse(ZODB.interfaces.IBlobStorage.providedBy(self.db().storage))
 
     def test_stock_calls_raise_and_the_client_goes_on(self):
         db = self.db()
         name = self.cell(db, 1)
         with self.assertRaises(Exception):
             db.pack()
-        with self.assertRaises(Exception):
-            db.undo(b'AAAAAAAAAAA=')
-            transaction.commit()
-        transaction.abort()
-        with self.assertRaises(Exception):
-            db.storage.undoInfo(0, 20)
         with db.transaction() as connection:
             connection.root()[name].value = 2
 

@@ -209,13 +209,14 @@ class Node(Process):
         self.data = os.path.join(cluster.folder, f'node{number}')
         self.log = os.path.join(cluster.folder, f'node{number}.log')
         self.options = []
+        self.socket = None  # of a node that is alone: the path of the unix socket that it listens at
 
     def __str__(self):
         return f'node {self.number}'
 
     @property
     def address(self):
-        return '127.0.0.1', self.port
+        return self.socket or ('127.0.0.1', self.port)
 
     def command(self):
         command = [os.path.join(binaries(), 'zrsd'), '--node', str(self.number), '--data', self.data,
@@ -224,8 +225,8 @@ class Node(Process):
             peers = ','.join(f'{n.number}=127.0.0.1:{n.port}' for n in self.cluster.nodes)
             command += ['--peers', peers]
         else:
-            command += ['--listen', f'127.0.0.1:{self.port}']
-        return command + self.cluster.options + self.options
+            command += ['--listen', self.socket or f'127.0.0.1:{self.port}']
+        return [*command, *self.cluster.options, *self.options]
 
     def get(self, path):
         """-> HTTP status, or None if nobody answers"""
@@ -386,6 +387,7 @@ class StockServer(Process):
 </zeo>
 <filestorage 1>
   path {self.folder}/Data.fs
+  blob-dir {self.folder}/blobs
 </filestorage>
 <eventlog>
   level info

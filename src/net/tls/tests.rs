@@ -1,6 +1,4 @@
 use std::path::PathBuf;
-use std::time::Duration;
-
 use tokio::io::AsyncWriteExt as _;
 
 use super::testing::{certificate, path};
@@ -59,7 +57,7 @@ async fn meet(client: &TlsClient, server: &Tls) -> Result<Credentials, String> {
     Ok(credentials)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_a_list_of_clients_nobody_needs_a_certificate() {
     let server = tls("node1", None, PeerTrust::Nobody);
     let met = meet(&client("peers-ca", None), &server).await.unwrap();
@@ -70,7 +68,7 @@ async fn without_a_list_of_clients_nobody_needs_a_certificate() {
     assert_eq!(meet(&client("peers-ca", Some("client")), &server).await.unwrap().name(), None);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn clients_are_believed_by_their_ca() {
     let server = tls("node1", Some("clients-ca"), PeerTrust::Nobody);
     let met = meet(&client("peers-ca", Some("client")), &server).await.unwrap();
@@ -90,7 +88,7 @@ async fn clients_are_believed_by_their_ca() {
     assert!(said.contains("has no certificate"), "{said}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn clients_are_believed_if_they_are_listed_whatever_they_say_of_themselves() {
     for name in ["self", "v1", "client"] {
         let server = tls("node1", Some(name), PeerTrust::Nobody);
@@ -106,14 +104,14 @@ async fn clients_are_believed_if_they_are_listed_whatever_they_say_of_themselves
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_is_listed_and_no_ca_signs_nobody() {
     let server = tls("node1", Some("client"), PeerTrust::Nobody);
     let said = meet(&client("peers-ca", Some("minted")), &server).await.unwrap_err();
     assert!(said.contains("is by no CA that is"), "{said}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_revoked_are_refused() {
     let server = tls("node1", Some("clients-ca-and-crl"), PeerTrust::Nobody);
     meet(&client("peers-ca", Some("client")), &server).await.unwrap();
@@ -121,7 +119,7 @@ async fn the_revoked_are_refused() {
     assert!(said.contains("was revoked"), "{said}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_folder_lists_what_is_called_like_a_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let put = |name: &str, what: &str| std::fs::copy(path(what), folder.path().join(name)).map(drop).unwrap();
@@ -138,7 +136,7 @@ async fn a_folder_lists_what_is_called_like_a_certificate() {
     meet(&client("peers-ca", Some("stranger")), &server).await.unwrap_err();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn servers_are_believed_for_their_host() {
     let server = tls("elsewhere", None, PeerTrust::Nobody);
     let said = async |client: TlsClient| {
@@ -161,7 +159,7 @@ async fn peers(connecting: &Tls, accepting: &Tls) -> Result<Credentials, String>
     theirs.map(|(_, credentials)| credentials).map_err(|why| format!("theirs: {why}"))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn peers_are_believed_by_their_ca_and_for_their_host() {
     let ends = |name| tls(name, Some("clients-ca"), peer_ca());
     let met = peers(&ends("node2"), &ends("node1")).await.unwrap();
@@ -182,7 +180,7 @@ async fn peers_are_believed_by_their_ca_and_for_their_host() {
     assert!(met.may_be_peer(NODE).is_err(), "a client is no peer");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn clients_with_any_certificate_are_welcome_where_none_is_needed() {
     let server = tls("node1", None, peer_ca());
     let met = meet(&client("peers-ca", Some("stranger")), &server).await.unwrap();
@@ -190,7 +188,7 @@ async fn clients_with_any_certificate_are_welcome_where_none_is_needed() {
     assert!(met.may_be_peer(NODE).is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_a_ca_peers_are_known_by_having_the_same_certificate() {
     let ends = |name| tls(name, None, PeerTrust::SameCertificate);
     for name in ["node1", "elsewhere", "v1"] {
@@ -234,14 +232,14 @@ fn files_that_can_not_be_used_are_named_with_what_to_do() {
     assert!(said.contains("certificate 1 of it can't be read"), "{said}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_key_may_stand_in_the_file_of_its_certificate() {
     let both = path("node1_both");
     let files = TlsFiles { cert: both.clone(), key: both, client_ca: None, peers: PeerTrust::Nobody };
     meet(&client("peers-ca", None), &Tls::load(files, Env::system()).unwrap()).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn files_are_read_again_and_bad_ones_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
@@ -301,7 +299,7 @@ async fn connected(room: usize) -> (Wire, Wire) {
     (ours.unwrap(), theirs.unwrap().0)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn frames_of_all_sizes_go_through_a_narrow_connection_both_ways() {
     let sizes = [0, 1, 100, 8 << 10, 16 << 10, 100_000, 3 << 20];
     for room in [1 << 10, 64 << 10] {
@@ -338,7 +336,7 @@ async fn frames_of_all_sizes_go_through_a_narrow_connection_both_ways() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_direction_may_be_closed_and_the_other_go_on() {
     let (mut near, far) = connected(64 << 10).await;
     near.writer.shutdown().await.unwrap();
@@ -350,7 +348,7 @@ async fn one_direction_may_be_closed_and_the_other_go_on() {
     assert_eq!(FrameReader::new(near.reader, 100).next().await.unwrap().unwrap(), &b"still here"[..]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_end_without_a_word_is_an_end() {
     let server = tls("node1", None, PeerTrust::Nobody);
     let (near, far) = wires(64 << 10);
@@ -370,7 +368,7 @@ async fn an_end_without_a_word_is_an_end() {
     assert!(matches!(ended, Ok(None)), "{ended:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_does_not_speak_tls_is_said_so() {
     let server = tls("node1", None, peer_ca());
     let (mut near, far) = wires(64 << 10);

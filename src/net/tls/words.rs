@@ -12,13 +12,24 @@ pub fn told(fault: io::Error) -> io::Error {
     }
 }
 
+/// Which end of a handshake we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Accepting,
+    Connecting,
+}
+
 /// A fault of a handshake.
-pub fn of_handshake(fault: io::Error) -> io::Error {
+pub fn of_handshake(end: End, fault: io::Error) -> io::Error {
+    let closed = match end {
+        // (asyncio does not say why it leaves.)
+        End::Accepting => "does it believe the CA of --tls-cert, and is the certificate for the host it connects to?",
+        End::Connecting => "does it speak TLS?",
+    };
     match fault.kind() {
-        io::ErrorKind::UnexpectedEof => io::Error::new(
-            fault.kind(),
-            "it closed the connection during the TLS handshake (is it plain, or refused us?)",
-        ),
+        io::ErrorKind::UnexpectedEof => {
+            io::Error::new(fault.kind(), format!("it closed the connection during the TLS handshake ({closed})"))
+        }
         _ => told(fault),
     }
 }

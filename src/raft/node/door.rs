@@ -152,12 +152,9 @@ impl Inner {
             }
         }
         if let Some(credentials) = credentials {
-            return credentials.may_be_peer(&seat.address).map_err(|why| {
-                format!(
-                    "by its certificate {peer} is not node {}: {why} (--tls-peer-ca says who is a peer)",
-                    hello.from
-                )
-            });
+            let trusted = "--tls-peer-ca says who is a peer";
+            let verdict = credentials.may_be_peer(&seat.address);
+            return verdict.map_err(|why| format!("by its certificate not node {}: {why} ({trusted})", hello.from));
         }
         if self.config.secret.is_none() && !self.caller.comes_from(peer, &seat.address).await {
             return Err(format!(

@@ -1,0 +1,484 @@
+//! A `Data.fs` goes in and comes out the same; nothing half-done is left of what can't; and clusters start on it.
+//!
+//! FileStorage itself makes the files and compares them (`tests/python/workers/datafs.py`).
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use support::cluster::{Cluster, signal};
+use support::{PATIENCE, python, wait_for};
+use zrs::engine::SimDisk;
+use zrs::filestorage::{Export, Import, Imported, MissingBlobs, Warning, Writer};
+use zrs::storage::{self, Store};
+use zrs::zodb::{Oid, Tid, TransactionMeta};
+
+fn zrsctl(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_zrsctl")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// -> what it printed.
+fn done(arguments: &[&str]) -> String {
+    let output = zrsctl(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "zrsctl {arguments:?}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned() + &errors
+}
+
+/// -> why.
+fn refused(arguments: &[&str]) -> String {
+    let output = zrsctl(arguments);
+    assert_eq!(output.status.code(), Some(1), "zrsctl {arguments:?} was to refuse");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A folder, and paths in it.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::Builder::new().prefix("zrs-datafs-").tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// What is in it.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// A file with everything that a FileStorage can have: `made/Data.fs`, `made/blobs`.
+    fn make(&self) -> Value {
+        python::run("datafs.py", &["make", &self.text("made")])
+    }
+
+    /// The Plone site: `plone-site/Data.fs`.
+    fn plone(&self) -> Value {
+        let data = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+        let unpacked =
+            Command::new("tar").arg("-xf").arg(data("plone-site.tar.xz")).arg("-C").arg(self.0.path()).status();
+        assert!(unpacked.unwrap().success());
+        let truth = fs::read_to_string(data("plone-site.truth.json")).unwrap();
+        serde_json::from_str::<Value>(&truth).unwrap()["as_made"].take()
+    }
+}
+
+fn assert_same(one: [&str; 2], other: [&str; 2]) -> Value {
+    let found = python::run("datafs.py", &["compare", one[0], one[1], other[0], other[1]]);
+    assert_eq!(found["differences"], Value::Array(vec![]), "{found}");
+    found["counts"].clone()
+}
+
+#[test]
+fn everything_that_filestorage_writes_goes_in_and_comes_out() {
+    let place = Place::new();
+    let made = place.make();
+    let [file, blobs] = [place.text("made/Data.fs"), place.text("made/blobs")];
+    let said = done(&["import", &file, "--blobs", &blobs, "--data", &place.text("data")]);
+    assert!(said.contains(made["last_tid"].as_str().unwrap()), "{said}");
+    let [back, back_blobs] = [place.text("Back.fs"), place.text("back-blobs")];
+    done(&["export", "--data", &place.text("data"), &back, "--blobs", &back_blobs]);
+    let counts = assert_same([&file, &blobs], [&back, &back_blobs]);
+    println!("{counts}");
+    for (count, least) in [("transactions", 15), ("records", 3000), ("blobs", 4), ("pointers", 5), ("absent", 3)] {
+        assert!(counts[count].as_u64().unwrap() >= least, "{count}: {counts}");
+    }
+    // And once more, into a storage of another name.
+    done(&["import", &back, "--blobs", &back_blobs, "--data", &place.text("again"), "--storage", "main"]);
+    let third = place.text("Third.fs");
+    let why = refused(&["export", "--data", &place.text("again"), &third, "--without-blobs"]);
+    assert!(why.contains("there is no storage \"1\", but \"main\""), "{why}");
+    done(&["export", "--data", &place.text("again"), &third, "--without-blobs", "--storage", "main"]);
+    assert_same([&file, ""], [&third, ""]);
+}
+
+#[test]
+fn a_plone_site_goes_in_at_its_digests_and_comes_out_to_the_byte() {
+    let place = Place::new();
+    let truth = place.plone();
+    let [file, blobs] = [place.text("plone-site/Data.fs"), place.text("plone-site/blobs")];
+    let mut cluster = Cluster::new(1);
+    done(&["import", &file, "--blobs", &blobs, "--data", &cluster.nodes[0].data.display().to_string()]);
+    cluster.start_all();
+    cluster.wait_primary();
+    let found = python::run("site.py", &["digest", &file, &cluster.addresses()[0]]);
+    assert_eq!(found["differences"], Value::Array(vec![]), "{found}");
+    let keys = ["transactions", "records", "objects", "loadable", "record_bytes", "last_tid", "history_sha256"];
+    for key in keys.iter().chain(&["current_sha256"]) {
+        assert_eq!(found[key], truth[key], "{key}");
+    }
+    assert!(cluster.nodes[0].terminate().success());
+    let data = cluster.nodes[0].data.display().to_string();
+    done(&["export", "--data", &data, &place.text("Back.fs"), "--blobs", &place.text("back-blobs")]);
+    assert!(fs::read(&file).unwrap() == fs::read(place.path("Back.fs")).unwrap(), "Data.fs is another one");
+    assert_same([&file, &blobs], [&place.text("Back.fs"), &place.text("back-blobs")]);
+}
+
+#[test]
+fn three_nodes_start_on_one_import_and_go_on() {
+    let place = Place::new();
+    let made = place.make();
+    let [file, blobs] = [place.text("made/Data.fs"), place.text("made/blobs")];
+    let mut cluster = Cluster::new(3);
+    let mut arguments = vec!["import", &file, "--blobs", &blobs];
+    let folders: Vec<String> = cluster.nodes.iter().map(|node| node.data.display().to_string()).collect();
+    folders.iter().for_each(|folder| arguments.extend(["--data", folder]));
+    done(&arguments);
+    cluster.start_all();
+    cluster.wait_primary();
+    cluster.wait_ready();
+    for status in cluster.wait_same() {
+        assert_eq!(status["last_tid"], made["last_tid"], "{status}");
+    }
+    let mut arguments = vec!["setup", "a"];
+    let addresses = cluster.addresses();
+    arguments.extend(addresses.iter().map(String::as_str));
+    let written = python::run("count.py", &arguments);
+    for status in cluster.wait_same() {
+        assert_eq!(status["last_tid"], written["last_tid"], "{status}");
+    }
+    // What a crash loses of the store comes back on top of what was imported.
+    cluster.kill_all();
+    cluster.start_all();
+    cluster.wait_primary();
+    cluster.wait_ready();
+    for status in cluster.wait_same() {
+        assert_eq!(status["last_tid"], written["last_tid"], "{status}");
+    }
+    let mut sizes = Vec::new();
+    for node in 0..3 {
+        assert!(cluster.nodes[node].terminate().success());
+        let back = place.text(&format!("Back{node}.fs"));
+        let blobs = place.text(&format!("back{node}-blobs"));
+        // (The last to stop may have the beginning of an election in its log.)
+        let said = done(&["export", "--data", &folders[node], &back, "--blobs", &blobs, "--as-it-is"]);
+        assert!(said.contains(written["last_tid"].as_str().unwrap()), "{said}");
+        sizes.push(fs::read(back).unwrap());
+    }
+    assert!(sizes[0] == sizes[1] && sizes[1] == sizes[2], "the nodes export different files");
+}
+
+#[test]
+fn nodes_that_begin_with_different_data_form_no_cluster_and_say_which_is_odd() {
+    let place = Place::new();
+    small(&place.path("one.fs"), 3);
+    small(&place.path("two.fs"), 4);
+    let mut cluster = Cluster::new(3);
+    for (node, file) in [(0, "one.fs"), (2, "two.fs")] {
+        done(&["import", &place.text(file), "--data", &cluster.nodes[node].data.display().to_string()]);
+    }
+    cluster.start_all();
+    let waits = |cluster: &Cluster, for_what: &str| {
+        for node in &cluster.nodes {
+            let waiting = || node.status()["waiting"].as_str().filter(|w| w.contains(for_what)).map(str::to_owned);
+            println!("{}", wait_for(|| format!("{for_what}: {}", node.status()), PATIENCE, waiting));
+        }
+    };
+    waits(&cluster, "the nodes do not begin with the same data: node 1 has storage \"1\" with 3 transactions");
+    // One was put right; the other has nothing yet.
+    let data = cluster.nodes[2].data.display().to_string();
+    cluster.nodes[2].kill();
+    cluster.nodes[2].empty();
+    done(&["import", &place.text("one.fs"), "--data", &data]);
+    cluster.start(2);
+    waits(&cluster, "the nodes do not begin with the same data: node 2 has no data, nodes 1 and 3 have storage");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(cluster.primary(), None);
+    let data = cluster.nodes[1].data.display().to_string();
+    cluster.nodes[1].kill();
+    cluster.nodes[1].empty();
+    done(&["import", &place.text("one.fs"), "--data", &data]);
+    cluster.start(1);
+    cluster.wait_primary();
+    cluster.wait_ready();
+    // A folder whose store is exchanged or gone is refused.
+    cluster.kill_all();
+    let store = cluster.nodes[1].data.join("store");
+    fs::rename(&store, place.path("store")).unwrap();
+    cluster.start(1);
+    let node = &mut cluster.nodes[1];
+    wait_for(|| "node 2 to refuse".into(), PATIENCE, || (!node.is_running()).then_some(()));
+    let log = node.log_text();
+    assert!(log.contains("store is not the one that its cluster began with; it has no data"), "{log}");
+}
+
+/// A file of `count` transactions.
+fn small(path: &Path, count: u64) {
+    let mut writer = Writer::create(path).unwrap();
+    for n in 1..=count {
+        let meta =
+            TransactionMeta { status: b' ', user: b"jim".to_vec(), description: b"did".to_vec(), extension: vec![] };
+        writer.begin(Tid(100 + n), &meta).unwrap();
+        for oid in [n, 0, 7] {
+            writer.record(Oid(oid), 20).unwrap();
+            writer.data(b"a pickle of 20 bytes").unwrap();
+        }
+        if n > 2 {
+            writer.same_as(Oid(n - 1), Tid(100 + n - 1)).unwrap();
+            writer.absent(Oid(n - 2)).unwrap();
+        }
+        writer.end().unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+/// Imports into a store in memory.
+fn import(file: &Path) -> std::io::Result<(Imported, Store)> {
+    let engine = SimDisk::new().open(storage::TABLES).unwrap();
+    let store = Store::open(Arc::new(engine)).unwrap();
+    let import = Import { file: file.into(), blobs: None, storage: "1".into(), missing_blobs: MissingBlobs::Refuse };
+    let imported = import.run(&store, &mut |_| true)?;
+    Ok((imported, store))
+}
+
+#[test]
+fn a_file_that_is_cut_anywhere_is_refused_with_the_place() {
+    let place = Place::new();
+    let path = place.path("Data.fs");
+    small(&path, 3);
+    let whole = fs::read(&path).unwrap();
+    // Where transactions end, by their own word.
+    let mut ends = vec![4];
+    while *ends.last().unwrap() < whole.len() {
+        let at = *ends.last().unwrap();
+        ends.push(at + 8 + u64::from_be_bytes(whole[at + 8..at + 16].try_into().unwrap()) as usize);
+    }
+    assert_eq!((ends.len(), ends[3]), (4, whole.len()));
+    for length in 0..whole.len() {
+        let cut = place.path("cut.fs");
+        fs::write(&cut, &whole[..length]).unwrap();
+        match (import(&cut), ends.iter().position(|end| *end == length)) {
+            (Ok((imported, _)), Some(count)) => assert_eq!(imported.transactions, count as u64),
+            (Err(why), None) => {
+                let at = ends.iter().rfind(|end| **end < length).map_or(0, |end| *end);
+                let why = why.to_string();
+                assert!(why.contains(&format!("cut.fs: byte {at}: ")), "{length}: {why}");
+            }
+            (Ok(_), None) => panic!("{length} of {} bytes were taken for a whole file", whole.len()),
+            (Err(why), Some(count)) => panic!("{count} transactions are no file: {why}"),
+        }
+        // The same, if it is what a crash between vote and finish leaves.
+        if length > ends[2] + 16 {
+            let mut voted = whole[..length].to_vec();
+            voted[ends[2] + 16] = b'c';
+            fs::write(&cut, &voted).unwrap();
+            let (imported, _) = import(&cut).unwrap();
+            assert_eq!((imported.transactions, imported.warnings), (2, vec![Warning::Unfinished(ends[2] as u64)]));
+        }
+    }
+    // But not where something follows it.
+    let mut voted = whole.clone();
+    voted[ends[1] + 16] = b'c';
+    fs::write(&path, &voted).unwrap();
+    let why = import(&path).unwrap_err().to_string();
+    assert!(why.contains(&format!("byte {}: ", ends[1])) && why.contains("others follow it"), "{why}");
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let place = Place::new();
+    let path = place.path("Data.fs");
+    small(&path, 3);
+    let whole = fs::read(&path).unwrap();
+    let size = u64::from_be_bytes(whole[12..20].try_into().unwrap());
+    // The first transaction is at byte 4, its first record at 33, the next at 95.
+    let cases: [(usize, &[u8], &str); 14] = [
+        (0, b"FS20", "byte 0: this is no Data.fs: it begins with FS20"),
+        (4, &[0; 8], "byte 4: transaction 0000000000000000 is not later than the one before it"),
+        (4, &[0xff; 8], "byte 4: ffffffffffffffff is too great for a transaction"),
+        (12, &[0xff; 8], "byte 4: transaction 0000000000000065 says that it has 18446744073709551615 bytes"),
+        (12, &[0; 8], "byte 12: a transaction of 0 bytes can't have a header"),
+        (12, &(size - 1).to_be_bytes(), "byte 218: transaction 0000000000000065 (byte 4) has"),
+        (20, b"x", "byte 20: a transaction has status x, which is none"),
+        (21, &[0xff, 0xff], "byte 12: a transaction of"),
+        (33 + 8, &[9; 8], "byte 33: a record of object 0000000000000001 says that it belongs to transaction 0909"),
+        (33 + 24, &[0, 0, 0, 0, 0, 0, 0, 5], "byte 33: a record of object 0000000000000001 says that it belongs"),
+        (33 + 16, &[0, 0, 0, 0, 0, 0, 0, 33], "byte 49: the previous record of object 0000000000000001 can't be at"),
+        (33 + 32, &[0, 1], "byte 33: object 0000000000000001 was stored in a version"),
+        (
+            33 + 34,
+            &[0xff; 8],
+            "byte 67: a record of object 0000000000000001 says that it has 18446744073709551615 bytes",
+        ),
+        (33 + 34, &[0; 8], "byte 75: object 0000000000000001 points to byte"),
+    ];
+    for (at, bytes, expected) in cases {
+        let mut wrong = whole.clone();
+        wrong[at..at + bytes.len()].copy_from_slice(bytes);
+        fs::write(&path, &wrong).unwrap();
+        let why = import(&path).unwrap_err().to_string();
+        assert!(why.contains(expected), "{at}: {why}");
+    }
+    fs::write(&path, [&whole[..], b"more"].concat()).unwrap();
+    let why = import(&path).unwrap_err().to_string();
+    assert!(
+        why.contains(&format!("byte {}: a transaction begins here, but only 4 bytes are left", whole.len())),
+        "{why}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever a file has been changed to: it is refused, or it is a file, and then it comes out as it went in.
+    #[test]
+    fn changed_bytes_are_refused_or_kept(changes in prop::collection::vec((0usize..1000, any::<u8>()), 1..4), cut in 0usize..2000) {
+        let place = Place::new();
+        let path = place.path("Data.fs");
+        small(&path, 4);
+        let mut bytes = fs::read(&path).unwrap();
+        for (at, to) in changes {
+            let length = bytes.len();
+            bytes[at % length] = to;
+        }
+        bytes.truncate(cut.max(4));
+        fs::write(&path, &bytes).unwrap();
+        match import(&path) {
+            Err(why) => prop_assert!(why.to_string().contains("Data.fs: byte "), "{}", why),
+            Ok((imported, store)) => {
+                let (summary, recount) = store.recount(store.storage("1").unwrap()).unwrap();
+                prop_assert!(recount.agrees(&summary));
+                let back = place.path("Back.fs");
+                let export = Export { file: back.clone(), blobs: None, storage: "1".into(), without_blobs: true };
+                let exported = export.run(&store, &mut |_| true).unwrap();
+                prop_assert_eq!((exported.transactions, exported.records), (imported.transactions, imported.records));
+                let again = import(&back).unwrap().1;
+                prop_assert_eq!(again.summaries(), store.summaries());
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_of_an_import_that_fails() {
+    let place = Place::new();
+    small(&place.path("Data.fs"), 3);
+    let mut bytes = fs::read(place.path("Data.fs")).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(place.path("damaged.fs"), &bytes).unwrap();
+    let [good, damaged, data] = [place.text("Data.fs"), place.text("damaged.fs"), place.text("data")];
+    let why = refused(&["import", &damaged, "--data", &data, "--data", &place.text("data2")]);
+    assert!(why.contains("damaged.fs: byte "), "{why}");
+    assert_eq!(place.names(), ["Data.fs", "damaged.fs"]);
+    fs::create_dir(place.path("data")).unwrap();
+    refused(&["import", &damaged, "--data", &data]);
+    assert_eq!(fs::read_dir(place.path("data")).unwrap().count(), 0);
+    refused(&["import", &place.text("none.fs"), "--data", &data]);
+    assert_eq!(fs::read_dir(place.path("data")).unwrap().count(), 0);
+
+    // What is there stays: other things, and a database.
+    fs::write(place.path("data/letter"), "dear").unwrap();
+    let why = refused(&["import", &good, "--data", &data]);
+    assert!(why.contains("is not empty and not a zrs data folder"), "{why}");
+    fs::remove_file(place.path("data/letter")).unwrap();
+    done(&["import", &good, "--data", &data]);
+    let why = refused(&["import", &good, "--data", &data]);
+    assert!(why.contains("holds a database already"), "{why}");
+    // (Two, of which one can't be.)
+    let why = refused(&["import", &good, "--data", &place.text("data2"), "--data", &data]);
+    assert!(why.contains("holds a database already") && !place.path("data2").exists(), "{why}");
+
+    // The same for exports.
+    let why = refused(&["export", "--data", &data, &good]);
+    assert!(why.contains("is there already"), "{why}");
+    let why = refused(&["export", "--data", &place.text("nowhere"), &place.text("Back.fs")]);
+    assert!(why.contains("no data folder with a database") && !place.path("nowhere").exists(), "{why}");
+    let before = place.names();
+    let why = refused(&["export", "--data", &data, &place.text("none/Back.fs")]);
+    assert!(why.contains("No such file"), "{why}");
+    assert_eq!(place.names(), before);
+}
+
+#[test]
+fn an_import_that_is_stopped_leaves_nothing_and_one_that_is_killed_is_found_out() {
+    let place = Place::new();
+    place.make();
+    let [file, blobs, data] = [place.text("made/Data.fs"), place.text("made/blobs"), place.text("data")];
+    let start = || {
+        let mut import = Command::new(env!("CARGO_BIN_EXE_zrsctl"));
+        import.args(["import", &file, "--blobs", &blobs, "--data", &data]).stdout(Stdio::null()).stderr(Stdio::piped());
+        let import = import.spawn().unwrap();
+        wait_for(|| "the import to begin".into(), PATIENCE, || place.path("data/new/CURRENT").exists().then_some(()));
+        import
+    };
+    let import = start();
+    signal(import.id(), "INT");
+    let output = import.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // (It may have been done just before.)
+    if output.status.success() {
+        fs::remove_dir_all(place.path("data")).unwrap();
+    } else {
+        assert!(said.contains("stopped, as asked"), "{said}");
+        assert_eq!(place.names(), ["made"]);
+    }
+
+    let mut import = start();
+    import.kill().unwrap();
+    import.wait().unwrap();
+    if place.path("data/new").exists() {
+        let arguments = ["--data", &data, "--listen", "127.0.0.1:0"].map(str::to_owned);
+        let output = Cluster::refused(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("an import into it was cut off: import again"), "{said}");
+        done(&["import", &file, "--blobs", &blobs, "--data", &data]);
+    }
+    assert!(!place.path("data/new").exists());
+    done(&["export", "--data", &data, &place.text("Back.fs"), "--without-blobs"]);
+}
+
+#[test]
+fn missing_blobs_are_counted_and_left_out_only_if_asked() {
+    let place = Place::new();
+    place.make();
+    let [file, blobs, data] = [place.text("made/Data.fs"), place.text("made/blobs"), place.text("data")];
+    let why = refused(&["import", &file, "--data", &data]);
+    assert!(why.contains("say with --blobs where they are"), "{why}");
+    fs::remove_dir_all(place.path("made/blobs/0x00")).unwrap();
+    let why = refused(&["import", &file, "--blobs", &blobs, "--data", &data]);
+    assert!(why.contains("blobs are missing: ") && why.contains("0x00/0x00/0x00"), "{why}");
+    assert!(!place.path("data").exists());
+    let said = done(&["import", &file, "--blobs", &blobs, "--data", &data, "--missing-blobs", "ignore"]);
+    assert!(said.contains(" blobs are missing"), "{said}");
+    done(&["export", "--data", &data, &place.text("Back.fs")]);
+    assert_same([&file, ""], [&place.text("Back.fs"), ""]);
+}
+
+#[test]
+fn a_node_that_was_killed_is_not_exported_as_if_it_had_everything() {
+    let mut cluster = Cluster::started(1);
+    let addresses = cluster.addresses();
+    let written = python::run("count.py", &["setup", "a", &addresses[0]]);
+    let data = cluster.nodes[0].data.display().to_string();
+    let place = Place::new();
+    let why = refused(&["export", "--data", &data, &place.text("Back.fs")]);
+    assert!(why.contains("is in use by process"), "{why}");
+    cluster.kill_all();
+    let why = refused(&["export", "--data", &data, &place.text("Back.fs")]);
+    assert!(why.contains("was not stopped properly") && why.contains("--as-it-is"), "{why}");
+    cluster.start_all();
+    cluster.wait_primary();
+    assert!(cluster.nodes[0].terminate().success());
+    let said = done(&["export", "--data", &data, &place.text("Back.fs")]);
+    assert!(said.contains(written["last_tid"].as_str().unwrap()), "{said}");
+    let opened = python::run("datafs.py", &["refused", &place.text("Back.fs")]);
+    assert_eq!(opened["last_tid"], written["last_tid"]);
+}
