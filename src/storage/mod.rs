@@ -30,6 +30,8 @@ mod load;
 mod model;
 pub mod pack;
 mod pieces;
+#[cfg(test)]
+mod pieces_tests;
 mod summary;
 #[cfg(test)]
 mod testing;
