@@ -109,12 +109,17 @@ impl std::fmt::Display for Warning {
 }
 
 impl Import {
-    /// Fills `store`, in which nothing was applied yet. After an error it is worth nothing.
+    /// Puts the storage into `store`, which holds nothing, or other imports. After an error it is worth nothing.
     pub fn run(&self, store: &Store, watch: Watch<'_>) -> io::Result<Imported> {
         let reader = Reader::open(&self.file)?;
         let blobs = self.blobs.as_deref().map(BlobFolder::open).transpose()?;
-        if store.applied() != Position::default() || !store.storages().is_empty() {
-            return Err(io::Error::other("the store is not empty"));
+        if store.applied() != Position::default() {
+            return Err(io::Error::other("the database belongs to a log already"));
+        }
+        if store.storage(&self.storage).is_some() {
+            let why =
+                format!("there is a storage {:?} already; to add another one, name it by --storage", self.storage);
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
         }
         let mut importer = Importer {
             store,

@@ -31,7 +31,8 @@ pub struct Import {
     /// The folder of its blobs (blob-dir), of either layout
     #[arg(long, value_name = "DIR")]
     blobs: Option<PathBuf>,
-    /// The data folder to make: not there, or empty. Several times for several nodes on this machine
+    /// The data folder to make: not there, or empty; or one that was imported, to add another storage before its node starts.
+    /// Several times for several nodes on this machine
     #[arg(long, value_name = "DIR", required = true)]
     data: Vec<PathBuf>,
     /// What clients will call it
