@@ -91,11 +91,13 @@ def make(folder):
     undo()
     # Empty, and very large: in records, in one record, in blobs.
     direct('nothing')
+    root['before'] = Blob(b'before')
     root['many'] = PersistentMapping()
     for n in range(3000):
         root['many'][n] = PersistentMapping(n=n, text='y' * 4000)
     root['one'] = PersistentMapping(text=os.urandom(5 << 20))
     root['large'] = Blob(os.urandom(5 << 20))
+    root['after'] = Blob(b'after')
     commit('large')
     # An external collector's work.
     oid = root['c']._p_oid
