@@ -151,10 +151,12 @@ fn three_nodes_start_on_one_import_and_go_on() {
     for status in cluster.wait_same() {
         assert_eq!(status["last_tid"], made["last_tid"], "{status}");
     }
-    let mut arguments = vec!["setup", "a"];
+    let mut arguments = vec!["client", &file, &blobs];
     let addresses = cluster.addresses();
     arguments.extend(addresses.iter().map(String::as_str));
-    let written = python::run("count.py", &arguments);
+    let written = python::run("datafs.py", &arguments);
+    assert_eq!(written["differences"], Value::Array(vec![]), "{written}");
+    assert!(written["counts"]["blobs"].as_u64().unwrap() >= 7, "{written}");
     for status in cluster.wait_same() {
         assert_eq!(status["last_tid"], written["last_tid"], "{status}");
     }
