@@ -128,6 +128,13 @@ pub const FEED: usize = 4_096;
 /// Object ids in all of them together (8 bytes each), unless the newest transaction alone has more.
 pub const FEED_OIDS: usize = 1 << 18;
 
+// Packing.
+
+/// Revisions (or transactions) that one step of a pack removes.
+pub const PACK_REVISIONS: usize = 512;
+/// Bytes of records that one step of a pack moves to other revisions, unless a single one is larger.
+pub const PACK_BYTES: u64 = 8 * MIB as u64;
+
 // Consensus.
 
 /// Nodes of a cluster.
@@ -149,7 +156,7 @@ pub const APPLY_INLINE: usize = 64 * KIB;
 /// Changes of the log that wait for its writer.
 pub const LOG_QUEUE: usize = 4_096;
 /// Bytes of the newest log entries that are kept in memory, for peers that are nearly up to date.
-pub const LOG_TAIL_BYTES: usize = 64 * MIB;
+pub const LOG_TAIL_BYTES: usize = 16 * MIB;
 /// Bytes of the log after which the store is flushed, so that less must be replayed after a crash.
 pub const FLUSH_AFTER_BYTES: u64 = 256 * MIB as u64;
 /// How often to look for that.
@@ -190,6 +197,7 @@ const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION_BYTES, "a large transacti
 const _: () = assert!(TRANSACTION_LOCKS <= LOCKS / 2, "one transaction leaves room for another");
 const _: () = assert!(STAGING_HIGH_WATER >= COMMIT_INLINE + 2 * PIECE, "who may not go on must have something to send");
 const _: () = assert!(BLOB_CHUNK < PIECE);
+const _: () = assert!(LOG_TAIL_BYTES > APPEND_BYTES, "peers that keep up are served from memory");
 const _: () = assert!(WAITING_VOTES < LOCKS, "every waiting vote has a lock at least");
 const _: () = assert!(NEW_OIDS as u64 <= OID_RANGE as u64, "one call must be answerable from one range");
 const _: () = assert!(HELD < CONNECTIONS && RELAYS < CONNECTIONS);

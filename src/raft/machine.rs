@@ -14,7 +14,7 @@ use openraft::{EntryPayload, OptionalSend};
 
 use super::log::{Durable, LogStore};
 use super::types::{LogPosition, Members, Place, Proposed, Seat, StoredMembership, Types};
-use crate::command::{Command, Outcome};
+use crate::command::{Change, Command, Outcome};
 use crate::config::limits;
 use crate::env::{Env, Watching};
 use crate::storage::{Position, Store};
@@ -50,7 +50,9 @@ impl Machine {
                 let command = Command::decode(&bytes).map_err(|e| {
                     io::Error::new(io::ErrorKind::InvalidData, format!("log entry {} can't be applied: {e}", at.index))
                 })?;
-                if bytes.len() <= limits::APPLY_INLINE {
+                // A step of a pack is short, and reads all that it removes.
+                let takes_long = matches!(command.change, Change::PackStep(_));
+                if bytes.len() <= limits::APPLY_INLINE && !takes_long {
                     return self.store.apply(at, &command);
                 }
                 // A large one takes long enough to keep this thread from heartbeats.
