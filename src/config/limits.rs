@@ -114,6 +114,8 @@ pub const STAGING_HIGH_WATER: usize = 8 * MIB;
 pub const STAGES: usize = 2;
 /// Pieces that one command discards.
 pub const DISCARD: u32 = 4_096;
+/// Pieces of transactions on their way that the status counts.
+pub const STAGED_COUNTED: usize = 10_000;
 /// How long a client may say nothing of a transaction that has data in the log. After that its connection is closed.
 pub const STAGE_EXPIRY: Duration = Duration::from_secs(15 * 60);
 /// Blobs that are being sent to one client at the same time; more wait.
