@@ -47,15 +47,17 @@ impl Machine {
         match payload {
             EntryPayload::Blank => self.store.pass(at).map(|()| Outcome::Done),
             EntryPayload::Normal(Proposed(bytes)) => {
-                let command = Command::decode(&bytes).map_err(|e| {
-                    io::Error::new(io::ErrorKind::InvalidData, format!("log entry {} can't be applied: {e}", at.index))
-                })?;
-                if bytes.len() <= limits::APPLY_INLINE {
-                    return self.store.apply(at, &command);
-                }
-                // A large one takes long enough to keep this thread from heartbeats.
                 let store = self.store.clone();
-                Env::current().offload(move || store.apply(at, &command)).await
+                let large = bytes.len() > limits::APPLY_INLINE;
+                let apply = move || {
+                    let command = Command::decode(&bytes).map_err(|e| {
+                        let why = format!("log entry {} can't be applied: {e}", at.index);
+                        io::Error::new(io::ErrorKind::InvalidData, why)
+                    })?;
+                    store.apply(at, &command)
+                };
+                // A large one takes long enough to keep this thread from heartbeats.
+                if large { Env::current().offload(apply).await } else { apply() }
             }
             EntryPayload::Membership(membership) => {
                 let members = Members::from(&membership);

@@ -80,7 +80,7 @@ class OneNode(Large, OneServer):
         for ending in ('abort', 'fail', 'close'):
             c.begin(1)
             for n in range(6):
-                c.async_('storea', p64(1000 + n), z64, os.urandom(MIB), 1)
+                c.async_('storea', p64((1 << 30) + n), z64, os.urandom(MIB), 1)
             wait_for('the pieces', lambda: staged(self.server) > 0)
             if ending == 'abort':
                 c.call('tpc_abort', 1)
@@ -121,7 +121,7 @@ class OneNode(Large, OneServer):
         c.begin(1)
         tid = z64
         for n in range(30):
-            c.async_('storea', p64(2000 + n), z64, os.urandom(MIB), 1)
+            c.async_('storea', p64((1 << 31) + n), z64, os.urandom(MIB), 1)
             tid = other.commit(oid, tid)
         self.assertEqual(c.vote(1), [])
         self.assertGreater(c.call('tpc_finish', 1), tid)
