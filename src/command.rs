@@ -71,12 +71,12 @@ pub enum Change {
         /// Which; those that are not there, or belong to a transaction, are left out.
         pieces: Vec<Span>,
     },
-    /// Begins a pack: from here on nothing up to `upto` can be undone. -> `Outcome::Done`, or `Outcome::Refused` while
-    /// another is going on.
+    /// Begins a pack: from here on nothing up to the pack time can be undone. -> `Outcome::Done`, or `Outcome::Refused`
+    /// while another is going on.
     PackBegin {
         /// Where.
         storage: StorageId,
-        /// The pack time.
+        /// The pack time; if nothing is as new, the last transaction's.
         upto: Tid,
     },
     /// Removes some of what the pack that is going on removes. -> `Outcome::Done`, or `Outcome::Refused`
@@ -95,8 +95,9 @@ pub struct PackStep {
     pub storage: StorageId,
     /// Objects, each once, and which of their revisions go.
     pub objects: Vec<Removal>,
-    /// Transactions that go as they hold no records; those that hold some stay.
-    pub empty: Vec<Tid>,
+    /// Transactions to look at: those that hold no records go, and those that list an object more than once list it only where
+    /// it stands last.
+    pub transactions: Vec<Tid>,
 }
 
 /// What goes of one object.
@@ -106,8 +107,11 @@ pub struct Removal {
     pub oid: Oid,
     /// Its newest revision as the plan knows it: if there is a newer one, the object is left as it is.
     pub current: Tid,
-    /// The revisions that go. Where a revision that stays shows the data of one of these, it becomes the holder.
+    /// The revisions that go.
     pub tids: Vec<Tid>,
+    /// The revisions that stay and show the record or the blob of one that goes, oldest first: of each, the first becomes
+    /// the holder.
+    pub heirs: Vec<Tid>,
 }
 
 /// Staged pieces in a row.
@@ -277,8 +281,12 @@ impl Command {
             Change::Stage { pieces, .. } => 32 + pieces.iter().map(|piece| piece.len() + 8).sum::<usize>(),
             Change::Discard { pieces, .. } => 32 + 12 * pieces.len(),
             Change::PackStep(step) => {
-                let removed = step.objects.iter().map(|removal| 24 + 10 * removal.tids.len()).sum::<usize>();
-                32 + removed + 10 * step.empty.len()
+                let removed = step
+                    .objects
+                    .iter()
+                    .map(|removal| 24 + 10 * (removal.tids.len() + removal.heirs.len()))
+                    .sum::<usize>();
+                32 + removed + 10 * step.transactions.len()
             }
             Change::Barrier | Change::ReserveOids { .. } | Change::PackBegin { .. } | Change::PackEnd { .. } => 32,
         }

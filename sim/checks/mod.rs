@@ -31,7 +31,7 @@ pub fn kept(store: &Store) -> io::Result<Vec<Kept>> {
     let mut after = Tid::ZERO;
     while let Some((tid, _)) = store.transaction_at(storage, after.next(), Tid::MAX)? {
         let (mut writes, mut marks) = (BTreeMap::new(), BTreeSet::new());
-        while let Some(revision) = store.record_at(storage, tid, writes.len())? {
+        while let Some((_, revision)) = store.record_at(storage, tid, writes.len())? {
             let State::Data(data) = &revision.state else { return Err(io::Error::other("nobody deletes counters")) };
             let (value, mark) = read(data);
             writes.insert(revision.oid, value);

@@ -126,6 +126,11 @@ struct Settings {
     #[arg(long, value_name = "SECS", help_heading = CLIENTS)]
     transaction_timeout: Option<Seconds>,
 
+    /// Whether packing also removes objects that nothing refers to; false where an external garbage collector does that
+    /// [default: true]
+    #[arg(long, value_name = "BOOL", help_heading = CLIENTS)]
+    pack_gc: Option<bool>,
+
     /// Greet clients with the msgpack encoding (M5, ZEO 5.2 and later) instead of pickle (Z5)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = CLIENTS)]
     msgpack: Option<bool>,
@@ -174,6 +179,7 @@ impl Settings {
             read_listen: self.read_listen.or(other.read_listen),
             max_lag: self.max_lag.or(other.max_lag),
             transaction_timeout: self.transaction_timeout.or(other.transaction_timeout),
+            pack_gc: self.pack_gc.or(other.pack_gc),
             msgpack: self.msgpack.or(other.msgpack),
             http: self.http.or(other.http),
             log_file: self.log_file.or(other.log_file),
@@ -209,7 +215,7 @@ impl Settings {
             heartbeat: self.heartbeat.map_or(usual.heartbeat, |t| t.0),
             election_timeout: self.election_timeout.map_or(usual.election_timeout, |t| t.0),
             relay_grace: self.relay_grace.map_or(usual.relay_grace, |t| t.0),
-            pack_gc: usual.pack_gc,
+            pack_gc: self.pack_gc.unwrap_or(usual.pack_gc),
         }
     }
 }

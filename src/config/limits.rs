@@ -130,6 +130,13 @@ pub const FEED: usize = 4_096;
 /// Object ids in all of them together (8 bytes each), unless the newest transaction alone has more.
 pub const FEED_OIDS: usize = 1 << 18;
 
+// Packing.
+
+/// Revisions (or transactions) that one step of a pack removes.
+pub const PACK_REVISIONS: usize = 512;
+/// Bytes of records that one step of a pack moves to other revisions, unless a single one is larger.
+pub const PACK_BYTES: u64 = 8 * MIB as u64;
+
 // Consensus.
 
 /// Nodes of a cluster.

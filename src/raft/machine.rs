@@ -14,7 +14,7 @@ use openraft::{EntryPayload, OptionalSend};
 
 use super::log::{Durable, LogStore};
 use super::types::{LogPosition, Members, Place, Proposed, Seat, StoredMembership, Types};
-use crate::command::{Command, Outcome};
+use crate::command::{Change, Command, Outcome};
 use crate::config::limits;
 use crate::env::{Env, Watching};
 use crate::storage::{Position, Store};
@@ -47,17 +47,26 @@ impl Machine {
         match payload {
             EntryPayload::Blank => self.store.pass(at).map(|()| Outcome::Done),
             EntryPayload::Normal(Proposed(bytes)) => {
-                let store = self.store.clone();
                 let large = bytes.len() > limits::APPLY_INLINE;
-                let apply = move || {
-                    let command = Command::decode(&bytes).map_err(|e| {
+                let store = self.store.clone();
+                let decode = move || {
+                    Command::decode(&bytes).map_err(|e| {
                         let why = format!("log entry {} can't be applied: {e}", at.index);
                         io::Error::new(io::ErrorKind::InvalidData, why)
-                    })?;
-                    store.apply(at, &command)
+                    })
                 };
                 // A large one takes long enough to keep this thread from heartbeats.
-                if large { Env::current().offload(apply).await } else { apply() }
+                if large {
+                    return Env::current().offload(move || store.apply(at, &decode()?)).await;
+                }
+                let command = decode()?;
+                match command.change {
+                    // These are short, and remove much.
+                    Change::PackStep(_) | Change::Discard { .. } | Change::Barrier => {
+                        Env::current().offload(move || store.apply(at, &command)).await
+                    }
+                    _ => store.apply(at, &command),
+                }
             }
             EntryPayload::Membership(membership) => {
                 let members = Members::from(&membership);

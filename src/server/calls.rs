@@ -101,10 +101,11 @@ impl Session {
             | Call::Vote(_)
             | Call::TpcFinish(_)
             | Call::TpcAbort(_) => self.write_call(id, call),
+            Call::Pack { time, wait } => Ok(self.pack(id, time, wait)),
             Call::SendBlob { oid, serial } => self.send_blob(id, oid, serial),
             Call::UndoLog { first, last } => self.undo_log(id, first, last, Vec::new()),
             Call::UndoInfo { first, last, specification } => self.undo_log(id, first, last, specification),
-            Call::NewOid | Call::Pack { .. } => {
+            Call::NewOid => {
                 Ok(Answer::Refused(Refusal::NotServed(format!("this server does not serve {} yet", call.name()))))
             }
         }

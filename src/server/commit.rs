@@ -26,7 +26,7 @@ use crate::command::{Base, Content, Outcome, Write};
 use crate::raft::Unknown;
 use crate::storage::Undone;
 use crate::tpc::{self, Read, TxnId};
-use crate::zeo::{Call, MessageId, Push, Reply, StoreConflict, tid_of_undo_id};
+use crate::zeo::{Call, MessageId, Reply, StoreConflict, tid_of_undo_id};
 use crate::zodb::{Conflict, Oid, Refusal, Revision, State, Tid, TransactionMeta};
 
 /// The transaction of a session, until its finish.
@@ -226,7 +226,7 @@ impl Session {
         match verdict {
             None => Err(End("vote_lost")),
             Some(Verdict::Voted(bases)) if open.buffer.undos.is_empty() => {
-                self.granted(&id, bases);
+                self.granted(id, bases);
                 Ok(())
             }
             Some(Verdict::Voted(bases)) => {
@@ -242,8 +242,18 @@ impl Session {
         }
     }
 
-    /// The transaction may be finished: every write that it will have is known, and stays as it is (`contents_of_vote`).
-    pub(super) fn granted(&mut self, id: &MessageId, bases: Vec<(Oid, Base)>) {
+    /// The transaction may be finished: every write that it will have is known, and stays as it is (`contents_of_vote`). A
+    /// pack that is going on sees it first.
+    pub(super) fn granted(&mut self, id: MessageId, bases: Vec<(Oid, Base)>) {
+        let open = self.transaction.as_ref().expect("who asks has looked");
+        match open.claim.primary.packs().watch(self.seat.storage) {
+            Some(watch) => self.show_to_pack(id, bases, watch),
+            None => self.answer_vote(&id, bases),
+        }
+    }
+
+    /// Answers a vote that is granted.
+    pub(super) fn answer_vote(&mut self, id: &MessageId, bases: Vec<(Oid, Base)>) {
         let open = self.transaction.as_mut().expect("who asks has looked");
         open.stage = Stage::Voted(bases);
         // The client has the data of what it sent; it drops from its cache what the undos made of their objects.
@@ -364,8 +374,7 @@ impl Session {
                 assert_eq!(tid, finishing.tid, "a transaction commits with the tid that it was given");
                 self.tell_news()?;
                 self.view.own_committed();
-                let summary = self.shared.store.summary(self.seat.storage);
-                self.push(&Push::Info { length: summary.objects, size: summary.bytes });
+                self.tell_size();
                 self.reply(&finishing.id, Reply::Tid(tid));
                 self.shared.metrics.stores.inc_by(finishing.stores);
                 if finishing.resolved {

@@ -89,11 +89,16 @@ impl Iterators {
             return Ok(Err(gone(iterator)));
         };
         let found = store.record_at(storage, *tid, *next)?;
-        *next += 1;
-        if found.is_none() {
-            self.open.remove(&iterator);
+        match found {
+            Some((n, record)) => {
+                *next = n + 1;
+                Ok(Ok(Some(record)))
+            }
+            None => {
+                self.open.remove(&iterator);
+                Ok(Ok(None))
+            }
         }
-        Ok(Ok(found))
     }
 
     /// `iterator_gc`; unknown numbers are fine.

@@ -9,6 +9,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::pack::Counters;
+
 /// Why something was counted: one word, such as `too_large`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Why {
@@ -52,6 +54,8 @@ pub struct Metrics {
     pub closed: Family<Why, Counter>,
     /// Peers that were refused.
     pub refused_peers: Counter,
+    /// Packs.
+    pub packs: Counters,
     /// Bytes of calls.
     pub received: Counter,
     /// Bytes of answers and invalidations.
@@ -100,6 +104,11 @@ impl Metrics {
         registry.register("closed", "Connections closed by this node", closed.clone());
         let refused_peers = Counter::default();
         registry.register("refused_peers", "Peers that were refused", refused_peers.clone());
+        let packs = Counters::default();
+        registry.register("packs_running", "Packs that are going on, on this node as primary", packs.running.clone());
+        registry.register("packs", "Packs that have ended on this node as primary", packs.ended.clone());
+        registry.register("packed_revisions", "Revisions removed by packs", packs.revisions.clone());
+        registry.register("packed_garbage", "Objects removed as nothing refers to them", packs.garbage.clone());
         let received = Counter::default();
         registry.register_with_unit("received", "Calls received", Unit::Bytes, received.clone());
         let sent = Counter::default();
@@ -122,6 +131,7 @@ impl Metrics {
             bad_frames,
             closed,
             refused_peers,
+            packs,
             received,
             sent,
         }

@@ -13,7 +13,7 @@
 //!   spoken, it begins with `secure`.
 //! - `register`: what becomes of a client: served here, relayed, redirected, refused.
 //! - `session`: one task per client that is served here. It alone writes to its client and moves its view.
-//! - `primary`: locks, tids and object ids; one per reign. `standing` begins and ends it.
+//! - `primary`: locks, tids and object ids; one per reign. `standing` begins and ends it, `pack` lives in it.
 //!
 //! # What it promises
 //!
@@ -23,7 +23,7 @@
 //!
 //! # What is left out
 //!
-//! Undo, pack and blobs are refused in plain words; staging of transactions larger than memory.
+//! Undo and blobs of shared folders are refused in plain words.
 
 use std::sync::Arc;
 
@@ -47,6 +47,8 @@ mod introduction;
 mod iterators;
 mod metrics;
 mod oids;
+mod pack;
+mod pack_call;
 mod primary;
 mod register;
 mod relay;

@@ -13,7 +13,7 @@
 //! **Locks of Rust.** One mutex, never held over an await or a read of the storage. Serials are read by whichever task
 //! freed or took the locks, between two steps of the machine.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -22,8 +22,9 @@ use tokio::time::Instant;
 
 use super::ahead::{self, Ahead, Aheads, Load};
 use super::oids::Ranges;
+use super::pack::Packs;
 use super::transaction::Reservation;
-use crate::command::{Base, Change, Commit, Outcome, Reign, Span, Write};
+use crate::command::{Base, Change, Commit, Outcome, PackStep, Reign, Span, Write};
 use crate::config::limits;
 use crate::env::{Env, Watch, Watching};
 use crate::raft::{Node, Unknown};
@@ -57,6 +58,7 @@ pub struct Primary {
     deadline: Notify,
     ended: Watch<bool>,
     ranges: Ranges,
+    packs: Packs,
     aheads: Aheads,
     /// For work that goes on by itself.
     own: Weak<Primary>,
@@ -93,6 +95,8 @@ pub enum Cargo {
     Nothing,
     /// It is this transaction.
     Commit(TxnId, Baggage),
+    /// It is a step of a pack, whose objects this transaction has locked.
+    Step(TxnId),
     /// It is a part of a transaction to come.
     Load(Load),
 }
@@ -110,7 +114,7 @@ type Question = (TxnId, StorageId, Vec<Oid>);
 
 impl Primary {
     /// Begins a reign: `timeout` is how long a transaction may hold its locks.
-    pub fn begin(reign: Reign, timeout: Duration, env: &Env, node: &Node, store: &Store) -> Arc<Primary> {
+    pub fn begin(reign: Reign, timeout: Duration, env: &Env, node: &Node, store: &Store, packs: Packs) -> Arc<Primary> {
         let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let primary = Arc::new_cyclic(|own| Primary {
             reign,
@@ -132,6 +136,7 @@ impl Primary {
             deadline: Notify::new(),
             ended: Watch::new(false),
             ranges: Ranges::default(),
+            packs,
             aheads: Aheads::default(),
             own: own.clone(),
         });
@@ -139,6 +144,21 @@ impl Primary {
         env.spawn(propose(primary.clone()));
         env.spawn(tick(primary.clone()));
         primary
+    }
+
+    /// The packs of this reign.
+    pub fn packs(&self) -> &Packs {
+        &self.packs
+    }
+
+    /// Where its time and its threads come from.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// What it decides over.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Which reign it is.
@@ -267,6 +287,33 @@ impl Primary {
         Ok((tid, told))
     }
 
+    /// Puts a step of a pack into the queue to the log, which holds the locks of its objects as `txn`. `None`: it does not (any
+    /// more), or there is no place; nothing has happened.
+    pub fn finish_step(&self, txn: TxnId, step: PackStep) -> Option<Answer> {
+        let mut state = self.state();
+        if state.ended || state.queue.len() >= limits::PROPOSALS {
+            return None;
+        }
+        let questions = self.step(&mut state, Input::Finish { txn });
+        assert!(questions.is_empty(), "a finish frees no locks");
+        match state.actions.pop_front() {
+            Some(Action::Propose { .. }) => {}
+            Some(Action::Refuse { .. }) => return None,
+            other => unreachable!("a finish is proposed or refused, not {other:?}"),
+        }
+        state.voters.remove(&txn);
+        let (answer, told) = oneshot::channel();
+        state.queue.push_back(Queued { change: Change::PackStep(step), cargo: Cargo::Step(txn), answer });
+        drop(state);
+        self.queued.notify_one();
+        Some(told)
+    }
+
+    /// The transactions of a storage that hold locks and may commit as they are.
+    pub fn voted(&self, storage: StorageId) -> BTreeSet<TxnId> {
+        self.state().machine.voted(storage)
+    }
+
     /// The client gave up, or is gone. Without effect from the finish on.
     pub fn abort(&self, txn: TxnId) {
         let questions = {
@@ -310,10 +357,6 @@ impl Primary {
 
     pub fn aheads(&self) -> &Aheads {
         &self.aheads
-    }
-
-    pub fn env(&self) -> &Env {
-        &self.env
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -422,6 +465,7 @@ impl Primary {
                     (ahead, _) => drop(ahead),
                 }
             }
+            (Cargo::Step(txn), _) => self.settle(txn, outcome),
             (Cargo::Load(load), Ok(Outcome::Staged(first))) => {
                 if let Some((storage, span)) = load.lands(*first) {
                     self.discard(storage, vec![span]);

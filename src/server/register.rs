@@ -32,6 +32,9 @@ use crate::zodb::Refusal;
 /// Frames that a client may send while its register waits (keep-alives, as a rule).
 const EARLY: usize = 16;
 
+/// How long to wait before the same is tried again, unless something changes earlier.
+pub const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// A client that has said which encoding it speaks.
 pub struct Client {
     pub encoding: Encoding,
@@ -269,9 +272,6 @@ struct Patience {
 }
 
 impl Patience {
-    /// How long to wait before the same is tried again, unless something changes earlier.
-    const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
-
     fn new(shared: &Shared) -> Patience {
         Patience { deadline: shared.env.now() + limits::REGISTER_ANSWER }
     }
@@ -284,7 +284,7 @@ impl Patience {
     /// Waits a little, or for news of the primary.
     async fn pause(&self, shared: &Shared, standing: &mut Watching<Standing>) -> Result<(), &'static str> {
         let left = self.left(shared)?;
-        let _ = shared.env.timeout(left.min(Self::PAUSE), standing.changed()).await;
+        let _ = shared.env.timeout(left.min(PAUSE), standing.changed()).await;
         self.left(shared).map(drop)
     }
 }

@@ -39,7 +39,7 @@ use super::register::Client;
 use super::status::{Connected, Tally};
 use super::view::View;
 use super::{Phase, Shared};
-use crate::command::Outcome;
+use crate::command::{Base, Outcome};
 use crate::config::limits;
 use crate::env::Watching;
 use crate::net::{FrameFault, FrameWriter};
@@ -103,6 +103,8 @@ pub enum Done {
     Finished(Option<Result<Outcome, Unknown>>),
     Pinged(MessageId, Result<(), &'static str>),
     Oids(MessageId, Option<Vec<Oid>>),
+    /// The error: nobody can say what has become of it.
+    Packed(MessageId, Result<Result<(), Refusal>, &'static str>),
     /// The number of the first piece; `None`: the reign is over.
     SentAhead(TxnId, Option<u64>),
     /// Of the first blob in line.
@@ -110,6 +112,8 @@ pub enum Done {
     UndosLookedUp(MessageId, TxnId, io::Result<Result<Vec<Oid>, Refusal>>),
     Undone(MessageId, TxnId, io::Result<Result<BTreeMap<Oid, Undone>, Refusal>>),
     Searched(MessageId, io::Result<Vec<UndoItem>>),
+    /// A pack has seen what a granted vote refers to.
+    Shown(MessageId, TxnId, Vec<(Oid, Base)>, Result<(), Refusal>),
 }
 
 /// What comes of a call.
@@ -210,6 +214,7 @@ impl Session {
         let env = self.shared.env.clone();
         // Since when the client has taken nothing of what waits for it.
         let mut stuck = None;
+        let mut packs = self.shared.store.feed(self.seat.storage).packs();
         loop {
             // Who is slow to read is told later, and then perhaps more at a time.
             if self.writer.queued() <= limits::OUTPUT_HIGH_WATER {
@@ -243,6 +248,7 @@ impl Session {
                     stuck = None;
                 }
                 () = self.view.changed() => {}
+                Ok(()) = packs.changed() => self.tell_size(),
                 frame = incoming.next(), if may_read => match frame {
                     Ok(Some(frame)) => self.frame(&frame)?,
                     Ok(None) => return Err(End("gone")),
@@ -358,9 +364,11 @@ impl Session {
                 Ok(())
             }
             Done::Oids(_, None) => Err(End("reign_over")),
+            Done::Packed(id, outcome) => self.packed(&id, outcome),
             Done::UndosLookedUp(id, txn, found) => self.undos_looked_up(id, txn, found),
             Done::Undone(id, txn, undone) => self.undone(id, txn, undone),
             Done::Searched(id, found) => self.searched(&id, found),
+            Done::Shown(id, txn, bases, told) => self.shown(id, txn, bases, told),
         }
     }
 

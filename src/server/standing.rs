@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pack::{self, Packs};
 use super::primary::Primary;
 use super::{Phase, Shared};
 use crate::command::{Change, Outcome, Reign};
@@ -96,7 +97,8 @@ async fn lead(shared: &Arc<Shared>, reign: Reign, role: &mut Watching<Role>) {
     }
     stand(shared, Standing::Electing);
     let timeout = shared.config.transaction_timeout;
-    let primary = Primary::begin(reign, timeout, &shared.env, &shared.node, &shared.store);
+    let packs = Packs::new(shared.config.pack_gc, shared.metrics.packs.clone());
+    let primary = Primary::begin(reign, timeout, &shared.env, &shared.node, &shared.store, packs);
     let mut still = role.clone();
     let mut phase = shared.phase.watching();
     let ready = tokio::select! { biased;
@@ -106,6 +108,7 @@ async fn lead(shared: &Arc<Shared>, reign: Reign, role: &mut Watching<Role>) {
     };
     if ready {
         tracing::info!(%reign, "primary");
+        pack::resume(&primary);
         stand(shared, Standing::Leading(primary));
     } else {
         primary.end();

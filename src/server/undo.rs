@@ -167,7 +167,7 @@ impl Session {
             Ok(undone) => {
                 let bases = std::mem::take(bases);
                 open.buffer.undos.undone = undone;
-                self.granted(&id, bases);
+                self.granted(id, bases);
                 Ok(())
             }
             Err(refusal) => self.fail_vote(&id, &refusal),

@@ -10,6 +10,8 @@
 //! | any other | is looked at if its reign is the open one | `Stale` |
 //! | `CreateStorage` | gives the storage of that name, new or not | `BadValue`: no name, or too long |
 //! | `ReserveOids` | takes `count` ids from `next_oid` on | `NoStorage`; `BadValue`: no ids left |
+//! | `PackBegin` | sets the pack time, at most the last tid | `NoStorage`; `BadValue`: a pack is going on |
+//! | `PackStep`, `PackEnd` | `pack::step` has it | |
 //! | `Commit` | writes the transaction | `NoStorage`; `BadValue`: tid not later than the last, an object twice (but for `repeats`), `SameAs` what is not there; `Conflict`: the first write whose base is not current |
 //!
 //! The primary has checked all of it under locks; apply checks again, as a primary may be wrong about being one.
@@ -19,6 +21,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::MutexGuard;
+use std::sync::atomic::Ordering::SeqCst;
 
 use super::feed::Applied;
 use super::history::PACKED;
@@ -45,6 +48,10 @@ pub(super) enum Next {
     Membership(Vec<u8>),
     Created(StorageId, String),
     Summed(StorageId, Summary),
+    /// Revisions have gone: readers that met it in the middle look again.
+    Removed(StorageId, Summary),
+    /// A pack has ended.
+    Packed(StorageId, Summary),
     Committed(Applied, Summary),
 }
 
@@ -113,6 +120,10 @@ impl Store {
     /// Writes the batch, and then lets everybody know.
     fn write(&self, mut failed: MutexGuard<'_, bool>, at: Position, mut batch: Batch, next: Next) -> io::Result<()> {
         batch.put(keys::META, keys::POSITION, value::seal(&keys::POSITION, value::POSITION, &at.to_bytes()));
+        let removal = matches!(next, Next::Removed(..));
+        if removal {
+            self.inner.removals.fetch_add(1, SeqCst);
+        }
         if let Err(fault) = self.engine().write(batch) {
             *failed = true;
             return Err(fault);
@@ -123,6 +134,9 @@ impl Store {
             let mut state = self.inner.state.write().unwrap_or_else(|poisoned| poisoned.into_inner());
             state.position = at;
             state.take(at, next);
+        }
+        if removal {
+            self.inner.removals.fetch_add(1, SeqCst);
         }
         self.inner.applied.send(at.index);
         Ok(())
@@ -301,7 +315,12 @@ impl State {
             Next::Created(storage, name) => {
                 self.storages.insert(storage, Storage::new(name, Summary::default()));
             }
-            Next::Summed(storage, summary) => self.of(storage).summary = summary,
+            Next::Summed(storage, summary) | Next::Removed(storage, summary) => self.of(storage).summary = summary,
+            Next::Packed(storage, summary) => {
+                let storage = self.of(storage);
+                storage.summary = summary;
+                storage.feed.packed();
+            }
             Next::Committed(applied, summary) => {
                 let storage = self.of(applied.storage);
                 storage.summary = summary;
@@ -365,14 +384,19 @@ fn put_revision(batch: &mut Batch, commit: &Commit, write: &Write, stored: &Stor
 fn put_transaction(batch: &mut Batch, commit: &Commit, records: u64, oids: &[Oid], left: usize) {
     let left = u32::try_from(left).expect("it lists no fewer");
     let count = u32::try_from(oids.len()).expect("a transaction of more objects is refused");
-    let first = oids[..oids.len().min(OIDS_PER_PART)].to_vec();
     let texts = value::texts(&commit.meta).iter().map(|text| text.len() as u64).sum::<u64>();
     let length = TRANSACTION_HEADER + texts + records;
-    let head = TransactionHead { meta: commit.meta.clone(), length, count, left, oids: first };
-    let key = keys::transaction(commit.storage, commit.tid);
+    let head = TransactionHead { meta: commit.meta.clone(), length, count, left, oids: Vec::new() };
+    put_listed(batch, commit.storage, commit.tid, head, oids);
+}
+
+/// A transaction that lists these objects.
+pub(super) fn put_listed(batch: &mut Batch, storage: StorageId, tid: Tid, mut head: TransactionHead, oids: &[Oid]) {
+    head.oids = oids[..oids.len().min(OIDS_PER_PART)].to_vec();
+    let key = keys::transaction(storage, tid);
     batch.put(keys::TRANSACTIONS, key, head.encode(&key));
     for (part, oids) in (0u32..).zip(oids.chunks(OIDS_PER_PART)).skip(1) {
-        let key = keys::transaction_part(commit.storage, commit.tid, part);
+        let key = keys::transaction_part(storage, tid, part);
         batch.put(keys::TRANSACTIONS, key, value::encode_oids(&key, oids));
     }
 }
@@ -474,7 +498,7 @@ mod tests {
         let store = store();
         let writes = vec![restore(1, data("blob")), restore(2, data("x")), restore(1, Content::SameAs(Tid(5)))];
         assert_eq!(apply(&store, commit(5, writes)), Outcome::Committed(Tid(5)));
-        let listed: Vec<_> = (0..4).map_while(|n| store.record_at(S, Tid(5), n).unwrap()).collect();
+        let listed: Vec<_> = (0..4).map_while(|n| Some(store.record_at(S, Tid(5), n).unwrap()?.1)).collect();
         assert_eq!(listed.iter().map(|record| record.oid.0).collect::<Vec<_>>(), [1, 2, 1]);
         assert_eq!(listed[0], listed[2]);
         assert_eq!(listed[2].data_tid, None);

@@ -34,6 +34,7 @@ pub struct Applied {
 #[derive(Debug)]
 pub struct Feed {
     latest: Watch<Tid>,
+    packs: Watch<u64>,
     ring: Mutex<Ring>,
 }
 
@@ -49,7 +50,7 @@ impl Feed {
     /// The feed of a storage whose newest transaction, when the store was opened, was `latest`.
     pub(super) fn new(latest: Tid) -> Feed {
         let ring = Ring { floor: latest, entries: VecDeque::new(), oids: 0 };
-        Feed { latest: Watch::new(latest), ring: Mutex::new(ring) }
+        Feed { latest: Watch::new(latest), packs: Watch::new(0), ring: Mutex::new(ring) }
     }
 
     /// The newest transaction; all that [`after`](Feed::after) gives up to it can be read.
@@ -70,6 +71,18 @@ impl Feed {
     /// Tells of every newer transaction (or only of the newest, where several came at once).
     pub fn watching(&self) -> Watching<Tid> {
         self.latest.watching()
+    }
+
+    /// Changes when a pack has ended.
+    pub fn packs(&self) -> Watching<u64> {
+        self.packs.watching()
+    }
+
+    pub(super) fn packed(&self) {
+        self.packs.send_if(|count| {
+            *count += 1;
+            true
+        });
     }
 
     pub(super) fn publish(&self, applied: Applied) {

@@ -50,6 +50,16 @@ impl Store {
         size: usize,
         view: Tid,
     ) -> io::Result<Result<Vec<HistoryEntry>, Refusal>> {
+        self.steady(|| self.look_back(storage, oid, size, view))
+    }
+
+    fn look_back(
+        &self,
+        storage: StorageId,
+        oid: Oid,
+        size: usize,
+        view: Tid,
+    ) -> io::Result<Result<Vec<HistoryEntry>, Refusal>> {
         let from = keys::revision(storage, oid, view);
         let until = keys::revision(storage, oid, Tid::ZERO);
         let mut entries = Vec::new();
@@ -167,30 +177,58 @@ impl Store {
         Ok(Some((tid, meta)))
     }
 
-    /// The `n`th object (from 0) of a transaction as it left it; in the order in which they were stored. `None`: it has
-    /// fewer, or there is no such transaction.
+    /// The first object from the `n`th (from 0) on of a transaction as it left it, and which it is; in the order in which
+    /// they were stored. `None`: there is none, or no such transaction. What a pack has removed is left out.
     ///
-    /// Where the object shows an older state again, `data_tid` says which; that may show a still older one itself.
-    pub fn record_at(&self, storage: StorageId, tid: Tid, n: usize) -> io::Result<Option<Revision>> {
-        let oid = if n < OIDS_PER_PART {
-            self.transaction(storage, tid)?.and_then(|head| head.oids.get(n).copied())
-        } else {
-            let Ok(part) = u32::try_from(n / OIDS_PER_PART) else { return Ok(None) };
-            let key = keys::transaction_part(storage, tid, part);
-            match self.engine().get(keys::TRANSACTIONS, &key)? {
-                Some(value) => value::decode_oids(&key, &value)?.get(n % OIDS_PER_PART).copied(),
-                None => None,
+    /// Where the object shows an older state again, `data_tid` says which; that may show a still older one itself. As in a
+    /// `FileStorage`, what was packed tells of none.
+    pub fn record_at(&self, storage: StorageId, tid: Tid, n: usize) -> io::Result<Option<(usize, Revision)>> {
+        self.steady(|| self.look_for_record(storage, tid, n))
+    }
+
+    fn look_for_record(&self, storage: StorageId, tid: Tid, from: usize) -> io::Result<Option<(usize, Revision)>> {
+        let mut n = from;
+        loop {
+            // Part by part.
+            let (first, oids) = match n / OIDS_PER_PART {
+                0 => (0, self.transaction(storage, tid)?.map(|head| head.oids)),
+                part => {
+                    let Ok(number) = u32::try_from(part) else { return Ok(None) };
+                    let key = keys::transaction_part(storage, tid, number);
+                    let value = self.engine().get(keys::TRANSACTIONS, &key)?;
+                    (part * OIDS_PER_PART, value.map(|value| value::decode_oids(&key, &value)).transpose()?)
+                }
+            };
+            let Some(oids) = oids.filter(|oids| first + oids.len() > n) else { return Ok(None) };
+            for &oid in &oids[n - first..] {
+                match self.linked(storage, oid, tid)? {
+                    Some(linked) => return Ok(Some((n, self.revision_of(storage, oid, tid, linked)?))),
+                    None if self.may_be_packed(storage, tid) => n += 1,
+                    None => return Err(missing(storage, oid, tid)),
+                }
             }
-        };
-        let Some(oid) = oid else { return Ok(None) };
-        let (stored, link) = self.linked(storage, oid, tid)?.ok_or_else(|| missing(storage, oid, tid))?;
+        }
+    }
+
+    fn revision_of(
+        &self,
+        storage: StorageId,
+        oid: Oid,
+        tid: Tid,
+        (stored, link): (Stored, Option<Tid>),
+    ) -> io::Result<Revision> {
         let state = self.follow(storage, oid, tid, stored)?.map_or(State::Absent, |(data, _)| State::Data(data));
         // A pack may have removed what it was linked to.
         let data_tid = match link {
-            Some(link) if self.stored(storage, oid, link)?.is_some() => Some(link),
+            Some(link) if !self.may_be_packed(storage, tid) && self.stored(storage, oid, link)?.is_some() => Some(link),
             _ => None,
         };
-        Ok(Some(Revision { oid, tid, state, data_tid }))
+        Ok(Revision { oid, tid, state, data_tid })
+    }
+
+    /// Whether a pack may have removed some of what transaction `tid` wrote.
+    fn may_be_packed(&self, storage: StorageId, tid: Tid) -> bool {
+        self.with(storage, |storage| tid <= storage.summary.packed)
     }
 
     pub(super) fn transaction(&self, storage: StorageId, tid: Tid) -> io::Result<Option<TransactionHead>> {
@@ -256,7 +294,8 @@ mod tests {
         apply(&store, commit(5, writes));
         apply(&store, commit(6, vec![over(5, 7, data("seven"))]));
         for n in [0, 1, 511, 512, 513, 1023, 1024, 1026] {
-            let revision = store.record_at(S, Tid(5), n).unwrap().unwrap();
+            let (at, revision) = store.record_at(S, Tid(5), n).unwrap().unwrap();
+            assert_eq!(at, n);
             assert_eq!(revision.oid, Oid(count - 1 - n as u64));
             let text = revision.oid.0.to_string();
             assert_eq!(revision.state, State::Data(text.into_bytes().into()));

@@ -45,6 +45,16 @@ impl Store {
         before: Tid,
         view: Tid,
     ) -> io::Result<Result<Option<Loaded>, Refusal>> {
+        self.steady(|| self.look_before(storage, oid, before, view))
+    }
+
+    fn look_before(
+        &self,
+        storage: StorageId,
+        oid: Oid,
+        before: Tid,
+        view: Tid,
+    ) -> io::Result<Result<Option<Loaded>, Refusal>> {
         let no_object = Ok(Err(Refusal::NoObject(oid)));
         // If `before` is above the view, the seek begins at the view, and the first that it finds is the newest.
         let newest = before > view;
@@ -69,10 +79,10 @@ impl Store {
         if tid > view {
             return Ok(Err(Refusal::NoObject(oid)));
         }
-        let shown = match self.stored(storage, oid, tid)? {
-            Some(stored) => self.follow(storage, oid, tid, stored)?,
-            None => None,
-        };
+        let shown = self.steady(|| match self.stored(storage, oid, tid)? {
+            Some(stored) => self.follow(storage, oid, tid, stored),
+            None => Ok(None),
+        })?;
         Ok(shown.map(|(data, _)| data).ok_or(Refusal::NoObject(oid)))
     }
 
@@ -93,7 +103,7 @@ impl Store {
 
     /// The tid of the newest revision as of `view`; refused with `NoObject` if there is none, or the object is absent.
     pub fn get_tid(&self, storage: StorageId, oid: Oid, view: Tid) -> io::Result<Result<Tid, Refusal>> {
-        let current = self.current_as_of(storage, oid, view)?;
+        let current = self.steady(|| self.current_as_of(storage, oid, view))?;
         Ok(current.filter(|current| !current.absent).map(|current| current.tid).ok_or(Refusal::NoObject(oid)))
     }
 
@@ -115,6 +125,16 @@ impl Store {
     /// such object (`IStorageCurrentRecordIteration.record_iternext`).
     #[expect(clippy::type_complexity, reason = "the four parts of the protocol's answer")]
     pub fn next_object(
+        &self,
+        storage: StorageId,
+        at_least: Oid,
+        view: Tid,
+    ) -> io::Result<Option<(Oid, Tid, Bytes, Option<Oid>)>> {
+        self.steady(|| self.look_for_object(storage, at_least, view))
+    }
+
+    #[expect(clippy::type_complexity, reason = "the four parts of the protocol's answer")]
+    fn look_for_object(
         &self,
         storage: StorageId,
         at_least: Oid,

@@ -12,11 +12,11 @@
 //! again from [`Store::applied`]. [`Store::flush`] says up to where that will not be needed.
 //!
 //! **Where to look**: `keys` lists every table and key, `value` what stands behind them, `apply` says what each command
-//! means, `load` and `history` read, `undo` works out what
-//! undoing makes of objects, `feed` tells the sessions what was applied, `digest` and `verify` find out whether
-//! nodes hold the same. `docs/storage.md` has it in one piece.
+//! means, `load` and `history` read, `undo` works out what undoing makes of objects, `pack` what a pack removes, `feed` tells
+//! the sessions what was applied, `digest` and `verify` find out whether nodes hold the same. `docs/storage.md` has it in one
+//! piece.
 //!
-//! **Left out**, with room for it: stages and blobs, pack, snapshots. Locks and views are not kept here: a view
+//! **Left out**, with room for it: snapshots. Locks and views are not kept here: a view
 //! is just a number that the caller brings along.
 
 mod apply;
@@ -28,7 +28,7 @@ pub mod keys;
 mod load;
 #[cfg(test)]
 mod model;
-mod pack;
+pub mod pack;
 mod pieces;
 #[cfg(test)]
 mod pieces_tests;
@@ -42,6 +42,8 @@ mod walk;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
 use crate::command::Reign;
@@ -62,6 +64,9 @@ pub use walk::{Holding, Listing};
 
 /// The format of the tables that this program reads and writes.
 pub const FORMAT: u32 = 2;
+
+/// How often a read that a pack came across is tried beside it, before it makes the pack wait.
+const STEADY_TRIES: usize = 4;
 
 /// A place in the log. The default stands before the first entry: nothing was applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +89,8 @@ struct Inner {
     writing: Mutex<bool>,
     state: RwLock<State>,
     applied: Watch<u64>,
+    /// Goes up before and after each batch that removes revisions, so that it is odd in between.
+    removals: AtomicU64,
 }
 
 /// What the meta table says, in memory; changed after the engine was.
@@ -161,6 +168,7 @@ impl Store {
             writing: Mutex::new(false),
             state: RwLock::new(state),
             applied: Watch::new(position.index),
+            removals: AtomicU64::new(0),
         };
         Ok(Store { inner: Arc::new(inner) })
     }
@@ -232,6 +240,25 @@ impl Store {
     /// If `storage` is none of [`Store::storages`].
     pub fn feed(&self, storage: StorageId) -> Arc<Feed> {
         self.with(storage, |storage| storage.feed.clone())
+    }
+
+    /// Reads in more than one step as if no pack removed anything meanwhile: looks again if one did.
+    ///
+    /// (Commits need no such care: they only add what is younger than every view.)
+    fn steady<T>(&self, read: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        for _ in 0..STEADY_TRIES {
+            let before = self.inner.removals.load(SeqCst);
+            if !before.is_multiple_of(2) {
+                break;
+            }
+            let found = read();
+            if self.inner.removals.load(SeqCst) == before {
+                return found;
+            }
+        }
+        // Nobody removes anything while this is held.
+        let _turn = self.inner.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        read()
     }
 
     fn with<T>(&self, storage: StorageId, look: impl FnOnce(&Storage) -> T) -> T {

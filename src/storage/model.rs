@@ -424,7 +424,7 @@ fn compare_transactions(store: &Store, model: &Model) {
         for (n, (oid, shown)) in writes.iter().enumerate() {
             let state = shown.data.clone().map_or(State::Absent, State::Data);
             let wanted = Revision { oid: *oid, tid, state, data_tid: shown.data_tid };
-            assert_eq!(store.record_at(S, tid, n).unwrap(), Some(wanted));
+            assert_eq!(store.record_at(S, tid, n).unwrap(), Some((n, wanted)));
         }
         assert_eq!(store.record_at(S, tid, writes.len()).unwrap(), None);
         assert_eq!(store.record_at(S, tid.next().next().next().next(), 600).unwrap(), None);

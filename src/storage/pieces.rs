@@ -143,11 +143,18 @@ impl Store {
 
     /// Where the blob of revision `tid` lies: its pieces, and the revision that it came with. `None`: it has none.
     pub fn blob(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<(Tid, Staged)>> {
-        let stored = |tid| {
-            let key = keys::revision(storage, oid, tid);
-            let value = self.engine().get(keys::BLOBS, &key)?;
-            value.map(|value| StoredBlob::decode(&key, &value)).transpose()
-        };
+        self.steady(|| self.find_blob(storage, oid, tid))
+    }
+
+    /// As it is stored.
+    pub(super) fn stored_blob(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<StoredBlob>> {
+        let key = keys::revision(storage, oid, tid);
+        let value = self.engine().get(keys::BLOBS, &key)?;
+        value.map(|value| StoredBlob::decode(&key, &value)).transpose()
+    }
+
+    pub(super) fn find_blob(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<(Tid, Staged)>> {
+        let stored = |tid| self.stored_blob(storage, oid, tid);
         match stored(tid)? {
             None => Ok(None),
             Some(StoredBlob::Pieces(staged)) => Ok(Some((tid, staged))),
@@ -169,7 +176,7 @@ impl Store {
         Ok(match &write.blob {
             None => Ok(None),
             Some(Blob::Staged(staged)) => Ok(Some((StoredBlob::Pieces(staged.clone()), staged.hash))),
-            Some(Blob::SameAs(tid)) => match self.blob(storage, write.oid, *tid)? {
+            Some(Blob::SameAs(tid)) => match self.find_blob(storage, write.oid, *tid)? {
                 Some((at, staged)) => Ok(Some((StoredBlob::SameAs(at), staged.hash))),
                 None => Err(()),
             },

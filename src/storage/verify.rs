@@ -5,13 +5,14 @@
 
 use std::fmt::Display;
 use std::io;
+use std::sync::atomic::Ordering::SeqCst;
 
 use super::digest::{self, Digest, Hashing};
-use super::value::{self, Stored, StoredBlob};
+use super::value::{self, Stored, StoredBlob, TransactionHead};
 use super::{Store, Summary, keys};
 use crate::command::Staged;
 use crate::engine::Order;
-use crate::zodb::{Oid, StorageId};
+use crate::zodb::{Oid, StorageId, Tid};
 
 /// What the tables hold, counted; to be compared with the [`Summary`] of the same moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Recount {
     pub transactions: u64,
     /// As [`Summary::present`].
     pub present: Digest,
+    /// Whether each transaction has as many revisions as it says are left of it.
+    pub left: bool,
     /// Pieces of records and blobs, those that belong to nobody (yet) included.
     pub pieces: u64,
 }
@@ -35,18 +38,28 @@ impl Recount {
             && self.bytes == summary.bytes
             && self.transactions == summary.transactions
             && self.present == summary.present
+            && self.left
     }
 }
 
 impl Store {
     /// Reads every revision of `storage`, and gives what it found with the summary as it was when it began.
     ///
-    /// Apply goes on meanwhile. A record, blob or piece that is damaged ends it with a fault that names it. `Interrupted`: a
-    /// pack has removed meanwhile what was to be counted.
+    /// Apply goes on meanwhile. A record, blob or piece that is damaged ends it with a fault that names it; a pack that
+    /// removes something meanwhile, with one of the kind `Interrupted`.
     ///
     /// # Panics
     /// If `storage` is none of [`Store::storages`].
     pub fn recount(&self, storage: StorageId) -> io::Result<(Summary, Recount)> {
+        let before = self.inner.removals.load(SeqCst);
+        let counted = self.count(storage);
+        if self.inner.removals.load(SeqCst) != before {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "a pack has removed something meanwhile"));
+        }
+        counted
+    }
+
+    fn count(&self, storage: StorageId) -> io::Result<(Summary, Recount)> {
         let (from, until) = (storage.0.to_be_bytes(), keys::storage_end(storage));
         let (summary, revisions, transactions, blobs, pieces, unclaimed) = {
             // Nobody writes while the iterators are made, so all are of the same moment.
@@ -56,7 +69,9 @@ impl Store {
             let (blobs, pieces, unclaimed) = (range(keys::BLOBS), range(keys::PIECES), range(keys::UNCLAIMED));
             (self.summary(storage), revisions, transactions, blobs, pieces, unclaimed)
         };
-        let mut found = Recount { objects: 0, bytes: 0, transactions: 0, present: [0; 32], pieces: 0 };
+        let mut found = Recount { objects: 0, bytes: 0, transactions: 0, present: [0; 32], left: true, pieces: 0 };
+        // One sum over the revisions, one over what the transactions say: equal if each of them is right.
+        let (mut there, mut said) = (0u64, 0u64);
         let mut owned = 0;
         let mut last: Option<Oid> = None;
         for pair in revisions {
@@ -64,14 +79,15 @@ impl Store {
             let (_, oid, tid) =
                 keys::decode_revision(&key).ok_or_else(|| value::damaged("a revision's key is not 20 bytes"))?;
             let stored = Stored::decode(&key, value)?;
+            there = there.wrapping_add(weight(tid));
             found.objects += u64::from(last != Some(oid));
             last = Some(oid);
             found.bytes += stored.length();
             let content = self.content_hash(storage, oid, tid, &stored)?;
             if let Stored::Pieces(staged) = &stored {
-                let there = || Ok(self.engine().get(keys::REVISIONS, &key)?.is_some());
+                let still = || Ok(self.engine().get(keys::REVISIONS, &key)?.is_some());
                 let what = format_args!("storage {storage}, object {oid}, transaction {tid}");
-                owned += self.check_staged(storage, staged, Hashing::record(), &what, there)?;
+                owned += self.check_staged(storage, staged, Hashing::record(), &what, still)?;
             }
             let blob = self.blob(storage, oid, tid)?;
             let content = digest::with_blob(content, blob.as_ref().map(|(_, staged)| &staged.hash));
@@ -105,11 +121,21 @@ impl Store {
             )));
         }
         for pair in transactions {
-            let (key, _) = pair?;
-            found.transactions += u64::from(key.len() == keys::transaction(storage, summary.last_tid).len());
+            let (key, value) = pair?;
+            match keys::decode_transaction(&key) {
+                Some((_, tid, 0)) => {
+                    found.transactions += 1;
+                    let left = u64::from(TransactionHead::decode(&key, &value)?.left);
+                    said = said.wrapping_add(left.wrapping_mul(weight(tid)));
+                }
+                Some(_) => {}
+                None => return Err(value::damaged("a transaction's key is neither 12 nor 16 bytes")),
+            }
         }
+        found.left = there == said;
         Ok((summary, found))
     }
+
     /// Reads what lies in pieces and compares it with what is said of it; gives how many pieces those are. `there`: whether
     /// it still is.
     fn check_staged(
@@ -139,4 +165,10 @@ impl Store {
         }
         Ok(count)
     }
+}
+
+/// A number for a transaction that is unlike all others'.
+fn weight(tid: Tid) -> u64 {
+    let hash: Digest = blake3::hash(&tid.to_bytes()).into();
+    u64::from_be_bytes(std::array::from_fn(|n| hash[n]))
 }

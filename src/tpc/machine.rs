@@ -104,6 +104,14 @@ impl Machine {
         Counts { waiting, holding: self.transactions.len() - waiting, unknown: self.unknown, locks: self.locks.len() }
     }
 
+    /// The transactions of `storage` that hold their locks, but for those whose clients are resolving conflicts.
+    pub fn voted(&self, storage: StorageId) -> BTreeSet<TxnId> {
+        let counts = |transaction: &Transaction| {
+            transaction.vote.storage == storage && !matches!(transaction.phase, Phase::Waiting | Phase::Resolving)
+        };
+        self.transactions.iter().filter(|(_, transaction)| counts(transaction)).map(|(txn, _)| *txn).collect()
+    }
+
     /// Whether no transaction is here.
     pub fn is_empty(&self) -> bool {
         self.transactions.is_empty() && self.locks.is_empty() && self.deadlines.is_empty()

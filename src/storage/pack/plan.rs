@@ -1,0 +1,406 @@
+//! What a pack removes: read on the primary, while commits go on.
+//!
+//! 1. [`Plan::reach`] marks what can be reached from the root as of the pack time ([`Plan::beyond`] adds what the records
+//!    after it refer to). All of this is left out without garbage collection.
+//! 2. [`Plan::page`] walks all objects and says what goes of each, a bounded page at a time.
+//! 3. [`Plan::transactions`] lists those that never had a record, or list one twice.
+//!
+//! All of it reads the store as it is: nobody but this pack removes anything, and what commits meanwhile is younger than the
+//! pack time. An object that has changed between its page and its step is planned again ([`Plan::object`]).
+//!
+//! **Memory**: a set of objects ([`Oids`]), a stack of those that are still to be read, and for one object at a time 24 bytes
+//! for each of its revisions.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::{Oids, Unreadable, references};
+use crate::command::Removal;
+use crate::config::limits;
+use crate::engine::Order;
+use crate::storage::value::{self, Stored, StoredBlob, TransactionHead};
+use crate::storage::{Store, keys};
+use crate::zodb::{Oid, StorageId, Tid};
+
+/// One pack, as its reader sees it. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    store: Store,
+    storage: StorageId,
+    upto: Tid,
+    gc: bool,
+    stop: Arc<AtomicBool>,
+}
+
+/// Why a pack can't go on.
+#[derive(Debug)]
+pub enum Fault {
+    /// Something that can be reached from the root refers to an object that is not there.
+    Missing(Oid),
+    /// A record can't be read.
+    Unreadable(Oid, Tid, Unreadable),
+    /// The store can't be read.
+    Io(io::Error),
+    /// Nobody wants it any more.
+    Stopped,
+}
+
+/// What goes of an object in one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// For the command.
+    pub removal: Removal,
+    /// It goes because nothing refers to the object.
+    pub garbage: bool,
+    /// Bytes that move to a revision that stays.
+    pub moved: u64,
+}
+
+/// What becomes of an object that nothing refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes altogether.
+    Going,
+    /// It has a revision that is younger than the pack time.
+    Alive,
+    /// It is not there.
+    Absent,
+}
+
+/// A part of the walk over all objects.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// In order of their ids; an object with more revisions than a step may take comes more than once.
+    pub planned: Vec<Planned>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Oid>,
+}
+
+/// A revision, as far as a plan looks at it.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    tid: Tid,
+    /// Where its record lies: with itself, or with an older one. `None`: the object is absent.
+    holder: Option<Tid>,
+    /// The older revision that it was made to show again.
+    link: Option<Tid>,
+    bytes: u64,
+}
+
+/// How many objects are read before a look whether anybody still wants it.
+const LOOK: usize = 256;
+
+impl Plan {
+    /// A plan to pack `storage` up to `upto`; `gc`: with garbage collection.
+    pub fn new(store: &Store, storage: StorageId, upto: Tid, gc: bool) -> Plan {
+        Plan { store: store.clone(), storage, upto, gc, stop: Arc::default() }
+    }
+
+    /// Ends all reading soon, with [`Fault::Stopped`].
+    pub fn stop(&self) {
+        self.stop.store(true, Relaxed);
+    }
+
+    /// The pack time.
+    pub fn upto(&self) -> Tid {
+        self.upto
+    }
+
+    /// Whether there is nothing that this pack could remove: nothing is as old as its time; or a pack with this time or a later
+    /// one has been here before, and nothing has committed between the two.
+    pub fn is_idle(&self) -> io::Result<bool> {
+        let packed = self.store.summary(self.storage).packed;
+        let after = |tid: Tid, upto| self.store.transaction_at(self.storage, tid.next(), upto);
+        if after(packed, self.upto)?.is_some() {
+            return Ok(false);
+        }
+        // As `FileStorage`: the first one after the pack time must have been packed too, if there is one.
+        Ok(packed == Tid::ZERO || after(self.upto, Tid::MAX.previous())?.is_none_or(|(tid, _)| tid <= packed))
+    }
+
+    /// Adds to `reached` the root and all that can be reached from it as of the pack time.
+    pub fn reach(&self, reached: &mut Oids) -> Result<(), Fault> {
+        let Some(root) = self.at_pack_time(Oid::ROOT)? else {
+            // Without a root there is nothing that could be kept; if there is anything, something is wrong.
+            let any = self.store.next_object(self.storage, Oid::ROOT, self.upto)?;
+            return if any.is_none() { Ok(()) } else { Err(Fault::Missing(Oid::ROOT)) };
+        };
+        reached.insert(Oid::ROOT);
+        let mut todo = self.fresh(self.references(Oid::ROOT, root)?, reached);
+        let mut read = 0;
+        while let Some(oid) = todo.pop() {
+            self.look(&mut read)?;
+            let shown = self.at_pack_time(oid)?.ok_or(Fault::Missing(oid))?;
+            todo.extend(self.fresh(self.references(oid, shown)?, reached));
+        }
+        Ok(())
+    }
+
+    /// Adds what the records after the pack time, up to the last transaction of the moment, refer to. Gives the number of those
+    /// that can't be read, which then refer to nothing.
+    pub fn beyond(&self, reached: &mut Oids) -> Result<u64, Fault> {
+        let (mut from, mut unreadable, mut read) = (self.upto.next(), 0, 0);
+        while let Some((tid, _)) = self.store.transaction_at(self.storage, from, Tid::MAX.previous())? {
+            let mut n = 0;
+            while let Some((at, revision)) = self.store.record_at(self.storage, tid, n)? {
+                self.look(&mut read)?;
+                n = at + 1;
+                let crate::zodb::State::Data(data) = &revision.state else { continue };
+                match references(data) {
+                    Ok(found) => self.pardon(found, reached)?,
+                    Err(why) => {
+                        tracing::debug!(storage = %self.storage, oid = %revision.oid, %tid, %why, "not looked into");
+                        unreadable += 1;
+                    }
+                }
+            }
+            from = tid.next();
+        }
+        Ok(unreadable)
+    }
+
+    /// Adds these objects, and all that can be reached from them as of the pack time. What is not there is passed over.
+    pub fn pardon(&self, oids: Vec<Oid>, reached: &mut Oids) -> Result<(), Fault> {
+        let mut todo = self.fresh(oids, reached);
+        let mut read = 0;
+        while let Some(oid) = todo.pop() {
+            self.look(&mut read)?;
+            if let Some(shown) = self.at_pack_time(oid)? {
+                todo.extend(self.fresh(self.references(oid, shown)?, reached));
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of an object that is not reached.
+    pub fn fate(&self, oid: Oid) -> io::Result<Fate> {
+        Ok(match self.store.current(self.storage, oid)? {
+            None => Fate::Absent,
+            Some(current) if current.tid > self.upto => Fate::Alive,
+            Some(current) if current.absent => Fate::Absent,
+            Some(_) => Fate::Going,
+        })
+    }
+
+    /// These objects, and all that can be reached from them, but for what is `known` and what has changed since the pack time.
+    /// What is not there (any more) is among them.
+    pub fn led_to(&self, oids: Vec<Oid>, known: impl Fn(Oid) -> bool) -> Result<Oids, Fault> {
+        let mut found = Oids::default();
+        let (mut todo, mut read) = (oids, 0);
+        while let Some(oid) = todo.pop() {
+            self.look(&mut read)?;
+            if found.contains(oid) || known(oid) {
+                continue;
+            }
+            match self.fate(oid)? {
+                Fate::Alive => continue,
+                Fate::Absent => {}
+                Fate::Going => {
+                    if let Some(shown) = self.at_pack_time(oid)? {
+                        todo.extend(self.references(oid, shown)?);
+                    }
+                }
+            }
+            found.insert(oid);
+        }
+        Ok(found)
+    }
+
+    /// Marks what is not marked yet, and gives that.
+    fn fresh(&self, oids: Vec<Oid>, reached: &mut Oids) -> Vec<Oid> {
+        oids.into_iter().filter(|oid| reached.insert(*oid)).collect()
+    }
+
+    fn look(&self, read: &mut usize) -> Result<(), Fault> {
+        *read += 1;
+        if read.is_multiple_of(LOOK) && self.stop.load(Relaxed) { Err(Fault::Stopped) } else { Ok(()) }
+    }
+
+    /// The revision that is current at the pack time, unless the object is absent then.
+    fn at_pack_time(&self, oid: Oid) -> io::Result<Option<(Tid, bytes::Bytes)>> {
+        self.store.steady(|| {
+            let Some((tid, stored)) = self.store.newest(self.storage, oid, self.upto)? else { return Ok(None) };
+            let shown = self.store.follow(self.storage, oid, tid, stored)?;
+            Ok(shown.map(|(data, _)| (tid, data)))
+        })
+    }
+
+    fn references(&self, oid: Oid, (tid, data): (Tid, bytes::Bytes)) -> Result<Vec<Oid>, Fault> {
+        references(&data).map_err(|why| Fault::Unreadable(oid, tid, why))
+    }
+
+    /// What goes of the objects from `from` on; `kept` says which are reached.
+    pub fn page(&self, from: Oid, kept: impl Fn(Oid) -> bool) -> Result<Page, Fault> {
+        let start = keys::revision(self.storage, from, Tid(u64::MAX));
+        let end = keys::storage_end(self.storage);
+        let mut page = Page::default();
+        let mut object: Option<(Oid, Vec<Seen>)> = None;
+        let (mut read, mut bytes) = (0, 0);
+        for pair in self.store.engine().range(keys::REVISIONS, &start, &end, Order::Ascending) {
+            self.look(&mut read)?;
+            let (oid, seen) = seen(pair?)?;
+            bytes += seen.bytes;
+            match &mut object {
+                Some((of, revisions)) if *of == oid => revisions.push(seen),
+                _ => {
+                    if let Some((of, revisions)) = object.replace((oid, vec![seen])) {
+                        page.planned.extend(self.planned(of, &revisions, !kept(of))?);
+                    }
+                    let full = page.planned.len() >= limits::PACK_REVISIONS
+                        || read > 16 * limits::PACK_REVISIONS
+                        || bytes > 16 * limits::PACK_BYTES;
+                    if full {
+                        page.next = Some(oid);
+                        return Ok(page);
+                    }
+                }
+            }
+        }
+        if let Some((of, revisions)) = object {
+            page.planned.extend(self.planned(of, &revisions, !kept(of))?);
+        }
+        Ok(page)
+    }
+
+    /// What goes of one object, as it is now.
+    pub fn object(&self, oid: Oid, kept: bool) -> Result<Vec<Planned>, Fault> {
+        let start = keys::revision(self.storage, oid, Tid(u64::MAX));
+        let end = keys::revision(self.storage, oid, Tid::ZERO);
+        let mut revisions = Vec::new();
+        for pair in self.store.engine().range(keys::REVISIONS, &start, &end, Order::Ascending) {
+            revisions.push(seen(pair?)?.1);
+        }
+        self.planned(oid, &revisions, !kept)
+    }
+
+    /// What goes of an object with these revisions, youngest first, in as many steps as it takes.
+    fn planned(&self, oid: Oid, revisions: &[Seen], unreached: bool) -> Result<Vec<Planned>, Fault> {
+        let young = revisions.partition_point(|seen| seen.tid > self.upto);
+        let Some(at_pack_time) = revisions.get(young) else { return Ok(Vec::new()) };
+        let garbage = self.gc && unreached && at_pack_time.holder.is_some();
+        let whole = garbage || at_pack_time.holder.is_none();
+        let linked = revisions[..young].iter().filter(|_| self.gc).filter_map(|seen| seen.link);
+        let shown_again: BTreeSet<Tid> = linked.collect();
+        let goes = |seen: &&Seen| !shown_again.contains(&seen.tid) && (whole || seen.tid < at_pack_time.tid);
+        let going: Vec<Seen> = revisions[young..].iter().filter(goes).rev().copied().collect();
+        if going.is_empty() {
+            return Ok(Vec::new());
+        }
+        let blobs = self.blobs(oid)?;
+        let blob_of = |tid: Tid| blobs.iter().find(|(of, _)| *of == tid).map(|(_, holder)| *holder);
+        // Oldest first, so that the newest revision goes last, if it does.
+        let mut planned = Vec::new();
+        for tids in going.chunks(limits::PACK_REVISIONS) {
+            let leaving: BTreeSet<Tid> = tids.iter().map(|seen| seen.tid).collect();
+            let records: BTreeSet<Tid> = tids.iter().filter_map(|seen| seen.holder).collect();
+            let holders: BTreeSet<Tid> = tids.iter().filter_map(|seen| blob_of(seen.tid)).collect();
+            let first = tids[0].tid;
+            let shows = |seen: &Seen| {
+                seen.holder.is_some_and(|holder| records.contains(&holder))
+                    || blob_of(seen.tid).is_some_and(|holder| holders.contains(&holder))
+            };
+            let heirs = revisions.iter().rev().filter(|seen| seen.tid > first && !leaving.contains(&seen.tid));
+            let heirs: Vec<Tid> = heirs.filter(|seen| shows(seen)).map(|seen| seen.tid).collect();
+            let moved = if heirs.is_empty() { 0 } else { tids.iter().map(|seen| seen.bytes).sum() };
+            let tids = tids.iter().map(|seen| seen.tid).collect();
+            let removal = Removal { oid, current: revisions[0].tid, tids, heirs };
+            planned.push(Planned { removal, garbage, moved });
+        }
+        Ok(planned)
+    }
+
+    /// The blobs of an object: of which revision, and with which they lie.
+    fn blobs(&self, oid: Oid) -> io::Result<Vec<(Tid, Tid)>> {
+        let start = keys::revision(self.storage, oid, Tid(u64::MAX));
+        let end = keys::revision(self.storage, oid, Tid::ZERO);
+        let mut blobs = Vec::new();
+        for pair in self.store.engine().range(keys::BLOBS, &start, &end, Order::Ascending) {
+            let (key, value) = pair?;
+            let (_, _, tid) =
+                keys::decode_revision(&key).ok_or_else(|| value::damaged("a blob's key is not 20 bytes"))?;
+            let holder = match StoredBlob::decode(&key, &value)? {
+                StoredBlob::Pieces(_) => tid,
+                StoredBlob::SameAs(holder) => holder,
+            };
+            blobs.push((tid, holder));
+        }
+        Ok(blobs)
+    }
+
+    /// Transactions up to the pack time that hold no record, or list an object more than once; from `from` on, and where to
+    /// go on.
+    pub fn transactions(&self, from: Tid) -> Result<(Vec<Tid>, Option<Tid>), Fault> {
+        let start = keys::transaction(self.storage, from);
+        let end = keys::transaction(self.storage, self.upto.next());
+        let (mut found, mut read) = (Vec::new(), 0);
+        // The one that is being read, and what it lists.
+        let mut open: Option<(Tid, Vec<Oid>)> = None;
+        let repeats = |open: Option<(Tid, Vec<Oid>)>| {
+            let (tid, mut oids) = open?;
+            let listed = oids.len();
+            oids.sort_unstable();
+            oids.dedup();
+            (oids.len() < listed).then_some(tid)
+        };
+        for pair in self.store.engine().range(keys::TRANSACTIONS, &start, &end, Order::Ascending) {
+            self.look(&mut read)?;
+            let (key, value) = pair?;
+            let (_, tid, part) = keys::decode_transaction(&key)
+                .ok_or_else(|| value::damaged("a transaction's key is neither 12 nor 16 bytes"))?;
+            if part > 0 {
+                let oids = value::decode_oids(&key, &value)?;
+                if let Some((_, listed)) = &mut open {
+                    listed.extend(oids);
+                }
+                continue;
+            }
+            let head = TransactionHead::decode(&key, &value)?;
+            found.extend(repeats(open.take()));
+            if found.len() >= limits::PACK_REVISIONS || read > 16 * limits::PACK_REVISIONS {
+                return Ok((found, Some(tid)));
+            }
+            match head.left {
+                0 => found.push(tid),
+                _ => open = Some((tid, head.oids)),
+            }
+        }
+        found.extend(repeats(open));
+        Ok((found, None))
+    }
+}
+
+fn seen((key, value): (Vec<u8>, Vec<u8>)) -> io::Result<(Oid, Seen)> {
+    let (_, oid, tid) =
+        keys::decode_revision(&key).ok_or_else(|| value::damaged("a revision's key is not 20 bytes"))?;
+    let link = Stored::link(&value);
+    let stored = Stored::decode(&key, value)?;
+    let bytes = stored.length();
+    let holder = match stored {
+        Stored::Absent => None,
+        Stored::SameAs(holder) => Some(holder),
+        Stored::Data(_) | Stored::Pieces(_) => Some(tid),
+    };
+    Ok((oid, Seen { tid, holder, link, bytes }))
+}
+
+impl From<io::Error> for Fault {
+    fn from(fault: io::Error) -> Fault {
+        Fault::Io(fault)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Missing(oid) => write!(f, "object {oid} is referred to and not there"),
+            Fault::Unreadable(oid, tid, why) => write!(f, "object {oid} of transaction {tid}: {why}"),
+            Fault::Io(fault) => write!(f, "the database could not be read: {fault}"),
+            Fault::Stopped => f.write_str("the pack was stopped"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}

@@ -1,0 +1,545 @@
+//! Which objects a record refers to.
+//!
+//! This is the one place that looks into a record. A record is two pickles in a row, of the object's class and of its state,
+//! which share a memo. References stand in them as *persistent ids*, and all else is passed over: this is a machine that
+//! only knows how much each opcode takes off the stack and puts on it, and whether that may be part of a persistent id.
+//! Nothing is built, imported or called.
+//!
+//! | persistent id | refers to |
+//! |---|---|
+//! | `(oid, class)`, `(oid, …)` | the object |
+//! | `oid`, as bytes or as a text of eight ASCII characters | the object |
+//! | a list: `['w', (oid,)]`, `[oid]` (weak), `['m', …]`, `['n', …]` (other databases) | nothing that a pack has to keep |
+//!
+//! as `ZODB.serialize.referencesf` has it. **Read**: protocols 0 to 5 (ZODB itself writes 3, in former times 1, and reads no
+//! more than 3). **Promises**: any bytes give references or an error, never a panic, in time and memory proportional to
+//! their length; a record of which anything is unclear is an error, as a reference that is not found costs an object.
+//!
+//! **Left out**: what follows the second pickle is not looked at, as ZODB does not.
+
+use std::fmt;
+
+use crate::zodb::Oid;
+
+/// Why the references of a record can't be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// How many bytes of it were read.
+    pub at: usize,
+    /// What is wrong there.
+    pub why: &'static str,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "its references can't be read: {} (at byte {})", self.why, self.at)
+    }
+}
+
+impl std::error::Error for Unreadable {}
+
+/// The objects that `record` refers to, in its order, as often as it does. An empty record refers to none.
+pub fn references(record: &[u8]) -> Result<Vec<Oid>, Unreadable> {
+    if record.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut scanner = Scanner { bytes: record, at: 0, stack: Vec::new(), memo: Vec::new(), found: Vec::new() };
+    // The class, and the state.
+    for _ in 0..2 {
+        scanner.pickle().map_err(|why| Unreadable { at: scanner.at, why })?;
+    }
+    Ok(scanner.found)
+}
+
+/// What lies on the stack, as far as it may become a persistent id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Item {
+    Mark,
+    /// A string of eight bytes, or of eight ASCII characters.
+    Oid([u8; 8]),
+    /// A tuple that begins with such.
+    Tuple([u8; 8]),
+    List,
+    Other,
+}
+
+struct Scanner<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    stack: Vec<Item>,
+    memo: Vec<Item>,
+    found: Vec<Oid>,
+}
+
+type Step<T> = Result<T, &'static str>;
+
+const CUT: &str = "it ends too early";
+const EMPTY: &str = "it takes more off the stack than there is";
+const NO_MARK: &str = "it goes back to a mark that is not there";
+
+impl Scanner<'_> {
+    /// Reads one pickle, to its end.
+    fn pickle(&mut self) -> Step<()> {
+        self.stack.clear();
+        loop {
+            let opcode = self.take(1)?[0];
+            if opcode == b'.' {
+                return Ok(());
+            }
+            self.opcode(opcode)?;
+        }
+    }
+
+    fn opcode(&mut self, opcode: u8) -> Step<()> {
+        match opcode {
+            // Frames.
+            0x80 => self.skip(1)?,
+            0x95 => self.skip(8)?,
+            // The stack itself.
+            b'(' => self.stack.push(Item::Mark),
+            b'0' => drop(self.pop()?),
+            b'1' => drop(self.back_to_mark()?),
+            b'2' => self.stack.push(self.top()?),
+            // Numbers and constants.
+            b'N' | 0x88 | 0x89 => self.push(0)?,
+            b'K' => self.push(1)?,
+            b'M' => self.push(2)?,
+            b'J' => self.push(4)?,
+            b'G' => self.push(8)?,
+            0x8a => self.counted(1, |_| Item::Other)?,
+            0x8b => self.counted(4, |_| Item::Other)?,
+            b'I' | b'L' | b'F' => {
+                self.line()?;
+                self.stack.push(Item::Other);
+            }
+            // Strings.
+            b'U' | b'C' => self.counted(1, of_bytes)?,
+            b'T' | b'B' => self.counted(4, of_bytes)?,
+            0x8e => self.counted(8, of_bytes)?,
+            0x8c => self.counted(1, of_text)?,
+            b'X' => self.counted(4, of_text)?,
+            0x8d => self.counted(8, of_text)?,
+            0x96 => self.counted(8, |_| Item::Other)?,
+            b'S' => {
+                let item = of_quoted(self.line()?)?;
+                self.stack.push(item);
+            }
+            b'V' => {
+                let item = of_escaped(self.line()?)?;
+                self.stack.push(item);
+            }
+            0x98 => drop(self.top()?),
+            // Tuples.
+            b')' => self.stack.push(Item::Other),
+            b't' => {
+                let first = self.back_to_mark()?;
+                self.stack.push(tuple(first));
+            }
+            0x85..=0x87 => {
+                let mut first = Item::Other;
+                for _ in 0x85..=opcode {
+                    first = self.pop()?;
+                }
+                self.stack.push(tuple(Some(first)));
+            }
+            // Lists, dictionaries and sets.
+            b']' => self.stack.push(Item::List),
+            b'l' => {
+                self.back_to_mark()?;
+                self.stack.push(Item::List);
+            }
+            b'}' | 0x8f => self.stack.push(Item::Other),
+            b'd' | 0x91 => {
+                self.back_to_mark()?;
+                self.stack.push(Item::Other);
+            }
+            b'a' => self.change(1)?,
+            b's' => self.change(2)?,
+            b'e' | b'u' | 0x90 => {
+                self.back_to_mark()?;
+                self.top()?;
+            }
+            // Classes and instances.
+            b'c' => {
+                self.line()?;
+                self.line()?;
+                self.stack.push(Item::Other);
+            }
+            b'i' => {
+                self.line()?;
+                self.line()?;
+                self.back_to_mark()?;
+                self.stack.push(Item::Other);
+            }
+            b'o' => {
+                self.back_to_mark()?;
+                self.stack.push(Item::Other);
+            }
+            b'R' | 0x81 | 0x93 => self.instead_of(2)?,
+            0x92 => self.instead_of(3)?,
+            b'b' => self.change(1)?,
+            0x82 => self.push(1)?,
+            0x83 => self.push(2)?,
+            0x84 => self.push(4)?,
+            // The memo.
+            b'q' => {
+                let at = self.number(1)?;
+                self.remember(at)?;
+            }
+            b'r' => {
+                let at = self.number(4)?;
+                self.remember(at)?;
+            }
+            b'p' => {
+                let at = self.decimal()?;
+                self.remember(at)?;
+            }
+            0x94 => self.remember(self.memo.len())?,
+            b'h' => {
+                let at = self.number(1)?;
+                self.recall(at)?;
+            }
+            b'j' => {
+                let at = self.number(4)?;
+                self.recall(at)?;
+            }
+            b'g' => {
+                let at = self.decimal()?;
+                self.recall(at)?;
+            }
+            // What all this is for.
+            b'Q' => {
+                let id = self.pop()?;
+                self.reference(id)?;
+            }
+            b'P' => {
+                let id = of_bytes(self.line()?);
+                self.reference(id)?;
+            }
+            0x97 => return Err("it wants a buffer that does not lie with it"),
+            _ => return Err("there is no such opcode"),
+        }
+        Ok(())
+    }
+
+    fn reference(&mut self, id: Item) -> Step<()> {
+        match id {
+            Item::Oid(oid) | Item::Tuple(oid) => self.found.push(Oid(u64::from_be_bytes(oid))),
+            Item::List => {}
+            Item::Mark | Item::Other => return Err("a persistent id is of no known form"),
+        }
+        self.stack.push(Item::Other);
+        Ok(())
+    }
+
+    fn take(&mut self, count: usize) -> Step<&[u8]> {
+        let rest = &self.bytes[self.at..];
+        let taken = rest.get(..count).ok_or(CUT)?;
+        self.at += count;
+        Ok(taken)
+    }
+
+    fn skip(&mut self, count: usize) -> Step<()> {
+        self.take(count).map(drop)
+    }
+
+    /// A number of so many bytes, little-endian.
+    fn number(&mut self, count: usize) -> Step<usize> {
+        let bytes = self.take(count)?;
+        let number = bytes.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        usize::try_from(number).map_err(|_| CUT)
+    }
+
+    fn line(&mut self) -> Step<&[u8]> {
+        let rest = &self.bytes[self.at..];
+        let length = rest.iter().position(|byte| *byte == b'\n').ok_or(CUT)?;
+        self.at += length + 1;
+        Ok(&rest[..length])
+    }
+
+    fn decimal(&mut self) -> Step<usize> {
+        let line = std::str::from_utf8(self.line()?).ok();
+        line.and_then(|line| line.trim().parse().ok()).ok_or("the number of a memo is none")
+    }
+
+    /// Something of no interest, with so many bytes of argument.
+    fn push(&mut self, argument: usize) -> Step<()> {
+        self.skip(argument)?;
+        self.stack.push(Item::Other);
+        Ok(())
+    }
+
+    /// Bytes behind their count, which has `width` bytes.
+    fn counted(&mut self, width: usize, item: fn(&[u8]) -> Item) -> Step<()> {
+        let length = self.number(width)?;
+        let item = item(self.take(length)?);
+        self.stack.push(item);
+        Ok(())
+    }
+
+    fn top(&self) -> Step<Item> {
+        self.stack.last().copied().ok_or(EMPTY)
+    }
+
+    fn pop(&mut self) -> Step<Item> {
+        self.stack.pop().ok_or(EMPTY)
+    }
+
+    /// Takes `count` items, which go into what lies below them.
+    fn change(&mut self, count: usize) -> Step<()> {
+        for _ in 0..count {
+            self.pop()?;
+        }
+        self.top().map(drop)
+    }
+
+    fn instead_of(&mut self, count: usize) -> Step<()> {
+        for _ in 0..count {
+            self.pop()?;
+        }
+        self.stack.push(Item::Other);
+        Ok(())
+    }
+
+    /// Takes everything down to the last mark, that too; gives what lay right above it.
+    fn back_to_mark(&mut self) -> Step<Option<Item>> {
+        let mark = self.stack.iter().rposition(|item| *item == Item::Mark).ok_or(NO_MARK)?;
+        let first = self.stack.get(mark + 1).copied();
+        self.stack.truncate(mark);
+        Ok(first)
+    }
+
+    fn remember(&mut self, at: usize) -> Step<()> {
+        let item = self.top()?;
+        // Every place in the memo takes an opcode, so there are no more of them than bytes.
+        if at > self.bytes.len() {
+            return Err("a place in the memo is beyond all that it could hold");
+        }
+        if self.memo.len() <= at {
+            // A place that was never filled recalls as a mark does, which is an error.
+            self.memo.resize(at + 1, Item::Mark);
+        }
+        self.memo[at] = item;
+        Ok(())
+    }
+
+    fn recall(&mut self, at: usize) -> Step<()> {
+        match self.memo.get(at) {
+            None | Some(Item::Mark) => Err("it recalls what it has not remembered"),
+            Some(item) => {
+                self.stack.push(*item);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn of_bytes(bytes: &[u8]) -> Item {
+    bytes.try_into().map_or(Item::Other, Item::Oid)
+}
+
+/// Python 2 wrote strings of bytes as text where all were ASCII.
+fn of_text(text: &[u8]) -> Item {
+    if text.is_ascii() { of_bytes(text) } else { Item::Other }
+}
+
+fn tuple(first: Option<Item>) -> Item {
+    match first {
+        Some(Item::Oid(oid)) => Item::Tuple(oid),
+        _ => Item::Other,
+    }
+}
+
+const QUOTES: &str = "a string is not what is written for one";
+
+/// A string as Python's `repr` writes it.
+fn of_quoted(line: &[u8]) -> Step<Item> {
+    let line = line.trim_ascii_end();
+    let (quote, inner) = match line {
+        [quote @ (b'\'' | b'"'), inner @ .., last] if quote == last => (*quote, inner),
+        _ => return Err(QUOTES),
+    };
+    let mut rest = inner.iter().copied();
+    let mut string = Vec::with_capacity(8);
+    while let Some(byte) = rest.next() {
+        let byte = match byte {
+            b'\\' => match rest.next().ok_or(QUOTES)? {
+                b'x' => hexadecimal(&mut rest, 2)?.try_into().map_err(|_| QUOTES)?,
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b't' => b'\t',
+                b'a' => 7,
+                b'b' => 8,
+                b'v' => 11,
+                b'f' => 12,
+                digit @ b'0'..=b'7' => octal(digit, &mut rest)?,
+                other @ (b'\\' | b'\'' | b'"') => other,
+                // As Python has it: the backslash stays.
+                other => {
+                    string.push(b'\\');
+                    other
+                }
+            },
+            _ if byte == quote => return Err(QUOTES),
+            _ => byte,
+        };
+        string.push(byte);
+    }
+    Ok(of_bytes(&string))
+}
+
+fn octal(first: u8, rest: &mut (impl Iterator<Item = u8> + Clone)) -> Step<u8> {
+    let mut number = u32::from(first - b'0');
+    for _ in 0..2 {
+        let mut ahead = rest.clone();
+        match ahead.next() {
+            Some(digit @ b'0'..=b'7') => number = number * 8 + u32::from(digit - b'0'),
+            _ => break,
+        }
+        *rest = ahead;
+    }
+    u8::try_from(number & 0xff).map_err(|_| QUOTES)
+}
+
+fn hexadecimal(rest: &mut impl Iterator<Item = u8>, digits: usize) -> Step<u32> {
+    let mut number = 0;
+    for _ in 0..digits {
+        let digit = rest.next().and_then(|digit| char::from(digit).to_digit(16)).ok_or(QUOTES)?;
+        number = number << 4 | digit;
+    }
+    Ok(number)
+}
+
+/// A text as Python's codec `raw-unicode-escape` writes it.
+fn of_escaped(line: &[u8]) -> Step<Item> {
+    let mut rest = line.iter().copied();
+    let mut text = Vec::with_capacity(8);
+    while let Some(byte) = rest.next() {
+        let mut ahead = rest.clone();
+        let digits = match (byte, ahead.next()) {
+            (b'\\', Some(b'u')) => 4,
+            (b'\\', Some(b'U')) => 8,
+            _ => 0,
+        };
+        let character = match digits {
+            0 => u32::from(byte),
+            _ => {
+                rest = ahead;
+                hexadecimal(&mut rest, digits)?
+            }
+        };
+        match u8::try_from(character) {
+            Ok(byte) if byte.is_ascii() => text.push(byte),
+            // No text with such a character is an object id.
+            _ => return Ok(Item::Other),
+        }
+    }
+    Ok(of_bytes(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const OID: &[u8] = b"\0\0\0\0\0\0\x01\x02";
+
+    /// A record whose state is `state`, without its stop; the class is `N`.
+    fn record(state: &[&[u8]]) -> Vec<u8> {
+        [b"\x80\x03N.\x80\x03", &state.concat()[..], b"."].concat()
+    }
+
+    fn found(state: &[&[u8]]) -> Vec<u64> {
+        references(&record(state)).unwrap().into_iter().map(|oid| oid.0).collect()
+    }
+
+    fn refused(state: &[&[u8]]) -> &'static str {
+        references(&record(state)).unwrap_err().why
+    }
+
+    #[test]
+    fn a_reference_is_found_in_every_form() {
+        let class = b"cmodule\nClass\n";
+        assert_eq!(found(&[b"(C\x08", OID, class, b"tQ"]), [0x102]);
+        assert_eq!(found(&[b"C\x08", OID, class, b"\x86Q"]), [0x102]);
+        assert_eq!(found(&[b"C\x08", OID, b"\x85Q"]), [0x102]);
+        assert_eq!(found(&[b"C\x08", OID, b"NN\x87Q"]), [0x102]);
+        assert_eq!(found(&[b"C\x08", OID, b"Q"]), [0x102]);
+        assert_eq!(found(&[b"B\x08\0\0\0", OID, b"Q"]), [0x102]);
+        assert_eq!(found(&[b"U\x08", OID, b"Q"]), [0x102]);
+        assert_eq!(found(&[b"T\x08\0\0\0", OID, b"Q"]), [0x102]);
+        assert_eq!(found(&[b"X\x08\0\0\0", OID, b"Q"]), [0x102]);
+        assert_eq!(found(&[b"\x8c\x08", OID, b"Q"]), [0x102]);
+        assert_eq!(found(&[b"\x8e\x08\0\0\0\0\0\0\0", OID, b"Q"]), [0x102]);
+        assert_eq!(found(&[b"S'\\x00\\x00\\x00\\x00\\x00\\x00\\x01\\x02'\nQ"]), [0x102]);
+        assert_eq!(found(&[b"S\"\\0\\00\\000\\000\\000\\000\\001\\t\"\nQ"]), [0x109]);
+        assert_eq!(found(&[b"V\\u0000\\u0000\\U00000000\\u0000\0\0\x01\x02\nQ"]), [0x102]);
+        assert_eq!(found(&[b"P", OID, b"\n"]), [0x102]);
+    }
+
+    #[test]
+    fn weak_references_and_other_databases_are_none() {
+        assert_eq!(found(&[b"](X\x01\0\0\0wC\x08", OID, b"\x85eQ"]), [0u64; 0]);
+        assert_eq!(found(&[b"]C\x08", OID, b"aQ"]), [0u64; 0]);
+        assert_eq!(found(&[b"(C\x08", OID, b"lQ"]), [0u64; 0]);
+        assert_eq!(found(&[b"](X\x01\0\0\0mX\x01\0\0\0xC\x08", OID, b"N\x87eQ"]), [0u64; 0]);
+    }
+
+    #[test]
+    fn what_is_no_persistent_id_is_no_reference() {
+        assert_eq!(found(&[b"C\x08", OID]), [0u64; 0]);
+        assert_eq!(found(&[b"C\x08", OID, b"N\x86"]), [0u64; 0]);
+    }
+
+    #[test]
+    fn both_pickles_share_one_memo() {
+        let record = [b"\x80\x03C\x08", OID, b"q\x01.\x80\x03h\x01Q."].concat();
+        assert_eq!(references(&record).unwrap(), [Oid(0x102)]);
+        for (put, get) in [(&b"r\x01\0\0\0"[..], &b"j\x01\0\0\0"[..]), (b"p1\n", b"g1\n")] {
+            assert_eq!(found(&[b"C\x08", OID, put, b"0", get, b"Q"]), [0x102]);
+        }
+        assert_eq!(found(&[b"\x95\0\0\0\0\0\0\0\0\x8c\x08", OID, b"\x94\x85\x940h\x01Q"]), [0x102]);
+    }
+
+    #[test]
+    fn what_is_unclear_is_an_error() {
+        assert_eq!(refused(&[b"NQ"]), "a persistent id is of no known form");
+        assert_eq!(refused(&[b"C\x03abcQ"]), "a persistent id is of no known form");
+        assert_eq!(refused(&[b"X\x09\0\0\0\0\0\0\0\0\0\x01\xc3\xa9Q"]), "a persistent id is of no known form");
+        assert_eq!(refused(&[b"Pabc\n"]), "a persistent id is of no known form");
+        assert_eq!(refused(&[b"h\x07"]), "it recalls what it has not remembered");
+        assert_eq!(refused(&[b"Nr\xff\xff\xff\x7f"]), "a place in the memo is beyond all that it could hold");
+        assert_eq!(refused(&[b"0"]), EMPTY);
+        assert_eq!(refused(&[b"t"]), NO_MARK);
+        assert_eq!(refused(&[b"\xff"]), "there is no such opcode");
+        assert_eq!(refused(&[b"S'\n"]), QUOTES);
+        // One pickle is not a record.
+        assert_eq!(references(b"\x80\x03N."), Err(Unreadable { at: 4, why: CUT }));
+        assert_eq!(references(b""), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_cut_record_is_an_error_at_every_length() {
+        let whole = record(&[b"(C\x08", OID, b"cmodule\nClass\nq\x01tQ}(X\x01\0\0\0ah\x01u"]);
+        assert!(references(&whole).is_ok());
+        for length in 1..whole.len() {
+            assert!(references(&whole[..length]).is_err(), "{length} bytes were taken for whole");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_bytes_are_references_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = references(&bytes);
+        }
+
+        #[test]
+        fn any_opcodes_are_references_or_an_error(
+            opcodes in prop::collection::vec(prop::sample::select(&b"(0122NKMJG\x8aUCTBXSV)t\x85\x86\x87]l}dasebcioR\x81qrphjgQP.\x94\x95\n18\x08\0"[..]), 0..200)
+        ) {
+            let _ = references(&opcodes);
+        }
+    }
+}
