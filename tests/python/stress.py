@@ -367,14 +367,16 @@ class Large:
         return found, lost
 
     def discarded(self, name, end, size):
-        """What was stored and not committed is nowhere a while later."""
-        before = {node: usage(node.data) for node in self.cluster.nodes}
+        """What was stored and not committed is nowhere a while later. (But in the log, which is not shortened.)"""
+        def used(node):
+            return usage(os.path.join(node.data, 'store'))
+        before = {node: used(node) for node in self.cluster.nodes}
         spec = dict(total=size, least=MB, most=10 * MB, seed=2, end=end)
         self.step(name, self.transact, spec)
-        peak = {node: usage(node.data) for node in self.cluster.nodes}
+        peak = {node: used(node) for node in self.cluster.nodes}
         deadline = time.monotonic() + 120
         while True:
-            after = {node: usage(node.data) for node in self.cluster.nodes}
+            after = {node: used(node) for node in self.cluster.nodes}
             left = max(after[node] - before[node] for node in after)
             if left < SPARE or time.monotonic() > deadline:
                 break
