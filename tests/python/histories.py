@@ -233,6 +233,10 @@ class Difference(AssertionError):
         self.what = what.split()[0], text.count('raises')
 
 
+class NoAnswer(Exception):
+    """FileStorage has met a defect of its own: packing without garbage collection, it may fail an assertion, and packs no more."""
+
+
 class Sides:
     """A FileStorage and a storage of a server, which begin empty."""
 
@@ -293,7 +297,7 @@ class Sides:
                 calls.append(('store', p64(oid), self.serial(oid, how), record((step.key, oid), refs), ''))
             elif op == 'delete':
                 calls.append(('deleteObject', p64(args[0]), self.serial(*args)))
-            elif op == 'check':
+            elif op == 'check' and not self.is_hollow(p64(args[0])):
                 calls.append(('checkCurrentSerialInTransaction', p64(args[0]), self.serial(*args)))
             elif op == 'blob':
                 oid, size, how = args
@@ -368,9 +372,15 @@ class Sides:
                 self.server.close()
                 self.server = self.connect()
 
-    def hollow(self):
-        """Has FileStorage a record that points back to nothing? (An undone creation that was done again, and undone again: it packs
-        that as if it were there.)"""
+    def is_hollow(self, oid):
+        """Has FileStorage a record that points back to nothing? (An undone creation that was done again, and undone again: to checks
+        and to packs it is as if it were there.)"""
+        position = self.file._index.get(oid, 0)
+        return position and self.file._read_data_header(position, oid).back and outcome(
+            self.file.loadBefore, oid, maxtid)[0] == 'raises'
+
+    def was_hollow(self):
+        """Any object, at any time?"""
         for txn in self.file.iterator():
             for record in txn:
                 if record.data is None and self.file._read_data_header(record.pos, record.oid).back:
@@ -378,7 +388,7 @@ class Sides:
         return False
 
     def pack(self, step):
-        if self.gc and self.hollow():
+        if self.gc and self.was_hollow():
             return
         if step.where == 'future':
             when = time.time() + 1000
@@ -390,6 +400,8 @@ class Sides:
             return
         ours = outcome(self.server.pack, when, referencesf, True)
         theirs = outcome(self.file.pack, when, referencesf, self.gc)
+        if theirs and theirs[1].startswith('AssertionError'):
+            raise NoAnswer
         if ours != theirs:
             raise Difference(f'pack {step.where} T{step.key}', f'the server {told(ours)}, FileStorage {told(theirs)}')
         self.packed = True
@@ -551,6 +563,8 @@ def run(steps, address, name='1', gc=True):
         for step in steps:
             sides.do(step)
         sides.compare()
+    except NoAnswer:
+        pass
     finally:
         sides.close()
 
