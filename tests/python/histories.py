@@ -331,6 +331,9 @@ class Sides:
         theirs = outcome(self.file.pack, when, referencesf, self.gc)
         if ours != theirs:
             raise Difference(f'pack {step.where} T{step.key}', f'the server {told(ours)}, FileStorage {told(theirs)}')
+        # Nobody tells a client what a pack has removed: its cache is old now.
+        self.server.close()
+        self.server = self.connect()
 
     # what is compared
 
