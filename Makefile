@@ -9,7 +9,7 @@ export ZRS_BIN ?= $(CARGO_TARGET_DIR)/debug
 # three nodes, and clients of older versions.
 UPSTREAM := $(if $(CI),'--sut zrsd' '--sut zrsd3 --shard day/4','--sut zrsd --shard day/12')
 
-.PHONY: help setup check test lint fix cluster sim bench doc conformance versions
+.PHONY: help setup check test lint fix cluster sim bench doc conformance versions stress
 
 help:
 	@echo 'make cluster       starts a three-node cluster on this machine, ready for clients'
@@ -19,6 +19,7 @@ help:
 	@echo 'make versions      clients of the versions of ZEO that people run'
 	@echo 'make fix           formats, and does what clippy proposes'
 	@echo 'make sim SEED=n    one run of the simulation; without SEED, the usual ones'
+	@echo 'make stress        large things, and ten minutes of races, with three nodes (release build)'
 	@echo 'make bench         side by side with a stock ZEO server (release build)'
 	@echo 'make doc           the documentation of the code'
 	@echo 'make setup         what the others do first: checks for what the system must have'
@@ -75,3 +76,9 @@ conformance: setup
 versions: setup
 	cargo build --locked --bins
 	tests/python/versions.py $(ARGS)
+
+# (ARGS='large --scale 0.1', ARGS='races --minutes 60'.)
+stress: setup
+	cargo build --locked --bins
+	@etc/release-build
+	ZRS_BIN=$(CARGO_TARGET_DIR)/release tests/python/stress.py $(ARGS)

@@ -252,7 +252,7 @@ impl Command {
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(self.size_hint());
         out.push(FORMAT);
-        let out = postcard::to_extend(self, out).expect("commands have no maps or unsized sequences");
+        let out = postcard::to_io(self, out).expect("commands have no maps or unsized sequences");
         Bytes::from(out)
     }
 

@@ -330,7 +330,15 @@ impl Config {
     }
 
     fn check_tls(&self) -> Result<(), BadConfig> {
-        if self.tls_cert.is_some() {
+        if let Some(cert) = &self.tls_cert {
+            let address = self.address();
+            if [Some(&address), self.read_listen.as_ref()].into_iter().flatten().all(|address| is_path(address)) {
+                return bad(format!(
+                    "--tls-cert {} where all addresses are unix sockets: these are plain, as stock clients want them; \
+                     leave TLS out, or listen at HOST:PORT",
+                    cert.display()
+                ));
+            }
             return Ok(());
         }
         let others = [

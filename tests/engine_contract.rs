@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use zrs::engine::{Batch, Durability, Engine, Faults, Order, Pair, Rocks, SimDisk, Table};
 
-const SMALL: Table = Table { index: 0, name: "small", large_values: false };
-const LARGE: Table = Table { index: 1, name: "large", large_values: true };
+const SMALL: Table = Table { index: 0, name: "small", large_values: false, cached: true };
+const LARGE: Table = Table { index: 1, name: "large", large_values: true, cached: true };
 const TABLES: &[Table] = &[SMALL, LARGE];
 const END: &[u8] = &[0xff; 32];
 
@@ -376,7 +376,7 @@ fn a_disk_is_open_once_at_a_time() {
 
 #[test]
 fn other_tables_are_refused() {
-    const MORE: Table = Table { index: 2, name: "more", large_values: false };
+    const MORE: Table = Table { index: 2, name: "more", large_values: false, cached: true };
     each(|name, disk| {
         let engine = disk.open_tables(&TABLES[..1]).unwrap();
         drop(engine);

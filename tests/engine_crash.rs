@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 use zrs::engine::{Batch, Durability, Engine, Order, Rocks, Table};
 
-const KEYS: Table = Table { index: 0, name: "keys", large_values: false };
-const VALUES: Table = Table { index: 1, name: "values", large_values: true };
+const KEYS: Table = Table { index: 0, name: "keys", large_values: false, cached: true };
+const VALUES: Table = Table { index: 1, name: "values", large_values: true, cached: true };
 const TABLES: &[Table] = &[KEYS, VALUES];
 const FOLDER: &str = "ZRS_TEST_KILLED_FOLDER";
 const DURABILITY: &str = "ZRS_TEST_KILLED_DURABILITY";

@@ -114,6 +114,8 @@ pub const STAGING_HIGH_WATER: usize = 8 * MIB;
 pub const STAGES: usize = 2;
 /// Pieces that one command discards.
 pub const DISCARD: u32 = 4_096;
+/// Pieces of transactions on their way that the status counts.
+pub const STAGED_COUNTED: usize = 10_000;
 /// How long a client may say nothing of a transaction that has data in the log. After that its connection is closed.
 pub const STAGE_EXPIRY: Duration = Duration::from_secs(15 * 60);
 /// Blobs that are being sent to one client at the same time; more wait.
@@ -153,10 +155,13 @@ pub const PEER_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a command that is applied on the task it came to; a larger one goes to a thread that may take its time.
 pub const APPLY_INLINE: usize = 64 * KIB;
+/// Writes of a transaction whose serials are read, and whose command is made, on the task of its client; more go to a thread
+/// that may take its time.
+pub const WRITES_INLINE: usize = 1_000;
 /// Changes of the log that wait for its writer.
 pub const LOG_QUEUE: usize = 4_096;
 /// Bytes of the newest log entries that are kept in memory, for peers that are nearly up to date.
-pub const LOG_TAIL_BYTES: usize = 64 * MIB;
+pub const LOG_TAIL_BYTES: usize = 16 * MIB;
 /// Bytes of the log after which the store is flushed, so that less must be replayed after a crash.
 pub const FLUSH_AFTER_BYTES: u64 = 256 * MIB as u64;
 /// How often to look for that.
@@ -197,6 +202,7 @@ const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION_BYTES, "a large transacti
 const _: () = assert!(TRANSACTION_LOCKS <= LOCKS / 2, "one transaction leaves room for another");
 const _: () = assert!(STAGING_HIGH_WATER >= COMMIT_INLINE + 2 * PIECE, "who may not go on must have something to send");
 const _: () = assert!(BLOB_CHUNK < PIECE);
+const _: () = assert!(LOG_TAIL_BYTES > APPEND_BYTES, "peers that keep up are served from memory");
 const _: () = assert!(WAITING_VOTES < LOCKS, "every waiting vote has a lock at least");
 const _: () = assert!(NEW_OIDS as u64 <= OID_RANGE as u64, "one call must be answerable from one range");
 const _: () = assert!(HELD < CONNECTIONS && RELAYS < CONNECTIONS);

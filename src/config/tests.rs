@@ -103,6 +103,7 @@ fn refusals_name_the_setting_and_the_cure() {
         ("zrsd --data d --peers 1=/run/s,2=b:1", "no address"),
         ("zrsd --data d --http /run/s", "HOST:PORT only"),
         ("zrsd --data d --listen /run/s --read-listen /run/s", "already taken"),
+        ("zrsd --data d --listen /run/s --tls-cert c", "these are plain"),
         ("zrsd --data d --bogus", "--bogus"),
     ] {
         let said = refused(line);

@@ -32,6 +32,8 @@ pub struct Table {
     pub name: &'static str,
     /// Whether large values lie apart from the keys (key-value separation).
     pub large_values: bool,
+    /// Whether large values are worth memory after they were read; what is read once at a time, in order, is not.
+    pub cached: bool,
 }
 
 /// A key and its value.

@@ -50,8 +50,10 @@ const BLOB_GARBAGE: f64 = 0.5;
 /// from its memory tables while followers keep up).
 const CACHE_FLUSH: usize = 256 << 20;
 const CACHE_LOG: usize = 16 << 20;
-/// Written and not yet in files, for all tables of one engine.
-const WRITE_BUFFERS: usize = 128 << 20;
+/// Written and not yet in files, for all tables of one engine, from which on it is written out. While that goes on about as much
+/// again may come; then writing waits. So it bounds what a large transaction costs in memory.
+const WRITE_BUFFERS_FLUSH: usize = 32 << 20;
+const WRITE_BUFFERS_LOG: usize = 16 << 20;
 /// The write-ahead log on disk (`Durability::Log`): what an opening has to replay.
 const WAL: u64 = 256 << 20;
 const OPEN_FILES: i32 = 1000;
@@ -354,17 +356,25 @@ fn check_tables(path: &Path, tables: &[Table], durability: Durability, cache: &C
 }
 
 fn open_tables(path: &Path, tables: &[Table], durability: Durability, cache: &Cache) -> io::Result<DB> {
-    let families = tables.iter().map(|table| ColumnFamilyDescriptor::new(table.name, table_options(*table, cache)));
+    let families =
+        tables.iter().map(|table| ColumnFamilyDescriptor::new(table.name, table_options(*table, durability, cache)));
     let mut families: Vec<ColumnFamilyDescriptor> = families.collect();
     families.push(ColumnFamilyDescriptor::new("default", Options::default()));
     DB::open_cf_descriptors(&engine_options(durability), path, families).map_err(|error| fault(path, error))
+}
+
+fn write_buffers(durability: Durability) -> usize {
+    match durability {
+        Durability::Log => WRITE_BUFFERS_LOG,
+        Durability::Flush => WRITE_BUFFERS_FLUSH,
+    }
 }
 
 fn engine_options(durability: Durability) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    options.set_db_write_buffer_size(WRITE_BUFFERS);
+    options.set_db_write_buffer_size(write_buffers(durability));
     options.set_max_open_files(OPEN_FILES);
     options.set_max_background_jobs(2);
     options.set_bytes_per_sync(SMOOTH);
@@ -385,7 +395,7 @@ fn engine_options(durability: Durability) -> Options {
     options
 }
 
-fn table_options(table: Table, cache: &Cache) -> Options {
+fn table_options(table: Table, durability: Durability, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_block_size(BLOCK);
@@ -395,6 +405,7 @@ fn table_options(table: Table, cache: &Cache) -> Options {
     blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     let mut options = Options::default();
+    options.set_write_buffer_size(write_buffers(durability));
     options.set_block_based_table_factory(&blocks);
     options.set_prefix_extractor(SliceTransform::create_fixed_prefix(PREFIX));
     options.set_compression_type(DBCompressionType::Lz4);
@@ -404,7 +415,9 @@ fn table_options(table: Table, cache: &Cache) -> Options {
         options.set_min_blob_size(BLOB);
         options.set_blob_file_size(BLOB_FILE);
         options.set_blob_compression_type(DBCompressionType::Lz4);
-        options.set_blob_cache(cache);
+        if table.cached {
+            options.set_blob_cache(cache);
+        }
         options.set_enable_blob_gc(true);
         options.set_blob_gc_force_threshold(BLOB_GARBAGE);
     }

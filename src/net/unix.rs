@@ -2,7 +2,7 @@
 //!
 //! The file is made when a server begins to listen and removed when it stops. One that a killed server left behind is
 //! replaced; one at which somebody listens, or that is no socket, is left alone and the server does not start. Who may connect
-//! is who may write to the file: the folder's and the file's permissions (umask) say it.
+//! is who may write to the file: the folder's and the file's permissions (umask) say it. TLS is never spoken there.
 
 use std::fs;
 use std::io;

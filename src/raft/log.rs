@@ -35,8 +35,8 @@ use crate::engine::{Batch, Engine, Order, Table};
 use crate::env::{Env, Watch, Watching};
 use crate::storage::Store;
 
-const ENTRIES: Table = Table { index: 0, name: "entries", large_values: true };
-const META: Table = Table { index: 1, name: "meta", large_values: false };
+const ENTRIES: Table = Table { index: 0, name: "entries", large_values: true, cached: false };
+const META: Table = Table { index: 1, name: "meta", large_values: false, cached: true };
 /// The tables of `log/`.
 pub const TABLES: &[Table] = &[ENTRIES, META];
 
@@ -460,7 +460,7 @@ fn read_meta<T: DeserializeOwned>(engine: &dyn Engine, key: &'static [u8]) -> io
 
 /// crc32c of the rest (4 bytes, big-endian), then postcard.
 fn sealed<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = postcard::to_extend(value, vec![0; 4]).expect("log values have no maps of unknown length");
+    let mut bytes = postcard::to_io(value, vec![0; 4]).expect("log values have no maps of unknown length");
     let crc = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&crc.to_be_bytes());
     bytes

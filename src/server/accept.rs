@@ -13,8 +13,8 @@ use super::introduction::{Guest, introduce};
 use super::metrics::Present;
 use super::register::{self, Client};
 use super::{Phase, Shared, secure, status};
-use crate::config::limits;
-use crate::net::{FrameFault, FrameReader, FrameWriter, Listener, Misplaced, Wire, misplaced};
+use crate::config::{is_path, limits};
+use crate::net::{FrameFault, FrameReader, FrameWriter, Listener, Misplaced, Tls, Wire, misplaced};
 use crate::raft::{Accepted, RelayRequest};
 use crate::zeo::{Encoding, FirstFrame};
 
@@ -34,6 +34,8 @@ const REST: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Accepts connections until the server closes.
 pub async fn serve(shared: Arc<Shared>, mut listener: Box<dyn Listener>, door: Door) {
+    // Who may open a unix socket is for the file system to say, and stock clients speak no TLS there.
+    let tls = shared.tls.clone().filter(|_| !is_path(&listener.address()));
     let mut phase = shared.phase.watching();
     loop {
         let accepted = tokio::select! { biased;
@@ -42,7 +44,7 @@ pub async fn serve(shared: Arc<Shared>, mut listener: Box<dyn Listener>, door: D
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(wire) => admit(&shared, wire, door),
+            Ok(wire) => admit(&shared, wire, door, tls.clone()),
             Err(fault) => {
                 tracing::warn!(%fault, "could not accept a connection");
                 shared.env.sleep(REST).await;
@@ -51,7 +53,7 @@ pub async fn serve(shared: Arc<Shared>, mut listener: Box<dyn Listener>, door: D
     }
 }
 
-fn admit(shared: &Arc<Shared>, wire: Wire, door: Door) {
+fn admit(shared: &Arc<Shared>, wire: Wire, door: Door, tls: Option<Tls>) {
     let metrics = &shared.metrics;
     metrics.accepted.inc();
     let full = metrics.open.get() >= limits::CONNECTIONS as i64 || metrics.held.get() >= limits::HELD as i64;
@@ -62,14 +64,14 @@ fn admit(shared: &Arc<Shared>, wire: Wire, door: Door) {
     }
     let open = Present::new(&metrics.open);
     let shared = shared.clone();
-    shared.env.clone().spawn(connection(shared, wire, door, open));
+    shared.env.clone().spawn(connection(shared, wire, door, tls, open));
 }
 
-async fn connection(shared: Arc<Shared>, wire: Wire, door: Door, open: Present) {
+async fn connection(shared: Arc<Shared>, wire: Wire, door: Door, tls: Option<Tls>, open: Present) {
     let held = Present::new(&shared.metrics.held);
-    let (wire, credentials) = match &shared.tls {
+    let (wire, credentials) = match tls {
         None => (wire, None),
-        Some(tls) => match secure::handshake(&shared, tls, wire).await {
+        Some(tls) => match secure::handshake(&shared, &tls, wire).await {
             Some((wire, credentials)) => (wire, Some(credentials)),
             None => return,
         },

@@ -36,20 +36,20 @@ use crate::engine::Table;
 use crate::zodb::{Oid, StorageId, Tid};
 
 /// What is true of the whole store.
-pub const META: Table = Table { index: 0, name: "meta", large_values: false };
+pub const META: Table = Table { index: 0, name: "meta", large_values: false, cached: true };
 /// The newest revision of each object.
-pub const OBJECTS: Table = Table { index: 1, name: "objects", large_values: false };
+pub const OBJECTS: Table = Table { index: 1, name: "objects", large_values: false, cached: true };
 /// What each transaction left of each object it wrote.
-pub const REVISIONS: Table = Table { index: 2, name: "revisions", large_values: true };
+pub const REVISIONS: Table = Table { index: 2, name: "revisions", large_values: true, cached: true };
 /// Each transaction's meta data, and what it wrote, in order.
-pub const TRANSACTIONS: Table = Table { index: 3, name: "transactions", large_values: false };
+pub const TRANSACTIONS: Table = Table { index: 3, name: "transactions", large_values: false, cached: true };
 
 /// The blobs of revisions.
-pub const BLOBS: Table = Table { index: 4, name: "blobs", large_values: false };
+pub const BLOBS: Table = Table { index: 4, name: "blobs", large_values: false, cached: true };
 /// Records and blobs that came ahead of their transactions.
-pub const PIECES: Table = Table { index: 5, name: "pieces", large_values: true };
+pub const PIECES: Table = Table { index: 5, name: "pieces", large_values: true, cached: false };
 /// The pieces that belong to no revision.
-pub const UNCLAIMED: Table = Table { index: 6, name: "unclaimed", large_values: false };
+pub const UNCLAIMED: Table = Table { index: 6, name: "unclaimed", large_values: false, cached: true };
 
 /// The tables that the engine of a store is opened with.
 pub const TABLES: &[Table] = &[META, OBJECTS, REVISIONS, TRANSACTIONS, BLOBS, PIECES, UNCLAIMED];

@@ -1,11 +1,16 @@
 //! Counting again what the summary says, from the tables.
+//!
+//! Data in pieces is read where it lies, and its length and hash are compared with what the revision says of them. Every piece
+//! must belong to one revision, or to none and be listed as such.
 
+use std::fmt::Display;
 use std::io;
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::digest::{self, Digest};
-use super::value::{self, Stored, TransactionHead};
+use super::digest::{self, Digest, Hashing};
+use super::value::{self, Stored, StoredBlob, TransactionHead};
 use super::{Store, Summary, keys};
+use crate::command::Staged;
 use crate::engine::Order;
 use crate::zodb::{Oid, StorageId, Tid};
 
@@ -22,6 +27,8 @@ pub struct Recount {
     pub present: Digest,
     /// Whether each transaction has as many revisions as it says are left of it.
     pub left: bool,
+    /// Pieces of records and blobs, those that belong to nobody (yet) included.
+    pub pieces: u64,
 }
 
 impl Recount {
@@ -38,8 +45,8 @@ impl Recount {
 impl Store {
     /// Reads every revision of `storage`, and gives what it found with the summary as it was when it began.
     ///
-    /// Apply goes on meanwhile. A record that is damaged ends it with a fault that names the record; a pack that removes
-    /// something meanwhile, with one of the kind `Interrupted`.
+    /// Apply goes on meanwhile. A record, blob or piece that is damaged ends it with a fault that names it; a pack that
+    /// removes something meanwhile, with one of the kind `Interrupted`.
     ///
     /// # Panics
     /// If `storage` is none of [`Store::storages`].
@@ -54,15 +61,18 @@ impl Store {
 
     fn count(&self, storage: StorageId) -> io::Result<(Summary, Recount)> {
         let (from, until) = (storage.0.to_be_bytes(), keys::storage_end(storage));
-        let (summary, revisions, transactions) = {
-            // Nobody writes while the iterators are made, so all three are of the same moment.
+        let (summary, revisions, transactions, blobs, pieces, unclaimed) = {
+            // Nobody writes while the iterators are made, so all are of the same moment.
             let _turn = self.inner.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let range = |table| self.engine().range(table, &from, &until, Order::Ascending);
-            (self.summary(storage), range(keys::REVISIONS), range(keys::TRANSACTIONS))
+            let (revisions, transactions) = (range(keys::REVISIONS), range(keys::TRANSACTIONS));
+            let (blobs, pieces, unclaimed) = (range(keys::BLOBS), range(keys::PIECES), range(keys::UNCLAIMED));
+            (self.summary(storage), revisions, transactions, blobs, pieces, unclaimed)
         };
-        let mut found = Recount { objects: 0, bytes: 0, transactions: 0, present: [0; 32], left: true };
+        let mut found = Recount { objects: 0, bytes: 0, transactions: 0, present: [0; 32], left: true, pieces: 0 };
         // One sum over the revisions, one over what the transactions say: equal if each of them is right.
         let (mut there, mut said) = (0u64, 0u64);
+        let mut owned = 0;
         let mut last: Option<Oid> = None;
         for pair in revisions {
             let (key, value) = pair?;
@@ -73,11 +83,42 @@ impl Store {
             found.objects += u64::from(last != Some(oid));
             last = Some(oid);
             found.bytes += stored.length();
-            let shown = self.follow(storage, oid, tid, stored)?;
-            let content = digest::content(shown.as_ref().map(|(data, _)| &data[..]));
+            let content = self.content_hash(storage, oid, tid, &stored)?;
+            if let Stored::Pieces(staged) = &stored {
+                let still = || Ok(self.engine().get(keys::REVISIONS, &key)?.is_some());
+                let what = format_args!("storage {storage}, object {oid}, transaction {tid}");
+                owned += self.check_staged(storage, staged, Hashing::record(), &what, still)?;
+            }
             let blob = self.blob(storage, oid, tid)?;
             let content = digest::with_blob(content, blob.as_ref().map(|(_, staged)| &staged.hash));
             found.present = digest::add(&found.present, &digest::revision(oid, tid, &content));
+        }
+        for pair in blobs {
+            let (key, value) = pair?;
+            let (_, oid, tid) =
+                keys::decode_revision(&key).ok_or_else(|| value::damaged("a blob's key is not 20 bytes"))?;
+            if let StoredBlob::Pieces(staged) = StoredBlob::decode(&key, &value)? {
+                let there = || Ok(self.engine().get(keys::BLOBS, &key)?.is_some());
+                let what = format_args!("storage {storage}, blob of object {oid}, transaction {tid}");
+                owned += self.check_staged(storage, &staged, Hashing::blob(), &what, there)?;
+            }
+        }
+        for pair in unclaimed {
+            let (key, value) = pair?;
+            value::body(&key, value::UNCLAIMED, &value)?;
+            owned += 1;
+        }
+        for pair in pieces {
+            let (key, value) = pair?;
+            value::body(&key, value::PIECE, &value)?;
+            found.pieces += 1;
+        }
+        if found.pieces != owned {
+            return Err(value::damaged(format_args!(
+                "storage {storage}: there are {} pieces of records and blobs, but the revisions, and what waits for its \
+                 transaction, tell of {owned}",
+                found.pieces
+            )));
         }
         for pair in transactions {
             let (key, value) = pair?;
@@ -93,6 +134,36 @@ impl Store {
         }
         found.left = there == said;
         Ok((summary, found))
+    }
+
+    /// Reads what lies in pieces and compares it with what is said of it; gives how many pieces those are. `there`: whether
+    /// it still is.
+    fn check_staged(
+        &self,
+        storage: StorageId,
+        staged: &Staged,
+        mut hashing: Hashing,
+        what: &dyn Display,
+        there: impl Fn() -> io::Result<bool>,
+    ) -> io::Result<u64> {
+        let (mut count, mut length) = (0, 0);
+        for number in staged.pieces.iter().flat_map(|span| (span.first..).take(span.count as usize)) {
+            let piece = match self.piece(storage, number) {
+                Ok(piece) => piece,
+                Err(_) if !there()? => {
+                    return Err(io::Error::new(io::ErrorKind::Interrupted, format!("{what} was packed meanwhile")));
+                }
+                Err(fault) => return Err(value::damaged(format_args!("{what}: {fault}"))),
+            };
+            hashing.update(&piece);
+            length += piece.len() as u64;
+            count += 1;
+        }
+        if length != staged.length || hashing.finish() != staged.hash {
+            let why = "its pieces do not make up what was committed";
+            return Err(value::damaged(format_args!("{what}: {why} ({length} bytes of {})", staged.length)));
+        }
+        Ok(count)
     }
 }
 

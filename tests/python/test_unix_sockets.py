@@ -6,6 +6,7 @@ import stat
 import subprocess
 
 from cases import OneServer, wait_for
+from certificates import node_options, pem
 from zrs_cluster import PATIENCE, binaries
 
 
@@ -60,6 +61,8 @@ class UnixSocket(OneServer):
         folder = self.temporary_folder()
         path, data = os.path.join(folder, 'readers'), os.path.join(folder, 'data')
         command = [os.path.join(binaries(), 'zrsd'), '--data', data, '--listen', '127.0.0.1:0', '--read-listen', path]
+        # With TLS elsewhere; it is plain.
+        command += node_options('node1', '--tls-client-ca', pem('clients-ca'))
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as server:
             try:
                 wait_for('its socket', lambda: os.path.exists(path))

@@ -151,6 +151,9 @@ impl Inner {
                 return Err(format!("node {} is known with another data folder", hello.from));
             }
         }
+        if credentials.is_none() && self.caller.tls.is_some() {
+            return Err("with TLS, peers are known by their certificates, and this connection has none".into());
+        }
         if let Some(credentials) = credentials {
             let trusted = "--tls-peer-ca says who is a peer";
             let verdict = credentials.may_be_peer(&seat.address);

@@ -123,7 +123,11 @@ impl Store {
         }
         let mut heirs = Vec::with_capacity(removal.heirs.len());
         for &tid in removal.heirs.iter().filter(|tid| !tids.contains(tid)) {
-            heirs.push(Heir { tid, record: self.linked(storage, oid, tid)?, blob: self.stored_blob(storage, oid, tid)? });
+            heirs.push(Heir {
+                tid,
+                record: self.linked(storage, oid, tid)?,
+                blob: self.stored_blob(storage, oid, tid)?,
+            });
         }
         for tid in tids {
             let Some(stored) = self.stored(storage, oid, tid)? else { continue };
@@ -220,12 +224,7 @@ impl Store {
 
 impl Stepping {
     /// The record of a revision that goes: to the first of those that show it, or it goes too.
-    fn hand_on_record(
-        &mut self,
-        oid: Oid,
-        stored: Stored,
-        mut showing: impl Iterator<Item = (Tid, Option<Tid>)>,
-    ) {
+    fn hand_on_record(&mut self, oid: Oid, stored: Stored, mut showing: impl Iterator<Item = (Tid, Option<Tid>)>) {
         let Some((holder, _)) = showing.next() else {
             self.summary.bytes -= stored.length();
             if let Stored::Pieces(staged) = &stored {
