@@ -114,6 +114,8 @@ pub const STAGING_HIGH_WATER: usize = 8 * MIB;
 pub const STAGES: usize = 2;
 /// Pieces that one command discards.
 pub const DISCARD: u32 = 4_096;
+/// Pieces of transactions on their way that the status counts.
+pub const STAGED_COUNTED: usize = 10_000;
 /// How long a client may say nothing of a transaction that has data in the log. After that its connection is closed.
 pub const STAGE_EXPIRY: Duration = Duration::from_secs(15 * 60);
 /// Blobs that are being sent to one client at the same time; more wait.
@@ -153,6 +155,9 @@ pub const PEER_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a command that is applied on the task it came to; a larger one goes to a thread that may take its time.
 pub const APPLY_INLINE: usize = 64 * KIB;
+/// Writes of a transaction whose serials are read, and whose command is made, on the task of its client; more go to a thread
+/// that may take its time.
+pub const WRITES_INLINE: usize = 1_000;
 /// Changes of the log that wait for its writer.
 pub const LOG_QUEUE: usize = 4_096;
 /// Bytes of the newest log entries that are kept in memory, for peers that are nearly up to date.

@@ -108,6 +108,7 @@ mod tests {
                     bytes: 0,
                     transactions: 0,
                     connections: 0,
+                    staged: 0,
                 })
                 .collect(),
             connections: 0,

@@ -47,17 +47,26 @@ impl Machine {
         match payload {
             EntryPayload::Blank => self.store.pass(at).map(|()| Outcome::Done),
             EntryPayload::Normal(Proposed(bytes)) => {
-                let command = Command::decode(&bytes).map_err(|e| {
-                    io::Error::new(io::ErrorKind::InvalidData, format!("log entry {} can't be applied: {e}", at.index))
-                })?;
-                // A step of a pack is short, and reads all that it removes.
-                let takes_long = matches!(command.change, Change::PackStep(_));
-                if bytes.len() <= limits::APPLY_INLINE && !takes_long {
-                    return self.store.apply(at, &command);
-                }
-                // A large one takes long enough to keep this thread from heartbeats.
+                let large = bytes.len() > limits::APPLY_INLINE;
                 let store = self.store.clone();
-                Env::current().offload(move || store.apply(at, &command)).await
+                let decode = move || {
+                    Command::decode(&bytes).map_err(|e| {
+                        let why = format!("log entry {} can't be applied: {e}", at.index);
+                        io::Error::new(io::ErrorKind::InvalidData, why)
+                    })
+                };
+                // A large one takes long enough to keep this thread from heartbeats.
+                if large {
+                    return Env::current().offload(move || store.apply(at, &decode()?)).await;
+                }
+                let command = decode()?;
+                match command.change {
+                    // These are short, and remove much.
+                    Change::PackStep(_) | Change::Discard { .. } | Change::Barrier => {
+                        Env::current().offload(move || store.apply(at, &command)).await
+                    }
+                    _ => store.apply(at, &command),
+                }
             }
             EntryPayload::Membership(membership) => {
                 let members = Members::from(&membership);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::alias::OneshotReceiverOf;
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
 use openraft::impls::ProgressResponder;
@@ -178,7 +179,15 @@ impl Node {
     /// Puts a change into the queue to the log; calls of one task keep their order. Returns when it stands there.
     pub async fn propose(&self, reign: Reign, change: Change) -> Proposal {
         let Some(running) = self.inner.running.get() else { return Proposal { answer: None, node: None } };
-        let mut proposal = submit(&running.raft, &Command { reign, change }).await;
+        let command = Command { reign, change };
+        let bytes = match &command.change {
+            // As for applying it: so many writes take their time.
+            Change::Commit(commit) if commit.writes.len() > limits::WRITES_INLINE => {
+                self.inner.env().offload(move || command.encode()).await
+            }
+            _ => command.encode(),
+        };
+        let mut proposal = submit(&running.raft, bytes).await;
         proposal.node = Some((self.inner.clone(), reign));
         proposal
     }
@@ -308,10 +317,10 @@ impl Proposal {
     }
 }
 
-/// Puts a command into openraft's queue.
-pub(super) async fn submit(raft: &Raft, command: &Command) -> Proposal {
+/// Puts an encoded command into openraft's queue.
+pub(super) async fn submit(raft: &Raft, command: Bytes) -> Proposal {
     let (responder, answer) = ProgressResponder::complete_only();
-    match raft.client_write_ff(Proposed(command.encode()), Some(responder)).await {
+    match raft.client_write_ff(Proposed(command), Some(responder)).await {
         Ok(()) => Proposal { answer: Some(answer), node: None },
         Err(fatal) => {
             tracing::debug!("a command was not taken: {fatal}");

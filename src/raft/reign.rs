@@ -67,7 +67,7 @@ async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
         return false;
     }
     let barrier = Command { reign, change: Change::Barrier };
-    let proposal = super::node::submit(raft, &barrier).await;
+    let proposal = super::node::submit(raft, barrier.encode()).await;
     match node.env().timeout(limits::PEER_CALL_TIMEOUT, proposal.outcome()).await {
         Ok(Ok(Outcome::Done)) => {
             leads(raft) == Some(reign.term) && read_index(raft, node.config().election_timeout).await.is_ok()

@@ -23,7 +23,7 @@
 //!
 //! # What is left out
 //!
-//! Undo and blobs of shared folders are refused in plain words.
+//! Blobs on a disk that is shared with clients: they are refused in plain words.
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@
 //! freed or took the locks, between two steps of the machine.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -60,6 +60,8 @@ pub struct Primary {
     ranges: Ranges,
     packs: Packs,
     aheads: Aheads,
+    /// For work that goes on by itself.
+    own: Weak<Primary>,
 }
 
 struct State {
@@ -114,7 +116,7 @@ impl Primary {
     /// Begins a reign: `timeout` is how long a transaction may hold its locks.
     pub fn begin(reign: Reign, timeout: Duration, env: &Env, node: &Node, store: &Store, packs: Packs) -> Arc<Primary> {
         let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        let primary = Arc::new(Primary {
+        let primary = Arc::new_cyclic(|own| Primary {
             reign,
             env: env.clone(),
             node: node.clone(),
@@ -136,6 +138,7 @@ impl Primary {
             ranges: Ranges::default(),
             packs,
             aheads: Aheads::default(),
+            own: own.clone(),
         });
         env.spawn(ahead::discard(primary.clone()));
         env.spawn(propose(primary.clone()));
@@ -402,12 +405,24 @@ impl Primary {
         questions
     }
 
-    /// Reads what the machine asked for, and tells it, until it asks for nothing more.
-    fn answer(&self, mut questions: Vec<Question>) {
-        if !questions.is_empty() {
-            // Who is asked for was granted locks, by whatever freed them: the first deadline may be a new one.
-            self.deadline.notify_one();
+    /// Reads what the machine asked for, and tells it, until it asks for nothing more; here, or by itself if that is much.
+    fn answer(&self, questions: Vec<Question>) {
+        if questions.is_empty() {
+            return;
         }
+        // Who is asked for was granted locks, by whatever freed them: the first deadline may be a new one.
+        self.deadline.notify_one();
+        let much = questions.iter().map(|(_, _, oids)| oids.len()).sum::<usize>() > limits::WRITES_INLINE;
+        match self.own.upgrade() {
+            Some(own) if much => {
+                let env = self.env.clone();
+                self.env.spawn(async move { env.offload(move || own.answer_now(questions)).await });
+            }
+            _ => self.answer_now(questions),
+        }
+    }
+
+    fn answer_now(&self, mut questions: Vec<Question>) {
         while let Some((txn, storage, oids)) = questions.pop() {
             let last_tid = self.store.last_tid(storage);
             let mut current = Vec::with_capacity(oids.len());

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::Shared;
 use super::standing::Standing;
+use crate::config::limits;
 use crate::env::Env;
 use crate::raft::NodeStatus;
 use crate::zeo::ServerStatus;
@@ -191,6 +192,9 @@ pub struct StorageStatus {
     pub transactions: u64,
     /// Clients registered at this node.
     pub connections: u64,
+    /// Pieces of blobs and large transactions that are here ahead of their commit; no more than
+    /// [`limits::STAGED_COUNTED`](crate::config::limits::STAGED_COUNTED) are counted.
+    pub staged: u64,
 }
 
 pub(super) fn of(shared: &Shared) -> Status {
@@ -208,6 +212,7 @@ pub(super) fn of(shared: &Shared) -> Status {
             bytes: summary.bytes,
             transactions: summary.transactions,
             connections: shared.tallies.of(storage).connections.get(),
+            staged: shared.store.count_unclaimed(storage, limits::STAGED_COUNTED).unwrap_or_default(),
         }
     });
     let metrics = &shared.metrics;

@@ -6,13 +6,15 @@
 //!
 //! | command | means | else |
 //! |---|---|---|
-//! | `Barrier` | opens its reign, if that is greater than the open one | `Stale` |
+//! | `Barrier` | opens its reign, if that is greater than the open one; removes the pieces that belong to no revision | `Stale` |
 //! | any other | is looked at if its reign is the open one | `Stale` |
 //! | `CreateStorage` | gives the storage of that name, new or not | `BadValue`: no name, or too long |
 //! | `ReserveOids` | takes `count` ids from `next_oid` on | `NoStorage`; `BadValue`: no ids left |
 //! | `PackBegin` | sets the pack time, at most the last tid | `NoStorage`; `BadValue`: a pack is going on |
 //! | `PackStep`, `PackEnd` | `pack::step` has it | |
-//! | `Commit` | writes the transaction | `NoStorage`; `BadValue`: tid not later than the last, an object twice (but for `repeats`), `SameAs` what is not there; `Conflict`: the first write whose base is not current |
+//! | `Stage` | keeps pieces, numbered | `NoStorage`; `BadValue`: an empty piece, or one above 1 MiB |
+//! | `Discard` | removes those of the pieces that belong to no revision | `NoStorage` |
+//! | `Commit` | writes the transaction | `NoStorage`; `BadValue`: tid not later than the last, an object twice (but for `repeats`), `SameAs` what is not there, a piece that is not there or belongs to a revision; `Conflict`: the first write whose base is not current |
 //!
 //! The primary has checked all of it under locks; apply checks again, as a primary may be wrong about being one.
 //!

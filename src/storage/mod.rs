@@ -11,7 +11,7 @@
 //! **Nothing here is durable by itself**: after a crash the engine may hold an older state, and the log is applied
 //! again from [`Store::applied`]. [`Store::flush`] says up to where that will not be needed.
 //!
-//! **Where to look**: `keys` lists every table and key, `value` what stands behind them, `apply` says what each command
+//! **Where to look**: `keys` lists every table and key, `value` what stands behind them, `pieces` what came ahead of its transaction, `apply` says what each command
 //! means, `load` and `history` read, `undo` works out what undoing makes of objects, `pack` what a pack removes, `feed` tells
 //! the sessions what was applied, `digest` and `verify` find out whether nodes hold the same. `docs/storage.md` has it in one
 //! piece.

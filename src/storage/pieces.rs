@@ -102,6 +102,17 @@ impl Store {
         Ok(Some(()))
     }
 
+    /// How many pieces belong to nobody (yet), up to `most`.
+    pub fn count_unclaimed(&self, storage: StorageId, most: usize) -> io::Result<u64> {
+        let (from, until) = (storage.0.to_be_bytes(), keys::storage_end(storage));
+        let mut count = 0;
+        for pair in self.engine().range(keys::UNCLAIMED, &from, &until, Order::Ascending).take(most) {
+            pair?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
     /// The pieces, put together.
     pub fn read_staged(&self, storage: StorageId, staged: &Staged) -> io::Result<Bytes> {
         let numbers = || staged.pieces.iter().flat_map(|span| (span.first..).take(span.count as usize));
