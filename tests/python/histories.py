@@ -483,10 +483,12 @@ class Sides:
             self.same(f'undoLog {first} {last}', lambda s: without_sizes(s.undoLog(first, last)))
         self.same('undoInfo', lambda s: without_sizes(s.undoInfo(0, -20, dict(user_name=b'fred'))))
         self.same('undoInfo', lambda s: without_sizes(s.undoInfo(0, -20, dict(description=b'what', a=1))))
-        self.same('iterator', iterated)
+        # (To undo a transaction in which an object was undone twice, FileStorage tries it twice, too, and takes the later place.)
+        in_order = not self.is_peculiar()
+        self.same('iterator', lambda s: iterated(s, in_order=in_order))
         for tid in moments[1::3]:
-            self.same(f'iterator to {names[tid]}', lambda s: iterated(s, None, tid))
-            self.same(f'iterator from after {names[tid]}', lambda s: iterated(s, p64(u64(tid) + 1), maxtid))
+            self.same(f'iterator to {names[tid]}', lambda s: iterated(s, None, tid, in_order))
+            self.same(f'iterator from after {names[tid]}', lambda s: iterated(s, p64(u64(tid) + 1), maxtid, in_order))
         for oid in [None] + ids:
             at = 'start' if oid is None else u64(oid)
             self.same(f'record_iternext {at}', lambda s: next_record(s, oid))
@@ -541,8 +543,8 @@ def without_sizes(log):
     return [{k: v for k, v in entry.items() if k != 'size' or v == 'mine'} for entry in log]
 
 
-def iterated(storage, start=None, stop=None):
-    """-> [(tid, status, user, description, extension, [(oid, tid, data, data_txn)])]"""
+def iterated(storage, start=None, stop=None, in_order=True):
+    """-> [(tid, status, user, description, extension, [(oid, tid, data, data_txn)])]; records sorted by oid if not `in_order`"""
     found = []
     transactions = storage.iterator(start, stop)
     try:
@@ -550,6 +552,8 @@ def iterated(storage, start=None, stop=None):
             records = [(r.oid, r.tid, r.data, r.data_txn) for r in txn]
             # (Undone twice in one transaction, an object is there twice in a FileStorage; the last counts.)
             records = list({record[0]: record for record in records}.values())
+            if not in_order:
+                records.sort(key=lambda record: record[0])
             status = txn.status if isinstance(txn.status, str) else txn.status.decode()
             found.append((txn.tid, status, txn.user, txn.description, txn.extension, records))
     finally:
