@@ -58,10 +58,7 @@ impl Place {
 
     /// What is in it.
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.path()).unwrap();
-        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
+        names_in(self.0.path())
     }
 
     /// A file with everything that a FileStorage can have: `made/Data.fs`, `made/blobs`.
@@ -78,6 +75,13 @@ impl Place {
         let truth = fs::read_to_string(data("plone-site.truth.json")).unwrap();
         serde_json::from_str::<Value>(&truth).unwrap()["as_made"].take()
     }
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 fn assert_same(one: [&str; 2], other: [&str; 2]) -> Value {
@@ -97,7 +101,7 @@ fn everything_that_filestorage_writes_goes_in_and_comes_out() {
     done(&["export", "--data", &place.text("data"), &back, "--blobs", &back_blobs]);
     let counts = assert_same([&file, &blobs], [&back, &back_blobs]);
     println!("{counts}");
-    for (count, least) in [("transactions", 15), ("records", 3000), ("blobs", 4), ("pointers", 5), ("absent", 3)] {
+    for (count, least) in [("transactions", 15), ("records", 3000), ("blobs", 7), ("pointers", 5), ("absent", 3)] {
         assert!(counts[count].as_u64().unwrap() >= least, "{count}: {counts}");
     }
     // And once more, into a storage of another name.
@@ -147,10 +151,12 @@ fn three_nodes_start_on_one_import_and_go_on() {
     for status in cluster.wait_same() {
         assert_eq!(status["last_tid"], made["last_tid"], "{status}");
     }
-    let mut arguments = vec!["setup", "a"];
+    let mut arguments = vec!["client", &file, &blobs];
     let addresses = cluster.addresses();
     arguments.extend(addresses.iter().map(String::as_str));
-    let written = python::run("count.py", &arguments);
+    let written = python::run("datafs.py", &arguments);
+    assert_eq!(written["differences"], Value::Array(vec![]), "{written}");
+    assert!(written["counts"]["blobs"].as_u64().unwrap() >= 7, "{written}");
     for status in cluster.wait_same() {
         assert_eq!(status["last_tid"], written["last_tid"], "{status}");
     }
@@ -163,12 +169,12 @@ fn three_nodes_start_on_one_import_and_go_on() {
         assert_eq!(status["last_tid"], written["last_tid"], "{status}");
     }
     let mut sizes = Vec::new();
-    for node in 0..3 {
+    for (node, folder) in folders.iter().enumerate() {
         assert!(cluster.nodes[node].terminate().success());
         let back = place.text(&format!("Back{node}.fs"));
         let blobs = place.text(&format!("back{node}-blobs"));
         // (The last to stop may have the beginning of an election in its log.)
-        let said = done(&["export", "--data", &folders[node], &back, "--blobs", &blobs, "--as-it-is"]);
+        let said = done(&["export", "--data", folder, &back, "--blobs", &blobs, "--as-it-is"]);
         assert!(said.contains(written["last_tid"].as_str().unwrap()), "{said}");
         sizes.push(fs::read(back).unwrap());
     }
@@ -217,6 +223,72 @@ fn nodes_that_begin_with_different_data_form_no_cluster_and_say_which_is_odd() {
     wait_for(|| "node 2 to refuse".into(), PATIENCE, || (!node.is_running()).then_some(()));
     let log = node.log_text();
     assert!(log.contains("store is not the one that its cluster began with; it has no data"), "{log}");
+}
+
+#[test]
+fn a_copy_of_a_folder_that_was_used_is_no_member() {
+    let place = Place::new();
+    small(&place.path("Data.fs"), 3);
+    let mut cluster = Cluster::new(3);
+    let folders: Vec<String> = cluster.nodes.iter().map(|node| node.data.display().to_string()).collect();
+    done(&["import", &place.text("Data.fs"), "--data", &folders[0], "--data", &folders[1]]);
+    cluster.start(0);
+    wait_for(|| cluster.situation(), PATIENCE, || (!cluster.nodes[0].status().is_null()).then_some(()));
+    cluster.nodes[0].kill();
+    let copied = Command::new("cp").args(["-r", &folders[0], &folders[2]]).status().unwrap();
+    assert!(copied.success());
+    cluster.start_all();
+    for node in [0, 2] {
+        let node = &cluster.nodes[node];
+        let waiting =
+            || node.status()["waiting"].as_str().filter(|w| w.contains("has a copy of node")).map(str::to_owned);
+        println!("{}", wait_for(|| format!("a word: {}", node.status()), PATIENCE, waiting));
+    }
+    // Without what its twin has drawn it is a member like any other.
+    cluster.nodes[2].kill();
+    fs::remove_dir_all(cluster.nodes[2].data.join("log")).unwrap();
+    cluster.start(2);
+    cluster.wait_primary();
+    cluster.wait_ready();
+}
+
+#[test]
+fn what_is_unusual_in_a_file_is_told() {
+    let place = Place::new();
+    let path = place.path("Data.fs");
+    small(&path, 2);
+    let whole = fs::read(&path).unwrap();
+    let mut changed = whole.clone();
+    changed[..4].copy_from_slice(b"FS21");
+    changed[20] = b'u';
+    fs::write(&path, &changed).unwrap();
+    let (imported, _) = import(&path).unwrap();
+    assert_eq!((imported.transactions, imported.warnings), (1, vec![Warning::Python2, Warning::Undone(1)]));
+
+    // What points into a transaction that was undone points nowhere.
+    small(&place.path("three.fs"), 3);
+    let mut changed = fs::read(place.path("three.fs")).unwrap();
+    changed[16 + whole.len() - (whole.len() - 4) / 2] = b'u';
+    fs::write(&path, &changed).unwrap();
+    let why = import(&path).unwrap_err().to_string();
+    assert!(why.contains(&format!("byte {}: transaction 0000000000000067 can't be", whole.len())), "{why}");
+
+    // An object twice in one transaction, with different data: the last counts.
+    let mut writer = Writer::create(&place.path("twice.fs")).unwrap();
+    writer.begin(Tid(5), &TransactionMeta { status: b'p', ..TransactionMeta::default() }).unwrap();
+    for data in ["first", "second", "second"] {
+        writer.record(Oid(1), data.len() as u64).unwrap();
+        writer.data(data.as_bytes()).unwrap();
+    }
+    writer.end().unwrap();
+    writer.finish().unwrap();
+    let (imported, store) = import(&place.path("twice.fs")).unwrap();
+    assert_eq!((imported.records, imported.warnings), (3, vec![Warning::Replaced(1)]));
+    let storage = store.storage("1").unwrap();
+    let loaded = store.load_before(storage, Oid(1), Tid::MAX, Tid::MAX).unwrap().unwrap().unwrap();
+    assert_eq!(loaded.data, "second");
+    let listing = store.listing(storage, Tid::ZERO).unwrap().unwrap();
+    assert_eq!((listing.oids, listing.meta.status), (vec![Oid(1); 3], b'p'));
 }
 
 /// A file of `count` transactions.
@@ -391,10 +463,23 @@ fn nothing_is_left_of_an_import_that_fails() {
     fs::remove_file(place.path("data/letter")).unwrap();
     done(&["import", &good, "--data", &data]);
     let why = refused(&["import", &good, "--data", &data]);
-    assert!(why.contains("holds a database already"), "{why}");
+    assert!(why.contains("there is a storage \"1\" already"), "{why}");
+    let why = refused(&["import", &damaged, "--data", &data, "--storage", "other"]);
+    assert!(why.contains("damaged.fs: byte "), "{why}");
+    assert_eq!(names_in(&place.path("data")), ["ZRS", "lock", "store"]);
     // (Two, of which one can't be.)
     let why = refused(&["import", &good, "--data", &place.text("data2"), "--data", &data]);
     assert!(why.contains("holds a database already") && !place.path("data2").exists(), "{why}");
+
+    // Another storage beside the first.
+    small(&place.path("other.fs"), 5);
+    done(&["import", &place.text("other.fs"), "--data", &data, "--storage", "other"]);
+    assert_eq!(names_in(&place.path("data")), ["ZRS", "lock", "store"]);
+    for (storage, file) in [("other", "other.fs"), ("1", "Data.fs")] {
+        done(&["export", "--data", &data, &place.text("Same.fs"), "--storage", storage]);
+        assert!(fs::read(place.path("Same.fs")).unwrap() == fs::read(place.path(file)).unwrap());
+        fs::remove_file(place.path("Same.fs")).unwrap();
+    }
 
     // The same for exports.
     let why = refused(&["export", "--data", &data, &good]);

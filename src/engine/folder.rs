@@ -5,7 +5,8 @@
 //! DIR/lock     locked while a process uses the folder; says which
 //! DIR/log/     an engine: what consensus must not forget, with the cluster's and the node's id
 //! DIR/store/   an engine: the database
-//! DIR/new/     in place of both, while an import fills a new folder: the database to be
+//! DIR/new/     while an import makes it: the database to be
+//! DIR/old/     for a moment at its end: the database that was
 //! ```
 //!
 //! **Promises.** Nothing is written into a folder that holds other things than ours, or ours of a newer format, or that
@@ -26,6 +27,7 @@ const LOCK: &str = "lock";
 const STORE: &str = "store";
 const LOG: &str = "log";
 const NEW: &str = "new";
+const OLD: &str = "old";
 /// What a file system or a crash of ours may have left in a folder that is still empty.
 const NOTHING: [&str; 3] = [LOCK, "ZRS.new", "lost+found"];
 
@@ -50,7 +52,7 @@ impl Folder {
         if !inspect(path)? {
             mark(path).map_err(|why| refuse(path, format!("can't be marked as a data folder: {why}")))?;
         }
-        if path.join(NEW).exists() {
+        if path.join(NEW).exists() || path.join(OLD).exists() {
             let why = "an import into it was cut off: import again, or empty the folder to begin with nothing";
             return Err(refuse(path, why));
         }
@@ -85,18 +87,22 @@ pub struct NewFolder {
 }
 
 impl NewFolder {
-    /// Takes a folder that is empty, or not there, or in which an import was cut off.
+    /// Takes a folder that is empty, or not there, or in which an import was cut off; or one with a database that no node has
+    /// used yet ([`NewFolder::base`]).
     ///
     /// # Errors
-    /// As [`Folder::open`], and if there is a database.
+    /// As [`Folder::open`], and if a node has used it.
     pub fn take(path: &Path) -> io::Result<NewFolder> {
         let made = !path.exists();
         fs::create_dir_all(path).map_err(|why| refuse(path, format!("can't be made: {why}")))?;
         inspect(path)?;
         let lock = lock(path)?;
         let marked = inspect(path)?;
-        if [LOG, STORE].iter().any(|part| path.join(part).exists()) {
-            return Err(refuse(path, "holds a database already: give --data a new folder"));
+        if path.join(LOG).exists() {
+            return Err(refuse(
+                path,
+                "holds the database of a node that has started already: give --data a new folder",
+            ));
         }
         let store = path.join(NEW);
         // (From here on, what goes wrong is tidied up.)
@@ -109,7 +115,25 @@ impl NewFolder {
         if self.store.exists() {
             fs::remove_dir_all(&self.store)?;
         }
-        mark(&self.path)
+        // (The new one was not there yet, or is.)
+        let (old, store) = (self.path.join(OLD), self.path.join(STORE));
+        match (old.exists(), store.exists()) {
+            (true, true) => fs::remove_dir_all(&old)?,
+            (true, false) => fs::rename(&old, &store)?,
+            (false, _) => {}
+        }
+        if self.marked { Ok(()) } else { mark(&self.path) }
+    }
+
+    /// The database that is there, and stays there unless a new one is kept in its place.
+    pub fn base(&self) -> Option<PathBuf> {
+        let store = self.path.join(STORE);
+        store.exists().then_some(store)
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where to make the database; not there yet.
@@ -121,8 +145,15 @@ impl NewFolder {
     pub fn keep(mut self) -> io::Result<()> {
         let keep = || {
             File::open(&self.store)?.sync_all()?;
+            let old = self.path.join(OLD);
+            if let Some(base) = self.base() {
+                fs::rename(base, &old)?;
+            }
             fs::rename(&self.store, self.path.join(STORE))?;
             File::open(&self.path)?.sync_all()?;
+            if old.exists() {
+                fs::remove_dir_all(&old)?;
+            }
             match self.path.canonicalize()?.parent() {
                 Some(parent) if self.made => File::open(parent)?.sync_all(),
                 _ => Ok(()),
@@ -327,9 +358,26 @@ mod tests {
         let folder = Folder::open(&path).unwrap();
         assert!(folder.store().join("whole").exists() && !folder.log().exists());
         drop(folder);
-        let why = NewFolder::take(&path).unwrap_err().to_string();
-        assert!(why.contains("holds a database already"), "{why}");
+
+        // One database takes the place of another, whenever it is cut off.
+        let new = NewFolder::take(&path).unwrap();
+        assert_eq!(new.base(), Some(path.join("store")));
+        drop(new);
         assert!(path.join("store/whole").exists());
+        fs::rename(path.join("store"), path.join("old")).unwrap();
+        fs::create_dir(path.join("new")).unwrap();
+        assert!(refused(&path).contains("an import into it was cut off"));
+        let new = NewFolder::take(&path).unwrap();
+        assert!(path.join("store/whole").exists() && !path.join("old").exists());
+        fs::create_dir(new.store()).unwrap();
+        fs::write(new.store().join("more"), "").unwrap();
+        new.keep().unwrap();
+        assert!(path.join("store/more").exists() && !path.join("store/whole").exists());
+        assert!(!path.join("old").exists());
+
+        fs::create_dir(path.join("log")).unwrap();
+        let why = NewFolder::take(&path).unwrap_err().to_string();
+        assert!(why.contains("of a node that has started already"), "{why}");
     }
 
     #[test]

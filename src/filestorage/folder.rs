@@ -7,18 +7,34 @@ use std::sync::Arc;
 use crate::engine::{Durability, Engine, Folder, NewFolder, Rocks};
 use crate::storage::{self, Store};
 
-/// Makes data folders that all hold what `fill` puts into an empty store. If it fails, none of them is there.
+/// Makes data folders that all hold what `fill` puts into a store: an empty one, or that of a single folder that no node has
+/// used yet. If it fails, they are as before.
 ///
 /// Nodes that start on them can form a cluster together. Where the folders lie on one disk they share files, which is safe:
 /// an engine never changes a file that it has written.
 ///
 /// # Errors
-/// A folder holds something already, or what `fill` and the disk say.
+/// A folder holds something that can't be added to, or what `fill` and the disk say.
 pub fn create<T>(folders: &[PathBuf], fill: impl FnOnce(&Store) -> io::Result<T>) -> io::Result<T> {
     let taken: Vec<NewFolder> = folders.iter().map(|path| NewFolder::take(path)).collect::<io::Result<_>>()?;
     let Some(first) = taken.first() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no data folder is named"));
     };
+    let holding = taken.iter().find_map(|folder| folder.base().map(|base| (folder, base)));
+    match holding {
+        Some((folder, _)) if taken.len() > 1 => {
+            let why = format!(
+                "data folder {} holds a database already: add to one folder at a time, or make new ones",
+                folder.path().display()
+            );
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+        }
+        // (A copy that shares its files.)
+        Some((_, base)) => {
+            Rocks::open(&base, storage::TABLES, Durability::Flush)?.checkpoint(first.store())?;
+        }
+        None => {}
+    }
     let engine = Arc::new(Rocks::open(first.store(), storage::TABLES, Durability::Flush)?);
     let store = Store::open(engine.clone())?;
     let filled = fill(&store)?;

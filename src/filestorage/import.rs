@@ -109,12 +109,17 @@ impl std::fmt::Display for Warning {
 }
 
 impl Import {
-    /// Fills `store`, in which nothing was applied yet. After an error it is worth nothing.
+    /// Puts the storage into `store`, which holds nothing, or other imports. After an error it is worth nothing.
     pub fn run(&self, store: &Store, watch: Watch<'_>) -> io::Result<Imported> {
         let reader = Reader::open(&self.file)?;
         let blobs = self.blobs.as_deref().map(BlobFolder::open).transpose()?;
-        if store.applied() != Position::default() || !store.storages().is_empty() {
-            return Err(io::Error::other("the store is not empty"));
+        if store.applied() != Position::default() {
+            return Err(io::Error::other("the database belongs to a log already"));
+        }
+        if store.storage(&self.storage).is_some() {
+            let why =
+                format!("there is a storage {:?} already; to add another one, name it by --storage", self.storage);
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
         }
         let mut importer = Importer {
             store,
@@ -145,6 +150,17 @@ impl Import {
         }
         importer.finish()
     }
+}
+
+/// What a record tells of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It is one's.
+    Blob,
+    /// It is, if that of this transaction is.
+    SameAs(Tid),
+    /// It is not.
+    Other,
 }
 
 struct Importer<'i> {
@@ -218,10 +234,10 @@ impl Importer<'_> {
         let mut inline = 0;
         while let Some(record) = self.reader.record()? {
             self.done.records += 1;
-            let content = self.content(&record, &mut inline)?;
+            let (content, kind) = self.content(&record, &mut inline)?;
             match first.get(&record.oid) {
                 None => {
-                    let blob = self.blob_of(&record, tid, &content)?;
+                    let blob = self.blob_of(&record, tid, kind)?;
                     first.insert(record.oid, writes.len());
                     writes.push(Write { oid: record.oid, base: Base::Any, content, blob });
                 }
@@ -230,7 +246,7 @@ impl Importer<'_> {
                     if !again {
                         self.replaced += 1;
                         if writes[at].blob.is_none() {
-                            writes[at].blob = self.blob_of(&record, tid, &content)?;
+                            writes[at].blob = self.blob_of(&record, tid, kind)?;
                         }
                         writes[at].content = content;
                     }
@@ -253,16 +269,23 @@ impl Importer<'_> {
         Ok(())
     }
 
-    fn content(&mut self, record: &Record, inline: &mut usize) -> io::Result<Content> {
+    fn content(&mut self, record: &Record, inline: &mut usize) -> io::Result<(Content, Kind)> {
         let (position, length) = match record.content {
-            read::Content::Absent => return Ok(Content::Absent),
-            read::Content::SameAs(tid) => return Ok(Content::SameAs(tid)),
+            read::Content::Absent => return Ok((Content::Absent, Kind::Other)),
+            read::Content::SameAs(tid) => return Ok((Content::SameAs(tid), Kind::SameAs(tid))),
             read::Content::Data { position, length } => (position, length),
         };
         self.done.bytes += length;
-        if length <= limits::PIECE as u64 && *inline + length as usize <= limits::IMPORT {
-            *inline += length as usize;
-            return Ok(Content::Data(self.reader.data(position, length as usize)?));
+        let mut kind = Kind::Other;
+        if length <= limits::PIECE as u64 {
+            let data = self.reader.data(position, length as usize)?;
+            if length <= BLOB_RECORD && is_blob_record(&data) {
+                kind = Kind::Blob;
+            }
+            if *inline + data.len() <= limits::IMPORT {
+                *inline += data.len();
+                return Ok((Content::Data(data), kind));
+            }
         }
         let mut hashing = Hashing::record();
         let first = self.next_piece;
@@ -274,7 +297,7 @@ impl Importer<'_> {
             at += part.len() as u64;
             self.send(part)?;
         }
-        Ok(Content::Staged(self.staged(first, length, &hashing)))
+        Ok((Content::Staged(self.staged(first, length, &hashing)), kind))
     }
 
     fn staged(&self, first: u64, length: u64, hashing: &Hashing) -> Staged {
@@ -308,16 +331,12 @@ impl Importer<'_> {
     }
 
     /// The blob that belongs to a record, if it is a blob's.
-    fn blob_of(&mut self, record: &Record, tid: Tid, content: &Content) -> io::Result<Option<Blob>> {
-        let older = match content {
+    fn blob_of(&mut self, record: &Record, tid: Tid, kind: Kind) -> io::Result<Option<Blob>> {
+        let older = match kind {
+            Kind::Other => return Ok(None),
+            Kind::Blob => None,
             // Shown again by an undo: the file was copied then, and need not be kept twice.
-            Content::SameAs(of) => match self.store.blob(self.storage, record.oid, *of)? {
-                Some(older) => Some(older),
-                None if self.blobs.is_none() => return Ok(None),
-                None => None,
-            },
-            Content::Data(data) if data.len() as u64 <= BLOB_RECORD && is_blob_record(data) => None,
-            _ => return Ok(None),
+            Kind::SameAs(of) => self.store.blob(self.storage, record.oid, of)?,
         };
         let found = match &self.blobs {
             Some(blobs) => blobs.find(record.oid, tid)?,
@@ -325,7 +344,7 @@ impl Importer<'_> {
         };
         let Some(mut file) = found else {
             // (Of what shows older data, only the older blob tells that it is a blob's.)
-            if matches!(content, Content::Data(_)) || older.is_some() {
+            if kind == Kind::Blob || older.is_some() {
                 self.note_missing(record.oid, tid)?;
             }
             return Ok(None);

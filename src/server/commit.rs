@@ -22,10 +22,11 @@ use super::ahead::Ahead;
 use super::primary::{Baggage, Primary, Verdict};
 use super::session::{Answer, Done, End, Session};
 use super::transaction::{Record, Transaction, Wish};
+use super::undo;
 use crate::command::{Base, Content, Outcome, Write};
 use crate::raft::Unknown;
 use crate::storage::Undone;
-use crate::tpc::{self, Read, TxnId};
+use crate::tpc::{self, TxnId};
 use crate::zeo::{Call, MessageId, Reply, StoreConflict, tid_of_undo_id};
 use crate::zodb::{Conflict, Oid, Refusal, Revision, State, Tid, TransactionMeta};
 
@@ -202,12 +203,10 @@ impl Session {
         let storage = self.seat.storage;
         let open = self.transaction.as_mut().expect("who asks has looked");
         let buffer = &open.buffer;
-        let undone = buffer.undos.touched().iter().filter(|oid| buffer.wished(**oid).is_none());
-        let wishes = buffer.wishes().map(|(oid, wish)| (oid, wish.read()));
         let vote = tpc::Vote {
             txn: open.claim.txn,
             storage,
-            writes: wishes.chain(undone.map(|oid| (*oid, Read::Current))).collect(),
+            writes: undo::writes(buffer),
             checks: buffer.checks().collect(),
             brings_tid: buffer.tid,
         };

@@ -37,6 +37,7 @@ use super::metrics::Present;
 use super::primary::{Primary, Verdict};
 use super::register::Client;
 use super::status::{Connected, Tally};
+use super::undo::Touched;
 use super::view::View;
 use super::{Phase, Shared};
 use crate::command::{Base, Outcome};
@@ -109,7 +110,7 @@ pub enum Done {
     SentAhead(TxnId, Option<u64>),
     /// Of the first blob in line.
     Piece(io::Result<Bytes>),
-    UndosLookedUp(MessageId, TxnId, io::Result<Result<Vec<Oid>, Refusal>>),
+    UndosLookedUp(MessageId, TxnId, io::Result<Result<Touched, Refusal>>),
     Undone(MessageId, TxnId, io::Result<Result<BTreeMap<Oid, Undone>, Refusal>>),
     Searched(MessageId, io::Result<Vec<UndoItem>>),
     /// A pack has seen what a granted vote refers to.

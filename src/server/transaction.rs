@@ -25,7 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::staging::{Item, Staging};
-use super::undo::Undos;
+use super::undo::{Touched, Undos};
 use crate::command::{Base, Blob, Content, Span, Staged, Write};
 use crate::config::limits;
 use crate::storage::{Digest, Hashing};
@@ -275,15 +275,15 @@ impl Transaction {
     /// Buffers `undoa`.
     pub fn undo(&mut self, tid: Tid) {
         if self.fault.is_none() {
-            self.undos.push(tid);
+            self.undos.push(tid, self.order.len());
             self.weigh();
         }
     }
 
     /// Takes in which objects the undos touch, in place of what was known of that before.
-    pub fn touch(&mut self, oids: Vec<Oid>) {
+    pub fn touch(&mut self, touched: Touched) {
         if self.fault.is_none() {
-            self.undos.touch(oids);
+            self.undos.touch(touched);
             self.weigh();
         }
     }
@@ -427,10 +427,12 @@ impl Transaction {
         let repeat = |oid| Write { oid, base: Base::Any, content: Content::SameAs(tid), blob: None };
         let mut again = self.again.iter().peekable();
         let mut all = Vec::with_capacity(writes.len() + self.again.len());
-        for (before, write) in writes.into_iter().enumerate() {
+        let mut before = 0;
+        for write in writes {
             while let Some((_, oid)) = again.next_if(|(after, _)| *after <= before) {
                 all.push(repeat(*oid));
             }
+            before += usize::from(self.wishes.contains_key(&write.oid));
             all.push(write);
         }
         all.extend(again.map(|(_, oid)| repeat(*oid)));

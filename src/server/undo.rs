@@ -26,7 +26,7 @@ use super::transaction::Transaction;
 use crate::command::Base;
 use crate::config::limits;
 use crate::storage::{Own, Store, UndoEntry, Undone};
-use crate::tpc::TxnId;
+use crate::tpc::{Read, TxnId};
 use crate::zeo::{MessageId, Reply, UndoItem, Value};
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
@@ -35,18 +35,29 @@ use crate::zodb::{Oid, Refusal, StorageId, Tid};
 pub struct Undos {
     /// Which transactions, in order.
     tids: Vec<Tid>,
+    /// How many objects had been stored when each was asked for.
+    after: Vec<usize>,
     /// For objects that were stored after the first of them: how many came before the last store.
     stored: BTreeMap<Oid, usize>,
-    /// The objects of those transactions, each once.
-    touched: Vec<Oid>,
+    /// The objects of those transactions.
+    touched: Touched,
     /// What they become, but for those that are stored afterwards.
     undone: BTreeMap<Oid, Undone>,
 }
 
+/// The objects of the undone transactions, in order, each once.
+#[derive(Debug, Default)]
+pub struct Touched {
+    oids: Vec<Oid>,
+    /// Where those of each transaction end that are in none of the earlier ones.
+    ends: Vec<usize>,
+}
+
 impl Undos {
-    /// Adds one.
-    pub fn push(&mut self, tid: Tid) {
+    /// Adds one, after so many objects were stored.
+    pub fn push(&mut self, tid: Tid, stored: usize) {
         self.tids.push(tid);
+        self.after.push(stored);
     }
 
     /// Whether nothing is undone.
@@ -67,13 +78,13 @@ impl Undos {
     }
 
     /// Notes which objects the undos touch.
-    pub fn touch(&mut self, oids: Vec<Oid>) {
-        self.touched = oids;
+    pub fn touch(&mut self, touched: Touched) {
+        self.touched = touched;
     }
 
     /// The objects that the undos touch.
     pub fn touched(&self) -> &[Oid] {
-        &self.touched
+        &self.touched.oids
     }
 
     /// What an object becomes by the undos.
@@ -82,18 +93,34 @@ impl Undos {
     }
 }
 
+/// All that a transaction writes, in the order in which it was asked for: what its undos touch stands where they came.
+pub(super) fn writes(buffer: &Transaction) -> Vec<(Oid, Read)> {
+    let Undos { after, touched, .. } = &buffer.undos;
+    let mut wishes = buffer.wishes().map(|(oid, wish)| (oid, wish.read())).fuse();
+    let mut writes = Vec::new();
+    let (mut stored, mut from) = (0, 0);
+    for (&after, &end) in after.iter().zip(&touched.ends) {
+        writes.extend(wishes.by_ref().take(after - stored));
+        let undone = touched.oids[from..end].iter().filter(|oid| buffer.wished(**oid).is_none());
+        writes.extend(undone.map(|oid| (*oid, Read::Current)));
+        (stored, from) = (after, end);
+    }
+    writes.extend(wishes);
+    writes
+}
+
 /// What the transaction itself makes of the objects that its undos touch.
 fn own(buffer: &Transaction) -> BTreeMap<Oid, Own> {
     let own = |oid: &Oid| {
         let content = buffer.write(*oid, Base::Any)?.content;
         Some((*oid, Own { undos: buffer.undos.stored.get(oid).copied().unwrap_or(0), content }))
     };
-    buffer.undos.touched.iter().filter_map(own).collect()
+    buffer.undos.touched().iter().filter_map(own).collect()
 }
 
-/// The objects that undoing `tids` touches, in order, each once.
-fn touched(store: &Store, storage: StorageId, tids: &[Tid]) -> io::Result<Result<Vec<Oid>, Refusal>> {
-    let (mut oids, mut seen, mut records) = (Vec::new(), BTreeSet::new(), 0);
+/// The objects that undoing `tids` touches.
+fn touched(store: &Store, storage: StorageId, tids: &[Tid]) -> io::Result<Result<Touched, Refusal>> {
+    let (mut touched, mut seen, mut records) = (Touched::default(), BTreeSet::new(), 0);
     for &tid in tids {
         let more = match store.undoable(storage, tid)? {
             Ok(more) => more,
@@ -104,9 +131,10 @@ fn touched(store: &Store, storage: StorageId, tids: &[Tid]) -> io::Result<Result
             let why = format!("a transaction may undo {} records", limits::TRANSACTION_LOCKS);
             return Ok(Err(Refusal::TooLarge(why)));
         }
-        oids.extend(more.into_iter().filter(|oid| seen.insert(*oid)));
+        touched.oids.extend(more.into_iter().filter(|oid| seen.insert(*oid)));
+        touched.ends.push(touched.oids.len());
     }
-    Ok(Ok(oids))
+    Ok(Ok(touched))
 }
 
 impl Session {
@@ -128,11 +156,11 @@ impl Session {
         &mut self,
         id: MessageId,
         txn: TxnId,
-        found: io::Result<Result<Vec<Oid>, Refusal>>,
+        found: io::Result<Result<Touched, Refusal>>,
     ) -> Result<(), End> {
         let Some(open) = self.transaction.as_mut().filter(|open| open.claim.txn == txn) else { return Ok(()) };
         match found? {
-            Ok(oids) => open.buffer.touch(oids),
+            Ok(touched) => open.buffer.touch(touched),
             Err(refusal) => return self.fail_vote(&id, &refusal),
         }
         if let Some(refusal) = open.buffer.fault().cloned() {
@@ -204,5 +232,33 @@ impl Session {
         self.searches -= 1;
         self.reply(id, Reply::UndoLog(found?));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::transaction::{Budget, Wish};
+    use super::*;
+    use crate::zodb::TransactionMeta;
+
+    #[test]
+    fn what_is_undone_is_written_where_the_undo_came() {
+        let wall = Duration::from_secs(1_789_209_000);
+        let mut buffer = Transaction::new(1, TransactionMeta::default(), None, wall, Budget::default());
+        let delete = |buffer: &mut Transaction, oid| buffer.wish(Oid(oid), Wish::Delete { base: Tid(1) });
+        buffer.undo(Tid(7));
+        delete(&mut buffer, 20);
+        buffer.undo(Tid(8));
+        buffer.undo(Tid(9));
+        delete(&mut buffer, 21);
+        delete(&mut buffer, 3);
+        let oids = [1, 2, 3, 4].map(Oid).to_vec();
+        buffer.touch(Touched { oids, ends: vec![2, 2, 4] });
+        let writes = writes(&buffer);
+        assert_eq!(writes.iter().map(|(oid, _)| oid.0).collect::<Vec<_>>(), [1, 2, 20, 4, 21, 3]);
+        assert_eq!((writes[0].1, writes[5].1), (Read::Current, Read::Existing(Tid(1))));
+        assert_eq!(own(&buffer).into_iter().map(|(oid, own)| (oid.0, own.undos)).collect::<Vec<_>>(), [(3, 3)]);
     }
 }

@@ -31,7 +31,8 @@ pub struct Import {
     /// The folder of its blobs (blob-dir), of either layout
     #[arg(long, value_name = "DIR")]
     blobs: Option<PathBuf>,
-    /// The data folder to make: not there, or empty. Several times for several nodes on this machine
+    /// The data folder to make: not there, or empty; or one that was imported, to add another storage before its node starts.
+    /// Several times for several nodes on this machine
     #[arg(long, value_name = "DIR", required = true)]
     data: Vec<PathBuf>,
     /// What clients will call it
@@ -256,13 +257,14 @@ fn bar(progress: Progress) -> String {
 
 fn describe(progress: Progress, since: Duration) -> String {
     let (part, seconds) = (fraction(progress), since.as_secs_f64());
-    let left = match part > 0.0 {
-        true => seconds / part - seconds,
-        false => 0.0,
-    };
     let speed = progress.bytes as f64 / MB / seconds.max(1e-3);
-    let left = left.round() as u64;
-    format!("{:3.0}%  {speed:.1} MB/s  {}:{:02} left", part * 100.0, left / 60, left % 60)
+    let mut text = format!("{:3.0}%  {speed:.1} MB/s", part * 100.0);
+    // (Nobody believes what is worked out of the first moments.)
+    if part > 0.02 {
+        let left = (seconds / part - seconds).round() as u64;
+        text.push_str(&format!("  {}:{:02} left", left / 60, left % 60));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -276,6 +278,7 @@ mod tests {
         assert_eq!(describe(progress, Duration::from_secs(25)), " 25%  2.0 MB/s  1:15 left");
         let nothing = Progress { done: 0, total: 0, bytes: 0 };
         assert_eq!(bar(nothing), format!("[{}]", "#".repeat(CELLS)));
+        assert_eq!(describe(Progress { done: 1, ..progress }, Duration::from_secs(1)), "  1%  50.0 MB/s");
         assert_eq!(describe(nothing, Duration::ZERO), "100%  0.0 MB/s  0:00 left");
     }
 }

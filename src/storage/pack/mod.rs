@@ -18,6 +18,8 @@ mod oids;
 mod plan;
 mod references;
 mod step;
+#[cfg(test)]
+mod tests;
 
 pub use oids::Oids;
 pub use plan::{Fate, Fault, Page, Plan, Planned};

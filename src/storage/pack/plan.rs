@@ -32,6 +32,8 @@ pub struct Plan {
     storage: StorageId,
     upto: Tid,
     gc: bool,
+    /// Revisions that a step may take.
+    most: usize,
     stop: Arc<AtomicBool>,
 }
 
@@ -96,7 +98,13 @@ const LOOK: usize = 256;
 impl Plan {
     /// A plan to pack `storage` up to `upto`; `gc`: with garbage collection.
     pub fn new(store: &Store, storage: StorageId, upto: Tid, gc: bool) -> Plan {
-        Plan { store: store.clone(), storage, upto, gc, stop: Arc::default() }
+        Plan { store: store.clone(), storage, upto, gc, most: limits::PACK_REVISIONS, stop: Arc::default() }
+    }
+
+    /// With smaller steps, so that a test needs fewer objects.
+    #[cfg(test)]
+    pub(super) fn in_steps_of(self, most: usize) -> Plan {
+        Plan { most, ..self }
     }
 
     /// Ends all reading soon, with [`Fault::Stopped`].
@@ -249,8 +257,8 @@ impl Plan {
                     if let Some((of, revisions)) = object.replace((oid, vec![seen])) {
                         page.planned.extend(self.planned(of, &revisions, !kept(of))?);
                     }
-                    let full = page.planned.len() >= limits::PACK_REVISIONS
-                        || read > 16 * limits::PACK_REVISIONS
+                    let full = page.planned.len() >= self.most
+                        || read > 16 * self.most
                         || bytes > 16 * limits::PACK_BYTES;
                     if full {
                         page.next = Some(oid);
@@ -293,7 +301,7 @@ impl Plan {
         let blob_of = |tid: Tid| blobs.iter().find(|(of, _)| *of == tid).map(|(_, holder)| *holder);
         // Oldest first, so that the newest revision goes last, if it does.
         let mut planned = Vec::new();
-        for tids in going.chunks(limits::PACK_REVISIONS) {
+        for tids in going.chunks(self.most) {
             let leaving: BTreeSet<Tid> = tids.iter().map(|seen| seen.tid).collect();
             let records: BTreeSet<Tid> = tids.iter().filter_map(|seen| seen.holder).collect();
             let holders: BTreeSet<Tid> = tids.iter().filter_map(|seen| blob_of(seen.tid)).collect();
@@ -359,7 +367,7 @@ impl Plan {
             }
             let head = TransactionHead::decode(&key, &value)?;
             found.extend(repeats(open.take()));
-            if found.len() >= limits::PACK_REVISIONS || read > 16 * limits::PACK_REVISIONS {
+            if found.len() >= self.most || read > 16 * self.most {
                 return Ok((found, Some(tid)));
             }
             match head.left {

@@ -353,9 +353,11 @@ class Zrsd(Launcher):
         if request.ssl is not None:
             if request.ssl.get('password-function'):
                 raise SUTError('password-function is a Python function')
-            args += ['--tls-cert', request.ssl.get('certificate'),
-                     '--tls-key', request.ssl.get('key'),
-                     '--tls-client-ca', request.ssl.get('authenticate')]
+            for option, key in (('--tls-cert', 'certificate'),
+                                ('--tls-key', 'key'),
+                                ('--tls-client-ca', 'authenticate')):
+                if request.ssl.get(key):
+                    args += [option, request.ssl.get(key)]
         if request.log_file:
             args += ['--log-file', os.path.abspath(request.log_file)]
         if not all(s.pack_gc for s in request.storages):

@@ -3,6 +3,8 @@
     datafs.py make FOLDER                          FOLDER/Data.fs and FOLDER/blobs, with everything that such a file can have
     datafs.py compare DATA.FS BLOBS DATA.FS BLOBS  what differs, by FileStorage's own word; '' for no folder of blobs
     datafs.py copy DATA.FS NEW.FS                  copyTransactionsFrom, records only; how long it took
+    datafs.py client DATA.FS BLOBS ADDRESS...      a stock client of a server that holds the same: current data and blobs are the
+                                                   file's; then it writes, a blob too
     datafs.py refused DATA.FS                      opens it for writing, so that a crash's remains are cut off
 
 Prints one line of JSON.
@@ -10,9 +12,11 @@ Prints one line of JSON.
 import json
 import os
 import sys
+import tempfile
 import time
 
 import transaction
+import ZEO
 import ZODB
 from persistent.mapping import PersistentMapping
 from ZODB.blob import Blob, is_blob_record
@@ -21,6 +25,7 @@ from ZODB.FileStorage import FileStorage
 from ZODB.POSException import POSKeyError
 from ZODB.serialize import referencesf
 from ZODB.TimeStamp import TimeStamp
+from ZODB.utils import load_current
 
 
 def make(folder):
@@ -91,11 +96,13 @@ def make(folder):
     undo()
     # Empty, and very large: in records, in one record, in blobs.
     direct('nothing')
+    root['before'] = Blob(b'before')
     root['many'] = PersistentMapping()
     for n in range(3000):
         root['many'][n] = PersistentMapping(n=n, text='y' * 4000)
     root['one'] = PersistentMapping(text=os.urandom(5 << 20))
     root['large'] = Blob(os.urandom(5 << 20))
+    root['after'] = Blob(b'after')
     commit('large')
     # An external collector's work.
     oid = root['c']._p_oid
@@ -191,6 +198,44 @@ def copy(path, new):
     return dict(seconds=seconds, bytes=os.path.getsize(path))
 
 
+def client(path, blobs, *addresses):
+    source = FileStorage(path, read_only=True, blob_dir=blobs)
+    pairs = [address.rsplit(':', 1) for address in addresses]
+    differences, counts = [], dict(objects=0, blobs=0)
+    with tempfile.TemporaryDirectory(prefix='zrs-datafs-') as folder:
+        storage = ZEO.client([(host, int(port)) for host, port in pairs], blob_dir=folder, wait_timeout=30)
+        seen = set()
+        for t in source.iterator():
+            for r in t:
+                if is_blob_record(r.data):
+                    counts['blobs'] += 1
+                    files = source.loadBlob(r.oid, r.tid), storage.loadBlob(r.oid, r.tid)
+                    if open(files[0], 'rb').read() != open(files[1], 'rb').read():
+                        differences.append('blob %r' % (files,))
+                seen.add(r.oid)
+        for oid in seen:
+            found = []
+            for each in source, storage:
+                try:
+                    found.append(load_current(each, oid))
+                except POSKeyError:
+                    found.append(None)
+            counts['objects'] += 1
+            if found[0] != found[1]:
+                differences.append('object %s: %.200r / %.200r' % (oid.hex(), *found))
+        source.close()
+        db = ZODB.DB(storage)
+        with db.transaction() as connection:
+            connection.root()['new'] = Blob(b'new')
+        with db.transaction() as connection:
+            with connection.root()['new'].open() as f:
+                assert f.read() == b'new'
+            assert int.from_bytes(connection.root()['new']._p_oid, 'big') > max(int.from_bytes(o, 'big') for o in seen)
+        last = db.lastTransaction().hex()
+        db.close()
+    return dict(differences=differences[:5], counts=counts, last_tid=last)
+
+
 def refused(path):
     storage = FileStorage(path)
     last = storage.lastTransaction().hex()
@@ -200,4 +245,4 @@ def refused(path):
 
 if __name__ == '__main__':
     command, *arguments = sys.argv[1:]
-    print(json.dumps(dict(make=make, compare=compare, copy=copy, refused=refused)[command](*arguments)))
+    print(json.dumps(dict(make=make, compare=compare, copy=copy, client=client, refused=refused)[command](*arguments)))
