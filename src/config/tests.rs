@@ -42,10 +42,10 @@ fn three_nodes() {
 #[test]
 fn every_flag() {
     let config = run("zrsd --data d --storage main --storage archive --read-only --read-listen h:2 --max-lag 1.5 \
-         --transaction-timeout 7 --msgpack --http h:3 --log-file f --log-level debug --heartbeat 10 \
+         --transaction-timeout 7 --pack-gc false --msgpack --http h:3 --log-file f --log-level debug --heartbeat 10 \
          --election-timeout 100 --relay-grace 0");
     assert_eq!(config.storages, ["main", "archive"]);
-    assert!(config.read_only && config.msgpack);
+    assert!(config.read_only && config.msgpack && !config.pack_gc);
     assert_eq!(config.max_lag, Duration::from_millis(1500));
     assert_eq!(config.transaction_timeout, Duration::from_secs(7));
     assert_eq!((config.heartbeat, config.election_timeout), (Duration::from_millis(10), Duration::from_millis(100)));
@@ -56,12 +56,13 @@ fn every_flag() {
 #[test]
 fn the_file_says_the_same_and_flags_win() {
     let file = file(
-        "node = 3\ndata = 'd'\nread-only = true\nmsgpack = true\nstorage = ['x', 'y']\nmax-lag = 2\nheartbeat = 20\n\
+        "node = 3\ndata = 'd'\nread-only = true\nmsgpack = true\npack-gc = false\nstorage = ['x', 'y']\nmax-lag = 2\n\
+         heartbeat = 20\n\
          [peers]\n1 = 'a:1'\n2 = 'b:2'\n3 = 'c:3'\n",
     );
     let path = file.path().display();
     let config = run(&format!("zrsd --config {path} --node 1 --read-only=false --storage z"));
-    assert_eq!((config.node, config.read_only, config.msgpack), (1, false, true));
+    assert_eq!((config.node, config.read_only, config.msgpack, config.pack_gc), (1, false, true, false));
     assert_eq!(config.storages, ["z"]);
     assert_eq!(config.max_lag, Duration::from_secs(2));
     assert_eq!(config.peers.len(), 3);

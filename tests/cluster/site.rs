@@ -18,9 +18,10 @@ fn data_fs(folder: &Path) -> String {
     folder.join("plone-site/Data.fs").display().to_string()
 }
 
-fn truth() -> Value {
+/// What a FileStorage makes of it: `as_made`, or `after_pack_now`.
+fn truth(when: &str) -> Value {
     let text = std::fs::read_to_string(test_data("plone-site.truth.json")).unwrap();
-    serde_json::from_str::<Value>(&text).unwrap()["as_made"].take()
+    serde_json::from_str::<Value>(&text).unwrap()[when].take()
 }
 
 /// Every record's tid, oid and data, every user, description and extension, as the clients of `addresses` see them.
@@ -28,8 +29,12 @@ fn assert_is_the_site(data_fs: &str, addresses: &[String]) {
     let mut arguments = vec!["digest", data_fs];
     arguments.extend(addresses.iter().map(String::as_str));
     let found = python::run("site.py", &arguments);
-    let truth = truth();
     assert_eq!(found["differences"], Value::Array(vec![]), "{found}");
+    assert_is(&found, &truth("as_made"));
+}
+
+/// Those of the digests that say the same.
+fn assert_is(found: &Value, truth: &Value) {
     let keys = [
         "transactions",
         "records",
@@ -54,7 +59,7 @@ fn a_plone_site_goes_in_and_comes_back_the_same_also_after_a_kill_of_all() {
     arguments.extend(cluster.addresses());
     let loaded = python::run("site.py", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
     println!("loaded in {} s", loaded["seconds"]);
-    assert_eq!(loaded["last_tid"], truth()["last_tid"]);
+    assert_eq!(loaded["last_tid"], truth("as_made")["last_tid"]);
     assert_is_the_site(&data_fs, &cluster.addresses());
 
     cluster.kill_all();
@@ -65,6 +70,64 @@ fn a_plone_site_goes_in_and_comes_back_the_same_also_after_a_kill_of_all() {
     let secondary = (0..3).find(|i| *i != primary).expect("there are three");
     assert_is_the_site(&data_fs, &[format!("ro:{}", cluster.nodes[secondary].address())]);
     for status in cluster.wait_same() {
-        assert_eq!(status["last_tid"], truth()["last_tid"], "{status}");
+        assert_eq!(status["last_tid"], truth("as_made")["last_tid"], "{status}");
+    }
+}
+
+#[test]
+fn a_packed_plone_site_is_what_a_file_storage_makes_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_fs = data_fs(folder.path());
+    let mut cluster = Cluster::started(3);
+    let primary = cluster.wait_primary();
+    let secondary = (0..3).find(|i| *i != primary).expect("there are three");
+    let asked = format!("ro:{}", cluster.nodes[secondary].address());
+
+    let mut load = vec!["load".to_owned(), data_fs.clone()];
+    load.extend(cluster.addresses());
+    python::run("site.py", &load.iter().map(String::as_str).collect::<Vec<_>>());
+    // As `zeopack` does: a client that reads, at any node; it is told the new size before the answer.
+    let packed = python::run("site.py", &["pack", &asked]);
+    let truth = truth("after_pack_now");
+    assert_eq!(packed["length"], truth["objects"]);
+    assert_eq!(packed["size"], truth["record_bytes"]);
+    for status in cluster.wait_same() {
+        assert_eq!(status["storages"][0]["objects"], truth["objects"], "{status}");
+        assert_eq!(status["storages"][0]["transactions"], truth["transactions"], "{status}");
+    }
+    // Every node has removed the same.
+    for node in 0..3 {
+        let at = format!("ro:{}", cluster.nodes[node].address());
+        assert_is(&python::run("site.py", &["digest", &data_fs, &at]), &truth);
+    }
+    // Once more: there is nothing left to remove.
+    let again = python::run("site.py", &["pack", &asked]);
+    assert_eq!((&again["length"], &again["size"]), (&packed["length"], &packed["size"]));
+}
+
+#[test]
+fn a_new_primary_ends_the_pack_of_one_that_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_fs = data_fs(folder.path());
+    let mut cluster = Cluster::started(3);
+    cluster.wait_primary();
+    let mut load = vec!["load".to_owned(), data_fs.clone()];
+    load.extend(cluster.addresses());
+    python::run("site.py", &load.iter().map(String::as_str).collect::<Vec<_>>());
+    let primary = cluster.wait_primary();
+    let killed = cluster.nodes[primary].address();
+    let began = python::run("site.py", &["pack-begin", &killed]);
+    assert_eq!(began["began"], true, "{began}");
+    cluster.nodes[primary].kill();
+    cluster.wait_primary();
+    let truth = truth("after_pack_now");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let statuses = cluster.wait_same();
+        if statuses.iter().all(|status| status["storages"][0]["objects"] == truth["objects"]) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{statuses:?}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }

@@ -117,10 +117,14 @@ impl Plan {
         self.upto
     }
 
-    /// Whether there is nothing that this pack could remove: nothing is as old as its time; or a pack with this time or a later
+    /// Whether there is nothing that this pack could remove: there are no objects, or nothing is as old as its time; or a pack with this time or a later
     /// one has been here before, and nothing has committed between the two.
     pub fn is_idle(&self) -> io::Result<bool> {
-        let packed = self.store.summary(self.storage).packed;
+        let summary = self.store.summary(self.storage);
+        if summary.objects == 0 {
+            return Ok(true);
+        }
+        let packed = summary.packed;
         let after = |tid: Tid, upto| self.store.transaction_at(self.storage, tid.next(), upto);
         if after(packed, self.upto)?.is_some() {
             return Ok(false);

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{Fate, Fault, Oids, Plan};
+use super::{Fault, Oids, Plan};
 use crate::command::{Change, Content, Outcome, PackStep};
 use crate::storage::Store;
 use crate::storage::testing::*;
-use crate::zodb::{Oid, Refusal, State, Tid};
+use crate::zodb::{Oid, State, Tid};
 
 /// A record that says `text` and refers to these objects.
 fn record(text: u8, references: &[u64]) -> Content {

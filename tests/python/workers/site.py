@@ -2,6 +2,8 @@
 
     site.py unpack ARCHIVE FOLDER          FOLDER/plone-site/Data.fs
     site.py load DATA.FS ADDRESS...        copyTransactionsFrom, records only: stock ZEO cannot restore blobs
+    site.py pack ADDRESS...                packs to this moment, and waits for it
+    site.py pack-begin ADDRESS...          begins to
     site.py digest DATA.FS ADDRESS...      the digests of plone-site.truth.json, and what differs from the file
 
 An ADDRESS is HOST:PORT; `ro:` before the first makes the client read-only. Prints one line of JSON.
@@ -16,6 +18,8 @@ import time
 import ZEO
 from ZODB.FileStorage import FileStorage
 from ZODB.POSException import POSKeyError
+
+ROOT = b'\0' * 8
 
 
 class Records:
@@ -47,6 +51,24 @@ def load(path, *addresses):
     began = time.monotonic()
     storage.copyTransactionsFrom(Records(source))
     return {'seconds': round(time.monotonic() - began, 2), 'last_tid': storage.lastTransaction().hex()}
+
+
+def pack(*addresses):
+    storage = client(addresses)
+    began = time.monotonic()
+    storage.pack(time.time())
+    return {'seconds': round(time.monotonic() - began, 2), 'length': len(storage), 'size': storage.getSize()}
+
+
+def pack_begin(*addresses):
+    """Returns when some of it has gone."""
+    storage = client(addresses)
+    before = len(storage.history(ROOT, 1000))
+    storage.pack(time.time(), wait=False)
+    deadline = time.monotonic() + 30
+    while len(storage.history(ROOT, 1000)) == before and time.monotonic() < deadline:
+        pass
+    return {'began': len(storage.history(ROOT, 1000)) < before}
 
 
 def digest(path, *addresses):
@@ -85,5 +107,5 @@ def digest(path, *addresses):
 
 
 if __name__ == '__main__':
-    print(json.dumps({'unpack': unpack, 'load': load, 'digest': digest}[sys.argv[1]](*sys.argv[2:])), flush=True)
+    print(json.dumps({'unpack': unpack, 'load': load, 'pack': pack, 'pack-begin': pack_begin, 'digest': digest}[sys.argv[1]](*sys.argv[2:])), flush=True)
     os._exit(0)
