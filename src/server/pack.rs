@@ -615,3 +615,108 @@ async fn change(primary: &Primary, change: Change) -> Result<Outcome, Failure> {
 fn is_whole(removal: &Removal) -> bool {
     removal.tids.last() == Some(&removal.current)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, Commit, Content, Write};
+    use crate::engine::SimDisk;
+    use crate::storage::{Position, Store, TABLES};
+    use crate::zodb::TransactionMeta;
+
+    const S: StorageId = StorageId(1);
+
+    fn record(references: &[u64]) -> Vec<u8> {
+        let mut pickle = b"\x80\x03N.\x80\x03(".to_vec();
+        for oid in references {
+            pickle.extend_from_slice(&[&b"C\x08"[..], &oid.to_be_bytes(), b"\x85Q"].concat());
+        }
+        [&pickle[..], b"t."].concat()
+    }
+
+    fn apply(store: &Store, change: Change) -> Outcome {
+        let at = Position { index: store.applied().index + 1, ..store.applied() };
+        store.apply(at, &Command { reign: store.reign(), change }).unwrap()
+    }
+
+    fn commit(store: &Store, tid: u64, objects: &[(u64, &[u64])]) {
+        let write = |(oid, references): &(u64, &[u64])| Write {
+            oid: Oid(*oid),
+            base: Base::Any,
+            content: Content::Data(record(references).into()),
+            blob: None,
+        };
+        let writes = objects.iter().map(write).collect();
+        let meta = TransactionMeta { status: b' ', ..TransactionMeta::default() };
+        let commit = Commit { storage: S, tid: Tid(tid), meta, writes };
+        assert_eq!(apply(store, Change::Commit(commit)), Outcome::Committed(Tid(tid)));
+    }
+
+    /// A root that refers to nothing, and garbage: 1 leads to 2, 3 to 4.
+    fn judged() -> (Store, Arc<Watch>) {
+        let store = Store::open(Arc::new(SimDisk::new().open(TABLES).unwrap())).unwrap();
+        apply(&store, Change::CreateStorage { name: "1".into() });
+        commit(&store, 1, &[(0, &[]), (1, &[2]), (2, &[]), (3, &[4]), (4, &[])]);
+        let plan = Plan::new(&store, S, Tid(1), true);
+        let mut kept = Oids::default();
+        plan.reach(&mut kept).unwrap();
+        let watch = Watch::default();
+        *watch.seen() = Seen::Judged { plan, kept, gone: Oids::default() };
+        (store, Arc::new(watch))
+    }
+
+    fn doubts(told: Told) -> Vec<u64> {
+        match told {
+            Told::Fine => vec![],
+            Told::Doubt(oids) => oids.into_iter().map(|oid| oid.0).collect(),
+            Told::Gone(oid) => panic!("object {oid} has gone"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_referred_to_again_is_kept_with_all_that_it_leads_to() {
+        let (_store, watch) = judged();
+        assert_eq!(doubts(watch.show(&record(&[0, 1, 9]), |_| false)), [1]);
+        assert!(!watch.keeps(Oid(1)));
+        watch.pardon(&Env::system(), vec![Oid(1)]).await.unwrap();
+        assert!(watch.keeps(Oid(1)) && watch.keeps(Oid(2)) && !watch.keeps(Oid(3)));
+        assert_eq!(doubts(watch.show(&record(&[1, 2]), |_| false)), [0u64; 0]);
+        // Who writes an object anew does not need what it was.
+        assert_eq!(doubts(watch.show(&record(&[3]), |oid| oid == Oid(3))), [0u64; 0]);
+    }
+
+    #[tokio::test]
+    async fn what_has_gone_cannot_be_had_again_nor_what_leads_to_it() {
+        let (store, watch) = judged();
+        if let Seen::Judged { gone, .. } = &mut *watch.seen() {
+            gone.insert(Oid(4));
+        }
+        // On its way, and applied.
+        for applied in [false, true] {
+            if applied {
+                apply(&store, Change::PackBegin { storage: S, upto: Tid(1) });
+                let removal = Removal { oid: Oid(4), current: Tid(1), tids: vec![Tid(1)], heirs: vec![] };
+                let step = PackStep { storage: S, objects: vec![removal], transactions: vec![] };
+                assert_eq!(apply(&store, Change::PackStep(step)), Outcome::Done);
+                assert!(matches!(watch.show(&record(&[4]), |_| false), Told::Gone(Oid(4))));
+            }
+            assert_eq!(doubts(watch.show(&record(&[3]), |_| false)), [3]);
+            let refused = watch.pardon(&Env::system(), vec![Oid(3)]).await;
+            assert_eq!(refused, Err(Refusal::NoObject(Oid(4))));
+            assert!(!watch.keeps(Oid(3)));
+        }
+        // It was stored anew since.
+        commit(&store, 2, &[(4, &[])]);
+        assert_eq!(doubts(watch.show(&record(&[4]), |_| false)), [0u64; 0]);
+    }
+
+    #[test]
+    fn before_the_judgement_everything_is_noted() {
+        let watch = Watch::default();
+        assert_eq!(doubts(watch.show(&record(&[5]), |_| false)), [0u64; 0]);
+        *watch.seen() = Seen::Shown(Oids::default());
+        assert_eq!(doubts(watch.show(&record(&[5]), |_| false)), [0u64; 0]);
+        let Seen::Shown(shown) = &*watch.seen() else { panic!("nobody has judged") };
+        assert!(shown.contains(Oid(5)));
+    }
+}
