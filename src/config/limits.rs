@@ -146,7 +146,7 @@ pub const PROPOSALS: usize = 4_096;
 /// Log entries of one message to a peer.
 pub const APPEND_ENTRIES: u64 = 1_024;
 /// Bytes of log entries in one message to a peer, unless a single one is larger.
-pub const APPEND_BYTES: usize = 8 * MIB;
+pub const APPEND_BYTES: usize = 4 * MIB;
 /// Calls to one peer that wait for their answers.
 pub const PEER_CALLS: usize = 256;
 /// How long a call to a peer may take that a slow disk may hold up.

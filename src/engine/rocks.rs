@@ -173,12 +173,13 @@ impl Engine for Rocks {
 
     fn write(&self, batch: Batch) -> io::Result<()> {
         let mut writes = WriteBatch::default();
-        for edit in &batch.edits {
+        // Each is let go of once it is copied: a batch may be large.
+        for edit in batch.edits {
             match edit {
-                Edit::Put(table, key, value) => writes.put_cf(self.table(*table), key, value),
-                Edit::Delete(table, key) => writes.delete_cf(self.table(*table), key),
+                Edit::Put(table, key, value) => writes.put_cf(self.table(table), key, value),
+                Edit::Delete(table, key) => writes.delete_cf(self.table(table), key),
                 Edit::DeleteRange(table, from, until) if from < until => {
-                    writes.delete_range_cf(self.table(*table), from, until);
+                    writes.delete_range_cf(self.table(table), from, until);
                 }
                 // RocksDB refuses a range that ends before it begins; here it is an empty one.
                 Edit::DeleteRange(..) => {}

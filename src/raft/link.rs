@@ -306,7 +306,7 @@ async fn converse(
             number += 1;
             waiting.retain(|_, answer| !answer.is_closed());
             waiting.insert(number, call.answer);
-            writer.push(&pack(&Numbered { number, body: call.ask }));
+            writer.push_large(&[], pack(&Numbered { number, body: call.ask }).into(), &[]);
         }
         tokio::select! {
             biased;

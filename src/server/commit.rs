@@ -158,6 +158,19 @@ impl Session {
         }
     }
 
+    /// A call of the open transaction, one that awaits no answer, has arguments that can't be: its vote will say so.
+    /// `false`: there is no vote that could.
+    pub(super) fn fails_transaction(&mut self, name: &str, why: &str) -> bool {
+        const CALLS: [&str; 6] =
+            ["storea", "restorea", "deleteObject", "checkCurrentSerialInTransaction", "undoa", "storeBlobEnd"];
+        let Some(open) = self.transaction.as_mut().filter(|_| CALLS.contains(&name)) else { return false };
+        let may_vote = matches!(open.stage, Stage::Begun | Stage::Resolving);
+        if may_vote {
+            open.buffer.fail(Refusal::BadType(format!("{name}: {why}")));
+        }
+        may_vote
+    }
+
     fn open(&mut self, txn: u64) -> Result<&mut Open, Refusal> {
         let Some(open) = &mut self.transaction else { return Err(other(None, txn)) };
         if open.buffer.id == txn { Ok(open) } else { Err(other(Some(open.buffer.id), txn)) }

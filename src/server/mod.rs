@@ -49,6 +49,7 @@ mod metrics;
 mod oids;
 mod pack;
 mod pack_call;
+mod pack_watch;
 mod primary;
 mod register;
 mod relay;

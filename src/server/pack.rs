@@ -29,11 +29,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::metrics::Present;
+use super::pack_watch::{Seen, Watch};
 use super::primary::{Primary, Verdict};
 use crate::command::{Base, Change, Outcome, PackStep, Removal};
 use crate::config::limits;
-use crate::env::Env;
-use crate::storage::pack::{Fate, Fault, Oids, Plan, Planned, references};
+use crate::storage::pack::{Fault, Oids, Plan, Planned};
 use crate::tpc::{Read, Vote};
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
@@ -52,35 +52,6 @@ pub struct Packs {
     gc: bool,
     counters: Counters,
     running: Mutex<BTreeMap<StorageId, Arc<Watch>>>,
-}
-
-/// What a pack has to know of the transactions beside it.
-#[derive(Default)]
-pub struct Watch {
-    seen: Mutex<Seen>,
-    /// Held by whoever decides about garbage.
-    verdict: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-enum Seen {
-    /// Nothing matters: no garbage is collected.
-    #[default]
-    Nothing,
-    /// It is not known yet what is garbage: all that was referred to.
-    Shown(Oids),
-    /// What is not `kept` is garbage if it is as old as the pack time.
-    Judged { plan: Plan, kept: Oids, gone: Oids },
-}
-
-/// What a transaction that shows its references is told.
-pub enum Told {
-    /// It may go on.
-    Fine,
-    /// These would go: they have to be pardoned first.
-    Doubt(Vec<Oid>),
-    /// It refers to what has gone.
-    Gone(Oid),
 }
 
 /// What is counted of packs.
@@ -137,84 +108,6 @@ impl Packs {
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<StorageId, Arc<Watch>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Watch {
-    /// A transaction that holds its locks shows a record that it writes; `is_own` are the objects that it writes.
-    pub fn show(&self, record: &[u8], is_own: impl Fn(Oid) -> bool) -> Told {
-        // What can't be read refers to nothing that a pack would find.
-        let Ok(found) = references(record) else { return Told::Fine };
-        let (plan, unknown) = match &mut *self.seen() {
-            Seen::Nothing => return Told::Fine,
-            Seen::Shown(shown) => {
-                for oid in found {
-                    shown.insert(oid);
-                }
-                return Told::Fine;
-            }
-            Seen::Judged { plan, kept, .. } => {
-                let unknown: Vec<Oid> = found.into_iter().filter(|oid| !kept.contains(*oid) && !is_own(*oid)).collect();
-                (plan.clone(), unknown)
-            }
-        };
-        let mut doubts = Vec::new();
-        for oid in unknown {
-            match plan.fate(oid) {
-                Ok(Fate::Going) => doubts.push(oid),
-                Ok(Fate::Alive) => self.keep(oid),
-                Ok(Fate::Absent) if self.has_taken(oid) => return Told::Gone(oid),
-                // It never was there, or was deleted by somebody else: that is not for a pack to judge.
-                Ok(Fate::Absent) => {}
-                Err(fault) => {
-                    tracing::error!(%oid, %fault, "an object that is referred to could not be read");
-                    doubts.push(oid);
-                }
-            }
-        }
-        if doubts.is_empty() { Told::Fine } else { Told::Doubt(doubts) }
-    }
-
-    /// Keeps these objects and all that they lead to; refused if something of that has gone.
-    pub async fn pardon(self: &Arc<Watch>, env: &Env, oids: Vec<Oid>) -> Result<(), Refusal> {
-        let _verdict = self.verdict.lock().await;
-        let plan = match &*self.seen() {
-            Seen::Judged { plan, .. } => plan.clone(),
-            Seen::Nothing | Seen::Shown(_) => return Ok(()),
-        };
-        let watch = self.clone();
-        let found = match env.offload(move || plan.led_to(oids, |oid| watch.keeps(oid))).await {
-            Ok(found) => found,
-            // The pack is over.
-            Err(Fault::Stopped) => return Ok(()),
-            Err(fault) => return Err(Refusal::BadValue(format!("while a pack is going on, {fault}"))),
-        };
-        if let Some(oid) = found.iter().find(|oid| self.has_taken(*oid)) {
-            return Err(Refusal::NoObject(oid));
-        }
-        found.iter().for_each(|oid| self.keep(oid));
-        Ok(())
-    }
-
-    fn keep(&self, oid: Oid) {
-        if let Seen::Judged { kept, .. } = &mut *self.seen() {
-            kept.insert(oid);
-        }
-    }
-
-    fn has_taken(&self, oid: Oid) -> bool {
-        matches!(&*self.seen(), Seen::Judged { gone, .. } if gone.contains(oid))
-    }
-
-    fn keeps(&self, oid: Oid) -> bool {
-        match &*self.seen() {
-            Seen::Judged { kept, .. } => kept.contains(oid),
-            Seen::Nothing | Seen::Shown(_) => true,
-        }
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

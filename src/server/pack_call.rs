@@ -12,7 +12,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::commit::{Open, Stage, contents_of_vote};
-use super::pack::{self, Told, Watch};
+use super::pack;
+use super::pack_watch::{Told, Watch};
 use super::session::{Answer, Done, End, Session};
 use super::standing::Standing;
 use super::{Shared, register};

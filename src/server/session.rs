@@ -335,6 +335,10 @@ impl Session {
                 self.refuse(&id, &Refusal::BadType(format!("{name}: {why}")));
                 return Ok(());
             }
+            BadFrame::BadArguments { name, why, .. } if self.fails_transaction(name, &why) => {
+                self.shared.metrics.bad_frame("bad_arguments");
+                return Ok(());
+            }
             BadFrame::BadArguments { name, why, .. } => ("bad_arguments", format!("{name}: {why}")),
             BadFrame::UnknownCall(name) => ("unknown_call", name),
             BadFrame::Undecodable(why) => ("undecodable", why),

@@ -114,10 +114,11 @@ fn a_new_primary_ends_the_pack_of_one_that_was_killed() {
     let mut load = vec!["load".to_owned(), data_fs.clone()];
     load.extend(cluster.addresses());
     python::run("site.py", &load.iter().map(String::as_str).collect::<Vec<_>>());
-    let primary = cluster.wait_primary();
-    let killed = cluster.nodes[primary].address();
-    let began = python::run("site.py", &["pack-begin", &killed]);
+    let mut begin = vec!["pack-begin".to_owned()];
+    begin.extend(cluster.addresses());
+    let began = python::run("site.py", &begin.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(began["began"], true, "{began}");
+    let primary = cluster.wait_primary();
     cluster.nodes[primary].kill();
     cluster.wait_primary();
     let truth = truth("after_pack_now");

@@ -261,9 +261,8 @@ impl Plan {
                     if let Some((of, revisions)) = object.replace((oid, vec![seen])) {
                         page.planned.extend(self.planned(of, &revisions, !kept(of))?);
                     }
-                    let full = page.planned.len() >= self.most
-                        || read > 16 * self.most
-                        || bytes > 16 * limits::PACK_BYTES;
+                    let full =
+                        page.planned.len() >= self.most || read > 16 * self.most || bytes > 16 * limits::PACK_BYTES;
                     if full {
                         page.next = Some(oid);
                         return Ok(page);

@@ -129,6 +129,14 @@ impl Scanner<'_> {
                 self.stack.push(item);
             }
             0x98 => drop(self.top()?),
+            _ => return self.composing(opcode),
+        }
+        Ok(())
+    }
+
+    /// Those that put something together.
+    fn composing(&mut self, opcode: u8) -> Step<()> {
+        match opcode {
             // Tuples.
             b')' => self.stack.push(Item::Other),
             b't' => {
@@ -181,7 +189,14 @@ impl Scanner<'_> {
             0x82 => self.push(1)?,
             0x83 => self.push(2)?,
             0x84 => self.push(4)?,
-            // The memo.
+            _ => return self.referring(opcode),
+        }
+        Ok(())
+    }
+
+    /// The memo, and what all this is for.
+    fn referring(&mut self, opcode: u8) -> Step<()> {
+        match opcode {
             b'q' => {
                 let at = self.number(1)?;
                 self.remember(at)?;
@@ -207,7 +222,6 @@ impl Scanner<'_> {
                 let at = self.decimal()?;
                 self.recall(at)?;
             }
-            // What all this is for.
             b'Q' => {
                 let id = self.pop()?;
                 self.reference(id)?;

@@ -62,7 +62,10 @@ fn remove(store: &Store, plan: &Plan, gc: bool) -> Result<(), Fault> {
 
 #[derive(Clone, Debug)]
 enum Left {
-    Data { text: u8, references: Vec<u64> },
+    Data {
+        text: u8,
+        references: Vec<u64>,
+    },
     Absent,
     /// As the nth revision that it has, counted round and round.
     SameAs(usize),
@@ -139,7 +142,8 @@ impl Model {
         if gc && (0..OIDS).any(|oid| self.at(oid, upto).is_some()) {
             self.reach(0, upto, true, &mut reached)?;
             let young = self.revisions.values().flat_map(|revisions| revisions.range(upto + 1..));
-            let roots: Vec<u64> = young.filter_map(|(_, shown)| shown.data.as_ref()).flat_map(|d| d.1.clone()).collect();
+            let roots: Vec<u64> =
+                young.filter_map(|(_, shown)| shown.data.as_ref()).flat_map(|d| d.1.clone()).collect();
             for oid in roots {
                 self.reach(oid, upto, false, &mut reached).unwrap();
             }

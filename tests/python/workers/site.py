@@ -16,6 +16,7 @@ import tarfile
 import time
 
 import ZEO
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.FileStorage import FileStorage
 from ZODB.POSException import POSKeyError
 
@@ -61,14 +62,17 @@ def pack(*addresses):
 
 
 def pack_begin(*addresses):
-    """Returns when some of it has gone."""
+    """Returns when some of it has gone; a primary that is lost meanwhile is looked for again."""
     storage = client(addresses)
     before = len(storage.history(ROOT, 1000))
     storage.pack(time.time(), wait=False)
-    deadline = time.monotonic() + 30
-    while len(storage.history(ROOT, 1000)) == before and time.monotonic() < deadline:
-        pass
-    return {'began': len(storage.history(ROOT, 1000)) < before}
+    deadline, left = time.monotonic() + 30, before
+    while left == before and time.monotonic() < deadline:
+        try:
+            left = len(storage.history(ROOT, 1000))
+        except ClientDisconnected:
+            time.sleep(0.05)
+    return {'began': left < before}
 
 
 def digest(path, *addresses):
