@@ -106,7 +106,7 @@ impl Session {
             Call::UndoLog { first, last } => self.undo_log(id, first, last, Vec::new()),
             Call::UndoInfo { first, last, specification } => self.undo_log(id, first, last, specification),
             Call::NewOid => {
-                Ok(Answer::Refused(Refusal::NotServed(format!("this server does not serve {} yet", call.name()))))
+                Ok(Answer::Refused(Refusal::NotServed("new_oid is served by no server: ask for new_oids".into())))
             }
         }
     }
