@@ -5,12 +5,12 @@
     SEED=7 tests/python/run.py -k histories               one
 """
 import os
+import random
 import sys
-import unittest
 
 import histories
-from cases import OneServer, zrs_only
-from zrs_cluster import Cluster, closing
+from cases import OneServer, ThreeNodes
+from zrs_cluster import Cluster
 
 # Storages of one server. Each history has one for itself; those that are left over are for searching what matters in one that failed.
 STORAGES = 10
@@ -72,6 +72,51 @@ def seeds():
         return [int(os.environ['SEED'])]
     first = int(os.environ.get('FROM', 0))
     return list(range(first, first + int(os.environ.get('SEEDS', 40))))
+
+
+class OverFailovers(ThreeNodes):
+    """Three nodes, whose primary is killed or hands over now and then. In the end each node is asked for everything."""
+
+    limit = 180
+    options = Histories.names(4)
+
+    def check_seed(self, number):
+        seed = int(os.environ.get('SEED', int(os.environ.get('FROM', 0)) + number))
+        chance = random.Random(seed)
+
+        def between():
+            if chance.random() > 0.12:
+                return False
+            primary = self.cluster.wait_primary()
+            if chance.random() < 0.5:
+                primary.kill()
+                self.cluster.wait_primary()
+                primary.start()
+            else:
+                primary.terminate()
+                primary.start()
+                self.cluster.wait_primary()
+            self.cluster.wait_ready()
+            return True
+
+        steps = histories.history(seed, 20)
+        try:
+            histories.run(steps, self.addresses(), f's{number}', between=between, nodes=self.addresses())
+        except BaseException:
+            print(f'seed {seed}:\n{histories.shown(steps)}', file=sys.stderr)
+            raise
+
+    def test_one(self):
+        self.check_seed(0)
+
+    def test_two(self):
+        self.check_seed(1)
+
+    def test_three(self):
+        self.check_seed(2)
+
+    def test_four(self):
+        self.check_seed(3)
 
 
 def make_cases():
