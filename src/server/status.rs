@@ -193,7 +193,7 @@ pub struct StorageStatus {
     /// Clients registered at this node.
     pub connections: u64,
     /// Pieces of blobs and large transactions that are here ahead of their commit; no more than
-    /// [`limits::STAGED_COUNTED`](crate::config::limits::STAGED_COUNTED) are counted.
+    /// [`limits::STAGED_COUNTED`] are counted.
     pub staged: u64,
 }
 
