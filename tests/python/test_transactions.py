@@ -5,8 +5,6 @@ import time
 
 import transaction
 import ZODB
-import ZODB.blob
-import ZODB.interfaces
 from BTrees.Length import Length
 from BTrees.OOBTree import OOBTree
 from transaction import TransactionManager
@@ -415,42 +413,3 @@ class Timeouts(OneServer):
         time.sleep(2)
         self.assertEqual(a.vote(1), [])
         a.call('tpc_finish', 1)
-
-
-@zrs_only
-class NotThereYet(OneServer):
-    """What this version does not do it refuses with words, and goes on."""
-
-    def assertRefused(self, call, *args):
-        c = self.raw()
-        kind, data = c.error(call, *args)
-        self.assertTrue(kind.startswith('builtins.') or kind.startswith('ZODB.'), kind)
-        self.assertTrue(any(isinstance(word, str) and len(word) > 5 for word in (data or ())), (kind, data))
-        self.assertIsNone(c.call('ping'))
-
-    def test_pack_is_refused(self):
-        self.assertRefused('pack', 1e9, True)
-
-    def test_the_client_is_told_that_there_are_no_blobs(self):
-        self.assertFalse(ZODB.interfaces.IBlobStorage.providedBy(self.db().storage))
-
-    def test_stock_calls_raise_and_the_client_goes_on(self):
-        db = self.db()
-        name = self.cell(db, 1)
-        with self.assertRaises(Exception):
-            db.pack()
-        with db.transaction() as connection:
-            connection.root()[name].value = 2
-
-    def test_a_blob_is_refused_and_the_client_goes_on(self):
-        db = self.db(blob_dir=self.temporary_folder())
-        name = self.cell(db, 1)
-        with self.assertRaises(Exception):
-            with db.transaction() as connection:
-                connection.root()[name + '-blob'] = ZODB.blob.Blob(b'data')
-        with db.transaction() as connection:
-            connection.root()[name].value = 2
-            self.assertNotIn(name + '-blob', connection.root())
-
-    def test_a_missing_blob_is_refused(self):
-        self.assertRefused('sendBlob', p64(1), p64(1))
