@@ -161,7 +161,8 @@ impl FrameReader {
             _ => READ_WORTH,
         };
         if self.buffer.capacity() - here < missing.min(READ_WORTH) {
-            self.buffer.reserve(missing.min(here).max(self.room));
+            // The whole of it once a quarter is here: the move to the last buffer is what takes the most memory.
+            self.buffer.reserve(missing.min(3 * here).max(self.room));
         }
     }
 }
