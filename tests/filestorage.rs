@@ -136,6 +136,38 @@ fn a_plone_site_goes_in_at_its_digests_and_comes_out_to_the_byte() {
 }
 
 #[test]
+fn what_was_packed_stays_packed() {
+    let mut cluster = Cluster::started(1);
+    let over_zeo = python::run("datafs.py", &["pack", &cluster.addresses()[0]]);
+    assert!(cluster.nodes[0].terminate().success());
+    let place = Place::new();
+    let data = cluster.nodes[0].data.display().to_string();
+    let [file, again] = [place.text("Data.fs"), place.text("Again.fs")];
+    done(&["export", "--data", &data, &file]);
+    let in_file = python::run("datafs.py", &["undoable", &file]);
+    let statuses = |found: &Value| -> Vec<String> {
+        let pairs = found["statuses"].as_array().unwrap().iter();
+        pairs.map(|pair| pair[1].as_str().unwrap().to_owned()).collect()
+    };
+    let told = statuses(&in_file);
+    assert!(told.iter().filter(|status| *status == "p").count() >= 2, "{in_file}");
+    assert_eq!(told[told.len() - 2..], [" ", " "], "{in_file}");
+    assert_eq!(in_file, over_zeo);
+    assert_eq!(in_file["undo"].as_array().unwrap().len(), 2, "{in_file}");
+    done(&["import", &file, "--data", &place.text("again")]);
+    done(&["export", "--data", &place.text("again"), &again]);
+    assert!(fs::read(file).unwrap() == fs::read(again).unwrap(), "another file");
+    let store = import(&place.path("Data.fs")).unwrap().1;
+    assert_eq!(store.summary(store.storage("1").unwrap()).packed, packed_upto(&in_file));
+}
+
+/// The last transaction that says that it was packed.
+fn packed_upto(found: &Value) -> Tid {
+    let packed = found["statuses"].as_array().unwrap().iter().rfind(|pair| pair[1] == "p").unwrap();
+    Tid(u64::from_str_radix(packed[0].as_str().unwrap(), 16).unwrap())
+}
+
+#[test]
 fn three_nodes_start_on_one_import_and_go_on() {
     let place = Place::new();
     let made = place.make();

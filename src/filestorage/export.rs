@@ -3,7 +3,8 @@
 //! Both are written under other names (`.part`) and renamed when they are whole and on disk; after an error they are gone.
 //!
 //! **What a store has that a file has not.** A status that FileStorage does not know is written as a blank, and told of.
-//! What a pack has removed is not there: neither record nor, where all of its records went, the transaction.
+//! What a pack has removed is not there: neither record nor, where all of its records went, the transaction. What it has left
+//! gets FileStorage's status for that (`p`), which the store derives: else FileStorage would undo what lacks its past.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -77,6 +78,7 @@ impl Export {
             storage,
             total: store.summary(storage).bytes,
             records_bytes: 0,
+            packed: store.unmarked(storage)?,
             writer: Writer::create(&file.path)?,
             blobs: folder,
             done: Exported::default(),
@@ -102,6 +104,8 @@ struct Exporter<'e> {
     storage: StorageId,
     total: u64,
     records_bytes: u64,
+    /// Up to here each transaction is one that was packed.
+    packed: Tid,
     writer: Writer,
     blobs: Option<BlobFolder>,
     done: Exported,
@@ -113,7 +117,9 @@ impl Exporter<'_> {
     fn transaction(&mut self, at_least: Tid) -> io::Result<Option<Tid>> {
         let Some(listing) = self.store.listing(self.storage, at_least)? else { return Ok(None) };
         let (tid, mut meta) = (listing.tid, listing.meta);
-        if ![DONE, PACKED].contains(&meta.status) {
+        if tid <= self.packed {
+            meta.status = PACKED;
+        } else if ![DONE, PACKED].contains(&meta.status) {
             self.done.strange_status += 1;
             meta.status = DONE;
         }
