@@ -433,8 +433,7 @@ mod tests {
         let path = parent.path().join("data");
         let new = NewFolder::take(&path).unwrap();
         assert_eq!(names(&path), ["ZRS", "lock", "new"], "before there is a database");
-        // A kill: nothing is tidied up.
-        std::mem::forget(new);
+        // What a kill leaves at each step of that.
         let copy = parent.path().join("copy");
         fs::create_dir(&copy).unwrap();
         for steps in [&["new"][..], &["new", "ZRS.new"], &["new", "ZRS.new", MARKER]] {
@@ -450,6 +449,8 @@ mod tests {
         }
         drop(NewFolder::take(&copy).unwrap());
         assert!(names(&copy).is_empty());
+        drop(new);
+        assert!(!path.exists());
 
         // Somebody else's folder of that name stays.
         let foreign = parent.path().join("foreign");
