@@ -5,8 +5,9 @@
 mod support;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 use support::cluster::{Cluster, signal};
 use support::{PATIENCE, python, wait_for};
 use zrs::engine::SimDisk;
-use zrs::filestorage::{Export, Import, Imported, MissingBlobs, Warning, Writer};
+use zrs::filestorage::{self, Export, Import, Imported, MissingBlobs, Warning, Writer};
 use zrs::storage::{self, Store};
 use zrs::zodb::{Oid, Tid, TransactionMeta};
 
@@ -133,6 +134,38 @@ fn a_plone_site_goes_in_at_its_digests_and_comes_out_to_the_byte() {
     done(&["export", "--data", &data, &place.text("Back.fs"), "--blobs", &place.text("back-blobs")]);
     assert!(fs::read(&file).unwrap() == fs::read(place.path("Back.fs")).unwrap(), "Data.fs is another one");
     assert_same([&file, &blobs], [&place.text("Back.fs"), &place.text("back-blobs")]);
+}
+
+#[test]
+fn what_was_packed_stays_packed() {
+    let mut cluster = Cluster::started(1);
+    let over_zeo = python::run("datafs.py", &["pack", &cluster.addresses()[0]]);
+    assert!(cluster.nodes[0].terminate().success());
+    let place = Place::new();
+    let data = cluster.nodes[0].data.display().to_string();
+    let [file, again] = [place.text("Data.fs"), place.text("Again.fs")];
+    done(&["export", "--data", &data, &file]);
+    let in_file = python::run("datafs.py", &["undoable", &file]);
+    let statuses = |found: &Value| -> Vec<String> {
+        let pairs = found["statuses"].as_array().unwrap().iter();
+        pairs.map(|pair| pair[1].as_str().unwrap().to_owned()).collect()
+    };
+    let told = statuses(&in_file);
+    assert!(told.iter().filter(|status| *status == "p").count() >= 2, "{in_file}");
+    assert_eq!(told[told.len() - 2..], [" ", " "], "{in_file}");
+    assert_eq!(in_file, over_zeo);
+    assert_eq!(in_file["undo"].as_array().unwrap().len(), 2, "{in_file}");
+    done(&["import", &file, "--data", &place.text("again")]);
+    done(&["export", "--data", &place.text("again"), &again]);
+    assert!(fs::read(file).unwrap() == fs::read(again).unwrap(), "another file");
+    let store = import(&place.path("Data.fs")).unwrap().1;
+    assert_eq!(store.summary(store.storage("1").unwrap()).packed, packed_upto(&in_file));
+}
+
+/// The last transaction that says that it was packed.
+fn packed_upto(found: &Value) -> Tid {
+    let packed = found["statuses"].as_array().unwrap().iter().rfind(|pair| pair[1] == "p").unwrap();
+    Tid(u64::from_str_radix(packed[0].as_str().unwrap(), 16).unwrap())
 }
 
 #[test]
@@ -492,42 +525,76 @@ fn nothing_is_left_of_an_import_that_fails() {
     assert_eq!(place.names(), before);
 }
 
+/// Waits until an import has something in the folder.
+fn wait_begun(place: &Place, import: &mut Child) {
+    wait_for(|| "the import to begin".into(), PATIENCE, || place.path("data/new/store/CURRENT").exists().then_some(()));
+    assert!(import.try_wait().unwrap().is_none(), "the import is over");
+}
+
 #[test]
 fn an_import_that_is_stopped_leaves_nothing_and_one_that_is_killed_is_found_out() {
     let place = Place::new();
-    place.make();
-    let [file, blobs, data] = [place.text("made/Data.fs"), place.text("made/blobs"), place.text("data")];
+    small(&place.path("Data.fs"), 40_000);
+    let [file, data, data2] = [place.text("Data.fs"), place.text("data"), place.text("data2")];
+    let arguments = ["import", &file, "--data", &data, "--data", &data2];
     let start = || {
         let mut import = Command::new(env!("CARGO_BIN_EXE_zrsctl"));
-        import.args(["import", &file, "--blobs", &blobs, "--data", &data]).stdout(Stdio::null()).stderr(Stdio::piped());
-        let import = import.spawn().unwrap();
-        wait_for(|| "the import to begin".into(), PATIENCE, || place.path("data/new/CURRENT").exists().then_some(()));
+        let mut import = import.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_begun(&place, &mut import);
         import
     };
     let import = start();
     signal(import.id(), "INT");
     let output = import.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    // (It may have been done just before.)
-    if output.status.success() {
-        fs::remove_dir_all(place.path("data")).unwrap();
-    } else {
-        assert!(said.contains("stopped, as asked"), "{said}");
-        assert_eq!(place.names(), ["made"]);
-    }
+    assert!(!output.status.success() && said.contains("stopped, as asked"), "{said}");
+    assert_eq!(place.names(), ["Data.fs"]);
 
     let mut import = start();
     import.kill().unwrap();
-    import.wait().unwrap();
-    if place.path("data/new").exists() {
-        let arguments = ["--data", &data, "--listen", "127.0.0.1:0"].map(str::to_owned);
+    assert!(!import.wait().unwrap().success(), "it was done before it was killed");
+    for data in [&data, &data2] {
+        let arguments = ["--data", data, "--listen", "127.0.0.1:0"].map(str::to_owned);
         let output = Cluster::refused(&arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains("an import into it was cut off: import again"), "{said}");
-        done(&["import", &file, "--blobs", &blobs, "--data", &data]);
     }
-    assert!(!place.path("data/new").exists());
-    done(&["export", "--data", &data, &place.text("Back.fs"), "--without-blobs"]);
+    // (A smaller file: what was cut off is forgotten.)
+    small(&place.path("small.fs"), 3);
+    done(&["import", &place.text("small.fs"), "--data", &data, "--data", &data2]);
+    for (data, back) in [(&data, "Back.fs"), (&data2, "Back2.fs")] {
+        assert_eq!(names_in(Path::new(data)), ["ZRS", "lock", "store"]);
+        done(&["export", "--data", data, &place.text(back)]);
+        assert!(fs::read(place.path(back)).unwrap() == fs::read(place.path("small.fs")).unwrap());
+    }
+}
+
+#[test]
+fn an_import_or_export_that_is_stopped_anywhere_leaves_nothing() {
+    let place = Place::new();
+    small(&place.path("Data.fs"), 5);
+    let import =
+        Import { file: place.path("Data.fs"), blobs: None, storage: "1".into(), missing_blobs: MissingBlobs::Refuse };
+    let folders = [place.path("data"), place.path("data2")];
+    let (_, store) = self::import(&place.path("Data.fs")).unwrap();
+    let export = Export { file: place.path("Back.fs"), blobs: None, storage: "1".into(), without_blobs: true };
+    for steps in 0..5 {
+        let limited = || {
+            let mut left = steps;
+            move |_| {
+                left -= 1;
+                left >= 0
+            }
+        };
+        let why = filestorage::create(&folders, |store| import.run(store, &mut limited())).unwrap_err();
+        assert_eq!(why.kind(), ErrorKind::Interrupted, "{steps}: {why}");
+        let why = export.run(&store, &mut limited()).unwrap_err();
+        assert_eq!(why.kind(), ErrorKind::Interrupted, "{steps}: {why}");
+        assert_eq!(place.names(), ["Data.fs"], "{steps}");
+    }
+    filestorage::create(&folders, |store| import.run(store, &mut |_| true)).unwrap();
+    export.run(&store, &mut |_| true).unwrap();
+    assert_eq!(place.names(), ["Back.fs", "Data.fs", "data", "data2"]);
 }
 
 #[test]

@@ -5,13 +5,16 @@
 //! DIR/lock     locked while a process uses the folder; says which
 //! DIR/log/     an engine: what consensus must not forget, with the cluster's and the node's id
 //! DIR/store/   an engine: the database
-//! DIR/new/     while an import makes it: the database to be
-//! DIR/old/     for a moment at its end: the database that was
+//! DIR/new/     while an import makes it: the database to be is below it
+//! DIR/made/    for a moment at its end: the same, whole
+//! DIR/old/     for that moment: the database that was
 //! ```
 //!
 //! **Promises.** Nothing is written into a folder that holds other things than ours, or ours of a newer format, or that
 //! somebody else uses; the refusal says what was found and what to do. The marker is there, whole and durable, before
-//! anything else is.
+//! anything else is but an empty `new/`, so that no import, wherever it is cut off, leaves what looks like an empty folder. The
+//! name `made/` decides: with it, the next who opens the folder ends what was begun; before it, the folder is refused until
+//! somebody imports again.
 //!
 //! **Left out.** Which node and cluster the folder belongs to: that is stamped into `log/` by those who agree on it.
 
@@ -27,6 +30,7 @@ const LOCK: &str = "lock";
 const STORE: &str = "store";
 const LOG: &str = "log";
 const NEW: &str = "new";
+const MADE: &str = "made";
 const OLD: &str = "old";
 /// What a file system or a crash of ours may have left in a folder that is still empty.
 const NOTHING: [&str; 3] = [LOCK, "ZRS.new", "lost+found"];
@@ -49,12 +53,14 @@ impl Folder {
         // (Once before the lock, which writes a file, and once under it.)
         inspect(path)?;
         let lock = lock(path)?;
-        if !inspect(path)? {
-            mark(path).map_err(|why| refuse(path, format!("can't be marked as a data folder: {why}")))?;
-        }
-        if path.join(NEW).exists() || path.join(OLD).exists() {
+        let marked = inspect(path)?;
+        if path.join(NEW).exists() {
             let why = "an import into it was cut off: import again, or empty the folder to begin with nothing";
             return Err(refuse(path, why));
+        }
+        finish(path).map_err(|why| refuse(path, why))?;
+        if !marked {
+            mark(path).map_err(|why| refuse(path, format!("can't be marked as a data folder: {why}")))?;
         }
         Ok(Folder { path: path.to_owned(), _lock: lock })
     }
@@ -97,14 +103,16 @@ impl NewFolder {
         fs::create_dir_all(path).map_err(|why| refuse(path, format!("can't be made: {why}")))?;
         inspect(path)?;
         let lock = lock(path)?;
-        let marked = inspect(path)?;
+        let cut_off = path.join(NEW).exists() && !path.join(STORE).exists();
+        // (One that was cut off in an empty folder has left its own mark.)
+        let marked = inspect(path)? && !cut_off;
         if path.join(LOG).exists() {
             return Err(refuse(
                 path,
                 "holds the database of a node that has started already: give --data a new folder",
             ));
         }
-        let store = path.join(NEW);
+        let store = path.join(NEW).join(STORE);
         // (From here on, what goes wrong is tidied up.)
         let taken = NewFolder { path: path.to_owned(), store, made, marked, kept: false, _lock: lock };
         taken.begin().map_err(|why| refuse(path, why))?;
@@ -112,16 +120,14 @@ impl NewFolder {
     }
 
     fn begin(&self) -> io::Result<()> {
-        if self.store.exists() {
+        finish(&self.path)?;
+        let new = self.path.join(NEW);
+        if !new.exists() {
+            fs::create_dir(&new)?;
+        } else if self.store.exists() {
             fs::remove_dir_all(&self.store)?;
         }
-        // (The new one was not there yet, or is.)
-        let (old, store) = (self.path.join(OLD), self.path.join(STORE));
-        match (old.exists(), store.exists()) {
-            (true, true) => fs::remove_dir_all(&old)?,
-            (true, false) => fs::rename(&old, &store)?,
-            (false, _) => {}
-        }
+        File::open(&self.path)?.sync_all()?;
         if self.marked { Ok(()) } else { mark(&self.path) }
     }
 
@@ -141,27 +147,29 @@ impl NewFolder {
         &self.store
     }
 
-    /// Makes a data folder of it, for [`Folder::open`]. The database must be closed, and all of it on disk.
-    pub fn keep(mut self) -> io::Result<()> {
-        let keep = || {
+    /// Everything that can fail of [`NewFolder::keep`], but for its renames. The database must be closed, and all of it on disk.
+    pub fn settle(&self) -> io::Result<()> {
+        let settle = || {
             File::open(&self.store)?.sync_all()?;
-            let old = self.path.join(OLD);
-            if let Some(base) = self.base() {
-                fs::rename(base, &old)?;
-            }
-            fs::rename(&self.store, self.path.join(STORE))?;
-            File::open(&self.path)?.sync_all()?;
-            if old.exists() {
-                fs::remove_dir_all(&old)?;
-            }
+            File::open(self.path.join(NEW))?.sync_all()?;
             match self.path.canonicalize()?.parent() {
                 Some(parent) if self.made => File::open(parent)?.sync_all(),
                 _ => Ok(()),
             }
         };
-        keep().map_err(|why| refuse(&self.path, why))?;
+        settle().map_err(|why| refuse(&self.path, why))
+    }
+
+    /// Makes a data folder of what is settled, for [`Folder::open`].
+    pub fn keep(mut self) -> io::Result<()> {
+        fs::rename(self.path.join(NEW), self.path.join(MADE)).map_err(|why| refuse(&self.path, why))?;
+        // (What goes wrong from here on is ended by who opens it.)
         self.kept = true;
-        Ok(())
+        let finish = || {
+            File::open(&self.path)?.sync_all()?;
+            finish(&self.path)
+        };
+        finish().map_err(|why| refuse(&self.path, why))
     }
 }
 
@@ -171,15 +179,45 @@ impl Drop for NewFolder {
             return;
         }
         // As far as it goes: an error is on its way already.
+        // (What is left until the marker is gone tells that it was an import.)
         let _ = fs::remove_dir_all(&self.store);
         if !self.marked {
             let _ = fs::remove_file(self.path.join(MARKER));
+        }
+        let _ = fs::remove_dir(self.path.join(NEW));
+        if !self.marked {
             let _ = fs::remove_file(self.path.join(LOCK));
         }
         if self.made {
             let _ = fs::remove_dir(&self.path);
         }
     }
+}
+
+/// Puts a database that was made in its place; also if an earlier attempt was cut off, anywhere.
+fn finish(path: &Path) -> io::Result<()> {
+    let (made, old, store) = (path.join(MADE), path.join(OLD), path.join(STORE));
+    if !made.exists() && !old.exists() {
+        return Ok(());
+    }
+    let whole = made.join(STORE);
+    if whole.exists() {
+        if store.exists() {
+            fs::rename(&store, &old)?;
+        }
+        fs::rename(&whole, &store)?;
+        File::open(path)?.sync_all()?;
+        File::open(&made)?.sync_all()?;
+    }
+    if !store.exists() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("it has {MADE}/ or {OLD}/, but no {STORE}/")));
+    }
+    for gone in [made, old] {
+        if gone.exists() {
+            fs::remove_dir_all(gone)?;
+        }
+    }
+    File::open(path)?.sync_all()
 }
 
 fn refuse(path: &Path, why: impl std::fmt::Display) -> io::Error {
@@ -196,7 +234,9 @@ fn inspect(path: &Path) -> io::Result<bool> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(|why| refuse(path, format!("can't be read: {why}")))? {
         let name = entry.map_err(|why| refuse(path, why))?.file_name().to_string_lossy().into_owned();
-        if !NOTHING.contains(&name.as_str()) {
+        // (An import begins with it.)
+        let begun = name == NEW && fs::read_dir(path.join(NEW)).is_ok_and(|mut inside| inside.next().is_none());
+        if !begun && !NOTHING.contains(&name.as_str()) {
             found.push(name);
         }
     }
@@ -346,14 +386,15 @@ mod tests {
 
         // As a kill would leave it.
         drop(Folder::open(&path).unwrap());
-        let left = path.join(NEW);
-        fs::create_dir(&left).unwrap();
+        let left = path.join("new/store");
+        fs::create_dir_all(&left).unwrap();
         fs::write(left.join("half"), "").unwrap();
         assert!(refused(&path).contains("an import into it was cut off"));
         let new = NewFolder::take(&path).unwrap();
         assert!(!left.join("half").exists());
         fs::create_dir(new.store()).unwrap();
         fs::write(new.store().join("whole"), "").unwrap();
+        new.settle().unwrap();
         new.keep().unwrap();
         let folder = Folder::open(&path).unwrap();
         assert!(folder.store().join("whole").exists() && !folder.log().exists());
@@ -364,20 +405,92 @@ mod tests {
         assert_eq!(new.base(), Some(path.join("store")));
         drop(new);
         assert!(path.join("store/whole").exists());
-        fs::rename(path.join("store"), path.join("old")).unwrap();
         fs::create_dir(path.join("new")).unwrap();
         assert!(refused(&path).contains("an import into it was cut off"));
         let new = NewFolder::take(&path).unwrap();
-        assert!(path.join("store/whole").exists() && !path.join("old").exists());
         fs::create_dir(new.store()).unwrap();
         fs::write(new.store().join("more"), "").unwrap();
+        new.settle().unwrap();
         new.keep().unwrap();
+        assert_eq!(names(&path), ["ZRS", "lock", "store"]);
         assert!(path.join("store/more").exists() && !path.join("store/whole").exists());
-        assert!(!path.join("old").exists());
 
         fs::create_dir(path.join("log")).unwrap();
         let why = NewFolder::take(&path).unwrap_err().to_string();
         assert!(why.contains("of a node that has started already"), "{why}");
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let entries = fs::read_dir(path).unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_import_that_is_cut_off_never_leaves_an_empty_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        let new = NewFolder::take(&path).unwrap();
+        assert_eq!(names(&path), ["ZRS", "lock", "new"], "before there is a database");
+        // What a kill leaves at each step of that.
+        let copy = parent.path().join("copy");
+        fs::create_dir(&copy).unwrap();
+        for steps in [&["new"][..], &["new", "ZRS.new"], &["new", "ZRS.new", MARKER]] {
+            for step in steps {
+                match *step {
+                    NEW => drop(fs::create_dir(copy.join(NEW))),
+                    name => drop(fs::copy(path.join(MARKER), copy.join(name)).unwrap()),
+                }
+            }
+            let before = copy.join(MARKER).exists();
+            assert!(refused(&copy).contains("an import into it was cut off"), "{steps:?}");
+            assert_eq!(copy.join(MARKER).exists(), before);
+        }
+        drop(NewFolder::take(&copy).unwrap());
+        assert!(names(&copy).is_empty());
+        drop(new);
+        assert!(!path.exists());
+
+        // Somebody else's folder of that name stays.
+        let foreign = parent.path().join("foreign");
+        fs::create_dir_all(foreign.join("new")).unwrap();
+        fs::write(foreign.join("new/letter"), "dear").unwrap();
+        assert!(NewFolder::take(&foreign).unwrap_err().to_string().contains("not a zrs data folder"));
+        assert!(foreign.join("new/letter").exists());
+    }
+
+    #[test]
+    fn a_new_database_takes_its_place_wherever_that_is_cut_off() {
+        let states: [&[&str]; 6] = [
+            &["store/old", "made/store/new"],
+            &["old/old", "made/store/new"],
+            &["old/old", "store/new", "made/"],
+            &["old/old", "store/new"],
+            &["made/store/new"],
+            &["store/new", "made/"],
+        ];
+        for state in states {
+            for imports in [false, true] {
+                let path = tempfile::tempdir().unwrap();
+                let path = path.path();
+                mark(path).unwrap();
+                for name in state {
+                    let (folder, file) = name.rsplit_once('/').unwrap();
+                    fs::create_dir_all(path.join(folder)).unwrap();
+                    if !file.is_empty() {
+                        fs::write(path.join(name), "").unwrap();
+                    }
+                }
+                if imports {
+                    drop(NewFolder::take(path).unwrap());
+                } else {
+                    drop(Folder::open(path).unwrap());
+                }
+                assert_eq!(names(path), ["ZRS", "lock", "store"], "{state:?}");
+                assert_eq!(names(&path.join("store")), ["new"], "{state:?}");
+            }
+        }
     }
 
     #[test]

@@ -59,7 +59,9 @@ impl BlobFolder {
         let make = || {
             fs::create_dir(path)?;
             fs::create_dir(path.join("tmp"))?;
-            fs::write(path.join(MARKER), "bushy")
+            let mut marker = File::create_new(path.join(MARKER))?;
+            marker.write_all(b"bushy")?;
+            marker.sync_all()
         };
         make().map_err(|fault| of_file(path, &fault))?;
         Ok(BlobFolder { path: path.to_owned(), layout: Layout::Bushy })
@@ -86,6 +88,11 @@ impl BlobFolder {
         }
     }
 
+    /// Everything that was written is on disk by its name, and not only by its bytes.
+    pub fn finish(&self) -> io::Result<()> {
+        sync_folders(&self.path)
+    }
+
     /// Writes the blob of a revision, which can only be read from then on, as ZODB has it.
     pub fn write(
         &self,
@@ -107,6 +114,17 @@ impl BlobFolder {
         };
         write().map_err(|fault| of_file(&path, &fault))
     }
+}
+
+/// (As deep as the bushy layout.)
+fn sync_folders(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path).map_err(|fault| of_file(path, &fault))? {
+        let entry = entry.map_err(|fault| of_file(path, &fault))?;
+        if entry.file_type().map_err(|fault| of_file(path, &fault))?.is_dir() {
+            sync_folders(&entry.path())?;
+        }
+    }
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(|fault| of_file(path, &fault))
 }
 
 /// An id as ZODB writes it in names: whole bytes, without zeros in front (`oid_repr`).

@@ -1,14 +1,17 @@
 //! From a store to a `Data.fs` and its blobs, which FileStorage opens.
 //!
-//! Both are written under other names (`.part`) and renamed when they are whole and on disk; after an error they are gone.
+//! Both are written under other names (`.part`) and get theirs when they are whole and on disk; after an error they are gone,
+//! and what was there is there.
 //!
 //! **What a store has that a file has not.** A status that FileStorage does not know is written as a blank, and told of.
-//! What a pack has removed is not there: neither record nor, where all of its records went, the transaction.
+//! What a pack has removed is not there: neither record nor, where all of its records went, the transaction. What it has left
+//! gets FileStorage's status for that (`p`), which the store derives: else FileStorage would undo what lacks its past.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::blobs::BlobFolder;
@@ -60,23 +63,15 @@ impl Export {
             let why = "the storage has blobs: say with --blobs where they shall go. Without them: --without-blobs";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        refuse_to_overwrite(&self.file)?;
-        let file = Part::new(&self.file)?;
-        let blobs = self.blobs.as_deref().map(|path| {
-            if path.is_dir() && fs::read_dir(path).map_err(|fault| of_file(path, &fault))?.next().is_none() {
-                // (A rename takes its place.)
-            } else {
-                refuse_to_overwrite(path)?;
-            }
-            Part::new(path)
-        });
-        let blobs = blobs.transpose()?;
+        let mut file = Part::of_file(&self.file)?;
+        let mut blobs = self.blobs.as_deref().map(Part::of_folder).transpose()?;
         let folder = blobs.as_ref().map(|part| BlobFolder::create(&part.path)).transpose()?;
         let mut exporter = Exporter {
             store,
             storage,
             total: store.summary(storage).bytes,
             records_bytes: 0,
+            packed: store.unmarked(storage)?,
             writer: Writer::create(&file.path)?,
             blobs: folder,
             done: Exported::default(),
@@ -89,11 +84,13 @@ impl Export {
             exporter.tell()?;
         }
         exporter.writer.finish()?;
-        if let Some(blobs) = blobs {
-            blobs.keep()?;
+        exporter.blobs.as_ref().map_or(Ok(()), BlobFolder::finish)?;
+        let kept = blobs.as_mut().map_or(Ok(()), Part::keep).and_then(|()| file.keep());
+        if kept.is_err() {
+            file.give_back();
+            blobs.iter_mut().for_each(Part::give_back);
         }
-        file.keep()?;
-        Ok(exporter.done)
+        kept.map(|()| exporter.done)
     }
 }
 
@@ -102,6 +99,8 @@ struct Exporter<'e> {
     storage: StorageId,
     total: u64,
     records_bytes: u64,
+    /// Up to here each transaction is one that was packed.
+    packed: Tid,
     writer: Writer,
     blobs: Option<BlobFolder>,
     done: Exported,
@@ -113,7 +112,9 @@ impl Exporter<'_> {
     fn transaction(&mut self, at_least: Tid) -> io::Result<Option<Tid>> {
         let Some(listing) = self.store.listing(self.storage, at_least)? else { return Ok(None) };
         let (tid, mut meta) = (listing.tid, listing.meta);
-        if ![DONE, PACKED].contains(&meta.status) {
+        if tid <= self.packed {
+            meta.status = PACKED;
+        } else if ![DONE, PACKED].contains(&meta.status) {
             self.done.strange_status += 1;
             meta.status = DONE;
         }
@@ -208,11 +209,37 @@ fn refuse_to_overwrite(path: &Path) -> io::Result<()> {
 struct Part {
     path: PathBuf,
     whole: PathBuf,
+    /// Whether an empty folder is there, whose place it takes.
+    replaces: bool,
     kept: bool,
 }
 
 impl Part {
-    fn new(whole: &Path) -> io::Result<Part> {
+    fn of_file(whole: &Path) -> io::Result<Part> {
+        refuse_to_overwrite(whole)?;
+        Part::new(whole, false)
+    }
+
+    fn of_folder(whole: &Path) -> io::Result<Part> {
+        // (Without a slash at its end, which would lead through a link.)
+        let whole: PathBuf = whole.components().collect();
+        let of = |fault: io::Error| of_file(&whole, &fault);
+        let Ok(found) = whole.symlink_metadata() else { return Part::new(&whole, false) };
+        if !found.is_dir() || fs::read_dir(&whole).map_err(of)?.next().is_some() {
+            refuse_to_overwrite(&whole)?;
+        }
+        if found.dev() != parent(&whole).metadata().map_err(of)?.dev() {
+            let why = format!("{} is a disk of its own; export to a new folder in it", whole.display());
+            return Err(io::Error::new(io::ErrorKind::CrossesDevices, why));
+        }
+        Part::new(&whole, true)
+    }
+
+    fn new(whole: &Path, replaces: bool) -> io::Result<Part> {
+        if whole.file_name().is_none() {
+            let why = format!("{} is not the name of something new; export to another place", whole.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
         let mut path = OsString::from(whole);
         path.push(".part");
         let path = PathBuf::from(path);
@@ -220,22 +247,48 @@ impl Part {
             let why = format!("{} is there: an export is going on, or was cut off (then remove it)", path.display());
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
         }
-        Ok(Part { path, whole: whole.to_owned(), kept: false })
+        Ok(Part { path, whole: whole.to_owned(), replaces, kept: false })
     }
 
-    fn keep(mut self) -> io::Result<()> {
-        let parent = match self.whole.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let keep = || {
-            fs::rename(&self.path, &self.whole)?;
-            File::open(parent)?.sync_all()
-        };
-        keep().map_err(|fault| of_file(&self.whole, &fault))?;
+    fn keep(&mut self) -> io::Result<()> {
+        let of = |fault: io::Error| of_file(&self.whole, &fault);
+        if self.path.is_dir() {
+            // (Fails if something is in the folder that is there.)
+            fs::rename(&self.path, &self.whole).map_err(of)?;
+        } else {
+            self.keep_file()?;
+        }
         self.kept = true;
-        Ok(())
+        File::open(parent(&self.whole)).and_then(|parent| parent.sync_all()).map_err(of)
     }
+
+    /// A second name is never given over another file, as a rename would be.
+    fn keep_file(&self) -> io::Result<()> {
+        let of = |fault: io::Error| of_file(&self.whole, &fault);
+        match fs::hard_link(&self.path, &self.whole) {
+            Ok(()) => fs::remove_file(&self.path).map_err(of),
+            Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => refuse_to_overwrite(&self.whole),
+            // Not every file system has second names.
+            Err(_) => {
+                refuse_to_overwrite(&self.whole)?;
+                fs::rename(&self.path, &self.whole).map_err(of)
+            }
+        }
+    }
+
+    /// Undoes [`Part::keep`], as far as it goes: an error is on its way already.
+    fn give_back(&mut self) {
+        if self.kept && fs::rename(&self.whole, &self.path).is_ok() {
+            self.kept = false;
+            if self.replaces {
+                let _ = fs::create_dir(&self.whole);
+            }
+        }
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 impl Drop for Part {
@@ -244,6 +297,43 @@ impl Drop for Part {
             // (Either is not there.)
             let _ = fs::remove_file(&self.path);
             let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_came_into_being_meanwhile_stays_and_nothing_else_does() {
+        let place = tempfile::tempdir().unwrap();
+        let [whole, blobs] = ["Data.fs", "blobs"].map(|name| place.path().join(name));
+        fs::create_dir(&blobs).unwrap();
+        {
+            let mut file = Part::of_file(&whole).unwrap();
+            let mut folder = Part::of_folder(&blobs.join("")).unwrap();
+            fs::write(&file.path, "exported").unwrap();
+            BlobFolder::create(&folder.path).unwrap().finish().unwrap();
+            fs::write(&whole, "another").unwrap();
+            folder.keep().unwrap();
+            assert!(blobs.join(".layout").exists());
+            assert!(file.keep().unwrap_err().to_string().contains("is there already"));
+            folder.give_back();
+        }
+        assert_eq!(fs::read(&whole).unwrap(), b"another");
+        assert_eq!(fs::read_dir(&blobs).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_folder_whose_place_cannot_be_taken_is_refused_at_once() {
+        let place = tempfile::tempdir().unwrap();
+        let [full, link] = ["full", "link"].map(|name| place.path().join(name));
+        fs::create_dir_all(full.join("something")).unwrap();
+        std::os::unix::fs::symlink(full.join("something"), &link).unwrap();
+        for path in [&full, &link, &link.join(""), Path::new("/"), Path::new("..")] {
+            assert!(Part::of_folder(path).is_err(), "{}", path.display());
         }
     }
 }

@@ -8,7 +8,9 @@ use crate::engine::{Durability, Engine, Folder, NewFolder, Rocks};
 use crate::storage::{self, Store};
 
 /// Makes data folders that all hold what `fill` puts into a store: an empty one, or that of a single folder that no node has
-/// used yet. If it fails, they are as before.
+/// used yet. If it fails, they are as before; but at the very end they get their databases one after the other, by a rename, and
+/// should a disk refuse one of these then those before it have theirs. Killed, it leaves folders that are whole, and ones that
+/// are refused until somebody imports again; none that look empty.
 ///
 /// Nodes that start on them can form a cluster together. Where the folders lie on one disk they share files, which is safe:
 /// an engine never changes a file that it has written.
@@ -45,6 +47,7 @@ pub fn create<T>(folders: &[PathBuf], fill: impl FnOnce(&Store) -> io::Result<T>
     // (Closes the engine: what is renamed is not in use.)
     drop(store);
     drop(engine);
+    taken.iter().try_for_each(NewFolder::settle)?;
     taken.into_iter().try_for_each(NewFolder::keep)?;
     Ok(filled)
 }

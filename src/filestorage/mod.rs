@@ -5,7 +5,8 @@
 //!
 //! **Promises.** A file that is cut short or damaged is an error that names the byte, and no store comes of it. What was
 //! imported and is exported again reads the same through FileStorage: transactions, records, tids, meta data, blobs.
-//! Memory is bounded by limits and by the number of records of one transaction, not by their bytes.
+//! Memory is bounded by limits and by the number of records of one transaction, not by their bytes; but an export keeps one
+//! number for each object (some 30 bytes), to link its records: as FileStorage does for its index, when it opens the file.
 //!
 //! **Where to look**: `format` has the file's headers; `read` and `write` are the file, record by record; `blobs` is the
 //! folder of blobs beside it; `import` and `export` are the ways from one to the other; `folder` makes a data folder.

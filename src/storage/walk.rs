@@ -16,7 +16,7 @@ use crate::zodb::{Oid, StorageId, Tid, TransactionMeta};
 pub struct Listing {
     /// Its id.
     pub tid: Tid,
-    /// What it says of itself.
+    /// What it said of itself when it was committed. (Whether it was packed since: [`Store::unmarked`].)
     pub meta: TransactionMeta,
     /// The objects it wrote, in order; some perhaps twice. Of some, a pack may have removed what it wrote.
     pub oids: Vec<Oid>,
@@ -62,6 +62,22 @@ impl Store {
         Ok(found)
     }
 
+    /// Up to where a copy must say of each transaction that it was packed, as none of them does so itself.
+    ///
+    /// Nothing is undone behind a transaction that says so. Where the newest one that a pack has reached (or is reaching) says
+    /// it, because it was copied from a packed database, those before it can stay as they were copied: that is [`Tid::ZERO`].
+    pub fn unmarked(&self, storage: StorageId) -> io::Result<Tid> {
+        let floor = self.undo_floor(storage);
+        let (from, until) = (keys::transaction(storage, Tid::ZERO), keys::transaction(storage, floor.next()));
+        for pair in self.engine().range(keys::TRANSACTIONS, &from, &until, Order::Descending) {
+            let (key, value) = pair?;
+            let (_, 0) = history::decode_key(&key)? else { continue };
+            let says_so = TransactionHead::decode(&key, &value)?.meta.status == history::PACKED;
+            return Ok(if says_so { Tid::ZERO } else { floor });
+        }
+        Ok(Tid::ZERO)
+    }
+
     /// How the revision of exactly `tid` is stored; `None`: there is none (any more).
     pub fn holding(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<Holding>> {
         Ok(self.stored(storage, oid, tid)?.map(|stored| match stored {
@@ -83,7 +99,7 @@ impl Store {
 mod tests {
     use super::super::testing::*;
     use super::*;
-    use crate::command::Content;
+    use crate::command::{Change, Content, Outcome};
 
     #[test]
     fn everything_is_told_from_the_first_transaction_on() {
@@ -106,5 +122,22 @@ mod tests {
         assert_eq!(holding(2, 7), Some(Holding::SameAs(Tid(4))));
         assert_eq!(holding(3, 7), None);
         assert!(!store.has_blobs(S).unwrap());
+    }
+
+    #[test]
+    fn what_is_packed_is_told_where_no_transaction_says_so() {
+        let store = store();
+        apply(&store, commit(4, vec![over(0, 1, data("x"))]));
+        assert_eq!(store.unmarked(S).unwrap(), Tid::ZERO);
+        // It came from a packed database.
+        let mut copied = commit(5, vec![over(4, 1, data("y"))]);
+        let Change::Commit(commit_of) = &mut copied else { panic!("a commit") };
+        commit_of.meta.status = history::PACKED;
+        apply(&store, copied);
+        apply(&store, commit(6, vec![over(5, 1, data("z"))]));
+        assert_eq!((store.undo_floor(S), store.unmarked(S).unwrap()), (Tid(5), Tid::ZERO));
+        // A pack that is not done yet, and may never be.
+        assert_eq!(apply(&store, Change::PackBegin { storage: S, upto: Tid(6) }), Outcome::Done);
+        assert_eq!(store.unmarked(S).unwrap(), Tid(6));
     }
 }

@@ -5,6 +5,8 @@
     datafs.py copy DATA.FS NEW.FS                  copyTransactionsFrom, records only; how long it took
     datafs.py client DATA.FS BLOBS ADDRESS...      a stock client of a server that holds the same: current data and blobs are the
                                                    file's; then it writes, a blob too
+    datafs.py pack ADDRESS...                      commits and packs through a stock client; statuses and undo log as it sees them
+    datafs.py undoable DATA.FS                     the same, of a file
     datafs.py refused DATA.FS                      opens it for writing, so that a crash's remains are cut off
 
 Prints one line of JSON.
@@ -236,6 +238,34 @@ def client(path, blobs, *addresses):
     return dict(differences=differences[:5], counts=counts, last_tid=last)
 
 
+def seen(storage):
+    return dict(
+        statuses=[[t.tid.hex(), t.status] for t in storage.iterator()],
+        undo=[[d['id'].hex(), d['description'].decode()] for d in storage.undoLog(0, 10 ** 6)],
+    )
+
+
+def pack(*addresses):
+    pairs = [address.rsplit(':', 1) for address in addresses]
+    db = ZODB.DB(ZEO.client([(host, int(port)) for host, port in pairs], wait_timeout=30))
+    for n in range(6):
+        with db.transaction('change %d' % n) as connection:
+            connection.root()['%d' % n] = PersistentMapping(n=n)
+        if n == 3:
+            time.sleep(.01)
+            db.pack(time.time())
+    found = seen(db.storage)
+    db.close()
+    return found
+
+
+def undoable(path):
+    storage = FileStorage(path)
+    found = seen(storage)
+    storage.close()
+    return found
+
+
 def refused(path):
     storage = FileStorage(path)
     last = storage.lastTransaction().hex()
@@ -245,4 +275,5 @@ def refused(path):
 
 if __name__ == '__main__':
     command, *arguments = sys.argv[1:]
-    print(json.dumps(dict(make=make, compare=compare, copy=copy, client=client, refused=refused)[command](*arguments)))
+    print(json.dumps(dict(make=make, compare=compare, copy=copy, client=client, pack=pack, undoable=undoable,
+                          refused=refused)[command](*arguments)))
