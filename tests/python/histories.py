@@ -226,7 +226,7 @@ def packer(storage, references, stop, gc):
 
 
 def is_lost(outcome):
-    """The connection was, on the way: with three nodes, and a primary that is killed or a machine that is very busy."""
+    """The connection was, on the way: nobody knows what became of what was asked."""
     return isinstance(outcome, tuple) and outcome[:1] == ('raises',) and outcome[1].startswith('ClientDisconnected')
 
 
@@ -256,6 +256,7 @@ class Sides:
         self.oids = set()
         self.last = z64
         self.packed = False
+        self.may_lose = False   # the connection, once: a primary was killed
 
     @staticmethod
     def not_resolved(oid, committed_serial, old_serial, new_pickle, committed_pickle=b''):
@@ -275,6 +276,16 @@ class Sides:
         self.server.close()
         self.file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def ask(self, what, function, *args, again=None):
+        """The server's outcome. A lost connection is a difference, but the first after a kill: then it is asked `again`."""
+        ours = outcome(function, *args)
+        if is_lost(ours) and self.may_lose:
+            self.may_lose = False
+            ours = again() if again else outcome(function, *args)
+        if is_lost(ours):
+            raise Difference(what, f'the connection to the server was lost: {told(ours)}')
+        return ours
 
     # what is done
 
@@ -369,12 +380,14 @@ class Sides:
         calls = self.resolved(step)
         if own is None:
             calls = [call for call in calls if call[0] != 'restore']
-        ours = outcome(self.transact, self.server, step, calls, own)
-        while is_lost(ours):
-            # Nobody knows what became of it. (Nobody else commits here.)
+
+        def again():
+            # (Nobody else commits here.)
             self.reconnect()
             last = self.server.lastTransaction()
-            ours = (last, None) if last != self.last else outcome(self.transact, self.server, step, calls, own)
+            return (last, None) if last != self.last else outcome(self.transact, self.server, step, calls, own)
+
+        ours = self.ask(f'commit of T{step.key}', self.transact, self.server, step, calls, own, again=again)
         tid = own or (ours[0] if ours[0] not in ('raises', None) else p64(u64(self.last) + 1))
         theirs = outcome(self.transact, self.file, step, calls, tid)
         if ours == (tid, None):
@@ -418,9 +431,7 @@ class Sides:
             when = TimeStamp(self.tids[step.key]).timeTime() + {'at': 0, 'after': 2e-6, 'before': -2e-6}[step.where]
         else:
             return
-        ours = outcome(self.server.pack, when, referencesf, True)
-        while is_lost(ours):
-            ours = outcome(self.server.pack, when, referencesf, True)
+        ours = self.ask(f'pack {step.where} T{step.key}', self.server.pack, when, referencesf, True)
         theirs = outcome(self.file.pack, when, referencesf, self.gc)
         if theirs and theirs[1].startswith(('AssertionError', 'PackError')):
             raise NoAnswer
@@ -432,9 +443,7 @@ class Sides:
     # what is compared
 
     def same(self, what, ask, hidden=lambda ours: False):
-        ours, theirs = outcome(ask, self.asked), outcome(ask, self.file)
-        while is_lost(ours):
-            ours = outcome(ask, self.asked)
+        ours, theirs = self.ask(what, ask, self.asked), outcome(ask, self.file)
         if ours != theirs and not hidden(ours):
             raise Difference(what, f'the server {told(ours)}, FileStorage {told(theirs)}')
 
@@ -583,13 +592,15 @@ def iterated(storage, start=None, stop=None, in_order=True):
 # A history from its beginning to its end, and what of it matters.
 
 def run(steps, address, name='1', gc=True, between=None, nodes=()):
-    """Raises Difference. `between` is called after each step, and gives something true if the client is to connect again; in the
-    end each of the `nodes` is asked for everything."""
+    """Raises Difference. `between` is called after each step, and gives 'kill' or 'hand-over' if that is what the primary did since:
+    then the client connects again. In the end each of the `nodes` is asked for everything."""
     sides = Sides(address, name, gc)
     try:
         for step in steps:
             sides.do(step)
-            if between and between():
+            happened = between and between()
+            if happened:
+                sides.may_lose = happened == 'kill'
                 sides.reconnect()
         sides.compare()
         for node in nodes:

@@ -86,18 +86,19 @@ class OverFailovers(ThreeNodes):
 
         def between():
             if chance.random() > 0.12:
-                return False
+                return None
             primary = self.cluster.wait_primary()
-            if chance.random() < 0.5:
+            happened = 'kill' if chance.random() < 0.5 else 'hand-over'
+            if happened == 'kill':
                 primary.kill()
                 self.cluster.wait_primary()
                 primary.start()
             else:
-                primary.terminate()
+                self.assertEqual(primary.terminate(), 0)
                 primary.start()
                 self.cluster.wait_primary()
             self.cluster.wait_ready()
-            return True
+            return happened
 
         steps = histories.history(seed, 20)
         try:
