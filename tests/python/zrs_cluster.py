@@ -280,13 +280,29 @@ class Cluster:
         return self
 
     def __exit__(self, kind, error, trace):
+        ended = None
+        try:
+            self.check()
+        except Failure as e:
+            ended = e
+        self.close(keep=kind is not None or ended is not None)
+        if ended is None:
+            return
         if kind is None:
-            for node in self.nodes:
-                if node.is_running() or node.process is None:
-                    continue
-                kind = Failure
-                print(f'{node} ended by itself with status {node.process.returncode}', file=sys.stderr)
-        self.close(keep=kind is not None)
+            raise ended
+        print(ended, file=sys.stderr)
+
+    def check(self):
+        """An error, if nodes have ended by themselves. It is raised once: then they may be started again."""
+        ended = []
+        for node in self.nodes:
+            try:
+                node.check()
+            except Failure as e:
+                ended.append(str(e))
+                node.process = None
+        if ended:
+            raise Failure('; '.join(ended))
 
     def start(self):
         for node in self.nodes:
