@@ -115,15 +115,7 @@ class Launcher:
         """Raise Unavailable if the SUT can't be run here."""
 
     def start(self, text, keep):
-        request = Request(text)
-        fixed = not isinstance(request.address, tuple) or request.address[1]
-        for attempt in range(3):
-            try:
-                return self.launch(request, keep)
-            except SUTError as exc:
-                # A port we chose may have been taken meanwhile.
-                if fixed or 'in use' not in str(exc) or attempt == 2:
-                    raise
+        return self.launch(Request(text), keep)
 
     # helpers
 
