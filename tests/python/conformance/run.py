@@ -437,7 +437,10 @@ def run_test(item):
     for layer in reversed(layers):
         if getattr(layer, 'testTearDown', None):
             layer.testTearDown()
+    import shim
+    servers = shim.launcher.problems()
     detail = ''.join(text for _, text in result.failures + result.errors)
+    detail += ''.join(f'{problem}\n' for problem in servers)
     if result.unexpectedSuccesses:
         detail += 'unexpected success'
     if detail:
