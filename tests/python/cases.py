@@ -267,6 +267,11 @@ def finish(case):
         case.cluster.close(keep=case.failed)
 
 
+def note(text):
+    """The runner prints it, however the tests end."""
+    print(f'note: {text}', file=sys.stderr, flush=True)
+
+
 def begin(storage, **meta):
     """A transaction at the level of the storage -> its meta data, begun"""
     data = TransactionMetaData(**meta)
@@ -274,5 +279,5 @@ def begin(storage, **meta):
     return data
 
 
-__all__ = ['Case', 'Cell', 'Cluster', 'FAILOVER', 'Failure', 'OneServer', 'STOCK', 'ThreeNodes', 'begin', 'both_encodings',
+__all__ = ['Case', 'Cell', 'Cluster', 'FAILOVER', 'Failure', 'OneServer', 'STOCK', 'ThreeNodes', 'begin', 'both_encodings', 'note',
            'wait_for', 'zrs_cluster', 'zrs_only']

@@ -75,6 +75,10 @@ def history(seed, length=None):
     rnd = random.Random(seed)
     steps = []
     touched = {}  # key -> oids
+    # To undo twice in one transaction, or what came after an object was gone for the first time, may leave a FileStorage that cannot
+    # be asked to pack (see is_peculiar). Two of three histories do not; others pack no more when they have.
+    tame, wild = seed % 3, False
+    created, gone = {}, {}  # oid -> key
     blobs = {OIDS + i for i in range(3)}
     from_elsewhere = rnd.random() < 0.5  # begins with transactions that have tids of their own
 
@@ -87,11 +91,11 @@ def history(seed, length=None):
         return tuple((rnd.choice(there), rnd.choice(forms)) for _ in range(rnd.choice([0, 0, 1, 1, 2, 4])))
 
     for key in range(length or rnd.choice([5, 10, 20, 30])):
-        if key > 2 and rnd.random() < 0.12:
+        if key > 2 and rnd.random() < 0.12 and not wild:
             where = rnd.choice(['at', 'after', 'after', 'after', 'before', 'future', 'past'])
             steps.append(Pack(rnd.choice(list(touched)), where))
             continue
-        ops, used = [], set()
+        ops, used, undone_here = [], set(), set()
         gap = None
         if from_elsewhere and key < 12 or rnd.random() < 0.05:
             gap = rnd.choice([1e-6, 0.001, 1.0, 100.0, 86400.0])
@@ -120,9 +124,15 @@ def history(seed, length=None):
                 undone = rnd.choice(recent) or 1  # (not the first, which makes the root)
                 # Several undos of one transaction may meet in an object; an undo and a store don't.
                 stored = {op[1] for op in ops if not op[0].startswith('undo')}
+                objects = touched.get(undone, set())
+                risky = objects & undone_here or any(gone.get(oid, key) < undone for oid in objects)
+                if tame and risky:
+                    continue
                 if undone in touched and not touched[undone] & stored and ('undo', undone) not in ops:
                     ops.append(('undo', undone))
                     used |= touched[undone]
+                    undone_here |= objects
+                    wild = wild or bool(risky)
             elif draw < 0.78:
                 ops.append(('undo unknown',))
             elif draw < 0.83:
@@ -145,6 +155,15 @@ def history(seed, length=None):
         # (The server writes what a transaction undoes after what it stores.)
         ops.sort(key=lambda op: op[0].startswith('undo'))
         touched[key] = {oid for oid in used if oid is not None}
+        for op in ops:
+            if op[0] == 'undo':
+                for oid in touched[op[1]]:
+                    if created.get(oid) == op[1]:
+                        gone.setdefault(oid, key)
+            elif op[0] == 'delete' or op[0] == 'restore' and op[2] is None:
+                gone.setdefault(op[1], key)
+            elif op[0] in ('store', 'blob', 'restore'):
+                created.setdefault(op[1], key)
         steps.append(Commit(
             key, tuple(ops), gap, rnd.choice(['', 'fred', 'fréd', '/a/b fred']), rnd.choice(['', 'what', 'wh\nat', 'w' * 300]),
             rnd.choice([{}, {}, {'a': 1}, {'nested': {'b': [1, None, 'x']}, 'size': 'mine'}])))
@@ -238,10 +257,6 @@ class Difference(AssertionError):
         self.what = what.split()[0], text.count('raises')
 
 
-class NoAnswer(Exception):
-    """FileStorage has met a defect of its own: packing without garbage collection, it forgets what later undos point to, and fails."""
-
-
 class Sides:
     """A FileStorage and a storage of a server, which begin empty."""
 
@@ -257,6 +272,7 @@ class Sides:
         self.last = z64
         self.packed = False
         self.may_lose = False   # the connection, once: a primary was killed
+        self.packs = collections.Counter()  # 'compared', and why others were not
 
     @staticmethod
     def not_resolved(oid, committed_serial, old_serial, new_pickle, committed_pickle=b''):
@@ -421,8 +437,6 @@ class Sides:
         return False
 
     def pack(self, step):
-        if self.is_peculiar():
-            return
         if step.where == 'future':
             when = time.time() + 1000
         elif step.where == 'past':
@@ -431,10 +445,16 @@ class Sides:
             when = TimeStamp(self.tids[step.key]).timeTime() + {'at': 0, 'after': 2e-6, 'before': -2e-6}[step.where]
         else:
             return
-        ours = self.ask(f'pack {step.where} T{step.key}', self.server.pack, when, referencesf, True)
+        if self.is_peculiar():
+            self.packs['peculiar'] += 1
+            return
         theirs = outcome(self.file.pack, when, referencesf, self.gc)
         if theirs and theirs[1].startswith(('AssertionError', 'PackError')):
-            raise NoAnswer
+            # A defect of its own: without garbage collection it forgets what later undos point to, and fails. All stays as it was.
+            self.packs['failed by FileStorage'] += 1
+            return
+        self.packs['compared'] += 1
+        ours = self.ask(f'pack {step.where} T{step.key}', self.server.pack, when, referencesf, True)
         if ours != theirs:
             raise Difference(f'pack {step.where} T{step.key}', f'the server {told(ours)}, FileStorage {told(theirs)}')
         self.packed = True
@@ -593,7 +613,8 @@ def iterated(storage, start=None, stop=None, in_order=True):
 
 def run(steps, address, name='1', gc=True, between=None, nodes=()):
     """Raises Difference. `between` is called after each step, and gives 'kill' or 'hand-over' if that is what the primary did since:
-    then the client connects again. In the end each of the `nodes` is asked for everything."""
+    then the client connects again. In the end each of the `nodes` is asked for everything. -> Counter of its packs: 'compared',
+    'peculiar', 'failed by FileStorage'; the latter were left out."""
     sides = Sides(address, name, gc)
     try:
         for step in steps:
@@ -605,8 +626,7 @@ def run(steps, address, name='1', gc=True, between=None, nodes=()):
         sides.compare()
         for node in nodes:
             sides.compare(node, read_only=True)
-    except NoAnswer:
-        pass
+        return sides.packs
     finally:
         sides.close()
 
