@@ -159,16 +159,14 @@ class OneServer(Case):
 
     @classmethod
     def tearDownClass(cls):
-        try:
-            cls.server.check()
-        finally:
-            cls.cluster.close(keep=cls.failed)
+        finish(cls)
 
     def setUp(self):
         self.addCleanup(transaction.abort)
-        if not self.server.is_running():
-            self.server.process = None
+        self.cluster.check()
+        if self.server.process is None:
             self.cluster.start()
+        self.addCleanup(self.cluster.check)
 
     def explain(self):
         type(self).failed = True
@@ -180,7 +178,7 @@ class OneServer(Case):
         if kill:
             self.server.kill()
         else:
-            self.server.terminate()
+            self.assertEqual(self.server.terminate(), 0)
         self.cluster.start()
 
 
@@ -211,19 +209,22 @@ class ThreeNodes(Case):
 
     @classmethod
     def tearDownClass(cls):
-        cls.cluster.close(keep=cls.failed)
+        finish(cls)
 
     def setUp(self):
         self.addCleanup(transaction.abort)
+        self.cluster.check()
         self.heal()
-        # Registered first, done last: nodes that a test has paused or killed are there again for the next one.
+        # Registered first, done last: nodes that a test has paused are there again for the next one, and one that has ended by
+        # itself is an error of this one.
+        self.addCleanup(self.cluster.check)
         self.addCleanup(self.resume_all)
 
     def heal(self):
+        """Starts what a test has killed or stopped."""
         self.resume_all()
         for node in self.cluster.nodes:
-            if not node.is_running():
-                node.process = None
+            if node.process is None:
                 node.start()
         self.cluster.wait_primary()
         self.cluster.wait_ready()
@@ -255,6 +256,22 @@ class ThreeNodes(Case):
             return connection.root()[name].value
 
 
+def finish(case):
+    """Ends the servers of a class of tests; an error, if one has ended by itself."""
+    try:
+        case.cluster.check()
+    except Failure:
+        case.failed = True
+        raise
+    finally:
+        case.cluster.close(keep=case.failed)
+
+
+def note(text):
+    """The runner prints it, however the tests end."""
+    print(f'note: {text}', file=sys.stderr, flush=True)
+
+
 def begin(storage, **meta):
     """A transaction at the level of the storage -> its meta data, begun"""
     data = TransactionMetaData(**meta)
@@ -262,5 +279,5 @@ def begin(storage, **meta):
     return data
 
 
-__all__ = ['Case', 'Cell', 'Cluster', 'FAILOVER', 'Failure', 'OneServer', 'STOCK', 'ThreeNodes', 'begin', 'both_encodings',
+__all__ = ['Case', 'Cell', 'Cluster', 'FAILOVER', 'Failure', 'OneServer', 'STOCK', 'ThreeNodes', 'begin', 'both_encodings', 'note',
            'wait_for', 'zrs_cluster', 'zrs_only']

@@ -75,6 +75,10 @@ def history(seed, length=None):
     rnd = random.Random(seed)
     steps = []
     touched = {}  # key -> oids
+    # To undo twice in one transaction, or what came after an object was gone for the first time, may leave a FileStorage that cannot
+    # be asked to pack (see is_peculiar). Two of three histories do not; others pack no more when they have.
+    tame, wild = seed % 3, False
+    created, gone = {}, {}  # oid -> key
     blobs = {OIDS + i for i in range(3)}
     from_elsewhere = rnd.random() < 0.5  # begins with transactions that have tids of their own
 
@@ -87,11 +91,11 @@ def history(seed, length=None):
         return tuple((rnd.choice(there), rnd.choice(forms)) for _ in range(rnd.choice([0, 0, 1, 1, 2, 4])))
 
     for key in range(length or rnd.choice([5, 10, 20, 30])):
-        if key > 2 and rnd.random() < 0.12:
+        if key > 2 and rnd.random() < 0.12 and not wild:
             where = rnd.choice(['at', 'after', 'after', 'after', 'before', 'future', 'past'])
             steps.append(Pack(rnd.choice(list(touched)), where))
             continue
-        ops, used = [], set()
+        ops, used, undone_here = [], set(), set()
         gap = None
         if from_elsewhere and key < 12 or rnd.random() < 0.05:
             gap = rnd.choice([1e-6, 0.001, 1.0, 100.0, 86400.0])
@@ -120,9 +124,15 @@ def history(seed, length=None):
                 undone = rnd.choice(recent) or 1  # (not the first, which makes the root)
                 # Several undos of one transaction may meet in an object; an undo and a store don't.
                 stored = {op[1] for op in ops if not op[0].startswith('undo')}
+                objects = touched.get(undone, set())
+                risky = objects & undone_here or any(gone.get(oid, key) < undone for oid in objects)
+                if tame and risky:
+                    continue
                 if undone in touched and not touched[undone] & stored and ('undo', undone) not in ops:
                     ops.append(('undo', undone))
                     used |= touched[undone]
+                    undone_here |= objects
+                    wild = wild or bool(risky)
             elif draw < 0.78:
                 ops.append(('undo unknown',))
             elif draw < 0.83:
@@ -145,6 +155,15 @@ def history(seed, length=None):
         # (The server writes what a transaction undoes after what it stores.)
         ops.sort(key=lambda op: op[0].startswith('undo'))
         touched[key] = {oid for oid in used if oid is not None}
+        for op in ops:
+            if op[0] == 'undo':
+                for oid in touched[op[1]]:
+                    if created.get(oid) == op[1]:
+                        gone.setdefault(oid, key)
+            elif op[0] == 'delete' or op[0] == 'restore' and op[2] is None:
+                gone.setdefault(op[1], key)
+            elif op[0] in ('store', 'blob', 'restore'):
+                created.setdefault(op[1], key)
         steps.append(Commit(
             key, tuple(ops), gap, rnd.choice(['', 'fred', 'fréd', '/a/b fred']), rnd.choice(['', 'what', 'wh\nat', 'w' * 300]),
             rnd.choice([{}, {}, {'a': 1}, {'nested': {'b': [1, None, 'x']}, 'size': 'mine'}])))
@@ -226,7 +245,7 @@ def packer(storage, references, stop, gc):
 
 
 def is_lost(outcome):
-    """The connection was, on the way: with three nodes, and a primary that is killed or a machine that is very busy."""
+    """The connection was, on the way: nobody knows what became of what was asked."""
     return isinstance(outcome, tuple) and outcome[:1] == ('raises',) and outcome[1].startswith('ClientDisconnected')
 
 
@@ -236,10 +255,6 @@ class Difference(AssertionError):
     def __init__(self, what, text):
         super().__init__(f'{what}: {text}')
         self.what = what.split()[0], text.count('raises')
-
-
-class NoAnswer(Exception):
-    """FileStorage has met a defect of its own: packing without garbage collection, it forgets what later undos point to, and fails."""
 
 
 class Sides:
@@ -256,6 +271,8 @@ class Sides:
         self.oids = set()
         self.last = z64
         self.packed = False
+        self.may_lose = False   # the connection, once: a primary was killed
+        self.packs = collections.Counter()  # 'compared', and why others were not
 
     @staticmethod
     def not_resolved(oid, committed_serial, old_serial, new_pickle, committed_pickle=b''):
@@ -275,6 +292,16 @@ class Sides:
         self.server.close()
         self.file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def ask(self, what, function, *args, again=None):
+        """The server's outcome. A lost connection is a difference, but the first after a kill: then it is asked `again`."""
+        ours = outcome(function, *args)
+        if is_lost(ours) and self.may_lose:
+            self.may_lose = False
+            ours = again() if again else outcome(function, *args)
+        if is_lost(ours):
+            raise Difference(what, f'the connection to the server was lost: {told(ours)}')
+        return ours
 
     # what is done
 
@@ -369,12 +396,14 @@ class Sides:
         calls = self.resolved(step)
         if own is None:
             calls = [call for call in calls if call[0] != 'restore']
-        ours = outcome(self.transact, self.server, step, calls, own)
-        while is_lost(ours):
-            # Nobody knows what became of it. (Nobody else commits here.)
+
+        def again():
+            # (Nobody else commits here.)
             self.reconnect()
             last = self.server.lastTransaction()
-            ours = (last, None) if last != self.last else outcome(self.transact, self.server, step, calls, own)
+            return (last, None) if last != self.last else outcome(self.transact, self.server, step, calls, own)
+
+        ours = self.ask(f'commit of T{step.key}', self.transact, self.server, step, calls, own, again=again)
         tid = own or (ours[0] if ours[0] not in ('raises', None) else p64(u64(self.last) + 1))
         theirs = outcome(self.transact, self.file, step, calls, tid)
         if ours == (tid, None):
@@ -408,8 +437,6 @@ class Sides:
         return False
 
     def pack(self, step):
-        if self.is_peculiar():
-            return
         if step.where == 'future':
             when = time.time() + 1000
         elif step.where == 'past':
@@ -418,12 +445,16 @@ class Sides:
             when = TimeStamp(self.tids[step.key]).timeTime() + {'at': 0, 'after': 2e-6, 'before': -2e-6}[step.where]
         else:
             return
-        ours = outcome(self.server.pack, when, referencesf, True)
-        while is_lost(ours):
-            ours = outcome(self.server.pack, when, referencesf, True)
+        if self.is_peculiar():
+            self.packs['peculiar'] += 1
+            return
         theirs = outcome(self.file.pack, when, referencesf, self.gc)
         if theirs and theirs[1].startswith(('AssertionError', 'PackError')):
-            raise NoAnswer
+            # A defect of its own: without garbage collection it forgets what later undos point to, and fails. All stays as it was.
+            self.packs['failed by FileStorage'] += 1
+            return
+        self.packs['compared'] += 1
+        ours = self.ask(f'pack {step.where} T{step.key}', self.server.pack, when, referencesf, True)
         if ours != theirs:
             raise Difference(f'pack {step.where} T{step.key}', f'the server {told(ours)}, FileStorage {told(theirs)}')
         self.packed = True
@@ -432,9 +463,7 @@ class Sides:
     # what is compared
 
     def same(self, what, ask, hidden=lambda ours: False):
-        ours, theirs = outcome(ask, self.asked), outcome(ask, self.file)
-        while is_lost(ours):
-            ours = outcome(ask, self.asked)
+        ours, theirs = self.ask(what, ask, self.asked), outcome(ask, self.file)
         if ours != theirs and not hidden(ours):
             raise Difference(what, f'the server {told(ours)}, FileStorage {told(theirs)}')
 
@@ -583,19 +612,21 @@ def iterated(storage, start=None, stop=None, in_order=True):
 # A history from its beginning to its end, and what of it matters.
 
 def run(steps, address, name='1', gc=True, between=None, nodes=()):
-    """Raises Difference. `between` is called after each step, and gives something true if the client is to connect again; in the
-    end each of the `nodes` is asked for everything."""
+    """Raises Difference. `between` is called after each step, and gives 'kill' or 'hand-over' if that is what the primary did since:
+    then the client connects again. In the end each of the `nodes` is asked for everything. -> Counter of its packs: 'compared',
+    'peculiar', 'failed by FileStorage'; the latter were left out."""
     sides = Sides(address, name, gc)
     try:
         for step in steps:
             sides.do(step)
-            if between and between():
+            happened = between and between()
+            if happened:
+                sides.may_lose = happened == 'kill'
                 sides.reconnect()
         sides.compare()
         for node in nodes:
             sides.compare(node, read_only=True)
-    except NoAnswer:
-        pass
+        return sides.packs
     finally:
         sides.close()
 

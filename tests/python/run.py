@@ -183,10 +183,14 @@ class Child:
         if os.environ.get('ZRS_TEST_TIMES'):
             for r in results:
                 print(f'         {r["seconds"]:6.2f} s {r["test"]}')
+        output = self.output.read()
+        for line in output.splitlines():
+            if line.startswith('note: '):
+                print(f'         {line}')
         for r in failed:
             print(f'\n=== FAILED {r["test"]}\n{r["why"]}')
         if failed:
-            print(f'--- output of {self.name}\n{self.output.read()[-20000:]}\n')
+            print(f'--- output of {self.name}\n{output[-20000:]}\n')
         sys.stdout.flush()
         return passed, len(failed)
 

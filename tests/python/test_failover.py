@@ -194,10 +194,9 @@ class Stopped(ThreeNodes):
         db = self.db()
         names = [self.cell(db, i) for i in range(10)]
         last = db.lastTransaction()
-        for node in self.cluster.running:
+        for node in self.cluster.nodes:
             node.signal(signal.SIGTERM)
-        for node in self.cluster.running:
-            node.wait_end(15)
+        self.assertEqual([node.wait_end(15) for node in self.cluster.nodes], [0, 0, 0])
         self.cluster.start()
         cold = self.db()
         self.assertGreaterEqual(cold.lastTransaction(), last)

@@ -4,21 +4,43 @@
     SEEDS=500 FROM=1000 tests/python/run.py -k histories  many others
     SEED=7 tests/python/run.py -k histories               one
 """
+import collections
 import os
 import random
 import sys
 
 import histories
-from cases import OneServer, ThreeNodes
+from cases import OneServer, ThreeNodes, note
 from zrs_cluster import Cluster
 
 # Storages of one server. Each history has one for itself; those that are left over are for searching what matters in one that failed.
 STORAGES = 10
 SPARE = 60
 SEARCH = 20  # seconds
+# Of the packs of a class, how many FileStorage may be unable to answer for.
+LEFT_OUT = 0.25
 
 
-class Histories(OneServer):
+class Packs:
+    """Counts the packs of a class of tests, so that none passes as FileStorage could not be asked."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.packs = collections.Counter()
+        super().setUpClass()
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        compared, total = cls.packs['compared'], cls.packs.total()
+        counts = ', '.join(f'{number} {what}' for what, number in sorted(cls.packs.items()))
+        note(f'{total} packs: {counts}')
+        # (A few may be left out anyhow: a seed on its own may have one.)
+        if total - compared > max(LEFT_OUT * total, 2):
+            raise AssertionError(f'too few packs were compared: {counts}')
+
+
+class Histories(Packs, OneServer):
     """Ten seeds."""
 
     is_template = True
@@ -35,7 +57,7 @@ class Histories(OneServer):
         steps = histories.history(seed)
         address = self.addresses()[0]
         try:
-            histories.run(steps, address, f's{number}', self.gc)
+            self.packs.update(histories.run(steps, address, f's{number}', self.gc))
         except Exception as e:
             if not isinstance(e, histories.Difference):
                 print(f'seed {seed}:\n{histories.shown(steps)}', file=sys.stderr)
@@ -74,7 +96,7 @@ def seeds():
     return list(range(first, first + int(os.environ.get('SEEDS', 40))))
 
 
-class OverFailovers(ThreeNodes):
+class OverFailovers(Packs, ThreeNodes):
     """Three nodes, whose primary is killed or hands over now and then. In the end each node is asked for everything."""
 
     limit = 180
@@ -86,22 +108,23 @@ class OverFailovers(ThreeNodes):
 
         def between():
             if chance.random() > 0.12:
-                return False
+                return None
             primary = self.cluster.wait_primary()
-            if chance.random() < 0.5:
+            happened = 'kill' if chance.random() < 0.5 else 'hand-over'
+            if happened == 'kill':
                 primary.kill()
                 self.cluster.wait_primary()
                 primary.start()
             else:
-                primary.terminate()
+                self.assertEqual(primary.terminate(), 0)
                 primary.start()
                 self.cluster.wait_primary()
             self.cluster.wait_ready()
-            return True
+            return happened
 
         steps = histories.history(seed, 20)
         try:
-            histories.run(steps, self.addresses(), f's{number}', between=between, nodes=self.addresses())
+            self.packs.update(histories.run(steps, self.addresses(), f's{number}', between=between, nodes=self.addresses()))
         except BaseException:
             print(f'seed {seed}:\n{histories.shown(steps)}', file=sys.stderr)
             raise

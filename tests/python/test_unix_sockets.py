@@ -30,7 +30,7 @@ class UnixSocket(OneServer):
     def test_the_file_goes_with_the_server_and_one_that_was_left_is_replaced(self):
         path = self.server.socket
         name = self.cell(self.db(path), 'kept')
-        self.server.terminate()
+        self.assertEqual(self.server.terminate(), 0)
         self.assertFalse(os.path.exists(path))
         self.cluster.start()
         self.restart(kill=True)

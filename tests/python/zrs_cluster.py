@@ -37,6 +37,8 @@ CHECKOUT = os.path.dirname(os.path.dirname(HERE))
 PATIENCE = float(os.environ.get('ZRS_TEST_PATIENCE', 30))
 
 _reservations = {}  # port -> an open, locked file: other test processes leave it alone
+# (The same for all: a test may say later that its temporary files are to be elsewhere.)
+_LOCKS = os.path.join(tempfile.gettempdir(), f'zrs-ports-{os.getuid()}')
 
 
 class Failure(AssertionError):
@@ -57,14 +59,13 @@ def binaries():
 
 
 def free_port():
-    folder = os.path.join(tempfile.gettempdir(), f'zrs-ports-{os.getuid()}')
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(_LOCKS, exist_ok=True)
     chance = random.Random(os.urandom(8))
     for _ in range(1000):
         port = chance.randrange(20000, 32000)
         if port in _reservations:
             continue
-        lock = open(os.path.join(folder, str(port)), 'w')
+        lock = open(os.path.join(_LOCKS, str(port)), 'w')
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with socket.socket() as s:
@@ -280,13 +281,29 @@ class Cluster:
         return self
 
     def __exit__(self, kind, error, trace):
+        ended = None
+        try:
+            self.check()
+        except Failure as e:
+            ended = e
+        self.close(keep=kind is not None or ended is not None)
+        if ended is None:
+            return
         if kind is None:
-            for node in self.nodes:
-                if node.is_running() or node.process is None:
-                    continue
-                kind = Failure
-                print(f'{node} ended by itself with status {node.process.returncode}', file=sys.stderr)
-        self.close(keep=kind is not None)
+            raise ended
+        print(ended, file=sys.stderr)
+
+    def check(self):
+        """An error, if nodes have ended by themselves. It is raised once: then they may be started again."""
+        ended = []
+        for node in self.nodes:
+            try:
+                node.check()
+            except Failure as e:
+                ended.append(str(e))
+                node.process = None
+        if ended:
+            raise Failure('; '.join(ended))
 
     def start(self):
         for node in self.nodes:

@@ -111,19 +111,15 @@ class Launcher:
 
     name = None
 
+    def problems(self):
+        """What went wrong with servers of a test, for which it fails."""
+        return []
+
     def check(self):
         """Raise Unavailable if the SUT can't be run here."""
 
     def start(self, text, keep):
-        request = Request(text)
-        fixed = not isinstance(request.address, tuple) or request.address[1]
-        for attempt in range(3):
-            try:
-                return self.launch(request, keep)
-            except SUTError as exc:
-                # A port we chose may have been taken meanwhile.
-                if fixed or 'in use' not in str(exc) or attempt == 2:
-                    raise
+        return self.launch(Request(text), keep)
 
     # helpers
 
@@ -158,6 +154,7 @@ class Launcher:
 
 
 def terminate(proc, timeout=STOP_TIMEOUT):
+    """-> exit status, or None if it had to be killed"""
     if proc.poll() is None:
         proc.terminate()
         try:
@@ -167,6 +164,8 @@ def terminate(proc, timeout=STOP_TIMEOUT):
                   file=sys.stderr)
             proc.kill()
             proc.wait()
+            return None
+    return proc.returncode
 
 
 def tail(path, size=4000):
@@ -319,6 +318,24 @@ class Zrsd(Launcher):
 
     def __init__(self):
         self.clusters = {}    # data dir -> node ports
+        self.serving = []     # processes which nobody has asked to end
+        self.wrong = []       # what went wrong with some, in words
+
+    def problems(self):
+        """What became of servers which must not end, or not like that.
+
+        For the end of a test: an exception of ``stop`` might be swallowed.
+        """
+        for proc in self.serving:
+            self.still_there(proc)
+        return self.wrong
+
+    def still_there(self, proc):
+        if proc.poll() is None:
+            return True
+        self.wrong.append(f'server {proc.pid} ended by itself '
+                          f'with status {proc.returncode}')
+        return False
 
     # binaries
 
@@ -421,11 +438,19 @@ class Zrsd(Launcher):
         procs = []
 
         def stop():
+            asked = [proc for proc in procs if self.still_there(proc)]
+            for proc in asked:
+                proc.terminate()
+            for proc in asked:
+                status = terminate(proc)
+                if status is None:
+                    self.wrong.append(
+                        f'server {proc.pid} ignored SIGTERM')
+                elif status:
+                    self.wrong.append(f'server {proc.pid} ended with status '
+                                      f'{status} after SIGTERM')
             for proc in procs:
-                if proc.poll() is None:
-                    proc.terminate()
-            for proc in procs:
-                terminate(proc)
+                self.serving.remove(proc)
             if not (keep and durable):
                 remove(data)
                 remove(data + '.imported')
@@ -452,6 +477,7 @@ class Zrsd(Launcher):
             for proc in procs:
                 terminate(proc, 2)
             raise
+        self.serving += procs
         return self.address(request, nodes, primary[-1]), stop
 
     def plan(self, data, address):

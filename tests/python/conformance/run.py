@@ -74,9 +74,6 @@ def arguments():
     add('--jobs', type=int, default=2, help='tests at a time (default: 2)')
     add('--timeout', type=float, default=60,
         help='seconds per test (default: 60)')
-    add('--retries', type=int, default=0,
-        help='run a failing test again so many times; a test that then '
-        'passes counts as passed but is reported as flaky (default: 0)')
     add('--results', metavar='DIR', default=results_folder(),
         help='where results (SUT.json) and logs go (default: %(default)s)')
     add('--list', action='store_true',
@@ -178,9 +175,6 @@ def report(args, sut, results, problem, seconds):
     for r in failed:
         if r['status'] != 'not run':
             print('FAILED %s (%s)' % (r['name'], r['status']))
-    flaky = [r['name'] for r in passed if r.get('attempts', 1) > 1]
-    if flaky:
-        print('passed only when run again: ' + ', '.join(flaky))
     if problem:
         print('error: ' + problem)
     local = sum(1 for r in applicable if r['local'])
@@ -253,7 +247,7 @@ class Runner:
 
     def __init__(self, args, todo):
         self.args = args
-        self.todo = [(item, result, 1) for item, result in todo]
+        self.todo = list(todo)
         self.total = len(todo)
         self.done = 0
         self.jobs = []
@@ -273,9 +267,9 @@ class Runner:
                 kill(job.pid)
             shutil.rmtree(self.tmp, ignore_errors=True)
 
-    def start(self, item, result, attempt):
+    def start(self, item, result):
         job = Job()
-        job.item, job.result, job.attempt = item, result, attempt
+        job.result = result
         job.folder = tempfile.mkdtemp('', 't', self.tmp)
         job.log = os.path.join(job.folder, 'test.log')
         os.mkdir(os.path.join(job.folder, 'work'))
@@ -323,20 +317,16 @@ class Runner:
         if job.data.endswith(b'\n'):
             outcome = json.loads(job.data)
         result = job.result
-        result.update(outcome, seconds=round(time.monotonic() - job.start, 2),
-                      attempts=job.attempt)
+        result.update(outcome, seconds=round(time.monotonic() - job.start, 2))
         failed = result['status'] != 'passed'
         name = re.sub(r'[^\w.-]+', '_', result['name'])[-200:] + '.log'
         log = os.path.join(self.logs, name)
         if failed:
             self.save(job, log)
             result['log'] = log
-        elif job.attempt == 1 and os.path.exists(log):
+        elif os.path.exists(log):
             os.remove(log)
         shutil.rmtree(job.folder, ignore_errors=True)
-        if failed and job.attempt <= self.args.retries:
-            self.todo.append((job.item, result, job.attempt + 1))
-            return
         self.done += 1
         if failed or self.args.verbose:
             print('[%d/%d] %s %s %.1f s' % (
@@ -447,7 +437,10 @@ def run_test(item):
     for layer in reversed(layers):
         if getattr(layer, 'testTearDown', None):
             layer.testTearDown()
+    import shim
+    servers = shim.launcher.problems()
     detail = ''.join(text for _, text in result.failures + result.errors)
+    detail += ''.join(f'{problem}\n' for problem in servers)
     if result.unexpectedSuccesses:
         detail += 'unexpected success'
     if detail:
