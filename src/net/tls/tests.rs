@@ -137,6 +137,36 @@ async fn a_folder_lists_what_is_called_like_a_certificate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_lists_of_revoked_ones_in_a_folder_count_or_nothing_does() {
+    let both = std::fs::read_to_string(path("clients-ca-and-crl")).unwrap();
+    let (ca, crl) = both.split_at(both.find("-----BEGIN X509 CRL").unwrap());
+    let with = |others: &[(&str, &[u8])]| {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, what) in others {
+            std::fs::write(folder.path().join(name), what).unwrap();
+        }
+        Tls::load(files("node1", Some(folder.path().to_owned()), PeerTrust::Nobody), Env::system())
+            .map_err(|why| why.to_string())
+    };
+    let ca = ("ca.pem", ca.as_bytes());
+    let revoked = client("peers-ca", Some("revoked"));
+    meet(&revoked, &with(&[ca]).unwrap()).await.unwrap();
+    for name in ["revoked.crl", "revoked.pem", "0123abcd.r0"] {
+        let server = with(&[ca, (name, crl.as_bytes())]).unwrap();
+        assert!(meet(&revoked, &server).await.unwrap_err().contains("was revoked"), "{name}");
+        meet(&client("peers-ca", Some("client")), &server).await.unwrap();
+    }
+    // (As DER, for those who read PEM.)
+    for name in ["revoked.crl", "other.crt", "0123abcd.r0"] {
+        let why = with(&[ca, (name, &certificate("client"))]).unwrap_err();
+        assert!(why.contains(name) && why.contains("nothing in it that can be read"), "{why}");
+    }
+    let only = std::fs::read(path("client")).unwrap();
+    let why = with(&[("client.pem", &only), ("revoked.crl", crl.as_bytes())]).unwrap_err();
+    assert!(why.contains("and no CA"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn servers_are_believed_for_their_host() {
     let server = tls("elsewhere", None, PeerTrust::Nobody);
     let said = async |client: TlsClient| {

@@ -3,6 +3,7 @@
 //! A [`Trust`] is a list of certificates. It believes a certificate that is itself listed, whatever it says of itself (ZEO
 //! sites list the self-signed certificates of their clients), while it is valid; and one that was signed, directly or
 //! through others, by a listed certificate of a CA, as webpki has it. A listed certificate that is no CA's signs nobody.
+//! Lists of revoked certificates count for those that a CA has signed, not for those that are listed themselves.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -57,6 +58,11 @@ impl Trust {
                 let name = facts.common_name.unwrap_or_default();
                 return bad(flag, path, format_args!("the CA {name:?} (certificate {}) can't be used: {why}", n + 1));
             }
+        }
+        if roots.is_empty() && !listed.revoked.is_empty() {
+            let why = "there is a list of revoked certificates (X509 CRL) and no CA: it would count for nobody, as those that \
+                       are listed themselves are believed until they are taken out";
+            return bad(flag, path, why);
         }
         let by_ca = if roots.is_empty() { None } else { Some(by_ca(flag, path, roots, listed.revoked, provider)?) };
         let exact = listed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
