@@ -211,6 +211,26 @@ async fn peers_are_believed_by_their_ca_and_for_their_host() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_of_several_listed_peers_passes_for_none_of_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["node1", "elsewhere", "v1"] {
+        std::fs::copy(path(name), folder.path().join(format!("{name}.pem"))).unwrap();
+    }
+    let ends = |name| tls(name, None, PeerTrust::Ca(folder.path().to_owned()));
+    let met = peers(&ends("elsewhere"), &ends("node1")).await.unwrap();
+    assert!(met.may_be_peer(NODE).unwrap_err().contains("another host"));
+    met.may_be_peer("db9.example.org:8100").unwrap();
+    let why = peers(&ends("node1"), &ends("elsewhere")).await.err().unwrap();
+    assert!(why.starts_with("ours") && why.contains("another host"), "{why}");
+    peers(&ends("node1"), &ends("node1")).await.unwrap().may_be_peer(NODE).unwrap();
+    // It names none.
+    peers(&ends("v1"), &ends("v1")).await.unwrap().may_be_peer(NODE).unwrap();
+    // The same one for all, in a list.
+    let alone = tls("elsewhere", None, PeerTrust::Ca(path("elsewhere")));
+    peers(&alone, &alone).await.unwrap().may_be_peer(NODE).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn clients_with_any_certificate_are_welcome_where_none_is_needed() {
     let server = tls("node1", None, peer_ca());
     let met = meet(&client("peers-ca", Some("stranger")), &server).await.unwrap();
@@ -305,6 +325,8 @@ fn facts_of_certificates() {
     assert_eq!(of("peers-ca"), (true, "peers-ca".into(), (from, to)));
     assert_eq!(of("self"), (true, "self".into(), (from, to)));
     assert_eq!(of("v1"), (true, "v1".into(), (from, to)));
+    let has_names = |name| x509::facts(&certificate(name)).unwrap().has_names;
+    assert!(has_names("node1") && !has_names("client") && !has_names("v1"));
     assert_eq!(of("expired"), (false, "expired".into(), (from, 1_580_515_200)));
 }
 
