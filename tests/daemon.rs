@@ -219,3 +219,20 @@ fn bad_requests_cost_a_connection_at_most() {
     }
     node.wait_for("/healthz");
 }
+
+#[test]
+fn a_reload_while_the_folder_is_being_opened_does_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    // Reading what marks the folder takes until we have written it.
+    let marker = folder.path().join("ZRS");
+    assert!(Command::new("mkfifo").arg(&marker).status().unwrap().success());
+    let child = zrsd(folder.path()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut writer = std::fs::File::options().write(true).open(&marker).unwrap();
+    let sent = Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    writer.write_all(b"nothing of the kind").unwrap();
+    drop(writer);
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("ZRS"), "{ended:?}");
+}

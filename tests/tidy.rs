@@ -1,5 +1,5 @@
 //! The house rules that the compiler does not know: who may use whom, where time and chance come from, how long a file
-//! gets, and that what operators may set is documented. DESIGN.md's table of layers and STYLE.md's rules, as tests.
+//! gets, and that what operators may set is documented. docs/architecture.md's table of modules and docs/style.md's rules, as tests.
 //!
 //! These tests read source text. They are simple on purpose: they look at lines without comments, and tests do not count
 //! (`#[cfg(test)] mod name { ... }`, which is the last thing in its file, and the files of `#[cfg(test)] mod name;`).
@@ -231,7 +231,7 @@ fn modules_use_only_what_lies_below_them() {
         }
     }
     broken.dedup();
-    assert_none(broken, "the direction of the layers (DESIGN.md, 'The parts')");
+    assert_none(broken, "the direction of the layers (docs/architecture.md, 'Modules')");
 }
 
 #[test]

@@ -44,6 +44,10 @@ pub const IMPORT: usize = 8 * MIB;
 pub const CONNECTIONS: usize = 16_384;
 /// Clients that a node which is not primary keeps waiting in silence.
 pub const HELD: usize = 8_192;
+/// Connections from the hosts of members that are let in beyond these limits, until it is clear that they are peers'.
+pub const RESERVED: usize = 64;
+/// How long the hosts of members are taken to be where they were looked up.
+pub const LOOK_UP_AGAIN: Duration = Duration::from_secs(10);
 /// Relayed connections of one node.
 pub const RELAYS: usize = 8_192;
 /// How long a connection may take from its first bytes to a whole first frame, and a peer to prove that it is one.

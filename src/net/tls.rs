@@ -8,7 +8,8 @@
 //!
 //! - A *client* is believed by the list `--tls-client-ca`. Without that list nobody has to have a certificate.
 //! - A *peer* is believed by the list `--tls-peer-ca`. One that a CA of that list has signed must name the host by which
-//!   `--peers` lists the node, in both directions: so one node can't pass for another, and a CA may have other uses.
+//!   `--peers` lists the node, in both directions: so one node can't pass for another, and a CA may have other uses. So must
+//!   one of several that are listed themselves, if it names any.
 //!   Without that list, the nodes of a cluster have one certificate in common, and only that one is believed.
 //!
 //! **Promises.** TLS 1.2 and 1.3. Certificates are judged by `Env`'s clock, and judged anew for each connection: nothing is
@@ -216,12 +217,12 @@ impl Credentials {
     /// Whether it may be the peer that is listed with `address`; if not, why.
     pub fn may_be_peer(&self, address: &str) -> Result<(), String> {
         match (self.peer.clone()?, &self.certificate) {
-            (Belief::Listed, _) => Ok(()),
-            (Belief::Signed, Some(certificate)) => {
+            (Belief::ForAnyHost, _) => Ok(()),
+            (Belief::ForItsHosts, Some(certificate)) => {
                 let host = host(address).unwrap_or(address);
                 trust::names_host(certificate, host).map_err(|why| format!("{} ({host})", words::of(&why)))
             }
-            (Belief::Signed, None) => Err("it has no certificate".into()),
+            (Belief::ForItsHosts, None) => Err("it has no certificate".into()),
         }
     }
 

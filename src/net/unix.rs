@@ -1,12 +1,13 @@
 //! Unix sockets: for clients on the same host, at a path in the file system.
 //!
 //! The file is made when a server begins to listen and removed when it stops. One that a killed server left behind is
-//! replaced; one at which somebody listens, or that is no socket, is left alone and the server does not start. Who may connect
+//! replaced, by one server at a time (a lock on `PATH.lock` says which, for as long as that takes); one at which somebody listens,
+//! or that is no socket, is left alone and the server does not start. Who may connect
 //! is who may write to the file: the folder's and the file's permissions (umask) say it. TLS is never spoken there.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use futures_util::future::BoxFuture;
@@ -24,9 +25,11 @@ pub struct Unix {
 
 /// Listens at `path`.
 pub async fn listen(path: &str) -> io::Result<Unix> {
+    let turn = Turn::take(path)?;
     make_room(path).await?;
     let listener = UnixListener::bind(path)?;
     let made = fs::symlink_metadata(path)?;
+    drop(turn);
     // (Absolute, as it is removed by this path later.)
     Ok(Unix { listener, path: fs::canonicalize(path)?, file: (made.dev(), made.ino()) })
 }
@@ -36,6 +39,41 @@ pub async fn connect(path: &str) -> io::Result<Wire> {
     let mut wire = wire(UnixStream::connect(path).await?);
     wire.peer = path.to_owned();
     Ok(wire)
+}
+
+/// The right to replace the file at a path; the lock's file is there only as long as this is.
+struct Turn {
+    path: String,
+    /// The lock ends with it.
+    _file: fs::File,
+}
+
+impl Turn {
+    fn take(path: &str) -> io::Result<Turn> {
+        let taken = || Err(io::Error::new(io::ErrorKind::AddrInUse, "another server is beginning to listen there"));
+        let path = format!("{path}.lock");
+        let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return taken(),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+        // Whoever had it may have removed it since we opened it: then it excludes nobody any more.
+        let ours = file.metadata()?;
+        match fs::symlink_metadata(&path) {
+            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => Ok(Turn { path, _file: file }),
+            Ok(_) => taken(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => taken(),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // (The lock is still held.)
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 /// Removes what a server that is gone has left.
@@ -124,6 +162,30 @@ mod tests {
         let refused = Tcp.listen(&path).await.err().unwrap();
         assert!(refused.to_string().contains("no socket"), "{refused}");
         assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn one_of_many_that_begin_at_once_gets_what_a_dead_server_left() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..100 {
+            let path = folder.path().join(format!("socket{round}")).display().to_string();
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            let all = std::sync::Barrier::new(4);
+            let begin = || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                all.wait();
+                let listener = runtime.block_on(Tcp.listen(&path));
+                all.wait();
+                listener.map(drop).map_err(|refused| refused.kind())
+            };
+            let begun: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(begin)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(begun.iter().filter(|one| one.is_ok()).count(), 1, "{begun:?}");
+            assert!(begun.iter().flat_map(|one| one.err()).all(|kind| kind == io::ErrorKind::AddrInUse), "{begun:?}");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "no locks stay behind");
     }
 
     #[tokio::test]

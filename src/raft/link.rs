@@ -195,7 +195,8 @@ fn refused(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, format!("refused: {why}"))
 }
 
-fn ip_of(address: &str) -> Option<IpAddr> {
+/// The IP address in `host:port`, if there is one.
+pub fn ip_of(address: &str) -> Option<IpAddr> {
     let (host, _) = address.rsplit_once(':')?;
     let ip: IpAddr = host.trim_matches(['[', ']']).parse().ok()?;
     Some(ip.to_canonical())

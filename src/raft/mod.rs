@@ -27,6 +27,7 @@ mod status;
 mod types;
 mod wire;
 
+pub use link::ip_of;
 pub use log::{TABLES, unapplied};
 pub use node::{Accepted, Member, Node, NotSettled, Proposal, RelayRefused, Role, Setup, Unknown};
 pub use status::{MemberStatus, NodeStatus};

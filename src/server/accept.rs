@@ -2,7 +2,7 @@
 //!
 //! One port serves ZEO clients, peers and monitors; [`introduction`](super::introduction) finds out who is there. A second
 //! port, if configured, is for clients that take what this node has. Connections are counted, and limited in all and
-//! while they are strangers.
+//! while they are strangers; for peers there is a [`reserve`](super::reserve).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::introduction::{Guest, introduce};
 use super::metrics::Present;
 use super::register::{self, Client};
+use super::reserve::Room;
 use super::{Phase, Shared, secure, status};
 use crate::config::{is_path, limits};
 use crate::net::{FrameFault, FrameReader, FrameWriter, Listener, Misplaced, Tls, Wire, misplaced};
@@ -56,18 +57,25 @@ pub async fn serve(shared: Arc<Shared>, mut listener: Box<dyn Listener>, door: D
 fn admit(shared: &Arc<Shared>, wire: Wire, door: Door, tls: Option<Tls>) {
     let metrics = &shared.metrics;
     metrics.accepted.inc();
-    let full = metrics.open.get() >= limits::CONNECTIONS as i64 || metrics.held.get() >= limits::HELD as i64;
-    if full {
-        metrics.turned_away.inc();
-        tracing::warn!(peer = %wire.peer, "turned away: there are too many connections");
-        return;
+    let room = shared.reserve.room(metrics, &wire.peer);
+    if room == Room::Full {
+        return turned_away(shared, &wire.peer);
     }
     let open = Present::new(&metrics.open);
+    let reserved = (room == Room::ForPeers).then(|| Present::new(&metrics.reserved));
     let shared = shared.clone();
-    shared.env.clone().spawn(connection(shared, wire, door, tls, open));
+    shared.env.clone().spawn(connection(shared, wire, door, tls, open, reserved));
 }
 
-async fn connection(shared: Arc<Shared>, wire: Wire, door: Door, tls: Option<Tls>, open: Present) {
+/// `reserved`: it came in only because it may be a peer.
+async fn connection(
+    shared: Arc<Shared>,
+    wire: Wire,
+    door: Door,
+    tls: Option<Tls>,
+    open: Present,
+    reserved: Option<Present>,
+) {
     let held = Present::new(&shared.metrics.held);
     let (wire, credentials) = match tls {
         None => (wire, None),
@@ -79,7 +87,14 @@ async fn connection(shared: Arc<Shared>, wire: Wire, door: Door, tls: Option<Tls
     let peer = wire.peer;
     let mut reader = FrameReader::new(wire.reader, limits::FIRST_FRAME);
     let mut writer = FrameWriter::new(wire.writer);
-    let guest = match introduce(&shared, door, &mut reader, &mut writer, &peer).await {
+    let introduced = introduce(&shared, door, &mut reader, &mut writer, &peer);
+    let guest = match &reserved {
+        None => introduced.await,
+        // (Peers speak first.)
+        Some(_) => shared.env.timeout(limits::INTRODUCTION, introduced).await.unwrap_or_default(),
+    };
+    let guest = match guest {
+        Some(Guest::Client { .. }) if reserved.is_some() => return turned_away(&shared, &peer),
         Some(guest) => guest,
         None => return,
     };
@@ -93,7 +108,7 @@ async fn connection(shared: Arc<Shared>, wire: Wire, door: Door, tls: Option<Tls
         }
         Guest::Peer(first) => {
             // A peer's own connections end with the node's consensus: nobody waits for them when this server closes.
-            drop((held, open));
+            drop((held, open, reserved));
             let mut phase = shared.phase.watching();
             let accepted = tokio::select! { biased;
                 _ = phase.until(|phase| *phase == Phase::Closing) => return,
@@ -118,6 +133,11 @@ async fn connection(shared: Arc<Shared>, wire: Wire, door: Door, tls: Option<Tls
             register::receive(shared, client, held).await;
         }
     }
+}
+
+fn turned_away(shared: &Shared, peer: &str) {
+    shared.metrics.turned_away.inc();
+    tracing::warn!(%peer, "turned away: there are too many connections");
 }
 
 /// A client that came in at another node: `opening` is what it has said there.

@@ -30,6 +30,8 @@ pub struct Metrics {
     pub open: Gauge,
     /// Open sockets whose other end has not registered yet, held without a greeting or greeted.
     pub held: Gauge,
+    /// Open sockets that are there only because they may be peers'.
+    pub reserved: Gauge,
     /// Registered clients served here.
     pub sessions: Gauge,
     /// Clients whose bytes are passed on to the primary.
@@ -80,6 +82,8 @@ impl Metrics {
         registry.register("connections", "Open sockets", open.clone());
         let held = Gauge::default();
         registry.register("held", "Connections that have not registered yet", held.clone());
+        let reserved = Gauge::default();
+        registry.register("reserved", "Connections over the limit that may be peers'", reserved.clone());
         let sessions = Gauge::default();
         registry.register("sessions", "Registered clients served by this node", sessions.clone());
         let relays = Gauge::default();
@@ -119,6 +123,7 @@ impl Metrics {
             turned_away,
             open,
             held,
+            reserved,
             sessions,
             relays,
             loads,

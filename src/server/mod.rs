@@ -53,6 +53,7 @@ mod pack_watch;
 mod primary;
 mod register;
 mod relay;
+mod reserve;
 mod secure;
 mod session;
 mod staging;
@@ -68,6 +69,7 @@ pub use status::{Status, StorageStatus};
 
 use complaints::Complaints;
 use primary::Primary;
+use reserve::Reserve;
 use standing::Standing;
 use status::Tallies;
 use transaction::Budget;
@@ -100,6 +102,7 @@ struct Shared {
     complaints: Complaints,
     tallies: Tallies,
     budget: Budget,
+    reserve: Reserve,
     standing: Watch<Standing>,
     /// Goes up whenever a primary becomes known, or another one.
     elections: Watch<u64>,
@@ -166,11 +169,15 @@ impl Server {
             metrics: Metrics::new(),
             complaints: Complaints::new(env.clone()),
             budget: Budget::default(),
+            reserve: Reserve::default(),
             standing: Watch::new(Standing::Forming),
             elections: Watch::new(0),
             phase: Watch::new(Phase::Open),
         });
         env.spawn(standing::follow(shared.clone()));
+        if shared.config.peers.len() > 1 {
+            env.spawn(reserve::follow(shared.clone()));
+        }
         let mut doors = vec![env.spawn(accept::serve(shared.clone(), listener, accept::Door::Main))];
         if let Some(listener) = reading {
             doors.push(env.spawn(accept::serve(shared.clone(), listener, accept::Door::Reading)));

@@ -8,8 +8,10 @@ import time
 from ZODB.utils import p64, z64
 
 from cases import OneServer, ThreeNodes, begin, both_encodings
+from certificates import context, node_options, pem
 from objects import record
 from raw import Closed, Raw
+from zrs_cluster import Cluster
 
 # What each value of `ruok` has, and no more.
 KEYS = {'aborts', 'active_txns', 'commits', 'conflicts', 'conflicts_resolved', 'connections', 'last-transaction', 'loads',
@@ -153,6 +155,30 @@ class PackingAnywhere(ThreeNodes):
             self.assertEqual([entry['tid'] for entry in storage.history(p64(0), 100)], [serial], node)
             self.assertEqual(storage.undoLog(0, 100), [], node)
         self.cluster.wait_same()
+
+    def test_a_pack_where_tls_is_spoken(self):
+        # zeopack speaks no TLS: it goes through a node's unix socket for readers.
+        folder = self.temporary_folder()
+        options = node_options('node1', '--tls-peer-ca', pem('peers-ca'), '--tls-client-ca', pem('clients-ca'))
+        with Cluster(3, options) as cluster:
+            for node in cluster.nodes:
+                path = os.path.join(folder, str(node.number))
+                node.terminate()
+                node.options = ['--read-listen', path]
+                node.start()
+            cluster.wait_ready()
+            storage = self.storage(cluster.primary().address, ssl=context('client'))
+            serial = z64
+            for node in cluster.nodes:
+                for value in range(3):
+                    txn = begin(storage)
+                    storage.store(p64(0), serial, record(value), '', txn)
+                    storage.tpc_vote(txn)
+                    serial = storage.tpc_finish(txn)
+                status, output = script('zeopack', '-u', os.path.join(folder, str(node.number)))
+                self.assertEqual(status, 0, output)
+                self.assertEqual([entry['tid'] for entry in storage.history(p64(0), 100)], [serial], node)
+            storage.close()
 
     def test_every_node_answers_nagios(self):
         storage = self.storage()

@@ -28,6 +28,19 @@ def clear(address, said):
             return b''
 
 
+def knocks(address, own, number, other):
+    """What node `other` answers to who has the certificate `own` and says that it is node `number`, about to form a cluster."""
+    # (Version, format, no cluster, from, incarnation, to, nonce, purpose: `Hello` in src/raft/wire.rs.)
+    hello = b'P1' + bytes([1, 1, 0, number, 0, other]) + bytes(16) + bytes([0])
+    with context(own).wrap_socket(socket.create_connection(address, PATIENCE), server_hostname='127.0.0.1') as s:
+        s.sendall(frame(hello))
+        with s.makefile('rb') as answers:
+            while True:
+                answer = answers.read(int.from_bytes(answers.read(4), 'big'))
+                if len(answer) != 2:  # not a greeting
+                    return answer
+
+
 class WithTls(OneServer):
     is_template = True
     zrs_only = True
@@ -129,12 +142,9 @@ class ServerCertificate(WithTls):
 
     def test_a_stranger_proves_no_membership(self):
         before = self.server.metric('zrs_refused_peers_total')
-        with context('stranger').wrap_socket(socket.create_connection(self.server.address, PATIENCE),
-                                             server_hostname='127.0.0.1') as s:
-            s.sendall(frame(b'P1' + bytes(60)))
-            while s.recv(1000):
-                pass
+        self.assertIn(b'by its certificate not node 1', knocks(self.server.address, 'stranger', 1, 1))
         self.assertEqual(self.server.metric('zrs_refused_peers_total'), before + 1)
+        self.logs('refused a peer', 'by its certificate not node 1')
 
 
 class ClientCertificates(WithTls):
@@ -300,12 +310,10 @@ class TlsCluster(ThreeNodes):
     def test_a_client_is_no_peer_and_a_peer_is_no_client(self):
         node = self.cluster.nodes[0]
         refused = node.metric('zrs_refused_peers_total')
-        with context('client').wrap_socket(socket.create_connection(node.address, PATIENCE),
-                                           server_hostname='127.0.0.1') as s:
-            s.sendall(frame(b'P1' + bytes(60)))
-            while s.recv(1000):
-                pass
+        self.assertIn(b'by its certificate not node 2', knocks(node.address, 'client', 2, 1))
         self.assertEqual(node.metric('zrs_refused_peers_total'), refused + 1)
+        # (The way to knock is right: this is a challenge.)
+        self.assertEqual(knocks(node.address, 'node2', 2, 1)[:1], b'\0')
         with self.assertRaises(ClientDisconnected):
             self.storage(ssl=context('node2'), wait_timeout=SOON)
         wait_for('the log', lambda: any('by --tls-client-ca it is none' in n.log_text() for n in self.cluster.nodes), 5)
@@ -314,6 +322,7 @@ class TlsCluster(ThreeNodes):
         node = self.cluster.secondaries()[0]
         others = [n for n in self.cluster.nodes if n is not node]
         for own, theirs, ours in (('elsewhere', f'by its certificate not node {node.number}: its certificate is for another host', 'another host'),
+                                  ('client', f'by its certificate not node {node.number}: its certificate is not listed', 'by its certificate'),
                                   ('stranger', 'is not listed, and is by no CA that is', 'refused our certificate')):
             node.terminate()
             marks = {n: len(n.log_text()) for n in self.cluster.nodes}

@@ -47,8 +47,7 @@ pub fn key(flag: &str, file: &Path) -> Result<PrivateKeyDer<'static>, BadTls> {
     if let Ok(key) = PrivateKeyDer::from_pem_slice(&text) {
         return Ok(key);
     }
-    let holds = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
-    if holds(b"ENCRYPTED") {
+    if holds(&text, b"ENCRYPTED") {
         return bad(
             flag,
             file,
@@ -59,18 +58,26 @@ pub fn key(flag: &str, file: &Path) -> Result<PrivateKeyDer<'static>, BadTls> {
     bad(flag, file, "there is no private key in it (-----BEGIN PRIVATE KEY-----); --tls-key says where it is")
 }
 
-/// The certificates in a file; or in the files of a folder that are called like certificates: `*.pem`, `*.crt`, and the
-/// names that `openssl rehash` gives.
+/// The certificates in a file, and the lists of revoked ones; or those in the files of a folder that are called like such:
+/// `*.pem`, `*.crt`, `*.crl`, and the names that `openssl rehash` gives. A file with such a name and nothing to read in it is
+/// refused: if it is a list of revoked ones in another format, those would be let in.
 pub fn trusted(flag: &str, path: &Path) -> Result<Listed, BadTls> {
     let mut found = Listed::default();
     for file in files(flag, path)? {
-        let mut more = listed(flag, &file, &read(flag, &file)?)?;
+        let text = read(flag, &file)?;
+        let mut more = listed(flag, &file, &text)?;
+        let is_empty = more.certificates.is_empty() && more.revoked.is_empty();
+        if is_empty && file != path && !holds(&text, b"PRIVATE KEY-----") {
+            let why = "there is nothing in it that can be read: PEM is (openssl x509 -in OLD -inform DER -out NEW, or crl \
+                       for x509), under another name it is left alone";
+            return bad(flag, &file, why);
+        }
         found.certificates.append(&mut more.certificates);
         found.revoked.append(&mut more.revoked);
     }
     if found.certificates.is_empty() {
         let why = match path.is_dir() {
-            true => "no file there that is called *.pem, *.crt or like openssl rehash does has a certificate in it",
+            true => "no file there that is called *.pem, *.crt or as openssl rehash does it has a certificate in it",
             false => "there is no certificate in it (-----BEGIN CERTIFICATE-----)",
         };
         return bad(flag, path, why);
@@ -98,7 +105,7 @@ fn files(flag: &str, path: &Path) -> Result<Vec<PathBuf>, BadTls> {
     }
 }
 
-/// `x.pem`, `x.crt`; `0123abcd.0` for a certificate and `0123abcd.r0` for a list of revoked ones.
+/// `x.pem`, `x.crt`, `x.crl`; `0123abcd.0` for a certificate and `0123abcd.r0` for a list of revoked ones.
 fn is_one(file: &Path) -> bool {
     let part = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).unwrap_or_default().to_owned();
     let (stem, ending) = (part(file.file_stem()), part(file.extension()));
@@ -107,7 +114,7 @@ fn is_one(file: &Path) -> bool {
         && stem.bytes().all(|b| b.is_ascii_hexdigit())
         && !number.is_empty()
         && number.bytes().all(|b| b.is_ascii_digit());
-    hashed || ["pem", "crt"].contains(&ending.to_ascii_lowercase().as_str())
+    hashed || ["pem", "crt", "crl"].contains(&ending.to_ascii_lowercase().as_str())
 }
 
 fn listed(flag: &str, file: &Path, text: &[u8]) -> Result<Listed, BadTls> {
@@ -117,6 +124,10 @@ fn listed(flag: &str, file: &Path, text: &[u8]) -> Result<Listed, BadTls> {
         (Ok(certificates), Ok(revoked)) => Ok(Listed { certificates, revoked }),
         (Err(why), _) | (_, Err(why)) => bad(flag, file, format_args!("it is no PEM file: {why}")),
     }
+}
+
+fn holds(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }
 
 fn read(flag: &str, file: &Path) -> Result<Vec<u8>, BadTls> {
@@ -129,7 +140,7 @@ mod tests {
 
     #[test]
     fn files_of_a_folder() {
-        for good in ["a.pem", "b.CRT", "0123abcd.0", "0123abcd.12", "0123abcd.r0"] {
+        for good in ["a.pem", "b.CRT", "c.crl", "0123abcd.0", "0123abcd.12", "0123abcd.r0"] {
             assert!(is_one(Path::new(good)), "{good}");
         }
         for other in ["a.key", "README", "0123abcd", "0123abc.0", "0123abcd.x", "0123abcd.r", ".pem"] {

@@ -137,6 +137,36 @@ async fn a_folder_lists_what_is_called_like_a_certificate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_lists_of_revoked_ones_in_a_folder_count_or_nothing_does() {
+    let both = std::fs::read_to_string(path("clients-ca-and-crl")).unwrap();
+    let (ca, crl) = both.split_at(both.find("-----BEGIN X509 CRL").unwrap());
+    let with = |others: &[(&str, &[u8])]| {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, what) in others {
+            std::fs::write(folder.path().join(name), what).unwrap();
+        }
+        Tls::load(files("node1", Some(folder.path().to_owned()), PeerTrust::Nobody), Env::system())
+            .map_err(|why| why.to_string())
+    };
+    let ca = ("ca.pem", ca.as_bytes());
+    let revoked = client("peers-ca", Some("revoked"));
+    meet(&revoked, &with(&[ca]).unwrap()).await.unwrap();
+    for name in ["revoked.crl", "revoked.pem", "0123abcd.r0"] {
+        let server = with(&[ca, (name, crl.as_bytes())]).unwrap();
+        assert!(meet(&revoked, &server).await.unwrap_err().contains("was revoked"), "{name}");
+        meet(&client("peers-ca", Some("client")), &server).await.unwrap();
+    }
+    // (As DER, for those who read PEM.)
+    for name in ["revoked.crl", "other.crt", "0123abcd.r0"] {
+        let why = with(&[ca, (name, &certificate("client"))]).unwrap_err();
+        assert!(why.contains(name) && why.contains("nothing in it that can be read"), "{why}");
+    }
+    let only = std::fs::read(path("client")).unwrap();
+    let why = with(&[("client.pem", &only), ("revoked.crl", crl.as_bytes())]).unwrap_err();
+    assert!(why.contains("and no CA"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn servers_are_believed_for_their_host() {
     let server = tls("elsewhere", None, PeerTrust::Nobody);
     let said = async |client: TlsClient| {
@@ -178,6 +208,26 @@ async fn peers_are_believed_by_their_ca_and_for_their_host() {
     peers(&ends("node1"), &stranger).await.unwrap_err();
     let met = meet(&client("peers-ca", Some("client")), &ends("node1")).await.unwrap();
     assert!(met.may_be_peer(NODE).is_err(), "a client is no peer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_several_listed_peers_passes_for_none_of_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["node1", "elsewhere", "v1"] {
+        std::fs::copy(path(name), folder.path().join(format!("{name}.pem"))).unwrap();
+    }
+    let ends = |name| tls(name, None, PeerTrust::Ca(folder.path().to_owned()));
+    let met = peers(&ends("elsewhere"), &ends("node1")).await.unwrap();
+    assert!(met.may_be_peer(NODE).unwrap_err().contains("another host"));
+    met.may_be_peer("db9.example.org:8100").unwrap();
+    let why = peers(&ends("node1"), &ends("elsewhere")).await.err().unwrap();
+    assert!(why.starts_with("ours") && why.contains("another host"), "{why}");
+    peers(&ends("node1"), &ends("node1")).await.unwrap().may_be_peer(NODE).unwrap();
+    // It names none.
+    peers(&ends("v1"), &ends("v1")).await.unwrap().may_be_peer(NODE).unwrap();
+    // The same one for all, in a list.
+    let alone = tls("elsewhere", None, PeerTrust::Ca(path("elsewhere")));
+    peers(&alone, &alone).await.unwrap().may_be_peer(NODE).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,6 +325,8 @@ fn facts_of_certificates() {
     assert_eq!(of("peers-ca"), (true, "peers-ca".into(), (from, to)));
     assert_eq!(of("self"), (true, "self".into(), (from, to)));
     assert_eq!(of("v1"), (true, "v1".into(), (from, to)));
+    let has_names = |name| x509::facts(&certificate(name)).unwrap().has_names;
+    assert!(has_names("node1") && !has_names("client") && !has_names("v1"));
     assert_eq!(of("expired"), (false, "expired".into(), (from, 1_580_515_200)));
 }
 

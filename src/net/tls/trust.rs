@@ -3,6 +3,10 @@
 //! A [`Trust`] is a list of certificates. It believes a certificate that is itself listed, whatever it says of itself (ZEO
 //! sites list the self-signed certificates of their clients), while it is valid; and one that was signed, directly or
 //! through others, by a listed certificate of a CA, as webpki has it. A listed certificate that is no CA's signs nobody.
+//! Where several are listed, each that names hosts is believed for those only, as one that was signed: so who has the key
+//! of one can't pass for the others. One that is listed alone may be what all nodes have in common, whatever it names.
+//!
+//! Lists of revoked certificates count for those that a CA has signed, not for those that are listed themselves.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,10 +28,10 @@ use super::x509;
 /// How a certificate came to be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Belief {
-    /// It is listed itself.
-    Listed,
-    /// A CA that is listed has signed it.
-    Signed,
+    /// It is the one that is listed, or says of no host that it is for it.
+    ForAnyHost,
+    /// For the hosts that it names: a CA that is listed has signed it, or it is one of several that are listed.
+    ForItsHosts,
 }
 
 /// A list of certificates, and who is believed by it.
@@ -58,6 +62,11 @@ impl Trust {
                 return bad(flag, path, format_args!("the CA {name:?} (certificate {}) can't be used: {why}", n + 1));
             }
         }
+        if roots.is_empty() && !listed.revoked.is_empty() {
+            let why = "there is a list of revoked certificates (X509 CRL) and no CA: it would count for nobody, as those that \
+                       are listed themselves are believed until they are taken out";
+            return bad(flag, path, why);
+        }
         let by_ca = if roots.is_empty() { None } else { Some(by_ca(flag, path, roots, listed.revoked, provider)?) };
         let exact = listed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
         Ok(Trust { exact, by_ca })
@@ -72,10 +81,16 @@ impl Trust {
     pub fn of_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Belief, Error> {
         let (end, between) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
         if self.exact.contains(end.as_ref()) {
-            return is_valid(end, now).map(|()| Belief::Listed);
+            is_valid(end, now)?;
+            return Ok(self.of_listed(end));
         }
         let (by_ca, _) = self.by_ca.as_ref().ok_or(CertificateError::UnknownIssuer)?;
-        by_ca.verify_client_cert(end, between, now).map(|_| Belief::Signed)
+        by_ca.verify_client_cert(end, between, now).map(|_| Belief::ForItsHosts)
+    }
+
+    fn of_listed(&self, end: &CertificateDer<'_>) -> Belief {
+        let has_names = x509::facts(end).is_some_and(|facts| facts.has_names);
+        if self.exact.len() > 1 && has_names { Belief::ForItsHosts } else { Belief::ForAnyHost }
     }
 
     fn of_server(
@@ -84,12 +99,16 @@ impl Trust {
         between: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         now: UnixTime,
-    ) -> Result<Belief, Error> {
+    ) -> Result<(), Error> {
         if self.exact.contains(end.as_ref()) {
-            return is_valid(end, now).map(|()| Belief::Listed);
+            is_valid(end, now)?;
+            return match self.of_listed(end) {
+                Belief::ForAnyHost => Ok(()),
+                Belief::ForItsHosts => is_for(end, name),
+            };
         }
         let (_, by_ca) = self.by_ca.as_ref().ok_or(CertificateError::UnknownIssuer)?;
-        by_ca.verify_server_cert(end, between, name, &[], now).map(|_| Belief::Signed)
+        by_ca.verify_server_cert(end, between, name, &[], now).map(drop)
     }
 }
 
@@ -134,7 +153,11 @@ fn is_valid(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error
 /// Whether the certificate has the host of `address` among its names.
 pub fn names_host(certificate: &CertificateDer<'_>, host: &str) -> Result<(), Error> {
     let name = server_name(host).ok_or_else(|| Error::General(format!("{host} is no name of a host")))?;
-    rustls::client::verify_server_name(&ParsedCertificate::try_from(certificate)?, &name)
+    is_for(certificate, &name)
+}
+
+fn is_for(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), Error> {
+    rustls::client::verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
 }
 
 /// A host as TLS wants it.

@@ -15,6 +15,8 @@ pub struct Facts<'a> {
     pub key: &'a [u8],
     /// Whether it may sign others.
     pub is_ca: bool,
+    /// Whether it says for which hosts it is (a subjectAltName).
+    pub has_names: bool,
     /// The last common name of its subject, made fit for a log.
     pub common_name: Option<String>,
 }
@@ -31,6 +33,7 @@ const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
+const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
 /// Characters of a name that are shown.
 const SHOWN: usize = 64;
 
@@ -52,7 +55,8 @@ pub fn facts(certificate: &[u8]) -> Option<Facts<'_>> {
         true => issuer.inside == subject.inside,
         false => says_ca(body).unwrap_or(false),
     };
-    Some(Facts { valid, key, is_ca, common_name: common_name(subject.inside) })
+    let has_names = extension(body, ALTERNATIVE_NAMES).is_some();
+    Some(Facts { valid, key, is_ca, has_names, common_name: common_name(subject.inside) })
 }
 
 struct Element<'a> {
@@ -112,9 +116,17 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// Whether the basic constraints (what follows the key has them) say that it is a CA's.
-fn says_ca(mut rest: &[u8]) -> Option<bool> {
-    while rest.first()? != &EXTENSIONS {
+/// Whether the basic constraints say that it is a CA's.
+fn says_ca(rest: &[u8]) -> Option<bool> {
+    let mut value = extension(rest, BASIC_CONSTRAINTS)?;
+    let mut constraints = take(&mut value, SEQUENCE)?.inside;
+    Some(take(&mut constraints, BOOLEAN).is_some_and(|yes| yes.inside == [0xff]))
+}
+
+/// The value of an extension; they are in what follows the key.
+fn extension<'a>(mut rest: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+    // (Identifiers that nobody uses any more may stand before them.)
+    while *rest.first()? != EXTENSIONS {
         let tag = *rest.first()?;
         take(&mut rest, tag)?;
     }
@@ -122,13 +134,10 @@ fn says_ca(mut rest: &[u8]) -> Option<bool> {
     let mut extensions = take(&mut explicit, SEQUENCE)?.inside;
     while let Some(extension) = take(&mut extensions, SEQUENCE) {
         let mut extension = extension.inside;
-        if take(&mut extension, OID)?.inside != BASIC_CONSTRAINTS {
-            continue;
+        if take(&mut extension, OID)?.inside == wanted {
+            take(&mut extension, BOOLEAN);
+            return Some(take(&mut extension, OCTETS)?.inside);
         }
-        take(&mut extension, BOOLEAN);
-        let mut value = take(&mut extension, OCTETS)?.inside;
-        let mut constraints = take(&mut value, SEQUENCE)?.inside;
-        return Some(take(&mut constraints, BOOLEAN).is_some_and(|yes| yes.inside == [0xff]));
     }
     None
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 
@@ -59,6 +60,16 @@ impl Node {
             tracing::debug!("the connection of node {} ended: {fault}", hello.from);
         }
         Accepted::Served
+    }
+
+    /// Where the members are, by their addresses in `--peers`; nowhere, if one can't be looked up.
+    pub async fn hosts(&self) -> BTreeMap<String, Vec<IpAddr>> {
+        let mut found = BTreeMap::new();
+        for Seat { address, .. } in self.inner.seats().into_values() {
+            let there = self.inner.caller.network.resolve(&address).await.unwrap_or_default();
+            found.insert(address, there);
+        }
+        found
     }
 
     async fn accept_relay(&self, mut connection: Connection) -> Accepted {
@@ -124,19 +135,24 @@ impl Inner {
         self.env().timeout(limits::HANDSHAKE_TIMEOUT, shaking).await.unwrap_or_else(|_| Err(late()))
     }
 
+    /// Who may be a peer: the members, or who is to become one.
+    fn seats(&self) -> BTreeMap<u64, Seat> {
+        match &*self.formation.stamp.look() {
+            Some(stamp) => stamp.members.clone(),
+            None => {
+                let seat = |address: &String| Seat { address: address.clone(), incarnation: 0 };
+                self.formation.peers.iter().map(|(id, address)| (*id, seat(address))).collect()
+            }
+        }
+    }
+
     async fn judge(&self, hello: &Hello, peer: &str, credentials: Option<&Credentials>) -> Result<(), String> {
         let own = self.config.node;
         if hello.to != own {
             return Err(format!("this is node {own}, not node {}", hello.to));
         }
         let stamp = self.formation.stamp.look().clone();
-        let seats: BTreeMap<u64, Seat> = match &stamp {
-            Some(stamp) => stamp.members.clone(),
-            None => {
-                let seat = |address: &String| Seat { address: address.clone(), incarnation: 0 };
-                self.formation.peers.iter().map(|(id, address)| (*id, seat(address))).collect()
-            }
-        };
+        let seats = self.seats();
         let Some(seat) = seats.get(&hello.from) else {
             return Err(format!("node {} is no member of this cluster", hello.from));
         };
