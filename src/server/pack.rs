@@ -29,7 +29,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::metrics::Present;
-use super::pack_watch::{Seen, Watch};
+use super::pack_watch::{Seen, Shown, Watch};
 use super::primary::{Primary, Verdict};
 use crate::command::{Base, Change, Outcome, PackStep, Removal};
 use crate::config::limits;
@@ -177,7 +177,9 @@ async fn run(primary: &Arc<Primary>, storage: StorageId, watch: &Arc<Watch>, upt
     }
     let _running = Present::new(&primary.packs().counters.running);
     if gc {
-        *watch.seen() = Seen::Shown(Oids::default());
+        // It only tells what there is.
+        let plan = Plan::new(primary.store(), storage, Tid::ZERO, gc);
+        *watch.seen() = Seen::Shown(Shown::new(plan));
     }
     if let Some(upto) = upto {
         match change(primary, Change::PackBegin { storage, upto }).await? {
@@ -257,24 +259,24 @@ impl Pack<'_> {
 
     /// Finds out what is garbage.
     async fn judge(&mut self) -> Result<(), Failure> {
-        let (mut kept, unreadable) = self
+        let mut kept = self
             .read(|plan| {
                 let mut kept = Oids::default();
                 plan.reach(&mut kept)?;
-                let unreadable = plan.beyond(&mut kept)?;
-                Ok((kept, unreadable))
+                plan.beyond(&mut kept)?;
+                Ok(kept)
             })
             .await?;
-        if unreadable > 0 {
-            tracing::warn!(storage = %self.storage, unreadable, "records younger than the pack time that can't be read");
-        }
         loop {
             let shown = match &mut *self.watch.seen() {
                 seen @ Seen::Shown(_) => {
-                    let Seen::Shown(shown) = std::mem::replace(seen, Seen::Shown(Oids::default())) else {
-                        unreachable!("looked at right before")
-                    };
-                    let fresh: Vec<Oid> = shown.iter().filter(|oid| !kept.contains(*oid)).collect();
+                    let Seen::Shown(shown) = seen else { unreachable!("looked at right before") };
+                    let Shown { oids, unclear, .. } = shown.take();
+                    if let Some((oid, why)) = unclear {
+                        let why = format!("object {oid} of a transaction that is going on: {why}");
+                        return Err(Failure::Refused(Refusal::BadValue(why)));
+                    }
+                    let fresh: Vec<Oid> = oids.iter().filter(|oid| !kept.contains(*oid)).collect();
                     if fresh.is_empty() {
                         // Nobody shows anything between this look and the judgement.
                         *seen = Seen::Judged { plan: self.plan.clone(), kept, gone: Oids::default() };

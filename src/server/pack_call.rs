@@ -98,6 +98,9 @@ impl Session {
                 Ok(Told::Fine) => Ok(()),
                 Ok(Told::Doubt(oids)) => watch.pardon(&env, oids).await,
                 Ok(Told::Gone(oid)) => Err(Refusal::NoObject(oid)),
+                Ok(Told::Unclear(oid, why)) => {
+                    Err(Refusal::BadValue(format!("while a pack is going on, object {oid}: {why}")))
+                }
                 Err(fault) => Err(Refusal::BadValue(format!("what the transaction writes can't be read: {fault}"))),
             };
             Done::Shown(id, txn, bases, told)
@@ -124,7 +127,7 @@ impl Session {
                 Ok(())
             }
             Err(refusal) => {
-                tracing::info!(client = %self.name, %refusal, "a vote failed, as it refers to what a pack has removed");
+                tracing::info!(client = %self.name, %refusal, "a vote failed beside a pack");
                 self.fail_vote(&id, &refusal)
             }
         }
@@ -146,12 +149,14 @@ fn show(store: &Store, storage: StorageId, writes: &[Write], watch: &Watch) -> i
             },
             Content::Absent => continue,
         };
-        match watch.show(&record, |oid| own.contains(&oid)) {
+        match watch.show(write.oid, &record, |oid| own.contains(&oid)) {
             Told::Fine => {}
             Told::Doubt(oids) => doubts.extend(oids),
-            gone @ Told::Gone(_) => return Ok(gone),
+            refused @ (Told::Gone(_) | Told::Unclear(..)) => return Ok(refused),
         }
     }
+    doubts.sort_unstable();
+    doubts.dedup();
     Ok(if doubts.is_empty() { Told::Fine } else { Told::Doubt(doubts) })
 }
 

@@ -151,40 +151,40 @@ impl Plan {
         Ok(())
     }
 
-    /// Adds what the records after the pack time, up to the last transaction of the moment, refer to. Gives the number of those
-    /// that can't be read, which then refer to nothing.
-    pub fn beyond(&self, reached: &mut Oids) -> Result<u64, Fault> {
-        let (mut from, mut unreadable, mut read) = (self.upto.next(), 0, 0);
+    /// Adds what the records after the pack time, up to the last transaction of the moment, refer to. One that can't be read ends
+    /// it, as it may refer to anything.
+    pub fn beyond(&self, reached: &mut Oids) -> Result<(), Fault> {
+        let (mut from, mut read) = (self.upto.next(), 0);
         while let Some((tid, _)) = self.store.transaction_at(self.storage, from, Tid::MAX.previous())? {
             let mut n = 0;
             while let Some((at, revision)) = self.store.record_at(self.storage, tid, n)? {
                 self.look(&mut read)?;
                 n = at + 1;
-                let crate::zodb::State::Data(data) = &revision.state else { continue };
-                match references(data) {
-                    Ok(found) => self.pardon(found, reached)?,
-                    Err(why) => {
-                        tracing::debug!(storage = %self.storage, oid = %revision.oid, %tid, %why, "not looked into");
-                        unreadable += 1;
-                    }
-                }
+                let crate::zodb::State::Data(data) = revision.state else { continue };
+                self.pardon(self.references(revision.oid, (tid, data))?, reached)?;
             }
             from = tid.next();
         }
-        Ok(unreadable)
+        Ok(())
     }
 
     /// Adds these objects, and all that can be reached from them as of the pack time. What is not there is passed over.
     pub fn pardon(&self, oids: Vec<Oid>, reached: &mut Oids) -> Result<(), Fault> {
-        let mut todo = self.fresh(oids, reached);
+        let mut todo = self.fresh_there(oids, reached)?;
         let mut read = 0;
         while let Some(oid) = todo.pop() {
             self.look(&mut read)?;
             if let Some(shown) = self.at_pack_time(oid)? {
-                todo.extend(self.fresh(self.references(oid, shown)?, reached));
+                todo.extend(self.fresh_there(self.references(oid, shown)?, reached)?);
             }
         }
         Ok(())
+    }
+
+    /// Whether there is such an object, or was, as far as anybody can still tell. Only such are noted: of others a client could
+    /// name any number.
+    pub fn is_there(&self, oid: Oid) -> io::Result<bool> {
+        Ok(self.store.current(self.storage, oid)?.is_some())
     }
 
     /// What becomes of an object that is not reached.
@@ -198,8 +198,13 @@ impl Plan {
     }
 
     /// These objects, and all that can be reached from them, but for what is `known` and what has changed since the pack time.
-    /// What is not there (any more) is among them.
-    pub fn led_to(&self, oids: Vec<Oid>, known: impl Fn(Oid) -> bool) -> Result<Oids, Fault> {
+    /// What is not there any more is among them if it was `taken`.
+    pub fn led_to(
+        &self,
+        oids: Vec<Oid>,
+        known: impl Fn(Oid) -> bool,
+        taken: impl Fn(Oid) -> bool,
+    ) -> Result<Oids, Fault> {
         let mut found = Oids::default();
         let (mut todo, mut read) = (oids, 0);
         while let Some(oid) = todo.pop() {
@@ -209,7 +214,8 @@ impl Plan {
             }
             match self.fate(oid)? {
                 Fate::Alive => continue,
-                Fate::Absent => {}
+                Fate::Absent if taken(oid) => {}
+                Fate::Absent => continue,
                 Fate::Going => {
                     if let Some(shown) = self.at_pack_time(oid)? {
                         todo.extend(self.references(oid, shown)?);
@@ -224,6 +230,21 @@ impl Plan {
     /// Marks what is not marked yet, and gives that.
     fn fresh(&self, oids: Vec<Oid>, reached: &mut Oids) -> Vec<Oid> {
         oids.into_iter().filter(|oid| reached.insert(*oid)).collect()
+    }
+
+    /// The same, of those that are there.
+    fn fresh_there(&self, oids: Vec<Oid>, reached: &mut Oids) -> Result<Vec<Oid>, Fault> {
+        let (mut fresh, mut read) = (Vec::new(), 0);
+        for oid in oids {
+            if !reached.contains(oid) {
+                self.look(&mut read)?;
+                if self.is_there(oid)? {
+                    reached.insert(oid);
+                    fresh.push(oid);
+                }
+            }
+        }
+        Ok(fresh)
     }
 
     fn look(&self, read: &mut usize) -> Result<(), Fault> {
