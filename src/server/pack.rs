@@ -299,17 +299,17 @@ impl Pack<'_> {
     async fn remove(&mut self, planned: Vec<Planned>) -> Result<(), Failure> {
         let mut steps = Vec::new();
         let mut step: Vec<Planned> = Vec::new();
-        let (mut revisions, mut moved) = (0, 0);
+        let (mut revisions, mut bytes) = (0, 0);
         for object in planned {
             let again = step.last().is_some_and(|last| last.removal.oid == object.removal.oid);
             let full = revisions + object.removal.tids.len() > limits::PACK_REVISIONS
-                || moved + object.moved > limits::PACK_BYTES;
+                || bytes + object.bytes() > limits::PACK_BYTES;
             if again || (full && !step.is_empty()) {
                 steps.push(std::mem::take(&mut step));
-                (revisions, moved) = (0, 0);
+                (revisions, bytes) = (0, 0);
             }
             revisions += object.removal.tids.len();
-            moved += object.moved;
+            bytes += object.bytes();
             step.push(object);
         }
         steps.push(step);

@@ -11,7 +11,7 @@
 //! **Memory**: a set of objects ([`Oids`]), a stack of those that are still to be read, and for one object at a time 24 bytes
 //! for each of its revisions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -59,6 +59,15 @@ pub struct Planned {
     pub garbage: bool,
     /// Bytes that move to a revision that stays.
     pub moved: u64,
+    /// Bytes that are read to remove it: what does not lie in pieces.
+    pub read: u64,
+}
+
+impl Planned {
+    /// What it costs the nodes.
+    pub fn bytes(&self) -> u64 {
+        self.moved + self.read
+    }
 }
 
 /// What becomes of an object that nothing refers to.
@@ -90,6 +99,8 @@ struct Seen {
     /// The older revision that it was made to show again.
     link: Option<Tid>,
     bytes: u64,
+    /// How many of them lie with it, and not in pieces.
+    inline: u64,
 }
 
 /// How many objects are read before a look whether anybody still wants it.
@@ -325,7 +336,19 @@ impl Plan {
         let blob_of = |tid: Tid| blobs.iter().find(|(of, _)| *of == tid).map(|(_, holder)| *holder);
         // Oldest first, so that the newest revision goes last, if it does.
         let mut planned = Vec::new();
-        for tids in going.chunks(self.most) {
+        // To remove what shows an older record, that one is read.
+        let inline: BTreeMap<Tid, u64> = revisions.iter().map(|seen| (seen.tid, seen.inline)).collect();
+        let cost = |seen: &Seen| seen.holder.and_then(|holder| inline.get(&holder)).copied().unwrap_or(0);
+        let mut rest = &going[..];
+        while !rest.is_empty() {
+            let mut read = 0;
+            let fits = |(n, seen): &(usize, &Seen)| {
+                read += cost(seen);
+                *n == 0 || (*n < self.most && read <= limits::PACK_BYTES)
+            };
+            let (tids, others) = rest.split_at(rest.iter().enumerate().take_while(fits).count());
+            rest = others;
+            let read = tids.iter().map(cost).sum();
             let leaving: BTreeSet<Tid> = tids.iter().map(|seen| seen.tid).collect();
             let records: BTreeSet<Tid> = tids.iter().filter_map(|seen| seen.holder).collect();
             let holders: BTreeSet<Tid> = tids.iter().filter_map(|seen| blob_of(seen.tid)).collect();
@@ -339,7 +362,7 @@ impl Plan {
             let moved = if heirs.is_empty() { 0 } else { tids.iter().map(|seen| seen.bytes).sum() };
             let tids = tids.iter().map(|seen| seen.tid).collect();
             let removal = Removal { oid, current: revisions[0].tid, tids, heirs };
-            planned.push(Planned { removal, garbage, moved });
+            planned.push(Planned { removal, garbage, moved, read });
         }
         Ok(planned)
     }
@@ -410,12 +433,13 @@ fn seen((key, value): (Vec<u8>, Vec<u8>)) -> io::Result<(Oid, Seen)> {
     let link = Stored::link(&value);
     let stored = Stored::decode(&key, value)?;
     let bytes = stored.length();
+    let inline = if let Stored::Data(_) = &stored { bytes } else { 0 };
     let holder = match stored {
         Stored::Absent => None,
         Stored::SameAs(holder) => Some(holder),
         Stored::Data(_) | Stored::Pieces(_) => Some(tid),
     };
-    Ok((oid, Seen { tid, holder, link, bytes }))
+    Ok((oid, Seen { tid, holder, link, bytes, inline }))
 }
 
 impl From<io::Error> for Fault {
