@@ -399,11 +399,11 @@ impl Pack<'_> {
                 counters.garbage.inc_by(count.garbage);
                 Ok(Some(later))
             }
-            // It took too long, and lost its locks.
+            // It took too long, and lost its locks: these come next, in parts, before what was to come after them.
             None => {
-                *step = objects;
                 primary.abort(txn);
-                Ok(None)
+                env.sleep(LOOK).await;
+                Ok(Some(again(objects, later)))
             }
         }
     }
@@ -506,7 +506,41 @@ async fn change(primary: &Primary, change: Change) -> Result<Outcome, Failure> {
     }
 }
 
+/// What is still to be done if a step of `objects` is to be tried again, the next one at the end: in two, as an object has only
+/// one part in a step; and then what comes `later`.
+fn again(mut objects: Vec<Planned>, mut later: Vec<Vec<Planned>>) -> Vec<Vec<Planned>> {
+    if objects.len() > 1 {
+        later.push(objects.split_off(objects.len() / 2));
+    }
+    later.push(objects);
+    later
+}
+
 /// Whether the object goes altogether.
 fn is_whole(removal: &Removal) -> bool {
     removal.tids.last() == Some(&removal.current)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_is_tried_again_comes_before_what_was_to_come_after_it() {
+        let part = |oid| Planned {
+            removal: Removal { oid: Oid(oid), current: Tid(9), tids: vec![Tid(1)], heirs: vec![] },
+            garbage: false,
+            moved: 0,
+            read: 0,
+        };
+        let order = |objects: &[u64], later: &[u64]| -> Vec<Vec<u64>> {
+            // The next one is at the end.
+            let later = later.iter().rev().map(|oid| vec![part(*oid)]).collect();
+            let steps = again(objects.iter().map(|oid| part(*oid)).collect(), later);
+            steps.iter().rev().map(|step| step.iter().map(|object| object.removal.oid.0).collect()).collect()
+        };
+        assert_eq!(order(&[1], &[]), [[1]]);
+        assert_eq!(order(&[1], &[7, 8]), [[1], [7], [8]]);
+        assert_eq!(order(&[1, 2, 3, 4], &[7]), [&[1, 2][..], &[3, 4], &[7]]);
+    }
 }
