@@ -138,8 +138,12 @@ pub const FEED_OIDS: usize = 1 << 18;
 
 /// Revisions (or transactions) that one step of a pack removes.
 pub const PACK_REVISIONS: usize = 512;
-/// Bytes of records that one step of a pack moves to other revisions, unless a single one is larger.
+/// Bytes of records that one step of a pack moves to other revisions, and that it reads to remove them, unless a single one
+/// is larger.
 pub const PACK_BYTES: u64 = 8 * MIB as u64;
+/// What the reader of a record's references holds at once: on its stack, in its memo, and of references. A record that needs
+/// more of any can't be read.
+pub const PICKLE_ITEMS: usize = 8 * MIB;
 
 // Consensus.
 

@@ -259,8 +259,9 @@ impl Session {
     pub(super) fn granted(&mut self, id: MessageId, bases: Vec<(Oid, Base)>) {
         let open = self.transaction.as_ref().expect("who asks has looked");
         match open.claim.primary.packs().watch(self.seat.storage) {
-            Some(watch) => self.show_to_pack(id, bases, watch),
-            None => self.answer_vote(&id, bases),
+            Some(watch) if watch.is_looking() => self.show_to_pack(id, bases, watch),
+            // Or it collects no garbage.
+            _ => self.answer_vote(&id, bases),
         }
     }
 

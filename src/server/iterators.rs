@@ -1,6 +1,7 @@
 //! A client's iterators: over the transactions of a storage, and over the records of one of them.
 //!
-//! An iterator is two tids and a place between them; it shows what was there when it was started and holds on to nothing.
+//! An iterator is two tids and a place between them; it shows what was there when it was started and holds on to nothing: what
+//! a pack removes meanwhile it passes over, and nothing else.
 //! Its number is never used again by the same client, and is gone at its end, at `iterator_gc`, and with the
 //! connection.
 
@@ -29,7 +30,8 @@ enum Iterator {
     },
     Records {
         tid: Tid,
-        next: usize,
+        /// How many are still to come; `None`: all.
+        left: Option<usize>,
     },
 }
 
@@ -69,7 +71,7 @@ impl Iterators {
     pub fn start_records(&mut self, iterator: i64, tid: Tid) -> Result<i64, Refusal> {
         match self.open.get(&iterator) {
             Some(Iterator::Transactions { last: Some(last), .. }) if *last == tid => {
-                self.open(Iterator::Records { tid, next: 0 })
+                self.open(Iterator::Records { tid, left: None })
             }
             Some(Iterator::Transactions { .. }) => {
                 Err(Refusal::NoKey(format!("iterator {iterator} has not given transaction {tid} last")))
@@ -85,13 +87,13 @@ impl Iterators {
         storage: StorageId,
         iterator: i64,
     ) -> io::Result<Result<Option<Revision>, Refusal>> {
-        let Some(Iterator::Records { tid, next }) = self.open.get_mut(&iterator) else {
+        let Some(Iterator::Records { tid, left }) = self.open.get_mut(&iterator) else {
             return Ok(Err(gone(iterator)));
         };
-        let found = store.record_at(storage, *tid, *next)?;
+        let found = store.record_of_last(storage, *tid, *left)?;
         match found {
-            Some((n, record)) => {
-                *next = n + 1;
+            Some((after, record)) => {
+                *left = Some(after);
                 Ok(Ok(Some(record)))
             }
             None => {
@@ -124,7 +126,71 @@ fn gone(iterator: i64) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::command::{Base, Change, Command, Commit, Content, Outcome, PackStep, Write};
+    use crate::engine::SimDisk;
+    use crate::storage::{Position, TABLES};
+    use crate::zodb::Oid;
+
+    const S: StorageId = StorageId(1);
+
+    fn apply(store: &Store, change: Change) -> Outcome {
+        let at = Position { index: store.applied().index + 1, ..store.applied() };
+        store.apply(at, &Command { reign: store.reign(), change }).unwrap()
+    }
+
+    /// What an iterator over records gives, if a pack lists each object once after it gave `before` of them.
+    fn given(listed: &[u64], before: usize) -> Vec<u64> {
+        let store = Store::open(Arc::new(SimDisk::new().open(TABLES).unwrap())).unwrap();
+        apply(&store, Change::CreateStorage { name: "1".into() });
+        let mut written = BTreeSet::new();
+        let write = |oid: &u64| Write {
+            oid: Oid(*oid),
+            base: Base::Any,
+            content: match written.insert(*oid) {
+                true => Content::Data(b"x".to_vec().into()),
+                false => Content::SameAs(Tid(4)),
+            },
+            blob: None,
+        };
+        let writes = listed.iter().map(write).collect();
+        let meta = TransactionMeta { status: b' ', ..TransactionMeta::default() };
+        let commit = Commit { storage: S, tid: Tid(4), meta, writes };
+        assert_eq!(apply(&store, Change::Commit(commit)), Outcome::Committed(Tid(4)));
+
+        let mut iterators = Iterators::default();
+        let transactions = iterators.start(None, None, Tid(9)).unwrap();
+        iterators.next(&store, S, transactions).unwrap().unwrap().unwrap();
+        let records = iterators.start_records(transactions, Tid(4)).unwrap();
+        let mut given = Vec::new();
+        loop {
+            if given.len() == before {
+                apply(&store, Change::PackBegin { storage: S, upto: Tid(4) });
+                let step = PackStep { storage: S, objects: vec![], transactions: vec![Tid(4)] };
+                assert_eq!(apply(&store, Change::PackStep(step)), Outcome::Done);
+                apply(&store, Change::PackEnd { storage: S });
+            }
+            match iterators.next_record(&store, S, records).unwrap().unwrap() {
+                Some(record) => given.push(record.oid.0),
+                None => return given,
+            }
+        }
+    }
+
+    #[test]
+    fn a_pack_that_lists_objects_once_hides_no_record() {
+        assert_eq!(given(&[1, 2, 1], 0), [2, 1]);
+        assert_eq!(given(&[1, 2, 1], 1), [1, 2, 1]);
+        assert_eq!(given(&[1, 2, 1], 2), [1, 2, 1]);
+        assert_eq!(given(&[1, 2, 1], 3), [1, 2, 1]);
+        assert_eq!(given(&[1, 2, 1, 3], 1), [1, 2, 1, 3]);
+        // What is listed twice behind the place makes some come again, but none is left out.
+        assert_eq!(given(&[1, 2, 3, 3], 2), [1, 2, 2, 3]);
+        assert_eq!(given(&[1, 2, 2, 2, 2], 1), [1, 1, 2]);
+    }
 
     #[test]
     fn a_number_is_never_used_again() {

@@ -87,7 +87,11 @@ impl Metrics {
         let sessions = Gauge::default();
         registry.register("sessions", "Registered clients served by this node", sessions.clone());
         let relays = Gauge::default();
-        registry.register("relays", "Clients relayed to the primary by this node", relays.clone());
+        registry.register(
+            "relays",
+            "Clients relayed to the primary by this node, and packs asked of it",
+            relays.clone(),
+        );
         let loads = Counter::default();
         registry.register("loads", "Objects read for clients", loads.clone());
         let stores = Counter::default();

@@ -29,7 +29,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::metrics::Present;
-use super::pack_watch::{Seen, Watch};
+use super::pack_watch::{Seen, Shown, Watch};
 use super::primary::{Primary, Verdict};
 use crate::command::{Base, Change, Outcome, PackStep, Removal};
 use crate::config::limits;
@@ -177,7 +177,9 @@ async fn run(primary: &Arc<Primary>, storage: StorageId, watch: &Arc<Watch>, upt
     }
     let _running = Present::new(&primary.packs().counters.running);
     if gc {
-        *watch.seen() = Seen::Shown(Oids::default());
+        // It only tells what there is.
+        let plan = Plan::new(primary.store(), storage, Tid::ZERO, gc);
+        *watch.seen() = Seen::Shown(Shown::new(plan));
     }
     if let Some(upto) = upto {
         match change(primary, Change::PackBegin { storage, upto }).await? {
@@ -257,24 +259,24 @@ impl Pack<'_> {
 
     /// Finds out what is garbage.
     async fn judge(&mut self) -> Result<(), Failure> {
-        let (mut kept, unreadable) = self
+        let mut kept = self
             .read(|plan| {
                 let mut kept = Oids::default();
                 plan.reach(&mut kept)?;
-                let unreadable = plan.beyond(&mut kept)?;
-                Ok((kept, unreadable))
+                plan.beyond(&mut kept)?;
+                Ok(kept)
             })
             .await?;
-        if unreadable > 0 {
-            tracing::warn!(storage = %self.storage, unreadable, "records younger than the pack time that can't be read");
-        }
         loop {
             let shown = match &mut *self.watch.seen() {
                 seen @ Seen::Shown(_) => {
-                    let Seen::Shown(shown) = std::mem::replace(seen, Seen::Shown(Oids::default())) else {
-                        unreachable!("looked at right before")
-                    };
-                    let fresh: Vec<Oid> = shown.iter().filter(|oid| !kept.contains(*oid)).collect();
+                    let Seen::Shown(shown) = seen else { unreachable!("looked at right before") };
+                    let Shown { oids, unclear, .. } = shown.take();
+                    if let Some((oid, why)) = unclear {
+                        let why = format!("object {oid} of a transaction that is going on: {why}");
+                        return Err(Failure::Refused(Refusal::BadValue(why)));
+                    }
+                    let fresh: Vec<Oid> = oids.iter().filter(|oid| !kept.contains(*oid)).collect();
                     if fresh.is_empty() {
                         // Nobody shows anything between this look and the judgement.
                         *seen = Seen::Judged { plan: self.plan.clone(), kept, gone: Oids::default() };
@@ -297,17 +299,17 @@ impl Pack<'_> {
     async fn remove(&mut self, planned: Vec<Planned>) -> Result<(), Failure> {
         let mut steps = Vec::new();
         let mut step: Vec<Planned> = Vec::new();
-        let (mut revisions, mut moved) = (0, 0);
+        let (mut revisions, mut bytes) = (0, 0);
         for object in planned {
             let again = step.last().is_some_and(|last| last.removal.oid == object.removal.oid);
             let full = revisions + object.removal.tids.len() > limits::PACK_REVISIONS
-                || moved + object.moved > limits::PACK_BYTES;
+                || bytes + object.bytes() > limits::PACK_BYTES;
             if again || (full && !step.is_empty()) {
                 steps.push(std::mem::take(&mut step));
-                (revisions, moved) = (0, 0);
+                (revisions, bytes) = (0, 0);
             }
             revisions += object.removal.tids.len();
-            moved += object.moved;
+            bytes += object.bytes();
             step.push(object);
         }
         steps.push(step);
@@ -397,11 +399,11 @@ impl Pack<'_> {
                 counters.garbage.inc_by(count.garbage);
                 Ok(Some(later))
             }
-            // It took too long, and lost its locks.
+            // It took too long, and lost its locks: these come next, in parts, before what was to come after them.
             None => {
-                *step = objects;
                 primary.abort(txn);
-                Ok(None)
+                env.sleep(LOOK).await;
+                Ok(Some(again(objects, later)))
             }
         }
     }
@@ -504,7 +506,41 @@ async fn change(primary: &Primary, change: Change) -> Result<Outcome, Failure> {
     }
 }
 
+/// What is still to be done if a step of `objects` is to be tried again, the next one at the end: in two, as an object has only
+/// one part in a step; and then what comes `later`.
+fn again(mut objects: Vec<Planned>, mut later: Vec<Vec<Planned>>) -> Vec<Vec<Planned>> {
+    if objects.len() > 1 {
+        later.push(objects.split_off(objects.len() / 2));
+    }
+    later.push(objects);
+    later
+}
+
 /// Whether the object goes altogether.
 fn is_whole(removal: &Removal) -> bool {
     removal.tids.last() == Some(&removal.current)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_is_tried_again_comes_before_what_was_to_come_after_it() {
+        let part = |oid| Planned {
+            removal: Removal { oid: Oid(oid), current: Tid(9), tids: vec![Tid(1)], heirs: vec![] },
+            garbage: false,
+            moved: 0,
+            read: 0,
+        };
+        let order = |objects: &[u64], later: &[u64]| -> Vec<Vec<u64>> {
+            // The next one is at the end.
+            let later = later.iter().rev().map(|oid| vec![part(*oid)]).collect();
+            let steps = again(objects.iter().map(|oid| part(*oid)).collect(), later);
+            steps.iter().rev().map(|step| step.iter().map(|object| object.removal.oid.0).collect()).collect()
+        };
+        assert_eq!(order(&[1], &[]), [[1]]);
+        assert_eq!(order(&[1], &[7, 8]), [[1], [7], [8]]);
+        assert_eq!(order(&[1, 2, 3, 4], &[7]), [&[1, 2][..], &[3, 4], &[7]]);
+    }
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::commit::{Open, Stage, contents_of_vote};
+use super::metrics::Present;
 use super::pack;
 use super::pack_watch::{Told, Watch};
 use super::session::{Answer, Done, End, Session};
@@ -51,11 +52,22 @@ impl Session {
         if self.shared.config.read_only {
             return Answer::Refused(Refusal::ReadOnly);
         }
+        // Who does not wait could have any number of them.
+        if self.packing.strong_count() > 0 {
+            return Answer::Refused(Refusal::BadValue("already packing".into()));
+        }
+        let asking = Arc::new(());
+        self.packing = Arc::downgrade(&asking);
         let wanted =
             Wanted { storage: self.seat.storage, name: self.seat.name.clone(), time, client: self.name.clone() };
         tracing::info!(client = %self.name, storage = %self.seat.name, time, wait, "a client wants a pack");
         // It goes on without its client.
-        let packing = self.shared.env.spawn(ask(self.shared.clone(), wanted));
+        let asked = ask(self.shared.clone(), wanted);
+        let packing = self.shared.env.spawn(async move {
+            let answer = asked.await;
+            drop(asking);
+            answer
+        });
         if !wait {
             return Answer::Reply(Reply::Nothing);
         }
@@ -98,6 +110,9 @@ impl Session {
                 Ok(Told::Fine) => Ok(()),
                 Ok(Told::Doubt(oids)) => watch.pardon(&env, oids).await,
                 Ok(Told::Gone(oid)) => Err(Refusal::NoObject(oid)),
+                Ok(Told::Unclear(oid, why)) => {
+                    Err(Refusal::BadValue(format!("while a pack is going on, object {oid}: {why}")))
+                }
                 Err(fault) => Err(Refusal::BadValue(format!("what the transaction writes can't be read: {fault}"))),
             };
             Done::Shown(id, txn, bases, told)
@@ -124,7 +139,7 @@ impl Session {
                 Ok(())
             }
             Err(refusal) => {
-                tracing::info!(client = %self.name, %refusal, "a vote failed, as it refers to what a pack has removed");
+                tracing::info!(client = %self.name, %refusal, "a vote failed beside a pack");
                 self.fail_vote(&id, &refusal)
             }
         }
@@ -146,12 +161,14 @@ fn show(store: &Store, storage: StorageId, writes: &[Write], watch: &Watch) -> i
             },
             Content::Absent => continue,
         };
-        match watch.show(&record, |oid| own.contains(&oid)) {
+        match watch.show(write.oid, &record, |oid| own.contains(&oid)) {
             Told::Fine => {}
             Told::Doubt(oids) => doubts.extend(oids),
-            gone @ Told::Gone(_) => return Ok(gone),
+            refused @ (Told::Gone(_) | Told::Unclear(..)) => return Ok(refused),
         }
     }
+    doubts.sort_unstable();
+    doubts.dedup();
     Ok(if doubts.is_empty() { Told::Fine } else { Told::Doubt(doubts) })
 }
 
@@ -203,6 +220,7 @@ async fn relayed(
     // Closed at the end, and not before.
     _writer: FrameWriter,
 ) -> Result<Result<(), Refusal>, Lost> {
+    let _relay = Present::new(&shared.metrics.relays);
     reader.set_limit(limits::FRAME);
     loop {
         let Ok(Some(frame)) = reader.next().await else { return Err("primary_lost") };

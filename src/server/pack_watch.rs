@@ -1,13 +1,13 @@
 //! What a pack knows of the transactions beside it: which garbage they refer to again.
 //!
 //! A granted vote [shows](Watch::show) its records before it is answered. Until it is known what is garbage, all that they refer to is
-//! noted, and kept. From then on what is garbage and would go is in doubt: it is [pardoned](Watch::pardon), with all that it leads
-//! to, or the vote is refused, as some of that has gone.
+//! noted, and kept; a record that can't be read ends the pack, as it may refer to anything. From then on what is garbage and would go is in doubt: it is [pardoned](Watch::pardon), with all that it leads
+//! to, or the vote is refused, as some of that has gone; so is one with a record that can't be read.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::env::Env;
-use crate::storage::pack::{Fate, Fault, Oids, Plan, references};
+use crate::storage::pack::{Fate, Oids, Plan, references};
 use crate::zodb::{Oid, Refusal};
 
 /// What a pack has to know of the transactions beside it.
@@ -24,10 +24,32 @@ pub enum Seen {
     /// Nothing matters: no garbage is collected.
     #[default]
     Nothing,
-    /// It is not known yet what is garbage: all that was referred to.
-    Shown(Oids),
+    /// It is not known yet what is garbage.
+    Shown(Shown),
     /// What is not `kept` is garbage if it is as old as the pack time.
     Judged { plan: Plan, kept: Oids, gone: Oids },
+}
+
+/// All that was referred to.
+pub struct Shown {
+    /// Of what there is: other references lead to nothing that could be removed.
+    pub oids: Oids,
+    /// The first object whose record could not be read, and why. It may refer to anything.
+    pub unclear: Option<(Oid, String)>,
+    plan: Plan,
+}
+
+impl Shown {
+    /// Nothing yet; `plan` looks at the store.
+    pub fn new(plan: Plan) -> Shown {
+        Shown { oids: Oids::default(), unclear: None, plan }
+    }
+
+    /// What was shown up to now, which is noted no longer.
+    pub fn take(&mut self) -> Shown {
+        let plan = self.plan.clone();
+        std::mem::replace(self, Shown::new(plan))
+    }
 }
 
 /// What a transaction that shows its references is told.
@@ -38,31 +60,63 @@ pub enum Told {
     Doubt(Vec<Oid>),
     /// It refers to what has gone.
     Gone(Oid),
+    /// Nobody can tell what this object would refer to.
+    Unclear(Oid, String),
 }
 
 impl Watch {
-    /// A transaction that holds its locks shows a record that it writes; `is_own` are the objects that it writes.
-    pub fn show(&self, record: &[u8], is_own: impl Fn(Oid) -> bool) -> Told {
-        // What can't be read refers to nothing that a pack would find.
-        let Ok(found) = references(record) else { return Told::Fine };
-        let (plan, unknown) = match &mut *self.seen() {
-            Seen::Nothing => return Told::Fine,
-            Seen::Shown(shown) => {
-                for oid in found {
-                    shown.insert(oid);
+    /// Whether it matters to this pack what transactions refer to.
+    pub fn is_looking(&self) -> bool {
+        !matches!(*self.seen(), Seen::Nothing)
+    }
+
+    /// A transaction that holds its locks shows a record that it writes, of object `of`; `is_own` are the objects that it writes.
+    pub fn show(&self, of: Oid, record: &[u8], is_own: impl Fn(Oid) -> bool) -> Told {
+        if !self.is_looking() {
+            return Told::Fine;
+        }
+        let found = references(record).map(|mut found| {
+            found.sort_unstable();
+            found.dedup();
+            found
+        });
+        // What is not noted yet, and who can tell whether it is there: that is found out without the lock.
+        let (plan, mut fresh) = match (&mut *self.seen(), &found) {
+            (Seen::Nothing, _) => return Told::Fine,
+            (Seen::Shown(shown), Err(why)) => {
+                // It may never commit, but nobody knows.
+                shown.unclear.get_or_insert_with(|| (of, why.to_string()));
+                return Told::Fine;
+            }
+            (Seen::Judged { .. }, Err(why)) => return Told::Unclear(of, why.to_string()),
+            (Seen::Shown(shown), Ok(found)) => {
+                let fresh: Vec<Oid> = found.iter().filter(|oid| !shown.oids.contains(**oid)).copied().collect();
+                (shown.plan.clone(), fresh)
+            }
+            (Seen::Judged { plan, .. }, Ok(_)) => (plan.clone(), Vec::new()),
+        };
+        // What can't be read is taken to be there.
+        fresh.retain(|oid| plan.is_there(*oid).unwrap_or(true));
+        let (plan, unknown) = match (&mut *self.seen(), found) {
+            (Seen::Shown(shown), Ok(_)) => {
+                for oid in fresh {
+                    shown.oids.insert(oid);
                 }
                 return Told::Fine;
             }
-            Seen::Judged { plan, kept, .. } => {
+            // Perhaps since right now: then nothing of this was noted.
+            (Seen::Judged { plan, kept, .. }, Ok(found)) => {
                 let unknown: Vec<Oid> = found.into_iter().filter(|oid| !kept.contains(*oid) && !is_own(*oid)).collect();
                 (plan.clone(), unknown)
             }
+            (Seen::Nothing, _) | (_, Err(_)) => return Told::Fine,
         };
         let mut doubts = Vec::new();
         for oid in unknown {
             match plan.fate(oid) {
                 Ok(Fate::Going) => doubts.push(oid),
-                Ok(Fate::Alive) => self.keep(oid),
+                // It stays without being kept, which would keep its old revision too, and not what that leads to.
+                Ok(Fate::Alive) => {}
                 Ok(Fate::Absent) if self.has_taken(oid) => return Told::Gone(oid),
                 // It never was there, or was deleted by somebody else: that is not for a pack to judge.
                 Ok(Fate::Absent) => {}
@@ -82,11 +136,14 @@ impl Watch {
             Seen::Judged { plan, .. } => plan.clone(),
             Seen::Nothing | Seen::Shown(_) => return Ok(()),
         };
+        if let Some(oid) = oids.iter().find(|oid| self.has_taken(**oid)) {
+            return Err(Refusal::NoObject(*oid));
+        }
         let watch = self.clone();
-        let found = match env.offload(move || plan.led_to(oids, |oid| watch.keeps(oid))).await {
+        let walk = move || plan.led_to(oids, |oid| watch.keeps(oid), |oid| watch.has_taken(oid));
+        let found = match env.offload(walk).await {
             Ok(found) => found,
-            // The pack is over.
-            Err(Fault::Stopped) => return Ok(()),
+            // If the pack is over, nobody has seen whether all is there that these lead to: it is refused, too.
             Err(fault) => return Err(Refusal::BadValue(format!("while a pack is going on, {fault}"))),
         };
         if let Some(oid) = found.iter().find(|oid| self.has_taken(*oid)) {
@@ -174,19 +231,20 @@ mod tests {
             Told::Fine => vec![],
             Told::Doubt(oids) => oids.into_iter().map(|oid| oid.0).collect(),
             Told::Gone(oid) => panic!("object {oid} has gone"),
+            Told::Unclear(oid, why) => panic!("object {oid}: {why}"),
         }
     }
 
     #[tokio::test]
     async fn what_is_referred_to_again_is_kept_with_all_that_it_leads_to() {
         let (_store, watch) = judged();
-        assert_eq!(doubts(watch.show(&record(&[0, 1, 9]), |_| false)), [1]);
+        assert_eq!(doubts(watch.show(Oid(0), &record(&[0, 1, 9]), |_| false)), [1]);
         assert!(!watch.keeps(Oid(1)));
         watch.pardon(&Env::system(), vec![Oid(1)]).await.unwrap();
         assert!(watch.keeps(Oid(1)) && watch.keeps(Oid(2)) && !watch.keeps(Oid(3)));
-        assert_eq!(doubts(watch.show(&record(&[1, 2]), |_| false)), [0u64; 0]);
+        assert_eq!(doubts(watch.show(Oid(0), &record(&[1, 2]), |_| false)), [0u64; 0]);
         // Who writes an object anew does not need what it was.
-        assert_eq!(doubts(watch.show(&record(&[3]), |oid| oid == Oid(3))), [0u64; 0]);
+        assert_eq!(doubts(watch.show(Oid(0), &record(&[3]), |oid| oid == Oid(3))), [0u64; 0]);
     }
 
     #[tokio::test]
@@ -202,25 +260,63 @@ mod tests {
                 let removal = Removal { oid: Oid(4), current: Tid(1), tids: vec![Tid(1)], heirs: vec![] };
                 let step = PackStep { storage: S, objects: vec![removal], transactions: vec![] };
                 assert_eq!(apply(&store, Change::PackStep(step)), Outcome::Done);
-                assert!(matches!(watch.show(&record(&[4]), |_| false), Told::Gone(Oid(4))));
+                assert!(matches!(watch.show(Oid(0), &record(&[4]), |_| false), Told::Gone(Oid(4))));
             }
-            assert_eq!(doubts(watch.show(&record(&[3]), |_| false)), [3]);
+            assert_eq!(doubts(watch.show(Oid(0), &record(&[3]), |_| false)), [3]);
             let refused = watch.pardon(&Env::system(), vec![Oid(3)]).await;
             assert_eq!(refused, Err(Refusal::NoObject(Oid(4))));
             assert!(!watch.keeps(Oid(3)));
         }
         // It was stored anew since.
         commit(&store, 2, &[(4, &[])]);
-        assert_eq!(doubts(watch.show(&record(&[4]), |_| false)), [0u64; 0]);
+        assert_eq!(doubts(watch.show(Oid(0), &record(&[4]), |_| false)), [0u64; 0]);
     }
 
     #[test]
-    fn before_the_judgement_everything_is_noted() {
+    fn before_the_judgement_everything_that_is_there_is_noted() {
+        let (store, _) = judged();
         let watch = Watch::default();
-        assert_eq!(doubts(watch.show(&record(&[5]), |_| false)), [0u64; 0]);
-        *watch.seen() = Seen::Shown(Oids::default());
-        assert_eq!(doubts(watch.show(&record(&[5]), |_| false)), [0u64; 0]);
+        assert!(!watch.is_looking());
+        assert_eq!(doubts(watch.show(Oid(0), &record(&[3]), |_| false)), [0u64; 0]);
+        *watch.seen() = Seen::Shown(Shown::new(Plan::new(&store, S, Tid(1), true)));
+        assert!(watch.is_looking());
+        assert_eq!(doubts(watch.show(Oid(0), &record(&[3, 3, 1 << 40, u64::MAX]), |_| false)), [0u64; 0]);
+        let Seen::Shown(shown) = &mut *watch.seen() else { panic!("nobody has judged") };
+        let shown = shown.take();
+        assert_eq!(shown.oids.iter().collect::<Vec<_>>(), [Oid(3)]);
+        assert_eq!(shown.unclear, None);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_may_refer_to_anything() {
+        let (store, watch) = judged();
+        assert!(matches!(watch.show(Oid(8), b"junk", |_| false), Told::Unclear(Oid(8), _)));
+        *watch.seen() = Seen::Shown(Shown::new(Plan::new(&store, S, Tid(1), true)));
+        assert_eq!(doubts(watch.show(Oid(8), b"junk", |_| false)), [0u64; 0]);
+        assert_eq!(doubts(watch.show(Oid(9), b"junk", |_| false)), [0u64; 0]);
         let Seen::Shown(shown) = &*watch.seen() else { panic!("nobody has judged") };
-        assert!(shown.contains(Oid(5)));
+        assert_eq!(shown.unclear.as_ref().map(|(oid, _)| *oid), Some(Oid(8)));
+    }
+
+    #[tokio::test]
+    async fn a_walk_that_was_stopped_pardons_nothing() {
+        let (store, watch) = judged();
+        // Longer than what is read between two looks.
+        let chain: Vec<[u64; 1]> = (100..600).map(|oid| [oid + 1]).collect();
+        let objects: Vec<(u64, &[u64])> = (100..600).zip(&chain).map(|(oid, to)| (oid, &to[..])).collect();
+        commit(&store, 2, &objects);
+        let plan = Plan::new(&store, S, Tid(2), true);
+        plan.stop();
+        *watch.seen() = Seen::Judged { plan, kept: Oids::default(), gone: Oids::default() };
+        assert!(matches!(watch.pardon(&Env::system(), vec![Oid(100)]).await, Err(Refusal::BadValue(_))));
+    }
+
+    #[test]
+    fn what_has_changed_since_is_not_kept_by_a_reference() {
+        let (store, watch) = judged();
+        // 1 led to 2 at the pack time, and does not any more.
+        commit(&store, 2, &[(1, &[])]);
+        assert_eq!(doubts(watch.show(Oid(0), &record(&[1]), |_| false)), [0u64; 0]);
+        assert!(!watch.keeps(Oid(1)) && !watch.keeps(Oid(2)));
     }
 }

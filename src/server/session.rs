@@ -19,7 +19,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -89,6 +89,8 @@ pub struct Session {
     pub last_write: Instant,
     /// Searches of the undo log that are under way.
     pub searches: usize,
+    /// Lives while a pack that the client asked for is going on.
+    pub packing: Weak<()>,
     /// One of the pending answers has to come before that of the next call.
     in_order: bool,
     pub writer: FrameWriter,
@@ -161,6 +163,7 @@ pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register
         pending: FuturesUnordered::new(),
         last_write,
         searches: 0,
+        packing: Weak::new(),
         in_order: false,
         writer,
     };

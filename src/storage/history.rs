@@ -186,6 +186,26 @@ impl Store {
         self.steady(|| self.look_for_record(storage, tid, n))
     }
 
+    /// The same for a reader that comes back when a pack may have been here: of the `left` last objects that the transaction
+    /// lists (`None`: of all of them) the first one, and how many come after it.
+    ///
+    /// It is counted from the end, as a pack lists an object that stands in the list more than once only where it stands last: so
+    /// none is ever passed over. One that was given before may come again.
+    pub fn record_of_last(
+        &self,
+        storage: StorageId,
+        tid: Tid,
+        left: Option<usize>,
+    ) -> io::Result<Option<(usize, Revision)>> {
+        self.steady(|| {
+            let Some(head) = self.transaction(storage, tid)? else { return Ok(None) };
+            let count = head.count as usize;
+            let from = left.map_or(0, |left| count.saturating_sub(left));
+            let found = self.look_for_record(storage, tid, from)?;
+            Ok(found.map(|(n, revision)| (count.saturating_sub(n + 1), revision)))
+        })
+    }
+
     fn look_for_record(&self, storage: StorageId, tid: Tid, from: usize) -> io::Result<Option<(usize, Revision)>> {
         let mut n = from;
         loop {

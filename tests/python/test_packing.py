@@ -95,22 +95,25 @@ class Packing(Beside, OneServer):
 class Damage(OneServer):
     """What a pack says of a database that is not whole; it has removed nothing then."""
 
-    options = ['--storage', 'missing', '--storage', 'unreadable', '--storage', 'rootless']
+    options = [word for name in ('missing', 'unreadable', 'younger', 'rootless') for word in ('--storage', name)]
 
     def stored(self, name, oid, data):
         storage = self.storage(storage=name)
         for _ in range(2):
-            with transaction.manager:
-                txn = transaction.get()
-                storage.tpc_begin(txn)
-                try:
-                    serial = storage.getTid(oid)
-                except POSKeyError:
-                    serial = z64
-                storage.store(oid, serial, data, '', txn)
-                storage.tpc_vote(txn)
-                storage.tpc_finish(txn)
+            self.store(storage, oid, data)
         return storage
+
+    def store(self, storage, oid, data):
+        with transaction.manager:
+            txn = transaction.get()
+            storage.tpc_begin(txn)
+            try:
+                serial = storage.getTid(oid)
+            except POSKeyError:
+                serial = z64
+            storage.store(oid, serial, data, '', txn)
+            storage.tpc_vote(txn)
+            storage.tpc_finish(txn)
 
     def assert_fails(self, storage, oid, error, text):
         with self.assertRaises(error) as caught:
@@ -126,6 +129,16 @@ class Damage(OneServer):
 
     def test_an_unreadable_record(self):
         self.assert_fails(self.stored('unreadable', z64, GARBAGE), z64, ServerException, z64.hex())
+
+    def test_an_unreadable_record_younger_than_the_pack_time(self):
+        storage = self.stored('younger', z64, record(1))
+        upto = time.time()
+        time.sleep(0.01)
+        self.store(storage, p64(5), GARBAGE)
+        with self.assertRaises(ServerException) as caught:
+            storage.pack(upto)
+        self.assertIn(p64(5).hex(), str(caught.exception))
+        self.assertEqual(len(storage.history(z64, 10)), 2)
 
     def test_a_missing_root(self):
         self.assert_fails(self.stored('rootless', p64(5), record(1)), p64(5), KeyError, z64.hex())

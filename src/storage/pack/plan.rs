@@ -11,7 +11,7 @@
 //! **Memory**: a set of objects ([`Oids`]), a stack of those that are still to be read, and for one object at a time 24 bytes
 //! for each of its revisions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -59,6 +59,15 @@ pub struct Planned {
     pub garbage: bool,
     /// Bytes that move to a revision that stays.
     pub moved: u64,
+    /// Bytes that are read to remove it: what does not lie in pieces.
+    pub read: u64,
+}
+
+impl Planned {
+    /// What it costs the nodes.
+    pub fn bytes(&self) -> u64 {
+        self.moved + self.read
+    }
 }
 
 /// What becomes of an object that nothing refers to.
@@ -90,6 +99,8 @@ struct Seen {
     /// The older revision that it was made to show again.
     link: Option<Tid>,
     bytes: u64,
+    /// How many of them lie with it, and not in pieces.
+    inline: u64,
 }
 
 /// How many objects are read before a look whether anybody still wants it.
@@ -151,40 +162,40 @@ impl Plan {
         Ok(())
     }
 
-    /// Adds what the records after the pack time, up to the last transaction of the moment, refer to. Gives the number of those
-    /// that can't be read, which then refer to nothing.
-    pub fn beyond(&self, reached: &mut Oids) -> Result<u64, Fault> {
-        let (mut from, mut unreadable, mut read) = (self.upto.next(), 0, 0);
+    /// Adds what the records after the pack time, up to the last transaction of the moment, refer to. One that can't be read ends
+    /// it, as it may refer to anything.
+    pub fn beyond(&self, reached: &mut Oids) -> Result<(), Fault> {
+        let (mut from, mut read) = (self.upto.next(), 0);
         while let Some((tid, _)) = self.store.transaction_at(self.storage, from, Tid::MAX.previous())? {
             let mut n = 0;
             while let Some((at, revision)) = self.store.record_at(self.storage, tid, n)? {
                 self.look(&mut read)?;
                 n = at + 1;
-                let crate::zodb::State::Data(data) = &revision.state else { continue };
-                match references(data) {
-                    Ok(found) => self.pardon(found, reached)?,
-                    Err(why) => {
-                        tracing::debug!(storage = %self.storage, oid = %revision.oid, %tid, %why, "not looked into");
-                        unreadable += 1;
-                    }
-                }
+                let crate::zodb::State::Data(data) = revision.state else { continue };
+                self.pardon(self.references(revision.oid, (tid, data))?, reached)?;
             }
             from = tid.next();
         }
-        Ok(unreadable)
+        Ok(())
     }
 
     /// Adds these objects, and all that can be reached from them as of the pack time. What is not there is passed over.
     pub fn pardon(&self, oids: Vec<Oid>, reached: &mut Oids) -> Result<(), Fault> {
-        let mut todo = self.fresh(oids, reached);
+        let mut todo = self.fresh_there(oids, reached)?;
         let mut read = 0;
         while let Some(oid) = todo.pop() {
             self.look(&mut read)?;
             if let Some(shown) = self.at_pack_time(oid)? {
-                todo.extend(self.fresh(self.references(oid, shown)?, reached));
+                todo.extend(self.fresh_there(self.references(oid, shown)?, reached)?);
             }
         }
         Ok(())
+    }
+
+    /// Whether there is such an object, or was, as far as anybody can still tell. Only such are noted: of others a client could
+    /// name any number.
+    pub fn is_there(&self, oid: Oid) -> io::Result<bool> {
+        Ok(self.store.current(self.storage, oid)?.is_some())
     }
 
     /// What becomes of an object that is not reached.
@@ -198,8 +209,13 @@ impl Plan {
     }
 
     /// These objects, and all that can be reached from them, but for what is `known` and what has changed since the pack time.
-    /// What is not there (any more) is among them.
-    pub fn led_to(&self, oids: Vec<Oid>, known: impl Fn(Oid) -> bool) -> Result<Oids, Fault> {
+    /// What is not there any more is among them if it was `taken`.
+    pub fn led_to(
+        &self,
+        oids: Vec<Oid>,
+        known: impl Fn(Oid) -> bool,
+        taken: impl Fn(Oid) -> bool,
+    ) -> Result<Oids, Fault> {
         let mut found = Oids::default();
         let (mut todo, mut read) = (oids, 0);
         while let Some(oid) = todo.pop() {
@@ -209,7 +225,8 @@ impl Plan {
             }
             match self.fate(oid)? {
                 Fate::Alive => continue,
-                Fate::Absent => {}
+                Fate::Absent if taken(oid) => {}
+                Fate::Absent => continue,
                 Fate::Going => {
                     if let Some(shown) = self.at_pack_time(oid)? {
                         todo.extend(self.references(oid, shown)?);
@@ -224,6 +241,21 @@ impl Plan {
     /// Marks what is not marked yet, and gives that.
     fn fresh(&self, oids: Vec<Oid>, reached: &mut Oids) -> Vec<Oid> {
         oids.into_iter().filter(|oid| reached.insert(*oid)).collect()
+    }
+
+    /// The same, of those that are there.
+    fn fresh_there(&self, oids: Vec<Oid>, reached: &mut Oids) -> Result<Vec<Oid>, Fault> {
+        let (mut fresh, mut read) = (Vec::new(), 0);
+        for oid in oids {
+            if !reached.contains(oid) {
+                self.look(&mut read)?;
+                if self.is_there(oid)? {
+                    reached.insert(oid);
+                    fresh.push(oid);
+                }
+            }
+        }
+        Ok(fresh)
     }
 
     fn look(&self, read: &mut usize) -> Result<(), Fault> {
@@ -304,7 +336,19 @@ impl Plan {
         let blob_of = |tid: Tid| blobs.iter().find(|(of, _)| *of == tid).map(|(_, holder)| *holder);
         // Oldest first, so that the newest revision goes last, if it does.
         let mut planned = Vec::new();
-        for tids in going.chunks(self.most) {
+        // To remove what shows an older record, that one is read.
+        let inline: BTreeMap<Tid, u64> = revisions.iter().map(|seen| (seen.tid, seen.inline)).collect();
+        let cost = |seen: &Seen| seen.holder.and_then(|holder| inline.get(&holder)).copied().unwrap_or(0);
+        let mut rest = &going[..];
+        while !rest.is_empty() {
+            let mut read = 0;
+            let fits = |(n, seen): &(usize, &Seen)| {
+                read += cost(seen);
+                *n == 0 || (*n < self.most && read <= limits::PACK_BYTES)
+            };
+            let (tids, others) = rest.split_at(rest.iter().enumerate().take_while(fits).count());
+            rest = others;
+            let read = tids.iter().map(cost).sum();
             let leaving: BTreeSet<Tid> = tids.iter().map(|seen| seen.tid).collect();
             let records: BTreeSet<Tid> = tids.iter().filter_map(|seen| seen.holder).collect();
             let holders: BTreeSet<Tid> = tids.iter().filter_map(|seen| blob_of(seen.tid)).collect();
@@ -318,7 +362,7 @@ impl Plan {
             let moved = if heirs.is_empty() { 0 } else { tids.iter().map(|seen| seen.bytes).sum() };
             let tids = tids.iter().map(|seen| seen.tid).collect();
             let removal = Removal { oid, current: revisions[0].tid, tids, heirs };
-            planned.push(Planned { removal, garbage, moved });
+            planned.push(Planned { removal, garbage, moved, read });
         }
         Ok(planned)
     }
@@ -389,12 +433,13 @@ fn seen((key, value): (Vec<u8>, Vec<u8>)) -> io::Result<(Oid, Seen)> {
     let link = Stored::link(&value);
     let stored = Stored::decode(&key, value)?;
     let bytes = stored.length();
+    let inline = if let Stored::Data(_) = &stored { bytes } else { 0 };
     let holder = match stored {
         Stored::Absent => None,
         Stored::SameAs(holder) => Some(holder),
         Stored::Data(_) | Stored::Pieces(_) => Some(tid),
     };
-    Ok((oid, Seen { tid, holder, link, bytes }))
+    Ok((oid, Seen { tid, holder, link, bytes, inline }))
 }
 
 impl From<io::Error> for Fault {

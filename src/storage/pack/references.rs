@@ -13,12 +13,14 @@
 //!
 //! as `ZODB.serialize.referencesf` has it. **Read**: protocols 0 to 5 (ZODB itself writes 3, in former times 1, and reads no
 //! more than 3). **Promises**: any bytes give references or an error, never a panic, in time and memory proportional to
-//! their length; a record of which anything is unclear is an error, as a reference that is not found costs an object.
+//! their length, and the memory within what [`limits::PICKLE_ITEMS`] of each kind take; a record of which anything is unclear is an error, as a reference that is not found costs an object.
 //!
 //! **Left out**: what follows the second pickle is not looked at, as ZODB does not.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::config::limits;
 use crate::zodb::Oid;
 
 /// Why the references of a record can't be told.
@@ -40,10 +42,15 @@ impl std::error::Error for Unreadable {}
 
 /// The objects that `record` refers to, in its order, as often as it does. An empty record refers to none.
 pub fn references(record: &[u8]) -> Result<Vec<Oid>, Unreadable> {
+    scan(record, limits::PICKLE_ITEMS)
+}
+
+/// The same, holding at most so many of each.
+fn scan(record: &[u8], most: usize) -> Result<Vec<Oid>, Unreadable> {
     if record.is_empty() {
         return Ok(Vec::new());
     }
-    let mut scanner = Scanner { bytes: record, at: 0, stack: Vec::new(), memo: Vec::new(), found: Vec::new() };
+    let mut scanner = Scanner { bytes: record, most, ..Scanner::default() };
     // The class, and the state.
     for _ in 0..2 {
         scanner.pickle().map_err(|why| Unreadable { at: scanner.at, why })?;
@@ -63,11 +70,17 @@ enum Item {
     Other,
 }
 
+#[derive(Default)]
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// How many of each it may hold.
+    most: usize,
     stack: Vec<Item>,
+    /// The places from 0 on that were filled in a row, as a pickler does.
     memo: Vec<Item>,
+    /// All others: a place costs what it holds, wherever it is.
+    sparse: BTreeMap<usize, Item>,
     found: Vec<Oid>,
 }
 
@@ -75,6 +88,7 @@ type Step<T> = Result<T, &'static str>;
 
 const CUT: &str = "it ends too early";
 const EMPTY: &str = "it takes more off the stack than there is";
+const TOO_MUCH: &str = "it holds too much at once";
 const NO_MARK: &str = "it goes back to a mark that is not there";
 
 impl Scanner<'_> {
@@ -87,6 +101,11 @@ impl Scanner<'_> {
                 return Ok(());
             }
             self.opcode(opcode)?;
+            // An opcode adds at most one to any of them.
+            let held = self.stack.len().max(self.memo.len() + self.sparse.len()).max(self.found.len());
+            if held > self.most {
+                return Err(TOO_MUCH);
+            }
         }
     }
 
@@ -209,7 +228,7 @@ impl Scanner<'_> {
                 let at = self.decimal()?;
                 self.remember(at)?;
             }
-            0x94 => self.remember(self.memo.len())?,
+            0x94 => self.remember(self.memo.len() + self.sparse.len())?,
             b'h' => {
                 let at = self.number(1)?;
                 self.recall(at)?;
@@ -325,20 +344,18 @@ impl Scanner<'_> {
 
     fn remember(&mut self, at: usize) -> Step<()> {
         let item = self.top()?;
-        // Every place in the memo takes an opcode, so there are no more of them than bytes.
-        if at > self.bytes.len() {
-            return Err("a place in the memo is beyond all that it could hold");
+        if let Some(place) = self.memo.get_mut(at) {
+            *place = item;
+        } else if at == self.memo.len() && !self.sparse.contains_key(&at) {
+            self.memo.push(item);
+        } else {
+            self.sparse.insert(at, item);
         }
-        if self.memo.len() <= at {
-            // A place that was never filled recalls as a mark does, which is an error.
-            self.memo.resize(at + 1, Item::Mark);
-        }
-        self.memo[at] = item;
         Ok(())
     }
 
     fn recall(&mut self, at: usize) -> Step<()> {
-        match self.memo.get(at) {
+        match self.memo.get(at).or_else(|| self.sparse.get(&at)) {
             None | Some(Item::Mark) => Err("it recalls what it has not remembered"),
             Some(item) => {
                 self.stack.push(*item);
@@ -516,13 +533,38 @@ mod tests {
     }
 
     #[test]
+    fn a_place_in_the_memo_may_be_anywhere() {
+        let far = b"\xff\xff\xff\x7f";
+        assert_eq!(found(&[b"C\x08", OID, b"r", far, b"0j", far, b"Q"]), [0x102]);
+        // The next free place is the number of those that are filled, as Python has it: 1, after the far one.
+        assert_eq!(found(&[b"Nr", far, b"C\x08", OID, b"\x940h\x01Q"]), [0x102]);
+        // 2 first, then 0, 1 and 2 again, and 3.
+        assert_eq!(found(&[b"Nq\x02q\0q\x01C\x08", OID, b"q\x02q\x030h\x02Qh\x03Q"]), [0x102, 0x102]);
+        assert_eq!(refused(&[b"Nq\x02h\x01"]), "it recalls what it has not remembered");
+    }
+
+    #[test]
+    fn what_holds_too_much_at_once_is_an_error() {
+        let tried = |state: &[&[u8]]| scan(&record(state), 10).map(|found| found.len()).map_err(|refused| refused.why);
+        assert_eq!(tried(&[&[b'N'; 10]]), Ok(0));
+        assert_eq!(tried(&[&[b'N'; 11]]), Err(TOO_MUCH));
+        assert_eq!(tried(&[b"N", &[0x94; 10]]), Ok(0));
+        assert_eq!(tried(&[b"N", &[0x94; 11]]), Err(TOO_MUCH));
+        let far: Vec<u8> = (100..111).flat_map(|at| [b'q', at]).collect();
+        assert_eq!(tried(&[b"N", &far[2..]]), Ok(0));
+        assert_eq!(tried(&[b"N", &far]), Err(TOO_MUCH));
+        let again = b"h\0Q0".repeat(11);
+        assert_eq!(tried(&[b"C\x08", OID, b"q\0", &again[4..]]), Ok(10));
+        assert_eq!(tried(&[b"C\x08", OID, b"q\0", &again]), Err(TOO_MUCH));
+    }
+
+    #[test]
     fn what_is_unclear_is_an_error() {
         assert_eq!(refused(&[b"NQ"]), "a persistent id is of no known form");
         assert_eq!(refused(&[b"C\x03abcQ"]), "a persistent id is of no known form");
         assert_eq!(refused(&[b"X\x09\0\0\0\0\0\0\0\0\0\x01\xc3\xa9Q"]), "a persistent id is of no known form");
         assert_eq!(refused(&[b"Pabc\n"]), "a persistent id is of no known form");
         assert_eq!(refused(&[b"h\x07"]), "it recalls what it has not remembered");
-        assert_eq!(refused(&[b"Nr\xff\xff\xff\x7f"]), "a place in the memo is beyond all that it could hold");
         assert_eq!(refused(&[b"0"]), EMPTY);
         assert_eq!(refused(&[b"t"]), NO_MARK);
         assert_eq!(refused(&[b"\xff"]), "there is no such opcode");

@@ -60,6 +60,59 @@ fn remove(store: &Store, plan: &Plan, gc: bool) -> Result<(), Fault> {
     Ok(())
 }
 
+#[test]
+fn a_record_that_cannot_be_read_ends_a_pack_however_young() {
+    for young in [false, true] {
+        let store = store();
+        let root = if young { record(0, &[]) } else { data("junk") };
+        apply(&store, commit(1, vec![over(0, 0, root), over(0, 1, record(0, &[]))]));
+        apply(&store, commit(2, vec![over(1, 1, if young { data("junk") } else { record(0, &[]) })]));
+        let Err(Fault::Unreadable(oid, tid, _)) = pack(&store, 1, true, 8) else { panic!("it was read") };
+        assert_eq!((oid, tid), if young { (Oid(1), Tid(2)) } else { (Oid(0), Tid(1)) });
+        assert_eq!(store.history(S, Oid(1), 10, Tid::MAX).unwrap().unwrap().len(), 2);
+        assert!(pack(&store, 1, false, 8).is_ok());
+    }
+}
+
+#[test]
+fn a_step_reads_no_more_than_it_may() {
+    let store = store();
+    let large = "x".repeat(crate::config::limits::PACK_BYTES as usize / 3);
+    for tid in 1..=3 {
+        apply(&store, commit(tid, vec![over(tid - 1, 0, data(&format!("{tid}{}", &large[1..])))]));
+    }
+    // Each of these is read where it lies.
+    apply(&store, commit(4, vec![over(3, 0, Content::SameAs(Tid(1)))]));
+    apply(&store, commit(5, vec![over(4, 0, Content::SameAs(Tid(2)))]));
+    apply(&store, commit(6, vec![over(5, 0, data("new"))]));
+    apply(&store, Change::PackBegin { storage: S, upto: Tid(6) });
+    let planned = Plan::new(&store, S, Tid(6), false).object(Oid(0), true).unwrap();
+    let tids = planned.iter().map(|part| part.removal.tids.iter().map(|tid| tid.0).collect::<Vec<_>>());
+    assert_eq!(tids.collect::<Vec<_>>(), [vec![1, 2, 3], vec![4, 5]]);
+    assert_eq!(planned.iter().map(|part| part.read / large.len() as u64).collect::<Vec<_>>(), [3, 2]);
+}
+
+#[test]
+fn what_never_was_is_not_noted() {
+    let store = store();
+    apply(
+        &store,
+        commit(1, vec![over(0, 0, record(0, &[])), over(0, 1, record(0, &[2, 9])), over(0, 2, record(0, &[]))]),
+    );
+    apply(&store, commit(2, vec![over(0, 3, record(0, &[1, 1 << 40, u64::MAX]))]));
+    let plan = Plan::new(&store, S, Tid(1), true);
+    let mut kept = Oids::default();
+    plan.beyond(&mut kept).unwrap();
+    assert_eq!(kept.iter().collect::<Vec<_>>(), [Oid(1), Oid(2)]);
+    let led_to = |taken: u64| {
+        let found = plan.led_to(vec![Oid(1), Oid(7)], |_| false, |oid| oid == Oid(taken)).unwrap();
+        found.iter().map(|oid| oid.0).collect::<Vec<_>>()
+    };
+    assert_eq!(led_to(7), [1, 2, 7]);
+    assert_eq!(led_to(9), [1, 2, 9]);
+    assert_eq!(led_to(4), [1, 2]);
+}
+
 #[derive(Clone, Debug)]
 enum Left {
     Data {
