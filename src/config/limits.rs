@@ -89,6 +89,11 @@ pub const HISTORY_BYTES: usize = 16 * MIB;
 pub const UNDO_SEARCH: usize = 1_000_000;
 /// Searches of the undo log that one client has under way, from which on its next call waits.
 pub const UNDO_SEARCHES: usize = 2;
+/// Long reads (of the undo log, of what an undo touches, of what met a conflict) of all clients at a time; more wait. They
+/// share their threads with the log and with apply, which must always find one.
+pub const LONG_READS: usize = 6;
+/// Pieces of blobs that are being read for all clients at a time; more wait.
+pub const PIECE_READS: usize = 16;
 /// Writes that a client may have missed and yet be told of. One that missed more drops its cache (`getInvalidations`), or is
 /// closed (a session that fell that far behind).
 pub const INVALIDATIONS: usize = 1_000_000;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use super::ahead::Ahead;
 use super::primary::{Baggage, Primary, Verdict};
@@ -24,6 +25,7 @@ use super::session::{Answer, Done, End, Session};
 use super::transaction::{Record, Transaction, Wish};
 use super::undo;
 use crate::command::{Base, Content, Outcome, Write};
+use crate::env::Watch;
 use crate::raft::Unknown;
 use crate::storage::Undone;
 use crate::tpc::{self, TxnId};
@@ -39,6 +41,22 @@ pub struct Open {
     pub(super) ahead: Option<Ahead>,
     /// It has met a conflict.
     resolved: bool,
+    /// Dropped with it: what was for it alone ends then.
+    life: Watch<()>,
+}
+
+impl Open {
+    /// `wait`, which is dropped as soon as the transaction is aborted or otherwise over.
+    pub(super) fn unless_over(&self, wait: impl Future<Output = Done> + Send + 'static) -> BoxFuture<'static, Done> {
+        let mut life = self.life.watching();
+        let wait = async move {
+            tokio::select! { biased;
+                _ = life.changed() => Done::Forgotten,
+                done = wait => done,
+            }
+        };
+        wait.boxed()
+    }
 }
 
 pub(super) enum Stage {
@@ -136,7 +154,8 @@ impl Session {
         let claim = Claim { txn: primary.number(), primary, holds: false };
         let buffer = Transaction::new(txn, meta, tid, self.shared.env.wall(), self.shared.budget.clone());
         self.tally.active.up();
-        self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, ahead: None, resolved: false });
+        let life = Watch::new(());
+        self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, ahead: None, resolved: false, life });
         Answer::Reply(Reply::Nothing)
     }
 

@@ -113,6 +113,8 @@ pub enum Done {
     UndosLookedUp(MessageId, TxnId, io::Result<Result<Touched, Refusal>>),
     Undone(MessageId, TxnId, io::Result<Result<BTreeMap<Oid, Undone>, Refusal>>),
     Searched(MessageId, io::Result<Vec<UndoItem>>),
+    /// The transaction that it was for is over.
+    Forgotten,
     /// A pack has seen what a granted vote refers to.
     Shown(MessageId, TxnId, Vec<(Oid, Base)>, Result<(), Refusal>),
 }
@@ -373,6 +375,7 @@ impl Session {
             Done::UndosLookedUp(id, txn, found) => self.undos_looked_up(id, txn, found),
             Done::Undone(id, txn, undone) => self.undone(id, txn, undone),
             Done::Searched(id, found) => self.searched(&id, found),
+            Done::Forgotten => Ok(()),
             Done::Shown(id, txn, bases, told) => self.shown(id, txn, bases, told),
         }
     }

@@ -33,7 +33,7 @@ use crate::tpc::Read;
 use crate::zodb::{Oid, Refusal, Tid, TransactionMeta};
 
 /// What each entry costs beside its data.
-const ENTRY_COST: usize = 256;
+pub(super) const ENTRY_COST: usize = 256;
 
 /// The memory that all transactions of a node share; clones are the same budget.
 #[derive(Clone, Debug, Default)]
