@@ -45,6 +45,7 @@ mod complaints;
 mod downloads;
 mod introduction;
 mod iterators;
+mod life;
 mod metrics;
 mod oids;
 mod pack;
