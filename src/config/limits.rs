@@ -89,6 +89,11 @@ pub const HISTORY_BYTES: usize = 16 * MIB;
 pub const UNDO_SEARCH: usize = 1_000_000;
 /// Searches of the undo log that one client has under way, from which on its next call waits.
 pub const UNDO_SEARCHES: usize = 2;
+/// Long reads (of the undo log, of what an undo touches, of what met a conflict) of all clients at a time; more wait. They
+/// share their threads with the log and with apply, which must always find one.
+pub const LONG_READS: usize = 6;
+/// Pieces of blobs that are being read for all clients at a time; more wait.
+pub const PIECE_READS: usize = 16;
 /// Writes that a client may have missed and yet be told of. One that missed more drops its cache (`getInvalidations`), or is
 /// closed (a session that fell that far behind).
 pub const INVALIDATIONS: usize = 1_000_000;
@@ -116,6 +121,8 @@ pub const COMMIT_INLINE: usize = 2 * MIB;
 pub const STAGING_HIGH_WATER: usize = 8 * MIB;
 /// Commands with pieces, of all clients together, that wait for the log: what a small commit may have to wait for.
 pub const STAGES: usize = 2;
+/// Pieces that one command brings.
+pub const STAGE_PIECES: usize = 4_096;
 /// Pieces that one command discards.
 pub const DISCARD: u32 = 4_096;
 /// Pieces of transactions on their way that the status counts.
@@ -163,8 +170,8 @@ pub const PEER_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a command that is applied on the task it came to; a larger one goes to a thread that may take its time.
 pub const APPLY_INLINE: usize = 64 * KIB;
-/// Writes of a transaction whose serials are read, and whose command is made, on the task of its client; more go to a thread
-/// that may take its time.
+/// Writes of a transaction whose serials are read, and whose command is made, on the task of its client, and pieces of a
+/// command that is applied on the task it came to; more go to a thread that may take its time.
 pub const WRITES_INLINE: usize = 1_000;
 /// Changes of the log that wait for its writer.
 pub const LOG_QUEUE: usize = 4_096;

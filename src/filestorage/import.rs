@@ -311,7 +311,7 @@ impl Importer<'_> {
         self.ahead_bytes += piece.len();
         self.ahead.push(piece);
         self.next_piece += 1;
-        if self.ahead_bytes >= limits::IMPORT {
+        if self.ahead_bytes >= limits::IMPORT || self.ahead.len() == limits::STAGE_PIECES {
             self.send_ahead()?;
             self.tell()?;
         }

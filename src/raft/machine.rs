@@ -60,12 +60,15 @@ impl Machine {
                     return Env::current().offload(move || store.apply(at, &decode()?)).await;
                 }
                 let command = decode()?;
-                match command.change {
+                let takes_long = match &command.change {
                     // These are short, and remove much.
-                    Change::PackStep(_) | Change::Discard { .. } | Change::Barrier => {
-                        Env::current().offload(move || store.apply(at, &command)).await
-                    }
-                    _ => store.apply(at, &command),
+                    Change::PackStep(_) | Change::Discard { .. } | Change::Barrier => true,
+                    Change::Stage { pieces, .. } => pieces.len() > limits::WRITES_INLINE,
+                    _ => false,
+                };
+                match takes_long {
+                    true => Env::current().offload(move || store.apply(at, &command)).await,
+                    false => store.apply(at, &command),
                 }
             }
             EntryPayload::Membership(membership) => {

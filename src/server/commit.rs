@@ -13,22 +13,28 @@
 //! A session has one transaction at a time. It ends with its answer to `tpc_finish`, with `tpc_abort`, with a vote that
 //! fails, or with the session.
 
+use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use super::ahead::Ahead;
+use super::life::Life;
 use super::primary::{Baggage, Primary, Verdict};
 use super::session::{Answer, Done, End, Session};
-use super::transaction::{Record, Transaction, Wish};
+use super::transaction::{ENTRY_COST, Record, Transaction, Wish, Written};
 use super::undo;
 use crate::command::{Base, Content, Outcome, Write};
+use crate::config::limits;
 use crate::raft::Unknown;
-use crate::storage::Undone;
+use crate::storage::{Stop, Store, Undone};
 use crate::tpc::{self, TxnId};
 use crate::zeo::{Call, MessageId, Reply, StoreConflict, tid_of_undo_id};
-use crate::zodb::{Conflict, Oid, Refusal, Revision, State, Tid, TransactionMeta};
+use crate::zodb::{Conflict, Oid, Refusal, Revision, State, StorageId, Tid, TransactionMeta};
+
+/// Pieces that are read on the task of a client to tell it of a conflict; more are read on a thread that may take its time.
+const CONFLICT_PIECES: u64 = 2;
 
 /// The transaction of a session, until its finish.
 pub struct Open {
@@ -39,6 +45,15 @@ pub struct Open {
     pub(super) ahead: Option<Ahead>,
     /// It has met a conflict.
     resolved: bool,
+    /// Dropped with it: what was for it alone ends then.
+    life: Life,
+}
+
+impl Open {
+    /// `wait`, which is dropped as soon as the transaction is aborted or otherwise over.
+    pub(super) fn unless_over(&self, wait: impl Future<Output = Done> + Send + 'static) -> BoxFuture<'static, Done> {
+        self.life.unless_over(wait).map(|done| done.unwrap_or(Done::Forgotten)).boxed()
+    }
 }
 
 pub(super) enum Stage {
@@ -136,7 +151,8 @@ impl Session {
         let claim = Claim { txn: primary.number(), primary, holds: false };
         let buffer = Transaction::new(txn, meta, tid, self.shared.env.wall(), self.shared.budget.clone());
         self.tally.active.up();
-        self.transaction = Some(Open { buffer, claim, stage: Stage::Begun, ahead: None, resolved: false });
+        self.transaction =
+            Some(Open { buffer, claim, stage: Stage::Begun, ahead: None, resolved: false, life: Life::default() });
         Answer::Reply(Reply::Nothing)
     }
 
@@ -291,24 +307,47 @@ impl Session {
             self.pending.push(news.map(move |()| Done::Voted(id, txn, Some(Verdict::Conflicts(conflicts)))).boxed());
             return Ok(());
         }
-        let (storage, store) = (self.seat.storage, &self.shared.store);
-        let open = self.transaction.as_mut().expect("who asks has looked");
-        let mut told = Vec::with_capacity(conflicts.len());
-        for Conflict { oid, committed, read } in conflicts {
-            let data = match open.buffer.wished(oid) {
-                Some(Wish::Store { data: Record::Here(data), .. }) => data.clone(),
-                Some(Wish::Store { data: Record::Ahead(item), .. }) => {
-                    store.read_staged(storage, &open.buffer.staged(*item))?
-                }
-                _ => Bytes::new(),
-            };
-            told.push(StoreConflict { oid, committed, read, data });
+        let (storage, store) = (self.seat.storage, self.shared.store.clone());
+        let open = self.transaction.as_ref().expect("who asks has looked");
+        let lie = |conflict: Conflict| {
+            let written = open.buffer.written(conflict.oid);
+            (conflict, written)
+        };
+        let lie: Vec<(Conflict, Written)> = conflicts.into_iter().map(lie).collect();
+        let cost = lie.iter().map(|(_, written)| ENTRY_COST as u64 + written.length()).sum::<u64>();
+        if let Some((first, _)) = lie.first()
+            && cost > limits::OBJECT as u64
+        {
+            // It can't be told in one answer, nor would a client resolve that much: it begins again.
+            let refusal = Refusal::Conflict(first.clone());
+            self.tally.conflicts.add(lie.len() as u64);
+            self.shared.metrics.conflicts.inc();
+            return self.fail_vote(&id, &refusal);
         }
+        if lie.iter().map(|(_, written)| written.pieces()).sum::<u64>() <= CONFLICT_PIECES {
+            return self.conflicts_read(&id, txn, tell(&store, storage, lie, &Stop::default()));
+        }
+        let told = self.shared.reads.begin(move |stop| tell(&store, storage, lie, stop));
+        let told = open.unless_over(told.map(move |told| Done::ConflictsRead(id, txn, told)));
+        self.pending.push(told);
+        Ok(())
+    }
+
+    /// What a vote met is at hand: answers it.
+    pub fn conflicts_read(
+        &mut self,
+        id: &MessageId,
+        txn: TxnId,
+        told: io::Result<Vec<StoreConflict>>,
+    ) -> Result<(), End> {
+        let asks = |open: &&mut Open| open.claim.txn == txn && matches!(open.stage, Stage::Voting);
+        let Some(open) = self.transaction.as_mut().filter(asks) else { return Ok(()) };
+        let told = told?;
         open.stage = Stage::Resolving;
         open.resolved = true;
         self.tally.conflicts.add(told.len() as u64);
         self.shared.metrics.conflicts.inc();
-        self.reply(&id, Reply::Conflicts(told));
+        self.reply(id, Reply::Conflicts(told));
         Ok(())
     }
 
@@ -454,6 +493,24 @@ impl Session {
     pub fn drop_transaction(&mut self) {
         self.close_transaction(false);
     }
+}
+
+/// What is told of conflicts: the client resolves them with the data that it had sent.
+fn tell(
+    store: &Store,
+    storage: StorageId,
+    conflicts: Vec<(Conflict, Written)>,
+    stop: &Stop,
+) -> io::Result<Vec<StoreConflict>> {
+    let tell = |(Conflict { oid, committed, read }, written)| {
+        stop.look()?;
+        let data = match written {
+            Written::Here(data) => data,
+            Written::Ahead(staged) => store.read_staged(storage, &staged)?,
+        };
+        Ok(StoreConflict { oid, committed, read, data })
+    };
+    conflicts.into_iter().map(tell).collect()
 }
 
 /// The writes of a transaction whose vote is granted, or about to be: what it stores, and what its undos made of their objects.

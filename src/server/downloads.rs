@@ -103,8 +103,8 @@ impl Session {
                 first.left.pop_front();
             }
             self.downloads.reading = true;
-            let (store, storage, env) = (self.shared.store.clone(), self.seat.storage, self.shared.env.clone());
-            let reading = async move { Done::Piece(env.offload(move || store.piece(storage, piece)).await) };
+            let (store, storage) = (self.shared.store.clone(), self.seat.storage);
+            let reading = self.shared.piece_reads.begin(move |_| store.piece(storage, piece)).map(Done::Piece);
             self.pending.push(reading.boxed());
         }
     }

@@ -45,12 +45,14 @@ mod complaints;
 mod downloads;
 mod introduction;
 mod iterators;
+mod life;
 mod metrics;
 mod oids;
 mod pack;
 mod pack_call;
 mod pack_watch;
 mod primary;
+mod reads;
 mod register;
 mod relay;
 mod reserve;
@@ -69,6 +71,7 @@ pub use status::{Status, StorageStatus};
 
 use complaints::Complaints;
 use primary::Primary;
+use reads::Reads;
 use reserve::Reserve;
 use standing::Standing;
 use status::Tallies;
@@ -103,6 +106,10 @@ struct Shared {
     tallies: Tallies,
     budget: Budget,
     reserve: Reserve,
+    /// What takes long to look up.
+    reads: Reads,
+    /// The pieces of blobs.
+    piece_reads: Reads,
     standing: Watch<Standing>,
     /// Goes up whenever a primary becomes known, or another one.
     elections: Watch<u64>,
@@ -170,6 +177,8 @@ impl Server {
             complaints: Complaints::new(env.clone()),
             budget: Budget::default(),
             reserve: Reserve::default(),
+            reads: Reads::new(&env, limits::LONG_READS),
+            piece_reads: Reads::new(&env, limits::PIECE_READS),
             standing: Watch::new(Standing::Forming),
             elections: Watch::new(0),
             phase: Watch::new(Phase::Open),

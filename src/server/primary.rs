@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::ahead::{self, Ahead, Aheads, Load};
 use super::oids::Ranges;
 use super::pack::Packs;
+use super::reads::Reads;
 use super::transaction::Reservation;
 use crate::command::{Base, Change, Commit, Outcome, PackStep, Reign, Span, Write};
 use crate::config::limits;
@@ -60,6 +61,8 @@ pub struct Primary {
     ranges: Ranges,
     packs: Packs,
     aheads: Aheads,
+    /// What large votes ask of the storage.
+    reads: Reads,
     /// For work that goes on by itself.
     own: Weak<Primary>,
 }
@@ -138,6 +141,7 @@ impl Primary {
             ranges: Ranges::default(),
             packs,
             aheads: Aheads::default(),
+            reads: Reads::new(env, limits::LONG_READS),
             own: own.clone(),
         });
         env.spawn(ahead::discard(primary.clone()));
@@ -415,8 +419,8 @@ impl Primary {
         let much = questions.iter().map(|(_, _, oids)| oids.len()).sum::<usize>() > limits::WRITES_INLINE;
         match self.own.upgrade() {
             Some(own) if much => {
-                let env = self.env.clone();
-                self.env.spawn(async move { env.offload(move || own.answer_now(questions)).await });
+                let answered = self.reads.begin(move |_| own.answer_now(questions));
+                self.env.spawn(answered);
             }
             _ => self.answer_now(questions),
         }
@@ -426,7 +430,11 @@ impl Primary {
         while let Some((txn, storage, oids)) = questions.pop() {
             let last_tid = self.store.last_tid(storage);
             let mut current = Vec::with_capacity(oids.len());
-            for oid in oids {
+            for (n, oid) in oids.into_iter().enumerate() {
+                if n % limits::WRITES_INLINE == 0 && !self.state().voters.contains_key(&txn) {
+                    // It was aborted meanwhile, and nobody wants to know.
+                    break;
+                }
                 match self.store.current(storage, oid) {
                     Ok(found) => current.push((oid, found.map(|c| Current { tid: c.tid, absent: c.absent }))),
                     Err(fault) => {

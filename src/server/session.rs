@@ -48,8 +48,8 @@ use crate::raft::Unknown;
 use crate::storage::Undone;
 use crate::tpc::TxnId;
 use crate::zeo::{
-    BadFrame, Encoding, MessageId, Push, Reply, UndoItem, decode_request, encode_push, encode_push_parts,
-    encode_refusal, encode_reply_parts,
+    BadFrame, Encoding, MessageId, Push, Reply, StoreConflict, UndoItem, decode_request, encode_push,
+    encode_push_parts, encode_refusal, encode_reply_parts,
 };
 use crate::zodb::{Oid, Refusal, StorageId};
 
@@ -115,6 +115,10 @@ pub enum Done {
     UndosLookedUp(MessageId, TxnId, io::Result<Result<Touched, Refusal>>),
     Undone(MessageId, TxnId, io::Result<Result<BTreeMap<Oid, Undone>, Refusal>>),
     Searched(MessageId, io::Result<Vec<UndoItem>>),
+    /// The transaction that it was for is over.
+    Forgotten,
+    /// What a vote met in conflict.
+    ConflictsRead(MessageId, TxnId, io::Result<Vec<StoreConflict>>),
     /// A pack has seen what a granted vote refers to.
     Shown(MessageId, TxnId, Vec<(Oid, Base)>, Result<(), Refusal>),
 }
@@ -376,6 +380,8 @@ impl Session {
             Done::UndosLookedUp(id, txn, found) => self.undos_looked_up(id, txn, found),
             Done::Undone(id, txn, undone) => self.undone(id, txn, undone),
             Done::Searched(id, found) => self.searched(&id, found),
+            Done::ConflictsRead(id, txn, told) => self.conflicts_read(&id, txn, told),
+            Done::Forgotten => Ok(()),
             Done::Shown(id, txn, bases, told) => self.shown(id, txn, bases, told),
         }
     }

@@ -146,7 +146,8 @@ impl Staging {
                 self.line.pop_front();
                 continue;
             }
-            if self.flying_bytes + piece.len() > limits::PIECE && !load.is_empty() {
+            let is_full = self.flying_bytes + piece.len() > limits::PIECE || load.len() == limits::STAGE_PIECES;
+            if is_full && !load.is_empty() {
                 break;
             }
             self.waiting_bytes -= piece.len();
@@ -267,6 +268,18 @@ mod tests {
         assert!(staging.is_idle());
         assert_eq!(staging.staged(small[2]).pieces, [span(3, 1)]);
         assert_eq!(staging.staged(large).pieces, [span(4, 3)]);
+    }
+
+    #[test]
+    fn a_load_has_so_many_pieces() {
+        let mut staging = Staging::default();
+        let most = limits::STAGE_PIECES;
+        for _ in 0..most + 3 {
+            staging.record(&Bytes::from_static(b"tiny"));
+        }
+        assert_eq!(staging.load().unwrap().len(), most);
+        staging.landed(1);
+        assert_eq!(lengths(staging.load()), [4, 4, 4]);
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::tpc::Read;
 use crate::zodb::{Oid, Refusal, Tid, TransactionMeta};
 
 /// What each entry costs beside its data.
-const ENTRY_COST: usize = 256;
+pub(super) const ENTRY_COST: usize = 256;
 
 /// The memory that all transactions of a node share; clones are the same budget.
 #[derive(Clone, Debug, Default)]
@@ -105,6 +105,31 @@ pub enum Wish {
     /// `restorea`: as it is, whatever is there. `None`: an undone creation. `like`: the transaction that may have
     /// written the same data before.
     Restore { data: Option<Record>, like: Option<Tid> },
+}
+
+/// Where the data lies that is stored of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    Here(Bytes),
+    /// In the log.
+    Ahead(Staged),
+}
+
+impl Written {
+    pub fn length(&self) -> u64 {
+        match self {
+            Written::Here(data) => data.len() as u64,
+            Written::Ahead(staged) => staged.length,
+        }
+    }
+
+    /// How many pieces it is read from.
+    pub fn pieces(&self) -> u64 {
+        match self {
+            Written::Here(_) => 0,
+            Written::Ahead(staged) => staged.pieces.iter().map(|span| u64::from(span.count)).sum(),
+        }
+    }
 }
 
 /// What is kept of one object.
@@ -342,6 +367,15 @@ impl Transaction {
     /// What is wished of one object.
     pub fn wished(&self, oid: Oid) -> Option<&Wish> {
         self.wishes.get(&oid).map(|kept| &kept.wish)
+    }
+
+    /// Where the data lies that `oid` was stored with; nothing if it was not.
+    pub fn written(&self, oid: Oid) -> Written {
+        match self.wished(oid) {
+            Some(Wish::Store { data: Record::Here(data), .. }) => Written::Here(data.clone()),
+            Some(Wish::Store { data: Record::Ahead(item), .. }) => Written::Ahead(self.staged(*item)),
+            _ => Written::Here(Bytes::new()),
+        }
     }
 
     /// Where a record lies that went ahead.

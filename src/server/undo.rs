@@ -10,7 +10,7 @@
 //!
 //! What is committed between the two readings does no harm: the objects of a transaction never change, and all else
 //! is read under the locks. The session goes on with other calls meanwhile; a timeout, an abort or the client's end free the
-//! locks, and the result of a reading that is still under way is thrown away.
+//! locks, and a reading that is still under way stops.
 //!
 //! **Left out**: merging. An undo that would need the application's classes fails; the client is told which objects
 //! stand in the way.
@@ -22,13 +22,16 @@ use futures_util::FutureExt;
 
 use super::commit::Stage;
 use super::session::{Answer, Done, End, Session};
-use super::transaction::Transaction;
+use super::transaction::{ENTRY_COST, Transaction};
 use crate::command::Base;
 use crate::config::limits;
-use crate::storage::{Own, Store, UndoEntry, Undone};
+use crate::storage::{Own, Stop, Store, UndoEntry, Undone};
 use crate::tpc::{Read, TxnId};
 use crate::zeo::{MessageId, Reply, UndoItem, Value};
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
+
+/// Objects that one transaction may undo: each costs it an entry.
+const UNDONE: usize = limits::TRANSACTION_BYTES / ENTRY_COST;
 
 /// What a transaction undoes.
 #[derive(Debug, Default)]
@@ -119,19 +122,21 @@ fn own(buffer: &Transaction) -> BTreeMap<Oid, Own> {
 }
 
 /// The objects that undoing `tids` touches.
-fn touched(store: &Store, storage: StorageId, tids: &[Tid]) -> io::Result<Result<Touched, Refusal>> {
+fn touched(store: &Store, storage: StorageId, tids: &[Tid], stop: &Stop) -> io::Result<Result<Touched, Refusal>> {
     let (mut touched, mut seen, mut records) = (Touched::default(), BTreeSet::new(), 0);
     for &tid in tids {
-        let more = match store.undoable(storage, tid)? {
+        stop.look()?;
+        // More would not fit into the transaction that undoes: they need not even be read.
+        let more = match store.undoable(storage, tid, UNDONE, stop)? {
             Ok(more) => more,
             Err(refusal) => return Ok(Err(refusal)),
         };
         records += more.len();
-        if records > limits::TRANSACTION_LOCKS {
-            let why = format!("a transaction may undo {} records", limits::TRANSACTION_LOCKS);
+        touched.oids.extend(more.into_iter().filter(|oid| seen.insert(*oid)));
+        if records > limits::TRANSACTION_LOCKS || touched.oids.len() > UNDONE {
+            let why = format!("a transaction may undo {} records of {UNDONE} objects", limits::TRANSACTION_LOCKS);
             return Ok(Err(Refusal::TooLarge(why)));
         }
-        touched.oids.extend(more.into_iter().filter(|oid| seen.insert(*oid)));
         touched.ends.push(touched.oids.len());
     }
     Ok(Ok(touched))
@@ -142,13 +147,10 @@ impl Session {
     pub(super) fn look_up_undos(&mut self, id: &MessageId) {
         let open = self.transaction.as_ref().expect("who asks has looked");
         let (txn, tids) = (open.claim.txn, open.buffer.undos.tids().to_vec());
-        let (id, env, store, storage) =
-            (id.clone(), self.shared.env.clone(), self.shared.store.clone(), self.seat.storage);
-        let found = async move {
-            let found = env.offload(move || touched(&store, storage, &tids)).await;
-            Done::UndosLookedUp(id, txn, found)
-        };
-        self.pending.push(found.boxed());
+        let (id, store, storage) = (id.clone(), self.shared.store.clone(), self.seat.storage);
+        let found = self.shared.reads.begin(move |stop| touched(&store, storage, &tids, stop));
+        let found = open.unless_over(found.map(move |found| Done::UndosLookedUp(id, txn, found)));
+        self.pending.push(found);
     }
 
     /// It is known which objects the undos touch: casts the vote.
@@ -174,12 +176,10 @@ impl Session {
     pub(super) fn work_out_undos(&mut self, id: MessageId) {
         let open = self.transaction.as_ref().expect("who asks has looked");
         let (txn, tids, own) = (open.claim.txn, open.buffer.undos.tids().to_vec(), own(&open.buffer));
-        let (env, store, storage) = (self.shared.env.clone(), self.shared.store.clone(), self.seat.storage);
-        let undone = async move {
-            let undone = env.offload(move || store.undo(storage, &tids, &own)).await;
-            Done::Undone(id, txn, undone)
-        };
-        self.pending.push(undone.boxed());
+        let (store, storage) = (self.shared.store.clone(), self.seat.storage);
+        let undone = self.shared.reads.begin(move |stop| store.undo(storage, &tids, &own, stop));
+        let undone = open.unless_over(undone.map(move |undone| Done::Undone(id, txn, undone)));
+        self.pending.push(undone);
     }
 
     /// It is known what the undos make of their objects: answers the vote.
@@ -213,16 +213,16 @@ impl Session {
         self.tell_news()?;
         // As `FileStorage.undoLog` says it: at most `-last` from `first` on.
         let last = if last < 0 { first.saturating_sub(last) } else { last };
-        let (id, env, store) = (id.clone(), self.shared.env.clone(), self.shared.store.clone());
+        let (id, store) = (id.clone(), self.shared.store.clone());
         let (storage, view) = (self.seat.storage, self.view.tid());
         let item = |entry: UndoEntry| UndoItem { tid: entry.tid, meta: entry.meta, size: entry.size };
-        let search = move || {
+        let search = move |stop: &Stop| {
             let wanted = |entry: &UndoEntry| specification.is_empty() || item(entry.clone()).matches(&specification);
-            let found = store.undo_log(storage, view, first, last, wanted)?;
+            let found = store.undo_log(storage, view, first, last, stop, wanted)?;
             Ok(found.into_iter().map(item).collect())
         };
         self.searches += 1;
-        let found = async move { Done::Searched(id, env.offload(search).await) };
+        let found = self.shared.reads.begin(search).map(move |found| Done::Searched(id, found));
         self.pending.push(found.boxed());
         Ok(Answer::Later)
     }

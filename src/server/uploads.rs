@@ -55,7 +55,9 @@ impl Session {
         if let Some(load) = open.buffer.load() {
             let ahead = open.ahead.get_or_insert_with(|| Ahead::new(open.claim.primary.clone(), storage));
             let (txn, sent) = (open.claim.txn, ahead.send(load));
-            self.pending.push(sent.map(move |first| Done::SentAhead(txn, first)).boxed());
+            // If it is over before its turn, nothing of the load is kept: who begins and aborts must not pile them up.
+            let sent = open.unless_over(sent.map(move |first| Done::SentAhead(txn, first)));
+            self.pending.push(sent);
         }
         let gone = open.buffer.take_gone();
         if let Some(ahead) = &open.ahead {

@@ -5,6 +5,7 @@ use std::io;
 use super::Store;
 use super::keys::{self, OIDS_PER_PART};
 use super::load::missing;
+use super::stop::Stop;
 use super::value::{self, Stored, TransactionHead};
 use crate::config::limits;
 use crate::engine::Order;
@@ -120,13 +121,14 @@ impl Store {
     /// takes, the ones from number `first` to before number `last`. It goes back as far as [`Store::undo_floor`].
     ///
     /// There may be fewer: it ends after [`limits::UNDO_SEARCH`] transactions, and when what is said of them comes to
-    /// [`limits::HISTORY_BYTES`].
+    /// [`limits::HISTORY_BYTES`]. An error if it is asked to `stop`.
     pub fn undo_log(
         &self,
         storage: StorageId,
         view: Tid,
         first: i64,
         last: i64,
+        stop: &Stop,
         mut wanted: impl FnMut(&UndoEntry) -> bool,
     ) -> io::Result<Vec<UndoEntry>> {
         let from = keys::transaction(storage, self.undo_floor(storage).next());
@@ -137,6 +139,7 @@ impl Store {
         }
         for pair in self.engine().range(keys::TRANSACTIONS, &from, &until, Order::Descending).take(limits::UNDO_SEARCH)
         {
+            stop.look()?;
             let (key, value) = pair?;
             let (tid, 0) = decode_key(&key)? else { continue };
             let TransactionHead { meta, length, .. } = TransactionHead::decode(&key, &value)?;

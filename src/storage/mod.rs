@@ -32,6 +32,7 @@ pub mod pack;
 mod pieces;
 #[cfg(test)]
 mod pieces_tests;
+mod stop;
 mod summary;
 #[cfg(test)]
 mod testing;
@@ -56,6 +57,7 @@ pub use feed::{Applied, Feed, RING_OIDS, RING_TRANSACTIONS};
 pub use history::{HistoryEntry, UndoEntry};
 pub use keys::TABLES;
 pub use load::Loaded;
+pub use stop::Stop;
 pub use summary::Summary;
 pub use undo::{Own, Undone};
 pub use value::Current;

@@ -275,7 +275,7 @@ fn undo(store: &Store, model: &mut Model, undos: &[usize], stored: Option<(usize
         stored.map(|(n, oid, byte)| (n.min(undos.len()), Oid(oid), Bytes::from(vec![byte; usize::from(byte) % 7])));
     let own = stored.iter().map(|(n, oid, data)| (*oid, Own { undos: *n, content: Content::Data(data.clone()) }));
     let own: BTreeMap<Oid, Own> = own.collect();
-    let found = store.undo(S, &undos, &own).unwrap();
+    let found = store.undo(S, &undos, &own, &super::Stop::default()).unwrap();
     let wanted = match model.undo(&undos, stored) {
         Ok(wanted) => wanted,
         Err(failures) => {
@@ -439,7 +439,9 @@ fn compare_undo_log(store: &Store, model: &Model) {
         let undoable: Vec<_> = undoable.map(|(tid, (meta, _))| (*tid, meta.clone())).collect();
         for (first, last) in [(0, 100), (0, 3), (2, 5), (-2, 2), (3, 2), (0, 0)] {
             for odd in [false, true] {
-                let found = store.undo_log(S, view, first, last, |entry| !odd || entry.tid.0 % 2 == 1).unwrap();
+                let found = store
+                    .undo_log(S, view, first, last, &super::Stop::default(), |entry| !odd || entry.tid.0 % 2 == 1)
+                    .unwrap();
                 let found: Vec<_> = found.into_iter().map(|entry| (entry.tid, entry.meta)).collect();
                 let wanted = undoable.iter().filter(|(tid, _)| !odd || tid.0 % 2 == 1).take(last as usize);
                 let wanted: Vec<_> = wanted.skip(first.max(0) as usize).cloned().collect();

@@ -24,6 +24,10 @@ impl Store {
             let why = format!("a piece has 1 to {} bytes, not {}", limits::PIECE, piece.len());
             return Decision::refuse(Refusal::BadValue(why));
         }
+        if pieces.len() > limits::STAGE_PIECES {
+            let why = format!("a command brings {} pieces, not {}", limits::STAGE_PIECES, pieces.len());
+            return Decision::refuse(Refusal::BadValue(why));
+        }
         let first = summary.next_piece;
         let mut batch = Batch::new();
         for (number, piece) in (first..).zip(pieces) {

@@ -145,6 +145,8 @@ fn a_piece_has_a_size() {
     assert!(is_bad(apply(&store, stage(&[b"fits", b""]))));
     assert!(is_bad(apply(&store, stage(&[&vec![0; limits::PIECE + 1]]))));
     assert_eq!(apply(&store, stage(&[&vec![0; limits::PIECE]])), Outcome::Staged(1));
+    assert!(is_bad(apply(&store, stage(&vec![&b"x"[..]; limits::STAGE_PIECES + 1]))));
+    assert_eq!(apply(&store, stage(&vec![&b"x"[..]; limits::STAGE_PIECES])), Outcome::Staged(2));
     let elsewhere = Change::Stage { storage: StorageId(9), pieces: vec![] };
     assert!(matches!(apply(&store, elsewhere), Outcome::Refused(Refusal::NoStorage(_))));
 }

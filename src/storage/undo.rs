@@ -26,6 +26,7 @@ use std::io;
 use super::digest::{self, Digest};
 use super::history::UNPACKED;
 use super::keys;
+use super::stop::Stop;
 use super::value::{self, Stored};
 use super::{Store, load};
 use crate::command::{Blob, Content};
@@ -57,8 +58,15 @@ impl Store {
         summary.packed.max(summary.packing)
     }
 
-    /// The objects that a transaction wrote, in order, each once; refused if it can't be undone (any more).
-    pub fn undoable(&self, storage: StorageId, tid: Tid) -> io::Result<Result<Vec<Oid>, Refusal>> {
+    /// The objects that a transaction wrote, in order, each once; refused if it can't be undone (any more), or wrote more
+    /// than `most` records. An error if it is asked to `stop`.
+    pub fn undoable(
+        &self,
+        storage: StorageId,
+        tid: Tid,
+        most: usize,
+        stop: &Stop,
+    ) -> io::Result<Result<Vec<Oid>, Refusal>> {
         let refuse = |why: &str| Ok(Err(Refusal::NotUndoable(format!("transaction {tid} {why}"))));
         let Some(head) = self.transaction(storage, tid)? else { return refuse("is not there (any more)") };
         if tid <= self.undo_floor(storage) {
@@ -67,10 +75,15 @@ impl Store {
         if head.meta.status != UNPACKED {
             return refuse("is not undoable");
         }
+        if head.count as usize > most {
+            let why = format!("transaction {tid} has {} records: more than can be undone at a time", head.count);
+            return Ok(Err(Refusal::TooLarge(why)));
+        }
         let mut oids = head.oids;
         if oids.len() < head.count as usize {
             let (from, until) = (keys::transaction_part(storage, tid, 1), keys::transaction(storage, tid.next()));
             for pair in self.engine().range(keys::TRANSACTIONS, &from, &until, Order::Ascending) {
+                stop.look()?;
                 let (key, part) = pair?;
                 oids.extend(value::decode_oids(&key, &part)?);
             }
@@ -83,22 +96,25 @@ impl Store {
     /// What undoing the transactions `undos`, one after the other, makes of their objects, when all that is not of the
     /// transaction itself (`own`) stays as it is. Objects that it stores after the undo are left out.
     ///
-    /// Refused with `NotUndoable`, or `UndoFailed`, which says what is wrong with which object.
+    /// Refused with `NotUndoable`, or `UndoFailed`, which says what is wrong with which object. An error if it is asked to
+    /// `stop`.
     pub fn undo(
         &self,
         storage: StorageId,
         undos: &[Tid],
         own: &BTreeMap<Oid, Own>,
+        stop: &Stop,
     ) -> io::Result<Result<BTreeMap<Oid, Undone>, Refusal>> {
         // Each with the number of the undo that made it.
         let mut made: BTreeMap<Oid, (usize, Content)> = BTreeMap::new();
         for (n, &tid) in undos.iter().enumerate() {
-            let oids = match self.undoable(storage, tid)? {
+            let oids = match self.undoable(storage, tid, usize::MAX, stop)? {
                 Ok(oids) => oids,
                 Err(refusal) => return Ok(Err(refusal)),
             };
             let mut failures = Vec::new();
             for oid in oids {
+                stop.look()?;
                 let own = own.get(&oid).filter(|own| own.undos <= n);
                 let now = match (made.get(&oid), own) {
                     (Some((by, content)), Some(own)) if *by >= own.undos => Some(content),
@@ -118,6 +134,7 @@ impl Store {
         made.retain(|oid, (by, _)| own.get(oid).is_none_or(|own| *by >= own.undos));
         let mut undone = BTreeMap::new();
         for (oid, (_, content)) in made {
+            stop.look()?;
             let blob = match content {
                 Content::SameAs(tid) => self.blob(storage, oid, tid)?.map(|_| Blob::SameAs(tid)),
                 _ => None,
@@ -193,7 +210,7 @@ mod tests {
     /// Undoes `undos` and commits that as `tid`; or tells the objects that stand in the way.
     fn undo(store: &Store, tid: u64, undos: &[u64]) -> Result<(), Vec<u64>> {
         let undos: Vec<Tid> = undos.iter().copied().map(Tid).collect();
-        match store.undo(S, &undos, &BTreeMap::new()).unwrap() {
+        match store.undo(S, &undos, &BTreeMap::new(), &Stop::default()).unwrap() {
             Ok(undone) => {
                 let base = |oid| store.current(S, oid).unwrap().unwrap().tid;
                 let write = |(oid, undone): (Oid, Undone)| over(base(oid).0, oid.0, undone.content);
@@ -269,13 +286,17 @@ mod tests {
     #[test]
     fn what_is_packed_or_unknown_cannot_be_undone() {
         let store = example(None);
-        let refused =
-            |tid| matches!(store.undo(S, &[Tid(tid)], &BTreeMap::new()).unwrap(), Err(Refusal::NotUndoable(_)));
+        let refused = |tid| {
+            matches!(
+                store.undo(S, &[Tid(tid)], &BTreeMap::new(), &Stop::default()).unwrap(),
+                Err(Refusal::NotUndoable(_))
+            )
+        };
         assert!(refused(9) && !refused(2));
         assert_eq!(apply(&store, Change::PackBegin { storage: S, upto: Tid(1) }), Outcome::Done);
         assert!(refused(1) && !refused(2));
         assert_eq!(store.undo_floor(S), Tid(1));
-        let log = store.undo_log(S, Tid::MAX, 0, 20, |_| true).unwrap();
+        let log = store.undo_log(S, Tid::MAX, 0, 20, &Stop::default(), |_| true).unwrap();
         assert_eq!(log.iter().map(|entry| entry.tid.0).collect::<Vec<_>>(), [2]);
         // As long as a Data.fs would have it: two headers, one text, one byte of data.
         assert_eq!(log[0].size, 23 + "user 2".len() as u64 + 42 + 1);
@@ -292,6 +313,21 @@ mod tests {
         for oid in [0, 511, 512, 1024, count - 1] {
             assert_eq!(text(&store, oid).unwrap(), "a");
         }
+        let undoable = |most, stop: &Stop| store.undoable(S, Tid(2), most, stop);
+        let count = count as usize;
+        assert_eq!(undoable(count, &Stop::default()).unwrap().unwrap().len(), count);
+        assert!(matches!(undoable(count - 1, &Stop::default()).unwrap(), Err(Refusal::TooLarge(_))));
+    }
+
+    #[test]
+    fn a_read_that_nobody_waits_for_ends() {
+        let store = store();
+        apply(&store, commit(1, (0..2_000).map(|oid| over(0, oid, data("a"))).collect()));
+        let stop = Stop::default();
+        stop.ask();
+        store.undoable(S, Tid(1), usize::MAX, &stop).unwrap_err();
+        store.undo(S, &[Tid(1)], &BTreeMap::new(), &stop).unwrap_err();
+        store.undo_log(S, Tid::MAX, 0, 20, &stop, |_| true).unwrap_err();
     }
 
     #[test]
@@ -304,7 +340,7 @@ mod tests {
             commit.meta.description = vec![b'x'; limits::TRANSACTION_TEXT];
             apply(&store, change);
         }
-        let log = store.undo_log(S, Tid::MAX, 0, i64::MAX, |_| true).unwrap();
+        let log = store.undo_log(S, Tid::MAX, 0, i64::MAX, &Stop::default(), |_| true).unwrap();
         assert!((most - 1..=most + 1).contains(&log.len()), "{}", log.len());
     }
 }

@@ -65,6 +65,19 @@ class OneNode(Large, OneServer):
         self.assertEqual(c.call('loadBefore', oid, tid)[1], second)
         self.nothing_staged()
 
+    def test_conflicts_that_are_too_large_to_tell_are_a_plain_one(self):
+        c, other = self.raw(), self.raw()
+        oids = [c.new_oid(), c.new_oid()]
+        serials = [c.commit(oid, data=counter_record(0)) for oid in oids]
+        c.begin(1)
+        for oid, serial in zip(oids, serials):
+            c.async_('storea', oid, serial, bytes(65 * MIB), 1)
+            other.commit(oid, serial, counter_record(5))
+        self.assertIn('ConflictError', str(c.error('vote', 1)))
+        self.nothing_staged()
+        serials[0] = c.commit(oids[0], other.call('loadBefore', oids[0], maxtid)[1], counter_record(6))
+        self.assertEqual(c.call('loadBefore', oids[0], maxtid)[1], serials[0])
+
     def test_a_later_store_replaces_a_large_one(self):
         c = self.raw()
         oid = c.new_oid()
