@@ -39,6 +39,7 @@ use crate::storage::Store;
 
 mod accept;
 mod ahead;
+mod budget;
 mod calls;
 mod commit;
 mod complaints;
@@ -69,13 +70,13 @@ mod view;
 pub use metrics::{Metrics, Why};
 pub use status::{Status, StorageStatus};
 
+use budget::Budget;
 use complaints::Complaints;
 use primary::Primary;
 use reads::Reads;
 use reserve::Reserve;
 use standing::Standing;
 use status::Tallies;
-use transaction::Budget;
 
 /// The two engines of a node.
 pub struct Disks {

@@ -21,10 +21,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::ahead::{self, Ahead, Aheads, Load};
+use super::budget::Reservation;
 use super::oids::Ranges;
 use super::pack::Packs;
 use super::reads::Reads;
-use super::transaction::Reservation;
 use crate::command::{Base, Change, Commit, Outcome, PackStep, Reign, Span, Write};
 use crate::config::limits;
 use crate::env::{Env, Watch, Watching};

@@ -18,12 +18,11 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::budget::{Budget, Reservation};
 use super::staging::{Item, Staging};
 use super::undo::{Touched, Undos};
 use crate::command::{Base, Blob, Content, Span, Staged, Write};
@@ -34,52 +33,6 @@ use crate::zodb::{Oid, Refusal, Tid, TransactionMeta};
 
 /// What each entry costs beside its data.
 pub(super) const ENTRY_COST: usize = 256;
-
-/// The memory that all transactions of a node share; clones are the same budget.
-#[derive(Clone, Debug, Default)]
-pub struct Budget(Arc<AtomicUsize>);
-
-impl Budget {
-    /// Takes `bytes`, unless that would be more than [`limits::TRANSACTIONS_BYTES`] in all.
-    fn take(&self, bytes: usize) -> bool {
-        let before = self.0.fetch_add(bytes, Relaxed);
-        if before + bytes > limits::TRANSACTIONS_BYTES {
-            self.0.fetch_sub(bytes, Relaxed);
-            return false;
-        }
-        true
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Relaxed);
-    }
-}
-
-/// The part of the budget that one transaction has; given back when it is dropped.
-#[derive(Debug)]
-pub struct Reservation {
-    bytes: usize,
-    budget: Budget,
-}
-
-impl Reservation {
-    fn take(&mut self, bytes: usize) -> bool {
-        let taken = self.budget.take(bytes);
-        self.bytes += if taken { bytes } else { 0 };
-        taken
-    }
-
-    fn give_back(&mut self, bytes: usize) {
-        self.bytes -= bytes;
-        self.budget.give_back(bytes);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
-    }
-}
 
 /// A record as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,7 +139,7 @@ impl Transaction {
             inline: 0,
             staging: Staging::default(),
             coming: None,
-            reserved: Reservation { bytes: 0, budget },
+            reserved: Reservation::none(budget),
             fault: None,
         };
         if transaction.meta_too_long() {
@@ -351,7 +304,7 @@ impl Transaction {
         self.coming = None;
         self.staging.forget_all();
         self.undos = Undos::default();
-        self.reserved.give_back(self.reserved.bytes);
+        self.reserved.give_back(self.reserved.bytes());
     }
 
     /// Why the vote must fail, if it must.
@@ -499,9 +452,9 @@ impl Transaction {
             let most = limits::TRANSACTION_BYTES >> 20;
             let why = format!("what is kept of a transaction while it is sent may have {most} MiB");
             self.fail(Refusal::TooLarge(why));
-        } else if size <= self.reserved.bytes {
-            self.reserved.give_back(self.reserved.bytes - size);
-        } else if !self.reserved.take(size - self.reserved.bytes) {
+        } else if size <= self.reserved.bytes() {
+            self.reserved.give_back(self.reserved.bytes() - size);
+        } else if !self.reserved.take(size - self.reserved.bytes()) {
             let most = limits::TRANSACTIONS_BYTES >> 20;
             self.fail(Refusal::TooLarge(format!("all transactions together may have {most} MiB; try again later")));
         }
@@ -561,7 +514,7 @@ mod tests {
         transaction.wish(Oid(5), store(3, b"resolved"));
         let wishes: Vec<_> = transaction.wishes().map(|(oid, wish)| (oid, wish.clone())).collect();
         assert_eq!(wishes, vec![(Oid(5), store(3, b"resolved")), (Oid(2), store(1, b"two"))]);
-        assert_eq!(transaction.reserved.bytes, "resolved".len() + "two".len() + 2 * ENTRY_COST);
+        assert_eq!(transaction.reserved.bytes(), "resolved".len() + "two".len() + 2 * ENTRY_COST);
     }
 
     #[test]
@@ -583,9 +536,9 @@ mod tests {
         let mut transaction = Transaction::new(1, TransactionMeta::default(), None, WALL, budget.clone());
         transaction.wish(Oid(1), store(0, b"one"));
         let reserved = transaction.into_reservation();
-        assert_eq!(budget.0.load(Relaxed), "one".len() + ENTRY_COST);
+        assert_eq!(budget.taken(), "one".len() + ENTRY_COST);
         drop(reserved);
-        assert_eq!(budget.0.load(Relaxed), 0);
+        assert_eq!(budget.taken(), 0);
     }
 
     #[test]
@@ -596,7 +549,7 @@ mod tests {
             transaction.wish(Oid(n), Wish::Store { base: Tid::ZERO, data: megabyte.clone().into() });
         }
         assert!(matches!(transaction.fault(), Some(Refusal::TooLarge(_))));
-        assert_eq!((transaction.order.len(), transaction.reserved.bytes), (0, 0));
+        assert_eq!((transaction.order.len(), transaction.reserved.bytes()), (0, 0));
         transaction.wish(Oid(1), store(0, b"small"));
         assert_eq!(transaction.order.len(), 0);
     }

@@ -239,7 +239,8 @@ impl Session {
 mod tests {
     use std::time::Duration;
 
-    use super::super::transaction::{Budget, Wish};
+    use super::super::budget::Budget;
+    use super::super::transaction::Wish;
     use super::*;
     use crate::zodb::TransactionMeta;
 

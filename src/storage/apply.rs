@@ -27,16 +27,15 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::feed::Applied;
 use super::history::PACKED;
-use super::keys::{self, OIDS_PER_PART};
-use super::value::{self, Current, Stored, TransactionHead};
+use super::keys;
+use super::put::{put_revision, put_summary, put_transaction};
+use super::value::{self, Stored};
 use super::{Position, State, Storage, Store, Summary, digest};
 use crate::command::{Base, Change, Command, Commit, Content, Outcome, Reign, Write};
 use crate::engine::Batch;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
-/// Bytes of a transaction's header, a record's header, and a pointer in place of data, in a `Data.fs`
-/// (`ZODB.FileStorage.format`).
-const TRANSACTION_HEADER: u64 = 23;
+/// Bytes of a record's header, and of a pointer in place of data, in a `Data.fs` (`ZODB.FileStorage.format`).
 const RECORD_HEADER: u64 = 42;
 const POINTER: u64 = 8;
 
@@ -363,44 +362,6 @@ fn improper(commit: &Commit, last: Tid) -> Option<String> {
 /// records (a stored blob's), and whoever copies one wants them back.
 fn repeats(commit: &Commit, write: &Write) -> bool {
     write.content == Content::SameAs(commit.tid)
-}
-
-pub(super) fn put_summary(batch: &mut Batch, storage: StorageId, summary: &Summary) {
-    let key = keys::summary(storage);
-    batch.put(keys::META, key, value::seal(&key, value::SUMMARY, &summary.to_bytes()));
-}
-
-fn put_revision(batch: &mut Batch, commit: &Commit, write: &Write, stored: &Stored) {
-    let link = match write.content {
-        Content::SameAs(tid) => Some(tid),
-        _ => None,
-    };
-    let key = keys::revision(commit.storage, write.oid, commit.tid);
-    batch.put(keys::REVISIONS, key, stored.encode_linked(&key, link));
-    let key = keys::object(commit.storage, write.oid);
-    let current = Current { tid: commit.tid, absent: *stored == Stored::Absent };
-    batch.put(keys::OBJECTS, key, current.encode(&key));
-}
-
-/// `records` is how long its records are in a `Data.fs`.
-fn put_transaction(batch: &mut Batch, commit: &Commit, records: u64, oids: &[Oid], left: usize) {
-    let left = u32::try_from(left).expect("it lists no fewer");
-    let count = u32::try_from(oids.len()).expect("a transaction of more objects is refused");
-    let texts = value::texts(&commit.meta).iter().map(|text| text.len() as u64).sum::<u64>();
-    let length = TRANSACTION_HEADER + texts + records;
-    let head = TransactionHead { meta: commit.meta.clone(), length, count, left, oids: Vec::new() };
-    put_listed(batch, commit.storage, commit.tid, head, oids);
-}
-
-/// A transaction that lists these objects.
-pub(super) fn put_listed(batch: &mut Batch, storage: StorageId, tid: Tid, mut head: TransactionHead, oids: &[Oid]) {
-    head.oids = oids[..oids.len().min(OIDS_PER_PART)].to_vec();
-    let key = keys::transaction(storage, tid);
-    batch.put(keys::TRANSACTIONS, key, head.encode(&key));
-    for (part, oids) in (0u32..).zip(oids.chunks(OIDS_PER_PART)).skip(1) {
-        let key = keys::transaction_part(storage, tid, part);
-        batch.put(keys::TRANSACTIONS, key, value::encode_oids(&key, oids));
-    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ pub mod pack;
 mod pieces;
 #[cfg(test)]
 mod pieces_tests;
+mod put;
 mod stop;
 mod summary;
 #[cfg(test)]

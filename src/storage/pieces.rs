@@ -9,7 +9,8 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 
-use super::apply::{Decision, Next, no_storage, put_summary};
+use super::apply::{Decision, Next, no_storage};
+use super::put::put_summary;
 use super::value::{self, Stored, StoredBlob};
 use super::{Store, digest, keys};
 use crate::command::{Blob, Commit, Outcome, Span, Staged, Write};

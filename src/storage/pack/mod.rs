@@ -12,7 +12,7 @@
 //! And one thing beyond: what is referred to by a record that is younger than the pack time stays, and what can be reached
 //! from there. A `FileStorage` removes it, and leaves a reference behind that leads nowhere.
 //!
-//! **Where to look**: `references` reads records, `oids` is a set of object ids, `plan` says what goes, `step` removes it.
+//! **Where to look**: `references` reads records (`texts`: strings of old ones), `oids` is a set of object ids, `plan` says what goes, `step` removes it.
 
 mod oids;
 mod plan;
@@ -20,6 +20,7 @@ mod references;
 mod step;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 pub use oids::Oids;
 pub use plan::{Fate, Fault, Page, Plan, Planned};

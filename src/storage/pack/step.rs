@@ -15,8 +15,9 @@ use std::io;
 
 use crate::command::{Outcome, PackStep, Removal, Staged};
 use crate::engine::{Batch, Order};
-use crate::storage::apply::{Decision, Next, no_storage, put_listed, put_summary};
+use crate::storage::apply::{Decision, Next, no_storage};
 use crate::storage::keys::OIDS_PER_PART;
+use crate::storage::put::{put_listed, put_summary};
 use crate::storage::value::{self, Stored, StoredBlob, TransactionHead};
 use crate::storage::{Store, Summary, digest, keys};
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
