@@ -1,25 +1,36 @@
-//! The server: who may come in, what each client sees, and what lives while this node is primary.
+//! The server: clients come in, each sees one ordered stream, and one node commits.
 //!
 //! # What it is
 //!
 //! ```text
-//!   accept ──► introduction ──► register ──┬──► session ──► primary (tpc, tids) ──► raft
-//!              greet, or hold              │       ▲
-//!              P1: raft's peers            │       └── views: what storage applied, in order
-//!              ruok: monitors              └──► relay: bytes to the primary and back
+//!   door ──────────────► session ────────────► primary ──────► raft
+//!   accept, tls,         reading               tpc, tids,        │
+//!   greeting, register   commit                the queue         ▼
+//!     │                    ▲                     ▲            storage
+//!     └► relay             └── view ◄── news ────┼───────────────┘
+//!        (another node)                          pack
 //! ```
 //!
-//! - `accept`: one task per connection, from the socket to its end; who is there, and when it is greeted. Where TLS is
-//!   spoken, it begins with `secure`.
-//! - `register`: what becomes of a client: served here, relayed, redirected, refused.
-//! - `session`: one task per client that is served here. It alone writes to its client and moves its view.
-//! - `primary`: locks, tids and object ids; one per reign. `standing` begins and ends it, `pack` lives in it.
+//! From the ground up; each room uses only those before it (`tests/tidy` holds that):
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | `counts` | what is counted, and the reasons for closing a connection |
+//! | `bounds` | memory, long reads, sockets and complaints: the bounds that all clients share |
+//! | `primary` | locks, verdicts, tids, object ids, the queue to the log: what lives for one reign |
+//! | `standing`, `shared`, `client` | who is primary, seen from here; what all connections share; a client that came in |
+//! | `status` | how node and storages are, for operators, monitors and clients |
+//! | `pack` | packs, from the request to the last step |
+//! | `session` | one task for each client that is served here. It alone writes to its client and moves its view |
+//! | `door` | one task for each connection, until its client is seated, relayed or sent away |
+//! | `follow` | follows the node's role: begins and ends the reigns |
 //!
 //! # What it promises
 //!
-//! A client with any one live address of a cluster that has a quorum gets to the primary; what it gets from there is one
-//! ordered stream; what was answered is on a majority's disks. Each module says which part of that is its own. Everything
-//! here is bounded by [`crate::config::limits`], and every wait has a deadline or an owner. `docs/architecture.md` is the map.
+//! A client with any one live address of a cluster that has a quorum gets to the primary; all that it gets from there is one
+//! ordered stream; every answered commit is on the disks of a majority. Each module says which part of that is its own.
+//! Everything here is bounded by [`crate::config::limits`], and every wait has a deadline or an owner. `docs/architecture.md`
+//! is the map.
 //!
 //! # What is left out
 //!
@@ -37,52 +48,36 @@ use crate::net::{Network, Tls};
 use crate::raft::{Node, Role, Setup};
 use crate::storage::Store;
 
-mod accept;
-mod ahead;
-mod budget;
-mod calls;
-mod commit;
-mod complaints;
-mod downloads;
-mod introduction;
-mod iterators;
-mod life;
-mod metrics;
-mod oids;
+mod bounds;
+mod client;
+mod counts;
+mod door;
+mod follow;
 mod pack;
-mod pack_call;
-mod pack_watch;
 mod primary;
-mod reads;
-mod register;
-mod relay;
-mod reserve;
-mod secure;
 mod session;
-mod staging;
+mod shared;
 mod standing;
 mod status;
-mod transaction;
-mod undo;
-mod uploads;
-mod view;
+#[cfg(test)]
+mod testing;
 
-pub use metrics::{Metrics, Why};
+pub use counts::{Metrics, Why};
 pub use status::{Status, StorageStatus};
 
-use budget::Budget;
-use complaints::Complaints;
+use bounds::{Budget, Complaints, LongReads, Reserve};
+use client::Door;
+use counts::Tallies;
+use door::accept;
 use primary::Primary;
-use reads::Reads;
-use reserve::Reserve;
+use shared::{Phase, Shared};
 use standing::Standing;
-use status::Tallies;
 
 /// The two engines of a node.
 pub struct Disks {
-    /// The Raft log and the vote.
+    /// For the Raft log and the vote.
     pub log: Arc<dyn Engine>,
-    /// The database.
+    /// For the database.
     pub store: Arc<dyn Engine>,
 }
 
@@ -94,40 +89,7 @@ pub struct Server {
     doors: Vec<JoinHandle<()>>,
 }
 
-/// What the connections of a server have in common.
-struct Shared {
-    config: Arc<Config>,
-    env: Env,
-    /// What connections begin with, if it is spoken.
-    tls: Option<Tls>,
-    node: Node,
-    store: Store,
-    metrics: Metrics,
-    complaints: Complaints,
-    tallies: Tallies,
-    budget: Budget,
-    reserve: Reserve,
-    /// What takes long to look up.
-    reads: Reads,
-    /// The pieces of blobs.
-    piece_reads: Reads,
-    standing: Watch<Standing>,
-    /// Goes up whenever a primary becomes known, or another one.
-    elections: Watch<u64>,
-    phase: Watch<Phase>,
-}
-
-/// The life of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Open,
-    /// No new clients come in; what is being finished is finished.
-    Draining,
-    /// Connections are closed.
-    Closing,
-}
-
-/// A primary that answers no new votes. When this is dropped (a hand-over ended, or whoever wanted it went away), it does again.
+/// A primary that answers no new votes, until this is dropped: a hand-over ended, or its caller went away.
 struct Sealed(Arc<Primary>);
 
 impl Drop for Sealed {
@@ -136,7 +98,7 @@ impl Drop for Sealed {
     }
 }
 
-/// How often a closing server looks whether all is done.
+/// How often a closing server looks whether all transactions and connections are done.
 const DRAIN_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
 
 impl Server {
@@ -178,56 +140,56 @@ impl Server {
             complaints: Complaints::new(env.clone()),
             budget: Budget::default(),
             reserve: Reserve::default(),
-            reads: Reads::new(&env, limits::LONG_READS),
-            piece_reads: Reads::new(&env, limits::PIECE_READS),
+            long_reads: LongReads::new(&env, limits::LONG_READS),
+            piece_reads: LongReads::new(&env, limits::PIECE_READS),
             standing: Watch::new(Standing::Forming),
             elections: Watch::new(0),
             phase: Watch::new(Phase::Open),
         });
-        env.spawn(standing::follow(shared.clone()));
+        env.spawn(follow::follow(shared.clone()));
         if shared.config.peers.len() > 1 {
-            env.spawn(reserve::follow(shared.clone()));
+            env.spawn(look_up_members(shared.clone()));
         }
-        let mut doors = vec![env.spawn(accept::serve(shared.clone(), listener, accept::Door::Main))];
+        let mut doors = vec![env.spawn(accept::serve(shared.clone(), listener, Door::Main))];
         if let Some(listener) = reading {
-            doors.push(env.spawn(accept::serve(shared.clone(), listener, accept::Door::Reading)));
+            doors.push(env.spawn(accept::serve(shared.clone(), listener, Door::Reading)));
         }
         Ok(Server { shared, address, read_address, doors })
     }
 
-    /// Where clients and peers come in, as it was bound.
+    /// The address for clients and peers, as it was bound.
     pub fn address(&self) -> String {
         self.address.clone()
     }
 
-    /// Where clients come in that take what this node has, as it was bound.
+    /// The address for readers who are served whatever this node has, as it was bound.
     pub fn read_address(&self) -> Option<String> {
         self.read_address.clone()
     }
 
-    /// Its part in the cluster.
+    /// This node's part in the cluster.
     pub fn node(&self) -> &Node {
         &self.shared.node
     }
 
-    /// What it keeps.
+    /// The database.
     pub fn store(&self) -> &Store {
         &self.shared.store
     }
 
-    /// What it has counted.
+    /// The counters.
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics
     }
 
-    /// What it was started with.
+    /// The configuration that the server was started with.
     pub fn config(&self) -> &Config {
         &self.shared.config
     }
 
     /// How this node and its storages are.
     pub fn status(&self) -> Status {
-        status::of(&self.shared)
+        status::of_node(&self.shared)
     }
 
     /// Whether this node leads, and clients may write here: what `/primary` answers.
@@ -235,8 +197,8 @@ impl Server {
         matches!(*self.shared.standing.look(), Standing::Leading(_))
     }
 
-    /// Hands the primary's role to node `to`, or to the most advanced one, after what is being committed: gives the new
-    /// primary. An error says why nothing has changed.
+    /// Hands the primary's role to node `to`, or to the most advanced one, once the voted transactions are finished: gives
+    /// the new primary. An error says why nothing has changed.
     pub async fn hand_over(&self, to: Option<u64>) -> anyhow::Result<u64> {
         let Shared { env, standing, node, .. } = &*self.shared;
         let leading = match &*standing.look() {
@@ -255,14 +217,14 @@ impl Server {
         }
         let handed = node.transfer(to).await;
         if *node.role().look_now() != Role::Primary(leading.reign()) {
-            // The node knows before its sessions do. Held votes end with the reign: none may be answered in its last moment.
+            // The node knows of it before its sessions do. Held votes end with the reign: none may be answered in its last moment.
             let mut ended = leading.ended();
             let _ = env.timeout(limits::DRAIN, ended.until(|ended| *ended)).await;
         }
         handed
     }
 
-    /// Lets nobody in any more, finishes what is being finished, hands the primary's role over, closes everything.
+    /// Lets no client in any more, finishes the voted transactions, hands the primary's role over, closes everything.
     pub async fn stop(&self) {
         let Shared { env, phase, node, metrics, .. } = &*self.shared;
         phase.send(Phase::Draining);
@@ -283,5 +245,14 @@ impl Server {
             door.abort();
         }
         node.shutdown().await;
+    }
+}
+
+/// Looks up where the members are, until the server closes.
+async fn look_up_members(shared: Arc<Shared>) {
+    let mut phase = shared.phase.watching();
+    tokio::select! { biased;
+        _ = phase.until(|phase| *phase == Phase::Closing) => {}
+        () = shared.reserve.follow(&shared.node, &shared.env) => {}
     }
 }

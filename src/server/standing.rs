@@ -1,18 +1,11 @@
 //! Where this node stands among the others, as far as it matters to clients.
 //!
-//! One task follows the node's role and tells everybody else. It begins and ends the reigns: this node counts as
-//! *leading* only once the storages that its configuration asks for exist, and from the moment its role changes no
-//! more.
+//! Data only. `follow` sets it; the doors and the sessions watch it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::pack::{self, Packs};
 use super::primary::Primary;
-use super::{Phase, Shared};
-use crate::command::{Change, Outcome, Reign};
-use crate::env::Watching;
-use crate::raft::{Member, Role};
+use crate::raft::Member;
 
 /// Who is primary, seen from here.
 #[derive(Clone)]
@@ -21,111 +14,30 @@ pub enum Standing {
     Forming,
     /// No primary is known; one is being elected, or this node is about to lead.
     Electing,
+    /// Another node is primary.
     Following {
         primary: Member,
         /// This node has everything that the primary had when it last said so.
         caught_up: bool,
     },
+    /// This node is primary.
     Leading(Arc<Primary>),
 }
 
+/// Which node is primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownPrimary {
+    ThisNode,
+    Node(u64),
+}
+
 impl Standing {
-    /// Who is primary: its number, or 0 for this node.
-    fn primary(&self) -> Option<u64> {
+    /// Which node is primary, if one is known.
+    pub fn primary(&self) -> Option<KnownPrimary> {
         match self {
             Standing::Forming | Standing::Electing => None,
-            Standing::Following { primary, .. } => Some(primary.id),
-            Standing::Leading(_) => Some(0),
-        }
-    }
-}
-
-/// How long to wait before a storage is tried again that could not be created.
-const AGAIN: Duration = Duration::from_millis(100);
-
-/// Follows the node's role until the server closes.
-pub async fn follow(shared: Arc<Shared>) {
-    let mut role = shared.node.role();
-    let mut phase = shared.phase.watching();
-    loop {
-        let present = role.look_now().clone();
-        match present {
-            Role::Primary(reign) => lead(&shared, reign, &mut role).await,
-            Role::Forming(_) => stand(&shared, Standing::Forming),
-            Role::Candidate => stand(&shared, Standing::Electing),
-            Role::Secondary { primary, caught_up } => stand(&shared, Standing::Following { primary, caught_up }),
-        }
-        let gone = tokio::select! { biased;
-            _ = phase.until(|phase| *phase == Phase::Closing) => true,
-            news = role.changed() => news.is_err(),
-        };
-        if gone {
-            stand(&shared, Standing::Electing);
-            return;
-        }
-    }
-}
-
-/// Tells everybody, and ends the reign that was.
-fn stand(shared: &Shared, standing: Standing) {
-    let (now, mut before) = (standing.primary(), None);
-    tracing::debug!(primary = now, "standing");
-    let mut over = None;
-    shared.standing.send_if(|present| {
-        before = present.primary();
-        if let Standing::Leading(primary) = std::mem::replace(present, standing) {
-            over = Some(primary);
-        }
-        true
-    });
-    if let Some(primary) = over {
-        tracing::info!(reign = %primary.reign(), "no longer primary");
-        primary.end();
-    }
-    if now.is_some() && now != before {
-        shared.elections.send_if(|count| {
-            *count += 1;
-            true
-        });
-    }
-}
-
-/// Begins a reign; leads once everything is there that clients expect. Returns early if the role changes meanwhile.
-async fn lead(shared: &Arc<Shared>, reign: Reign, role: &mut Watching<Role>) {
-    if matches!(&*shared.standing.look(), Standing::Leading(primary) if primary.reign() == reign) {
-        return;
-    }
-    stand(shared, Standing::Electing);
-    let timeout = shared.config.transaction_timeout;
-    let packs = Packs::new(shared.config.pack_gc, shared.metrics.packs.clone());
-    let primary = Primary::begin(reign, timeout, &shared.env, &shared.node, &shared.store, packs);
-    let mut still = role.clone();
-    let mut phase = shared.phase.watching();
-    let ready = tokio::select! { biased;
-        _ = still.until(|role| !matches!(role, Role::Primary(now) if *now == reign)) => false,
-        _ = phase.until(|phase| *phase != Phase::Open) => false,
-        () = create_storages(shared, &primary) => true,
-    };
-    if ready {
-        tracing::info!(%reign, "primary");
-        pack::resume(&primary);
-        stand(shared, Standing::Leading(primary));
-    } else {
-        primary.end();
-    }
-}
-
-/// Creates what the configuration asks for and is not there; tries for as long as it is asked to.
-async fn create_storages(shared: &Shared, primary: &Primary) {
-    for name in &shared.config.storages {
-        while shared.store.storage(name).is_none() {
-            match primary.change(Change::CreateStorage { name: name.clone() }).await {
-                Some(Outcome::Storage(id)) => tracing::info!(storage = %name, %id, "created a storage"),
-                other => {
-                    tracing::warn!(storage = %name, ?other, "a storage could not be created");
-                    shared.env.sleep(AGAIN).await;
-                }
-            }
+            Standing::Following { primary, .. } => Some(KnownPrimary::Node(primary.id)),
+            Standing::Leading(_) => Some(KnownPrimary::ThisNode),
         }
     }
 }

@@ -2,120 +2,37 @@
 //!
 //! The numbers of a storage are those of this node since it started, with the names that ZEO's monitors know.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::Shared;
+use super::counts::Tally;
+use super::shared::Shared;
 use super::standing::Standing;
 use crate::config::limits;
-use crate::env::Env;
 use crate::raft::NodeStatus;
 use crate::zeo::ServerStatus;
-use crate::zodb::{StorageId, Tid};
+use crate::zodb::Tid;
 
-/// A number that goes up, and perhaps down again.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    pub fn count(&self) {
-        self.add(1);
-    }
-
-    pub fn add(&self, more: u64) {
-        self.0.fetch_add(more, Relaxed);
-    }
-
-    pub fn up(&self) {
-        self.add(1);
-    }
-
-    pub fn down(&self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// What one storage's clients have done at this node.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Clients registered now.
-    pub connections: Count,
-    pub loads: Count,
-    pub stores: Count,
-    pub commits: Count,
-    pub aborts: Count,
-    pub conflicts: Count,
-    pub resolved: Count,
-    /// Transactions open now.
-    pub active: Count,
-    start: String,
-}
-
-/// The tallies of all storages.
-#[derive(Debug)]
-pub struct Tallies {
-    start: String,
-    tallies: Mutex<BTreeMap<StorageId, Arc<Tally>>>,
-}
-
-/// A registered client, counted while it lives.
-pub struct Connected(Arc<Tally>);
-
-impl Connected {
-    pub fn new(tally: &Arc<Tally>) -> Connected {
-        tally.connections.up();
-        Connected(tally.clone())
-    }
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.0.connections.down();
-    }
-}
-
-impl Tallies {
-    pub fn new(env: &Env) -> Tallies {
-        Tallies { start: ctime(env), tallies: Mutex::default() }
-    }
-
-    pub fn of(&self, storage: StorageId) -> Arc<Tally> {
-        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Tally { start: self.start.clone(), ..Tally::default() });
-        tallies.entry(storage).or_insert_with(new).clone()
-    }
-}
-
-impl Tally {
-    /// As `server_status` tells it to a client that may know of `last_transaction`.
-    pub fn status(&self, shared: &Shared, last_transaction: Tid) -> ServerStatus {
-        let counts = match &*shared.standing.look() {
-            Standing::Leading(primary) => primary.counts(),
-            _ => Default::default(),
-        };
-        ServerStatus {
-            connections: self.connections.get(),
-            loads: self.loads.get(),
-            stores: self.stores.get(),
-            commits: self.commits.get(),
-            aborts: self.aborts.get(),
-            active_txns: self.active.get(),
-            lock_time: None,
-            conflicts: self.conflicts.get(),
-            conflicts_resolved: self.resolved.get(),
-            start: self.start.clone(),
-            waiting: counts.waiting as u64,
-            timeout_thread_is_alive: true,
-            last_transaction,
-        }
+/// A storage, as `server_status` tells it to a client that may know of `last_transaction`.
+pub fn of_storage(shared: &Shared, tally: &Tally, last_transaction: Tid) -> ServerStatus {
+    let counts = match &*shared.standing.look() {
+        Standing::Leading(primary) => primary.counts(),
+        _ => Default::default(),
+    };
+    ServerStatus {
+        connections: tally.connections.get(),
+        loads: tally.loads.get(),
+        stores: tally.stores.get(),
+        commits: tally.commits.get(),
+        aborts: tally.aborts.get(),
+        active_txns: tally.active.get(),
+        lock_time: None,
+        conflicts: tally.conflicts.get(),
+        conflicts_resolved: tally.resolved.get(),
+        start: tally.start.clone(),
+        waiting: counts.waiting as u64,
+        timeout_thread_is_alive: true,
+        last_transaction,
     }
 }
 
@@ -123,7 +40,7 @@ impl Tally {
 pub fn for_monitors(shared: &Shared) -> Vec<u8> {
     let mut all = Map::new();
     for (storage, name) in shared.store.storages() {
-        let status = shared.tallies.of(storage).status(shared, shared.store.last_tid(storage));
+        let status = of_storage(shared, &shared.tallies.of(storage), shared.store.last_tid(storage));
         all.insert(name, monitored(&status));
     }
     Value::Object(all).to_string().into_bytes()
@@ -197,7 +114,8 @@ pub struct StorageStatus {
     pub staged: u64,
 }
 
-pub(super) fn of(shared: &Shared) -> Status {
+/// The status of this node.
+pub(super) fn of_node(shared: &Shared) -> Status {
     let leading = match &*shared.standing.look() {
         Standing::Leading(primary) => Some(primary.clone()),
         _ => None,
@@ -230,11 +148,4 @@ pub(super) fn of(shared: &Shared) -> Status {
         holding: counts.holding,
         unknown: counts.unknown,
     }
-}
-
-/// The wall clock as C's `ctime` writes it, in UTC.
-fn ctime(env: &Env) -> String {
-    let wall = jiff::SignedDuration::try_from(env.wall()).unwrap_or_default();
-    let now = jiff::Timestamp::from_duration(wall).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    now.strftime("%a %b %e %H:%M:%S %Y").to_string()
 }

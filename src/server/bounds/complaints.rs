@@ -1,0 +1,73 @@
+//! Complaints about connections, each said once.
+//!
+//! A client or a peer with the wrong settings tries again several times in a second, for as long as it takes somebody to
+//! read the log. So the same complaint about the same host is a warning once in a while, and a debug line otherwise; the
+//! counters count every one.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::config::limits;
+use crate::env::Env;
+
+/// The complaints that were said: about which host, which, and when.
+pub struct Complaints {
+    env: Env,
+    said: Mutex<BTreeMap<(String, String), Instant>>,
+}
+
+impl Complaints {
+    pub fn new(env: Env) -> Complaints {
+        Complaints { env, said: Mutex::default() }
+    }
+
+    /// Warns of `what` is wrong with `peer`, unless that was said a moment ago.
+    pub fn say(&self, peer: &str, what: &str) {
+        match self.is_news(peer, what) {
+            true => tracing::warn!(%peer, "{what}"),
+            false => tracing::debug!(%peer, "{what}"),
+        }
+    }
+
+    fn is_news(&self, peer: &str, what: &str) -> bool {
+        // The peer's port (or process, at a unix socket) changes with each try.
+        let host = peer.rsplit_once(':').map_or(peer, |(host, _)| host);
+        let now = self.env.now();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (host.to_owned(), what.to_owned());
+        if said.get(&key).is_some_and(|at| now < *at + limits::COMPLAIN_AGAIN) {
+            return false;
+        }
+        if said.len() >= limits::COMPLAINTS {
+            said.retain(|_, at| now < *at + limits::COMPLAIN_AGAIN);
+        }
+        if said.len() < limits::COMPLAINTS {
+            said.insert(key, now);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_of_the_same_host_is_said_once_in_a_while() {
+        let complaints = Complaints::new(Env::system());
+        assert!(complaints.is_news("10.0.0.1:5", "plain"));
+        assert!(!complaints.is_news("10.0.0.1:6", "plain"));
+        assert!(complaints.is_news("10.0.0.1:7", "expired"));
+        assert!(complaints.is_news("10.0.0.2:5", "plain"));
+        assert!(complaints.is_news("[::1]:5", "plain"));
+        assert!(!complaints.is_news("[::1]:6", "plain"));
+        tokio::time::advance(limits::COMPLAIN_AGAIN).await;
+        assert!(complaints.is_news("10.0.0.1:8", "plain"));
+        for n in 0..2 * limits::COMPLAINTS {
+            complaints.is_news(&format!("{n}:1"), "plain");
+        }
+        assert!(complaints.said.lock().unwrap().len() <= limits::COMPLAINTS);
+    }
+}

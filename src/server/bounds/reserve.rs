@@ -1,0 +1,100 @@
+//! Room for the cluster itself: when there are too many connections, peers still come in.
+//!
+//! A node that is not primary keeps clients waiting in silence, and anybody may connect and say nothing. If too many of
+//! those turned peers away as well, a cluster without a quorum could not get one back. So connections over the limit are
+//! let in from the hosts of members, for as long as a peer takes to say that it is one; clients on those hosts are not.
+//! The hosts are looked up beforehand, time and again: a burst of connections triggers no DNS queries.
+//!
+//! **Left out.** Peers that come from another address than `--peers` says (behind NAT): they wait like clients.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use crate::config::limits;
+use crate::env::Env;
+use crate::raft::{Node, ip_of};
+use crate::server::counts::Metrics;
+
+/// The hosts of the members, by their addresses in the list, as they were looked up last.
+#[derive(Debug, Default)]
+pub struct Reserve(Mutex<BTreeMap<String, Vec<IpAddr>>>);
+
+/// The room there is for one more connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// For anybody.
+    Ordinary,
+    /// Only for a peer.
+    ForPeers,
+    /// None.
+    Full,
+}
+
+impl Reserve {
+    /// The room for a connection from `peer` (`host:port`).
+    pub fn room(&self, metrics: &Metrics, peer: &str) -> Room {
+        let below = |gauge: i64, limit: usize| gauge < limit as i64;
+        if below(metrics.open.get(), limits::CONNECTIONS) && below(metrics.held.get(), limits::HELD) {
+            return Room::Ordinary;
+        }
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_member = ip_of(peer).is_some_and(|ip| known.values().flatten().any(|one| *one == ip));
+        if is_member && below(metrics.reserved.get(), limits::RESERVED) { Room::ForPeers } else { Room::Full }
+    }
+
+    /// Looks up where the members are, for ever.
+    pub async fn follow(&self, node: &Node, env: &Env) {
+        loop {
+            self.keep(node.hosts().await);
+            env.sleep(limits::LOOK_UP_AGAIN).await;
+        }
+    }
+
+    /// A member that could not be looked up is where it was before: name servers fail when networks do.
+    fn keep(&self, mut found: BTreeMap<String, Vec<IpAddr>>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (address, there) in &mut found {
+            if there.is_empty() {
+                *there = known.remove(address).unwrap_or_default();
+            }
+        }
+        *known = found;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_have_room_when_others_have_none_but_not_without_end() {
+        let (metrics, reserve) = (Metrics::new(), Reserve::default());
+        let found = |second: &[&str]| {
+            let there = |ips: &[&str]| ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            BTreeMap::from([("a:1".to_owned(), there(&["::1"])), ("b:1".to_owned(), there(second))])
+        };
+        reserve.keep(found(&["10.0.0.2"]));
+        // (It can't be looked up now.)
+        reserve.keep(found(&[]));
+        let of = |peer| reserve.room(&metrics, peer);
+        let (member, stranger) = ("10.0.0.2:5000", "10.0.0.3:5000");
+        assert_eq!((of(member), of(stranger)), (Room::Ordinary, Room::Ordinary));
+        for (gauge, limit) in [(&metrics.held, limits::HELD), (&metrics.open, limits::CONNECTIONS)] {
+            gauge.set(limit as i64 - 1);
+            assert_eq!((of(member), of(stranger)), (Room::Ordinary, Room::Ordinary));
+            gauge.set(limit as i64);
+            assert_eq!((of(member), of(stranger)), (Room::ForPeers, Room::Full));
+            assert_eq!(
+                (of("[::1]:5000"), of("[::ffff:10.0.0.2]:5000"), of("unix:7")),
+                (Room::ForPeers, Room::ForPeers, Room::Full)
+            );
+            gauge.set(limit as i64 * 2);
+            assert_eq!((of(member), of(stranger)), (Room::ForPeers, Room::Full));
+            metrics.reserved.set(limits::RESERVED as i64);
+            assert_eq!(of(member), Room::Full);
+            metrics.reserved.set(0);
+            gauge.set(0);
+        }
+    }
+}

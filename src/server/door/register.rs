@@ -1,0 +1,238 @@
+//! A client registers: it is served here, relayed, redirected or refused.
+//!
+//! Stock clients ask one server at a time and wait for its answer without limit, so every register is answered or its
+//! connection closed within [`limits::REGISTER_ANSWER`]. (An election takes a fraction of that. Nodes that know of no primary
+//! greet nobody, so only a client that was greeted before can come to wait here.)
+//!
+//! | registers | leading | following | electing |
+//! |---|---|---|---|
+//! | to read | served | served, once everything answered before is here | waits |
+//! | to write | served, once the lease is confirmed | relayed; `R5`: told where | waits; `R5`: told that there is none |
+//! | at the port for readers, to read | served | served if fresh enough | served if fresh enough |
+//! | there, or at a read-only server, to write | `ReadOnlyError`, may ask again | | |
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::relay;
+use crate::config::limits;
+use crate::env::Watching;
+use crate::net::{FrameReader, FrameWriter};
+use crate::raft::RelayRequest;
+use crate::server::client::{Client, Door, Incoming, unreadable};
+use crate::server::counts::{Present, Why};
+use crate::server::primary::Primary;
+use crate::server::session::{self, Seat};
+use crate::server::shared::{Patience, Phase, Shared};
+use crate::server::standing::Standing;
+use crate::zeo::{BadFrame, Call, Encoding, MessageId, Request, decode_request, encode_refusal};
+use crate::zodb::Refusal;
+
+/// Frames that a client may send while its register waits (keep-alives, as a rule).
+const EARLY: usize = 16;
+
+/// A register call.
+struct Wish {
+    id: MessageId,
+    storage: String,
+    read_only: bool,
+    /// The frame as it came, for a relay.
+    frame: Bytes,
+}
+
+enum Decision {
+    Serve(Seat),
+    Relay { primary: u64, reader: FrameReader, writer: FrameWriter },
+    Refuse(Refusal),
+    Close(Why),
+}
+
+/// Reads until the client registers, and then to its end.
+pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
+    let mut refused_to_write = None;
+    loop {
+        let wish = match next_wish(&shared, &mut client).await {
+            Ok(wish) => wish,
+            Err(why) => {
+                shared.metrics.closed(why);
+                return;
+            }
+        };
+        match decide(&shared, &mut client, &wish, refused_to_write.as_ref()).await {
+            Decision::Serve(seat) => {
+                drop(held);
+                return session::serve(shared, client, seat, wish.id).await;
+            }
+            Decision::Relay { primary, reader, writer } => {
+                drop(held);
+                return relay::pass(&shared, client, primary, reader, writer).await;
+            }
+            Decision::Refuse(refusal) => {
+                tracing::info!(peer = %client.peer, storage = %wish.storage, %refusal, "refused a register");
+                if refusal == Refusal::ReadOnly {
+                    // Elections count from now on, also those before its next register.
+                    refused_to_write.get_or_insert_with(|| shared.elections.watching());
+                }
+                client.writer.push(&encode_refusal(client.encoding, &wish.id, &refusal));
+                if !matches!(shared.env.timeout(limits::REGISTER_ANSWER, client.writer.flush()).await, Ok(Ok(()))) {
+                    return;
+                }
+            }
+            Decision::Close(why) => {
+                tracing::info!(peer = %client.peer, storage = %wish.storage, %why, "closed a client that wanted to register");
+                shared.metrics.closed(why);
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for the register call. A greeted client may take its time: its program may be registering at other addresses.
+async fn next_wish(shared: &Shared, client: &mut Client) -> Result<Wish, Why> {
+    let mut phase = shared.phase.watching();
+    loop {
+        let frame = tokio::select! { biased;
+            _ = phase.until(|phase| *phase != Phase::Open) => return Err(Why::Stopping),
+            frame = client.incoming.next() => frame,
+        };
+        let frame = match frame {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Err(Why::Gone),
+            Err(fault) => {
+                unreadable(shared, &client.peer, &fault);
+                return Err(Why::Unreadable);
+            }
+        };
+        let why = match decode_request(client.encoding, &frame) {
+            Ok(Request { call: Call::KeepAlive, .. }) => continue,
+            Ok(Request { id, call: Call::Register { storage, read_only }, .. }) => {
+                return Ok(Wish { id, storage, read_only, frame });
+            }
+            Ok(_) => "unregistered",
+            Err(BadFrame::Undecodable(_)) => "undecodable",
+            Err(BadFrame::UnknownCall(_)) => "unknown_call",
+            Err(BadFrame::BadArguments { .. }) => "bad_arguments",
+        };
+        shared.metrics.bad_frame(why);
+        tracing::warn!(peer = %client.peer, why, "closed a client: its frame is no register call");
+        return Err(Why::BadFrame);
+    }
+}
+
+/// Decides, while listening whether the client is still there.
+async fn decide(
+    shared: &Arc<Shared>,
+    client: &mut Client,
+    wish: &Wish,
+    refused_to_write: Option<&Watching<u64>>,
+) -> Decision {
+    let Client { encoding, follows_redirects, door, peer, incoming, .. } = client;
+    let Incoming { early, reader } = incoming;
+    let (encoding, redirects, door) = (*encoding, *follows_redirects, *door);
+    let mut phase = shared.phase.watching();
+    let mut deciding = std::pin::pin!(async {
+        match (door, wish.read_only) {
+            (Door::Reading, false) => Decision::Refuse(Refusal::ReadOnly),
+            (Door::Reading, true) if shared.is_fresh() => seat(shared, wish, None, door, refused_to_write),
+            (Door::Reading, true) => Decision::Close(Why::NotFresh),
+            (_, false) if shared.config.read_only => Decision::Refuse(Refusal::ReadOnly),
+            (_, true) => to_read(shared, wish, door, refused_to_write).await,
+            (_, false) => to_write(shared, wish, door, encoding, redirects, peer).await,
+        }
+    });
+    loop {
+        tokio::select! { biased;
+            _ = phase.until(|phase| *phase != Phase::Open) => return Decision::Close(Why::Stopping),
+            decision = &mut deciding => return decision,
+            frame = reader.next(), if early.len() < EARLY => match frame {
+                Ok(Some(frame)) => early.push_back(frame),
+                Ok(None) => return Decision::Close(Why::Gone),
+                Err(_) => return Decision::Close(Why::Unreadable),
+            },
+        }
+    }
+}
+
+/// Seats a client. `refused_to_write`: the elections since it was refused to write.
+fn seat(
+    shared: &Shared,
+    wish: &Wish,
+    primary: Option<Arc<Primary>>,
+    door: Door,
+    refused_to_write: Option<&Watching<u64>>,
+) -> Decision {
+    match shared.store.storage(&wish.storage) {
+        Some(storage) => Decision::Serve(Seat {
+            storage,
+            name: wish.storage.clone(),
+            read_only: wish.read_only,
+            primary,
+            door,
+            closes_at_next_election: refused_to_write.cloned(),
+        }),
+        None => Decision::Refuse(Refusal::NoStorage(wish.storage.clone())),
+    }
+}
+
+async fn to_read(shared: &Shared, wish: &Wish, door: Door, refused_to_write: Option<&Watching<u64>>) -> Decision {
+    match shared.catch_up().await {
+        Ok(()) => seat(shared, wish, None, door, refused_to_write),
+        Err(why) => Decision::Close(why),
+    }
+}
+
+async fn to_write(
+    shared: &Arc<Shared>,
+    wish: &Wish,
+    door: Door,
+    encoding: Encoding,
+    redirects: bool,
+    peer: &str,
+) -> Decision {
+    let patience = Patience::new(shared);
+    let mut standing = shared.standing.watching();
+    loop {
+        let present = standing.look_now().clone();
+        match present {
+            Standing::Leading(primary) => {
+                let left = match patience.left(shared) {
+                    Ok(left) => left,
+                    Err(why) => return Decision::Close(why),
+                };
+                // A node that lost its lease a moment ago may not know yet that others have committed since.
+                let mut ended = primary.ended();
+                let settled = tokio::select! { biased;
+                    _ = ended.until(|ended| *ended) => false,
+                    settled = shared.node.settle(left) => settled.is_ok(),
+                };
+                if settled {
+                    return seat(shared, wish, Some(primary), door, None);
+                }
+            }
+            // A client is relayed once only: the relaying node tries the newer primary.
+            Standing::Following { .. } if door == Door::Relay => return Decision::Close(Why::NotPrimary),
+            Standing::Following { primary, .. } if redirects => {
+                return Decision::Refuse(Refusal::NotPrimary(Some(primary.address)));
+            }
+            Standing::Forming | Standing::Electing if redirects => return Decision::Refuse(Refusal::NotPrimary(None)),
+            Standing::Following { primary, .. } => {
+                if shared.metrics.relays.get() >= limits::RELAYS as i64 {
+                    return Decision::Close(Why::TooManyRelays);
+                }
+                let opening = vec![Bytes::from_static(encoding.greeting()), wish.frame.clone()];
+                let request = RelayRequest { client: peer.to_owned(), opening };
+                match shared.env.timeout(limits::CONNECT, shared.node.open_relay(request)).await {
+                    // The relay may lead to a newer primary than the one looked at.
+                    Ok(Ok((primary, reader, writer))) => return Decision::Relay { primary, reader, writer },
+                    Ok(Err(why)) => tracing::debug!(%peer, primary = primary.id, why = why.0, "could not relay"),
+                    Err(_) => tracing::debug!(%peer, primary = primary.id, "could not relay in time"),
+                }
+            }
+            Standing::Forming | Standing::Electing => {}
+        }
+        if let Err(why) = patience.pause(shared, &mut standing).await {
+            return Decision::Close(why);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Relays a writer at a node that is not primary: its bytes are passed on, both ways, as they are.
+//!
+//! After the register, the client's bytes go to the primary without being looked at, and the primary's to the client. The two
+//! buffers are all that a relay costs; a side that reads nothing stops the other. A relay ends when either side closes or the
+//! primary changes; then the last answers of the old primary are passed on first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::net::{FrameReader, FrameWriter};
+use crate::server::client::Client;
+use crate::server::counts::{Present, Why};
+use crate::server::shared::{Phase, Shared};
+use crate::server::standing::Standing;
+
+/// Bytes of each direction's buffer.
+const BUFFER: usize = 64 << 10;
+/// How long a node that is primary no more may still say what has committed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Passes bytes on until the relay ends. `primary` is the number of the node that `reader` and `writer` lead to.
+pub async fn pass(shared: &Arc<Shared>, client: Client, primary: u64, reader: FrameReader, mut writer: FrameWriter) {
+    let _relay = Present::new(&shared.metrics.relays);
+    tracing::debug!(peer = %client.peer, primary, "relaying a client");
+    for frame in &client.incoming.early {
+        writer.push(frame);
+    }
+    if writer.flush().await.is_err() {
+        return;
+    }
+    let (from_client, said) = client.incoming.reader.into_parts();
+    let (from_primary, answered) = reader.into_parts();
+    let mut up = std::pin::pin!(copy(from_client, writer.into_writer(), said.freeze(), |_| {}));
+    let sent = shared.metrics.sent.clone();
+    let mut down = std::pin::pin!(copy(from_primary, client.writer.into_writer(), answered.freeze(), |bytes| {
+        sent.inc_by(bytes as u64);
+    }));
+    let mut standing = shared.standing.watching();
+    let mut phase = shared.phase.watching();
+    let changed = tokio::select! { biased;
+        _ = &mut down => false,
+        _ = &mut up => false,
+        _ = standing.until(|now| !matches!(now, Standing::Following { primary: now, .. } if now.id == primary)) => true,
+        _ = phase.until(|phase| *phase == Phase::Closing) => true,
+    };
+    if changed {
+        shared.metrics.closed(Why::PrimaryChanged);
+        let _ = shared.env.timeout(LAST_WORDS, down).await;
+    }
+}
+
+/// Copies `first`, and then all that `from` gives.
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    first: bytes::Bytes,
+    mut count: impl FnMut(usize),
+) -> std::io::Result<()> {
+    to.write_all(&first).await?;
+    to.flush().await?;
+    count(first.len());
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let got = from.read(&mut buffer).await?;
+        if got == 0 {
+            return Ok(());
+        }
+        to.write_all(&buffer[..got]).await?;
+        to.flush().await?;
+        count(got);
+    }
+}

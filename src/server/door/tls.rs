@@ -1,0 +1,73 @@
+//! The beginning of a connection at a port for TLS: the handshake, and what the certificate is worth.
+//!
+//! A connection that has not finished the handshake is counted, limited and given the same time as one that has not said yet
+//! whose it is. Anything but TLS is told apart by its first byte and named in the log; a plain ZEO client says nothing until it
+//! is greeted, so it is known by its silence.
+
+use bytes::Bytes;
+
+use crate::config::limits;
+use crate::net::{Credentials, Misplaced, Tls, Wire, first_bytes, misplaced};
+use crate::server::counts::Why;
+use crate::server::shared::{Phase, Shared};
+
+/// Makes a TLS connection of the wire. `None`: it is to be closed, and the log says why.
+pub async fn handshake(shared: &Shared, tls: &Tls, mut wire: Wire) -> Option<(Wire, Credentials)> {
+    let peer = wire.peer.clone();
+    let env = &shared.env;
+    let deadline = env.now() + limits::INTRODUCTION;
+    let mut phase = shared.phase.watching();
+    let closed = |reason: Why, why: &str| {
+        shared.metrics.closed(reason);
+        shared.complaints.say(&peer, &format!("closed a connection: {why}"));
+    };
+    let first: Bytes = tokio::select! { biased;
+        _ = phase.until(|phase| *phase == Phase::Closing) => return None,
+        said = env.timeout(limits::INTRODUCTION, first_bytes(&mut wire)) => match said {
+            Ok(Ok(said)) if !said.is_empty() => said,
+            // (Health checks of load balancers connect and close.)
+            Ok(_) => return None,
+            Err(_) => {
+                closed(Why::NoTls, SILENT);
+                return None;
+            }
+        },
+    };
+    if let Some(Misplaced { what, cure }) = misplaced(&first, true) {
+        shared.metrics.bad_frame(what);
+        shared.complaints.say(&peer, &format!("closed a connection: {cure}"));
+        return None;
+    }
+    let left = deadline.saturating_duration_since(env.now());
+    tokio::select! { biased;
+        _ = phase.until(|phase| *phase == Phase::Closing) => None,
+        shaken = env.timeout(left, tls.accept(wire, first)) => match shaken {
+            Ok(Ok(done)) => Some(done),
+            Ok(Err(why)) => {
+                closed(Why::TlsHandshake, &format!("no TLS with it: {why}"));
+                None
+            }
+            Err(_) => {
+                closed(Why::TlsHandshake, "its TLS handshake took too long");
+                None
+            }
+        },
+    }
+}
+
+/// The name of a client for logs, if its certificate is one of a client. `None`: it is to be closed, and the log says why.
+pub fn client(shared: &Shared, peer: String, credentials: Option<&Credentials>) -> Option<String> {
+    let Some(credentials) = credentials else { return Some(peer) };
+    if let Err(why) = credentials.may_be_client() {
+        shared.metrics.closed(Why::NoClient);
+        shared.complaints.say(&peer, &format!("closed a client: by --tls-client-ca it is none: {why}"));
+        return None;
+    }
+    Some(match credentials.name() {
+        Some(name) => format!("{peer} ({name})"),
+        None => peer,
+    })
+}
+
+const SILENT: &str = "it did not begin TLS. A plain ZEO client waits like this to be greeted: this port is one for TLS, \
+                      and it needs an <ssl> section";

@@ -1,0 +1,79 @@
+//! The packs that are going on in a reign: one at a time for each storage.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::pack_watch::PackWatch;
+use crate::server::counts::PackCounters;
+use crate::storage::pack::Plan;
+use crate::zodb::StorageId;
+
+/// The packs of a reign; clones are the same.
+#[derive(Clone)]
+pub struct Packs {
+    /// Whether packs collect garbage.
+    pub gc: bool,
+    pub counters: PackCounters,
+    running: Arc<Mutex<BTreeMap<StorageId, Arc<PackWatch>>>>,
+}
+
+/// One pack. When this is dropped, the pack is over, and what is still being read for it stops.
+pub struct PackGuard {
+    packs: Packs,
+    storage: StorageId,
+    pub watch: Arc<PackWatch>,
+    /// What the pack reads, once it is known.
+    pub plan: Option<Plan>,
+}
+
+impl Packs {
+    /// None is going on.
+    pub fn new(gc: bool, counters: PackCounters) -> Packs {
+        Packs { gc, counters, running: Arc::default() }
+    }
+
+    /// The watch of this storage's pack, if one is going on.
+    pub fn watch(&self, storage: StorageId) -> Option<Arc<PackWatch>> {
+        self.running().get(&storage).cloned()
+    }
+
+    /// Begins a pack, unless one of this storage is going on.
+    pub fn begin(&self, storage: StorageId) -> Option<PackGuard> {
+        let mut running = self.running();
+        if running.contains_key(&storage) {
+            return None;
+        }
+        let watch = Arc::new(PackWatch::default());
+        running.insert(storage, watch.clone());
+        Some(PackGuard { packs: self.clone(), storage, watch, plan: None })
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<StorageId, Arc<PackWatch>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for PackGuard {
+    fn drop(&mut self) {
+        self.packs.running().remove(&self.storage);
+        if let Some(plan) = &self.plan {
+            plan.stop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storage_has_one_pack_at_a_time() {
+        let packs = Packs::new(true, PackCounters::default());
+        let guard = packs.begin(StorageId(1)).unwrap();
+        assert!(packs.begin(StorageId(1)).is_none());
+        assert!(packs.begin(StorageId(2)).is_some(), "another storage has its own");
+        drop(guard);
+        assert!(packs.watch(StorageId(1)).is_none());
+        assert!(packs.begin(StorageId(1)).is_some());
+    }
+}

@@ -1,0 +1,153 @@
+//! The queue to the log: one for each reign.
+//!
+//! Whatever a primary proposes waits here, in order, and one task takes it to the log. What has to happen once the outcome
+//! of a proposal is known stands in the queue beside it, so that this queue knows nothing of transactions and packs.
+//!
+//! ```text
+//!   place ─► fill(change, settle) ─► run: Node::propose ─► outcome ─► settle(&outcome) ─► answer
+//! ```
+//!
+//! **Bounds.** At most [`limits::PROPOSALS`] changes wait.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::command::{Change, Outcome, Reign};
+use crate::config::limits;
+use crate::env::{Env, Watching};
+use crate::raft::{Node, Unknown};
+
+/// The outcome of a proposal, to come. An error of the receiver: the reign ended before it was proposed or answered.
+pub type Pending = oneshot::Receiver<Result<Outcome, Unknown>>;
+
+/// What is done when the outcome of a proposal is known, before anybody is told.
+type Settle = Box<dyn FnOnce(&Result<Outcome, Unknown>) + Send>;
+
+/// What waits for the log.
+#[derive(Default)]
+pub struct Queue {
+    line: Mutex<Line>,
+    filled: Notify,
+}
+
+#[derive(Default)]
+struct Line {
+    waiting: VecDeque<Proposal>,
+    /// The reign is over: nothing is proposed any more.
+    closed: bool,
+}
+
+struct Proposal {
+    change: Change,
+    settle: Settle,
+    answer: oneshot::Sender<Result<Outcome, Unknown>>,
+}
+
+/// Why there is no place in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPlace {
+    /// The reign is over.
+    Closed,
+    Full,
+}
+
+/// The last place in the queue. Nothing else gets in before it is filled or dropped.
+pub struct Place<'a> {
+    line: MutexGuard<'a, Line>,
+    filled: &'a Notify,
+}
+
+impl Place<'_> {
+    /// Puts `change` there. `settle` is called with its outcome.
+    pub fn fill(mut self, change: Change, settle: impl FnOnce(&Result<Outcome, Unknown>) + Send + 'static) -> Pending {
+        let (answer, pending) = oneshot::channel();
+        self.line.waiting.push_back(Proposal { change, settle: Box::new(settle), answer });
+        self.filled.notify_one();
+        pending
+    }
+}
+
+impl Queue {
+    /// A place at the end.
+    pub fn place(&self) -> Result<Place<'_>, NoPlace> {
+        let line = self.line();
+        if line.closed {
+            return Err(NoPlace::Closed);
+        }
+        if line.waiting.len() >= limits::PROPOSALS {
+            return Err(NoPlace::Full);
+        }
+        Ok(Place { line, filled: &self.filled })
+    }
+
+    /// Proposes something that nobody settles; `None` if it is not known to have happened.
+    pub async fn change(&self, change: Change) -> Option<Outcome> {
+        let pending = self.place().ok()?.fill(change, |_| {});
+        pending.await.ok()?.ok()
+    }
+
+    /// Drops what waits, whose askers learn of it by losing the sender, and takes nothing more.
+    pub fn close(&self) {
+        let dropped = {
+            let mut line = self.line();
+            line.closed = true;
+            std::mem::take(&mut line.waiting)
+        };
+        drop(dropped);
+    }
+
+    /// Takes the queue to the log, in order, until the reign has `ended`; outcomes are awaited beside.
+    pub async fn run(self: Arc<Queue>, reign: Reign, node: Node, env: Env, mut ended: Watching<bool>) {
+        loop {
+            let next = self.line().waiting.pop_front();
+            let Some(Proposal { change, settle, answer }) = next else {
+                tokio::select! { biased;
+                    _ = ended.until(|ended| *ended) => return,
+                    () = self.filled.notified() => continue,
+                }
+            };
+            let proposal = node.propose(reign, change).await;
+            env.spawn(async move {
+                let outcome = proposal.outcome().await;
+                settle(&outcome);
+                let _ = answer.send(outcome);
+            });
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zodb::StorageId;
+
+    fn change() -> Change {
+        Change::PackEnd { storage: StorageId(1) }
+    }
+
+    #[test]
+    fn there_are_so_many_places() {
+        let queue = Queue::default();
+        let held: Vec<Pending> =
+            (0..limits::PROPOSALS).map(|_| queue.place().unwrap().fill(change(), |_| {})).collect();
+        assert_eq!(queue.place().err(), Some(NoPlace::Full));
+        drop(held);
+        assert_eq!(queue.place().err(), Some(NoPlace::Full), "a proposal stands though its asker went away");
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_answers_nobody_and_settles_nothing() {
+        let queue = Queue::default();
+        let pending = queue.place().unwrap().fill(change(), |_| panic!("settled without an outcome"));
+        queue.close();
+        assert!(pending.await.is_err());
+        assert_eq!(queue.place().err(), Some(NoPlace::Closed));
+        assert_eq!(queue.change(change()).await, None);
+    }
+}

@@ -1,0 +1,182 @@
+//! The desk of one session: what every call may touch.
+//!
+//! A call gets the desk and the part of the session that it belongs to, never the whole session. The desk has the seat
+//! (what the client was granted), the view (what the client was told), the output, and the waits whose answers come
+//! later.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+
+use super::commit::undos::Touched;
+use super::view::View;
+use crate::command::{Base, Outcome};
+use crate::config::limits;
+use crate::env::{Env, Watching};
+use crate::net::FrameWriter;
+use crate::raft::Unknown;
+use crate::server::client::Door;
+use crate::server::counts::{Tally, Why};
+use crate::server::primary::{Primary, Verdict};
+use crate::server::shared::Shared;
+use crate::storage::{Store, Undone};
+use crate::tpc::TxnId;
+use crate::zeo::{
+    Encoding, MessageId, Push, Reply, StoreConflict, UndoItem, encode_push, encode_push_parts, encode_refusal,
+    encode_reply_parts,
+};
+use crate::zodb::{Oid, Refusal, StorageId};
+
+/// What a client was granted.
+pub struct Seat {
+    pub storage: StorageId,
+    pub name: String,
+    pub read_only: bool,
+    /// The reign in which the client may write; the session ends with it.
+    pub primary: Option<Arc<Primary>>,
+    pub door: Door,
+    /// For a client that was refused to write and reads instead: the elections since. Its session is closed at the next
+    /// one, as the client would not ask to write again by itself.
+    pub closes_at_next_election: Option<Watching<u64>>,
+}
+
+/// What every call of a session may touch.
+pub struct Desk {
+    pub shared: Arc<Shared>,
+    pub seat: Seat,
+    pub encoding: Encoding,
+    /// The client, for logs: its address, and the name of its certificate.
+    pub name: String,
+    pub view: View,
+    pub tally: Arc<Tally>,
+    /// What answers that come later wait for.
+    pub pending: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// One of the pending answers has to come before that of the next call.
+    pub in_order: bool,
+    pub writer: FrameWriter,
+}
+
+/// A wait that is over.
+pub enum Done {
+    /// `None`: the transaction ended before.
+    Voted(MessageId, TxnId, Option<Verdict>),
+    /// The transaction held its locks for too long; `None`: it did not, and is over.
+    Expired(Option<TxnId>),
+    /// `None`: the finish never got as far as the log.
+    Finished(Option<Result<Outcome, Unknown>>),
+    Pinged(MessageId, Result<(), Why>),
+    Oids(MessageId, Option<Vec<Oid>>),
+    /// The error: nobody can say what has become of the pack.
+    Packed(MessageId, Result<Result<(), Refusal>, Why>),
+    /// The number of the first piece; `None`: the reign is over.
+    SentAhead(TxnId, Option<u64>),
+    /// A piece of the first blob in line.
+    Piece(io::Result<Bytes>),
+    UndosLookedUp(MessageId, TxnId, io::Result<Result<Touched, Refusal>>),
+    Undone(MessageId, TxnId, io::Result<Result<BTreeMap<Oid, Undone>, Refusal>>),
+    UndoLogSearched(MessageId, io::Result<Vec<UndoItem>>),
+    /// The transaction that the wait belonged to is over.
+    Forgotten,
+    /// The conflicts that a vote met.
+    ConflictsRead(MessageId, TxnId, io::Result<Vec<StoreConflict>>),
+    /// A pack has seen what a granted vote refers to.
+    Shown(MessageId, TxnId, Vec<(Oid, Base)>, Result<(), Refusal>),
+}
+
+/// What comes of a call.
+pub enum Answer {
+    Reply(Reply),
+    Refused(Refusal),
+    /// The answer comes later, or never.
+    Later,
+}
+
+impl From<Result<Reply, Refusal>> for Answer {
+    fn from(found: Result<Reply, Refusal>) -> Answer {
+        found.map_or_else(Answer::Refused, Answer::Reply)
+    }
+}
+
+/// The end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End(pub Why);
+
+impl From<io::Error> for End {
+    fn from(fault: io::Error) -> End {
+        tracing::error!(%fault, "the database could not be read");
+        End(Why::Fault)
+    }
+}
+
+impl Desk {
+    pub fn env(&self) -> &Env {
+        &self.shared.env
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    pub fn storage(&self) -> StorageId {
+        self.seat.storage
+    }
+
+    /// The primary, if this client may write.
+    pub fn writable(&self) -> Option<Arc<Primary>> {
+        if self.seat.read_only { None } else { self.seat.primary.clone() }
+    }
+
+    /// Whether more may be queued for the client.
+    pub fn has_output_room(&self) -> bool {
+        self.writer.queued() <= limits::OUTPUT_HIGH_WATER
+    }
+
+    /// Moves the view on and queues the invalidations for it.
+    pub fn tell_news(&mut self) -> Result<(), End> {
+        for news in self.view.news(&self.shared.store)?.ok_or(End(Why::TooFarBehind))? {
+            self.push(&Push::Invalidate { tid: news.tid(), oids: news.oids() });
+        }
+        Ok(())
+    }
+
+    /// Queues how large the storage is, for the client's `len` and `getSize`.
+    pub fn tell_size(&mut self) {
+        let summary = self.shared.store.summary(self.seat.storage);
+        self.push(&Push::Info { length: summary.objects, size: summary.bytes });
+    }
+
+    pub fn push(&mut self, push: &Push<'_>) {
+        self.writer.push(&encode_push(self.encoding, push));
+    }
+
+    /// Queues a push whose data is not copied.
+    pub fn push_large(&mut self, push: &Push<'_>) {
+        let frame = encode_push_parts(self.encoding, push);
+        self.writer.push_large(&frame.head, frame.body, &frame.tail);
+    }
+
+    pub fn reply(&mut self, id: &MessageId, reply: Reply) {
+        let frame = encode_reply_parts(self.encoding, id, &reply);
+        self.writer.push_large(&frame.head, frame.body, &frame.tail);
+    }
+
+    pub fn refuse(&mut self, id: &MessageId, refusal: &Refusal) {
+        self.writer.push(&encode_refusal(self.encoding, id, refusal));
+    }
+
+    /// Has the session go on with `wait`'s result when it is there.
+    pub fn wait(&mut self, wait: impl Future<Output = Done> + Send + 'static) {
+        self.pending.push(wait.boxed());
+    }
+
+    /// Waits for an answer that comes before those of all later calls: they are not read until then.
+    pub fn wait_in_order(&mut self, wait: impl Future<Output = Done> + Send + 'static) {
+        self.in_order = true;
+        self.wait(wait);
+    }
+}

@@ -1,0 +1,96 @@
+//! What all connections of a server share, and the waits that several of them have in common.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::bounds::{Budget, Complaints, LongReads, Reserve};
+use super::counts::{Metrics, Tallies, Why};
+use super::standing::Standing;
+use crate::config::{Config, limits};
+use crate::env::{Env, Watch, Watching};
+use crate::net::Tls;
+use crate::raft::Node;
+use crate::storage::Store;
+
+/// How long to wait before the same is tried again, unless the standing changes earlier.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the connections of a server share.
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub env: Env,
+    /// Spoken from the first byte of each connection, if configured.
+    pub tls: Option<Tls>,
+    pub node: Node,
+    pub store: Store,
+    pub metrics: Metrics,
+    pub complaints: Complaints,
+    pub tallies: Tallies,
+    pub budget: Budget,
+    pub reserve: Reserve,
+    /// For reads of unknown length: undo, undo logs, large conflicts.
+    pub long_reads: LongReads,
+    /// For the pieces of blobs.
+    pub piece_reads: LongReads,
+    pub standing: Watch<Standing>,
+    /// Goes up whenever a primary becomes known, or another one.
+    pub elections: Watch<u64>,
+    pub phase: Watch<Phase>,
+}
+
+/// The life of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Open,
+    /// No new clients come in; transactions that have voted may finish.
+    Draining,
+    /// Connections are closed.
+    Closing,
+}
+
+impl Shared {
+    /// Whether this node is near enough to the primary for clients of the port for readers.
+    pub fn is_fresh(&self) -> bool {
+        self.node.lag().is_some_and(|lag| lag <= self.config.max_lag)
+    }
+
+    /// Returns once this node has everything that was answered anywhere before the call.
+    pub async fn catch_up(&self) -> Result<(), Why> {
+        let patience = Patience::new(self);
+        let mut standing = self.standing.watching();
+        loop {
+            let left = patience.left(self)?;
+            standing.look_now();
+            match self.node.settle(left).await {
+                Ok(()) => return Ok(()),
+                Err(why) => tracing::debug!(why = why.0, "could not catch up"),
+            }
+            patience.pause(self, &mut standing).await?;
+        }
+    }
+}
+
+/// How long a register, or another call that needs a primary, may still wait.
+pub struct Patience {
+    deadline: Instant,
+}
+
+impl Patience {
+    pub fn new(shared: &Shared) -> Patience {
+        Patience { deadline: shared.env.now() + limits::REGISTER_ANSWER }
+    }
+
+    pub fn left(&self, shared: &Shared) -> Result<Duration, Why> {
+        let left = self.deadline.saturating_duration_since(shared.env.now());
+        if left.is_zero() { Err(Why::NoPrimary) } else { Ok(left) }
+    }
+
+    /// Waits a little, or for another standing.
+    pub async fn pause(&self, shared: &Shared, standing: &mut Watching<Standing>) -> Result<(), Why> {
+        let left = self.left(shared)?;
+        let _ = shared.env.timeout(left.min(PAUSE), standing.changed()).await;
+        self.left(shared).map(drop)
+    }
+}

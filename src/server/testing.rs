@@ -1,0 +1,38 @@
+//! A small storage for the tests of several rooms: over a simulated disk, without Raft and sessions.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::command::{Base, Change, Command, Commit, Content, Outcome, Write};
+use crate::engine::SimDisk;
+use crate::storage::{Position, Store, TABLES};
+use crate::zodb::{Oid, StorageId, Tid, TransactionMeta};
+
+/// The storage.
+pub const S: StorageId = StorageId(1);
+
+/// A database with one empty storage, [`S`].
+pub fn store() -> Store {
+    let store = Store::open(Arc::new(SimDisk::new().open(TABLES).unwrap())).unwrap();
+    assert_eq!(apply(&store, Change::CreateStorage { name: "1".into() }), Outcome::Storage(S));
+    store
+}
+
+/// Applies a change as the next entry of the log.
+pub fn apply(store: &Store, change: Change) -> Outcome {
+    let at = Position { index: store.applied().index + 1, ..store.applied() };
+    store.apply(at, &Command { reign: store.reign(), change }).unwrap()
+}
+
+/// Commits writes, whatever their objects are.
+pub fn commit(store: &Store, tid: u64, writes: Vec<Write>) {
+    let meta = TransactionMeta { status: b' ', ..TransactionMeta::default() };
+    let commit = Commit { storage: S, tid: Tid(tid), meta, writes };
+    assert_eq!(apply(store, Change::Commit(commit)), Outcome::Committed(Tid(tid)));
+}
+
+/// A write of `data`, whatever revision is current.
+pub fn write(oid: u64, data: impl Into<Bytes>) -> Write {
+    Write { oid: Oid(oid), base: Base::Any, content: Content::Data(data.into()), blob: None }
+}
