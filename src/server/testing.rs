@@ -1,4 +1,5 @@
-//! A small storage for the tests of several rooms: over a simulated disk, without Raft and sessions.
+//! For the tests of several rooms: a small storage over a simulated disk, without Raft and sessions, and the runner of golden
+//! scripts.
 
 use std::sync::Arc;
 
@@ -8,6 +9,9 @@ use crate::command::{Base, Change, Command, Commit, Content, Outcome, Write};
 use crate::engine::SimDisk;
 use crate::storage::{Position, Store, TABLES};
 use crate::zodb::{Oid, StorageId, Tid, TransactionMeta};
+
+#[path = "../../tests/scripts/runner.rs"]
+pub mod runner;
 
 /// The storage.
 pub const S: StorageId = StorageId(1);
@@ -35,4 +39,9 @@ pub fn commit(store: &Store, tid: u64, writes: Vec<Write>) {
 /// A write of `data`, whatever revision is current.
 pub fn write(oid: u64, data: impl Into<Bytes>) -> Write {
     Write { oid: Oid(oid), base: Base::Any, content: Content::Data(data.into()), blob: None }
+}
+
+/// The numbers of an input, in order.
+pub fn numbers(text: &str) -> Vec<u64> {
+    text.split_whitespace().map(|number| number.parse().unwrap()).collect()
 }

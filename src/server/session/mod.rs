@@ -40,6 +40,8 @@ mod downloads;
 mod iterators;
 mod pack_call;
 mod reading;
+#[cfg(test)]
+mod scripts;
 mod undo_log;
 mod view;
 

@@ -25,6 +25,7 @@ use bytes::Bytes;
 
 use super::staging::{Item, Staging};
 use super::undos::{Touched, Undos};
+use super::wish::{Record, Wish, Written};
 use crate::command::{Base, Blob, Content, Span, Staged, Write};
 use crate::config::limits;
 use crate::server::bounds::{Budget, Reservation};
@@ -34,57 +35,6 @@ use crate::zodb::{Oid, Refusal, Tid, TransactionMeta};
 
 /// Bytes that each entry costs beside its data.
 pub const ENTRY_COST: usize = 256;
-
-/// A record as the client sent it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
-    Here(Bytes),
-    /// It is in the log, or on its way there.
-    Ahead(Item),
-}
-
-impl From<Bytes> for Record {
-    fn from(data: Bytes) -> Record {
-        Record::Here(data)
-    }
-}
-
-/// What a client wants done to one object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// `storea`: the data, and the serial that the client had read.
-    Store { base: Tid, data: Record },
-    /// `deleteObject`.
-    Delete { base: Tid },
-    /// `restorea`: the data, whatever revision is current. `None`: an undone creation. `like`: the transaction that may
-    /// have written the same data before.
-    Restore { data: Option<Record>, like: Option<Tid> },
-}
-
-/// Where the data lies that the client has stored of an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Written {
-    Here(Bytes),
-    /// It is in the log.
-    Ahead(Staged),
-}
-
-impl Written {
-    pub fn length(&self) -> u64 {
-        match self {
-            Written::Here(data) => data.len() as u64,
-            Written::Ahead(staged) => staged.length,
-        }
-    }
-
-    /// The number of pieces that the data is read from.
-    pub fn pieces(&self) -> u64 {
-        match self {
-            Written::Here(_) => 0,
-            Written::Ahead(staged) => staged.pieces.iter().map(|span| u64::from(span.count)).sum(),
-        }
-    }
-}
 
 /// An object of the buffer.
 #[derive(Debug)]
@@ -475,27 +425,6 @@ impl Buffer {
         } else if !self.reserved.take(size - self.reserved.bytes()) {
             let most = limits::TRANSACTIONS_BYTES >> 20;
             self.fail(Refusal::TooLarge(format!("all transactions together may have {most} MiB; try again later")));
-        }
-    }
-}
-
-impl Wish {
-    /// The record, if it is here.
-    fn here(&self) -> Option<&Bytes> {
-        match self {
-            Wish::Store { data: Record::Here(data), .. } | Wish::Restore { data: Some(Record::Here(data)), .. } => {
-                Some(data)
-            }
-            _ => None,
-        }
-    }
-
-    /// What the client has read of the object before.
-    pub fn read(&self) -> Read {
-        match self {
-            Wish::Store { base, .. } => Read::Serial(*base),
-            Wish::Delete { base } => Read::Existing(*base),
-            Wish::Restore { .. } => Read::Any,
         }
     }
 }

@@ -4,8 +4,9 @@ use std::io;
 
 use futures_util::FutureExt;
 
-use super::buffer::{ENTRY_COST, Written};
+use super::buffer::ENTRY_COST;
 use super::open::{OpenTransaction, Stage};
+use super::wish::Written;
 use crate::config::limits;
 use crate::server::primary::Verdict;
 use crate::server::session::desk::{Desk, Done};

@@ -2,8 +2,9 @@
 
 use futures_util::FutureExt;
 
-use super::buffer::{Buffer, Record, Wish};
+use super::buffer::Buffer;
 use super::open::OpenTransaction;
+use super::wish::{Record, Wish};
 use crate::command::{Base, Content, Write};
 use crate::server::session::desk::{Desk, Done, End};
 use crate::zeo::{MessageId, Reply};

@@ -39,18 +39,22 @@ mod conflicts;
 mod finish;
 mod life;
 mod open;
+#[cfg(test)]
+mod scripts;
 mod show;
 mod staging;
 mod undo;
 pub mod undos;
 mod uploads;
 mod vote;
+mod wish;
 
-use buffer::{Buffer, Record, Wish};
+use buffer::Buffer;
 use conflicts::Conflicts;
 use finish::Finishing;
 use open::{OpenTransaction, Stage};
 use undos::Touched;
+use wish::{Record, Wish};
 
 /// The calls of a transaction that await no answer, as clients name them.
 const UNANSWERED: [&str; 6] =

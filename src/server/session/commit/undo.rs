@@ -83,7 +83,7 @@ fn touched(store: &Store, storage: StorageId, tids: &[Tid], stop: &Stop) -> io::
 mod tests {
     use std::time::Duration;
 
-    use super::super::buffer::Wish;
+    use super::super::wish::Wish;
     use super::*;
     use crate::server::bounds::Budget;
     use crate::tpc::Read;
