@@ -110,11 +110,20 @@ pub(super) fn message(
 }
 
 /// `value` as a pickle of its own, as ZODB stores extensions.
-pub(crate) fn dumps(value: &Value<'_>) -> Vec<u8> {
-    let mut writer = Writer::new(Encoding::Pickle);
-    writer.out.extend_from_slice(pickle::PROTO);
+pub(super) fn dumps(value: &Value<'_>) -> Vec<u8> {
+    encode_value(Encoding::Pickle, value)
+}
+
+/// `value` alone, without a message around it.
+pub(crate) fn encode_value(encoding: Encoding, value: &Value<'_>) -> Vec<u8> {
+    let mut writer = Writer::new(encoding);
+    if writer.pickles() {
+        writer.out.extend_from_slice(pickle::PROTO);
+    }
     writer.value(value);
-    writer.out.push(b'.');
+    if writer.pickles() {
+        writer.out.push(b'.');
+    }
     writer.out
 }
 
