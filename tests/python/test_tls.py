@@ -105,7 +105,7 @@ class ServerCertificate(WithTls):
         for said, line in ((frame(b'ruok'), 'a monitor (ruok) without TLS'),
                            (frame(b'P1' + bytes(40)), 'a node without TLS'),
                            (frame(b'Z5'), 'it does not speak TLS, and this port is for TLS'),
-                           (b'GET / HTTP/1.1\r\n\r\n', 'the one for HTTP is --http')):
+                           (b'GET / HTTP/1.1\r\n\r\n', 'HTTP is served at the address of --http')):
             began = time.monotonic()
             self.assertEqual(clear(self.server.address, said), b'')
             self.assertLess(time.monotonic() - began, 5)
