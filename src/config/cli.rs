@@ -106,7 +106,7 @@ struct Choices {
     #[arg(long, value_name = "FILE|DIR", help_heading = TLS)]
     tls_client_ca: Option<PathBuf>,
 
-    /// PeerList must have a certificate that is in this file or folder, or that is signed by a CA in it for the peer's
+    /// Peers must have a certificate that is in this file or folder, or that is signed by a CA in it for the peer's
     /// host in --peers. Without --tls-peer-ca all nodes must have the same certificate
     #[arg(long, value_name = "FILE|DIR", help_heading = TLS)]
     tls_peer_ca: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! A stack machine that reads a pickle into a [`Value`].
+//! A stack unpickler that reads a pickle into a [`Value`].
 //!
 //! Reading takes two steps. First the opcodes make *nodes* (`nodes`). Then the tree below the last node is copied out;
 //! in this step the depth limit ends a cycle, and the limit of values ends shared lists that would unfold without end.
@@ -15,7 +15,7 @@ use crate::config::limits;
 /// Reads the pickle that `bytes` begin with, of at most `values` values. Bytes after the pickle are ignored, as by
 /// Python's `loads`.
 pub fn read(bytes: &[u8], values: usize) -> Result<Value<'_>, Undecodable> {
-    let mut machine = Machine {
+    let mut unpickler = Unpickler {
         input: bytes,
         at: 0,
         nodes: Nodes::new(values),
@@ -25,18 +25,18 @@ pub fn read(bytes: &[u8], values: usize) -> Result<Value<'_>, Undecodable> {
         copied: bytes.len() + limits::SHARED_BYTES,
     };
     loop {
-        let op = machine.byte()?;
+        let op = unpickler.byte()?;
         if op == b'.' {
-            let root = machine.pop()?;
-            machine.nodes.set_budget(values);
-            machine.nodes.spend(1)?;
-            return machine.tree(root, limits::NESTING);
+            let root = unpickler.pop()?;
+            unpickler.nodes.set_budget(values);
+            unpickler.nodes.spend(1)?;
+            return unpickler.tree(root, limits::NESTING);
         }
-        machine.step(op)?;
+        unpickler.step(op)?;
     }
 }
 
-struct Machine<'a> {
+struct Unpickler<'a> {
     input: &'a [u8],
     at: usize,
     nodes: Nodes<'a>,
@@ -48,7 +48,7 @@ struct Machine<'a> {
     copied: usize,
 }
 
-impl<'a> Machine<'a> {
+impl<'a> Unpickler<'a> {
     fn step(&mut self, op: u8) -> Result<(), Undecodable> {
         match op {
             0x80 => match self.byte()? {
