@@ -1,4 +1,4 @@
-//! A stack unpickler that reads a pickle into a [`Value`].
+//! A stack machine that reads a pickle into a [`Value`].
 //!
 //! Reading takes two steps. First the opcodes make *nodes* (`nodes`). Then the tree below the last node is copied out;
 //! in this step the depth limit ends a cycle, and the limit of values ends shared lists that would unfold without end.
