@@ -20,6 +20,7 @@ help:
 	@echo 'make fix           formats, and does what clippy proposes'
 	@echo 'make sim SEED=n    one run of the simulation; without SEED, the usual ones'
 	@echo 'make stress        large things, and ten minutes of races, with three nodes (release build)'
+	@echo 'make fuzz MINUTES=2 bytes by chance for every reader of foreign bytes, so many minutes each'
 	@echo 'make bench         side by side with a stock ZEO server (release build)'
 	@echo 'make doc           the documentation of the code'
 	@echo 'make setup         what the others do first: checks for what the system must have'
@@ -82,3 +83,8 @@ stress: setup
 	cargo build --locked --bins
 	@etc/release-build
 	ZRS_BIN=$(CARGO_TARGET_DIR)/release tests/python/stress.py $(ARGS)
+
+# For so many minutes each (2); ARGS='pickle frames' for some of them. (`fuzz/README.md`.)
+.PHONY: fuzz
+fuzz: setup
+	@fuzz/run $(or $(MINUTES),2) $(ARGS)

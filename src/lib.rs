@@ -31,3 +31,7 @@ pub mod server; // sessions
 pub mod http; // operators
 
 pub mod client; // the Rust client
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing; // what must hold of foreign bytes, for `fuzz/`

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A module, and the modules that it may use. What is not listed may use nothing of ours.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("zodb", &[]),
     ("command", &["zodb"]),
     ("env", &[]),
@@ -25,6 +25,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("http", &["zodb", "env", "config", "net", "server"]),
     ("client", &["zodb", "env", "config", "net", "zeo"]),
     ("filestorage", &["zodb", "command", "env", "config", "engine", "storage"]),
+    ("fuzzing", &["zodb", "command", "config", "net", "zeo", "storage", "raft", "filestorage"]),
     (
         "bin",
         &[

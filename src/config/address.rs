@@ -1,11 +1,11 @@
-//! `host:port`, as people write it; or the path of a socket.
+//! Addresses as operators write them: `host:port`, or the path of a unix socket.
 
-/// Whether this is the path of a socket in the file system: it has a slash, which no host has.
+/// Whether `address` is the path of a unix socket: only a path has a slash.
 pub fn is_path(address: &str) -> bool {
     address.contains('/')
 }
 
-/// Whether this is `host:port`: a name, an IPv4 address or an IPv6 address in brackets, and a port.
+/// Whether `address` is `host:port`: a name, an IPv4 address or an IPv6 address in brackets, and a port.
 pub fn is_address(address: &str) -> bool {
     host(address).is_some_and(|host| !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/'))
         && port(address).is_some()

@@ -1,7 +1,7 @@
 //! Flags and the TOML file: one list of settings for both.
 //!
-//! [`Settings`] is read twice, by clap from the flags and by serde from the file, where the keys are the flags' long
-//! names. What the flags leave open the file says, and what both leave open [`Config::default`] says.
+//! [`Choices`] are read twice: by clap from the flags, and by serde from the file, whose keys are the long names of
+//! the flags. A flag wins over the file, and the file over [`Config::default`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,10 +14,11 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::{BadConfig, Config, bad};
+use super::check::{BadConfig, bad};
+use super::settings::Config;
 
 const CLUSTER: &str = "The cluster";
-const TLS: &str = "TLS (all of these files are read again on SIGHUP)";
+const TLS: &str = "TLS (SIGHUP makes zrsd read all of these files again)";
 const CLIENTS: &str = "What clients see";
 const OPERATORS: &str = "Operators";
 const TIMES: &str = "Times (see docs/operations.md before changing them)";
@@ -27,116 +28,123 @@ Examples:
   One node, for trying out, at 127.0.0.1:8100:
     zrsd --data ./data
 
-  Three nodes; the same list on each of them, only --node differs:
+  Three nodes, each with the same list and its own --node:
     zrsd --node 1 --peers 1=a:8100,2=b:8100,3=c:8100 --data /var/lib/zrs --http 127.0.0.1:8180
     zrsd --node 2 --peers 1=a:8100,2=b:8100,3=c:8100 --data /var/lib/zrs --http 127.0.0.1:8180
     zrsd --node 3 --peers 1=a:8100,2=b:8100,3=c:8100 --data /var/lib/zrs --http 127.0.0.1:8180
 
-  The same from a file, whose keys are the names of the flags:
+  Settings from a file, whose keys are the names of the flags:
     zrsd --config /etc/zrs/zrsd.toml
 
-  Clients get the whole list (zope.conf):
+  Clients list all addresses (zope.conf):
     <zeoclient>
       server a:8100 b:8100 c:8100
     </zeoclient>
 
-  Who leads, and how far the others are:
+  Which node is primary, and how far the others are:
     zrsctl --http 127.0.0.1:8180 status
     curl http://127.0.0.1:8180/status
 
-  SIGTERM hands the primary's role over, answers what was begun, and stops.
+  SIGTERM hands the primary's role over, finishes the transactions that are being committed, and stops zrsd.
   Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage.";
 
 /// A storage server for ZODB, replicated by Raft: unchanged ZEO clients, no single point of failure.
 ///
 /// Start one on each of three machines with the same --peers list. They form a cluster, elect a primary, and
-/// answer a commit once a majority has it on disk. Clients list all addresses; when the primary dies they find the
+/// answer a commit once a majority has it on disk. Clients list all addresses; when the primary dies, they find the
 /// next one.
 #[derive(Debug, Parser)]
-#[command(name = "zrsd", version, after_long_help = EXAMPLES, after_help = "--help shows examples.", max_term_width = 110)]
+#[command(name = "zrsd", version, after_long_help = EXAMPLES, after_help = "--help shows examples.")]
+#[command(max_term_width = 110)]
 struct Flags {
-    /// A TOML file with any of these settings; flags win over it
+    /// A TOML file with any of these settings; a flag wins over the file
     #[arg(long, value_name = "FILE", help_heading = OPERATORS)]
     config: Option<PathBuf>,
     #[command(flatten)]
-    settings: Settings,
+    choices: Choices,
 }
 
-/// Everything that may be chosen, by flag or in the file.
+/// Every setting, as flags or the file may give it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-struct Settings {
+struct Choices {
     /// This node's number in --peers [default: 1]
     #[arg(long, value_name = "N", help_heading = CLUSTER)]
     node: Option<u64>,
 
-    /// All nodes of the cluster, this one too: the addresses by which they and the clients find each other. Without it
-    /// the node is a cluster of its own. It matters when the cluster forms; afterwards the members in the log rule
+    /// All nodes of the cluster, this one included, with the addresses by which nodes and clients find each other.
+    /// Without --peers the node is a cluster of one. The list matters when the cluster forms; after that, the log says
+    /// which nodes are members
     #[arg(long, value_name = "1=HOST:PORT,2=HOST:PORT,...", help_heading = CLUSTER)]
-    peers: Option<Peers>,
+    peers: Option<PeerList>,
 
-    /// The folder for this node's data; made if it is not there
+    /// The folder for this node's data; zrsd creates the folder if it does not exist
     #[arg(long, value_name = "DIR", help_heading = CLUSTER)]
     data: Option<PathBuf>,
 
-    /// What to bind for clients and peers, if it is not this node's address in --peers (0.0.0.0:8100, for example).
-    /// Port 0 takes a free one, and what has a slash is the path of a unix socket, both for a node that is alone
-    /// [default: its address in --peers, or 127.0.0.1:8100]
+    /// The address to bind for clients and peers, if it is not this node's address in --peers (0.0.0.0:8100, for
+    /// example). A cluster of one node may also bind port 0 (any free port), or a unix socket (a path with a slash)
+    /// [default: the address in --peers, or 127.0.0.1:8100]
     #[arg(long, value_name = "HOST:PORT|PATH", help_heading = CLUSTER)]
     listen: Option<String>,
 
-    /// A file with a secret of at least 16 bytes, the same on every node, by which peers prove that they are members
+    /// A file with a secret of at least 16 bytes, the same on every node: with the secret, peers prove that they are
+    /// members
     #[arg(long, value_name = "FILE", help_heading = CLUSTER)]
     secret_file: Option<PathBuf>,
 
-    /// A PEM file with this node's certificate (and those that lead to its CA): clients and peers then speak TLS
+    /// A PEM file with this node's certificate (and the certificates that lead to its CA): clients and peers must then
+    /// speak TLS
     #[arg(long, value_name = "FILE", help_heading = TLS)]
     tls_cert: Option<PathBuf>,
 
-    /// A PEM file with the key of the certificate, without a password [default: the file of --tls-cert]
+    /// A PEM file with the key of that certificate, without a password [default: the file of --tls-cert]
     #[arg(long, value_name = "FILE", help_heading = TLS)]
     tls_key: Option<PathBuf>,
 
-    /// Clients must have a certificate that is in this file or folder, or that a CA in it has signed
+    /// Clients must have a certificate that is in this file or folder, or that is signed by a CA in it
     #[arg(long, value_name = "FILE|DIR", help_heading = TLS)]
     tls_client_ca: Option<PathBuf>,
 
-    /// Peers must have a certificate that is in this file or folder, or that a CA in it has signed for the host by
-    /// which --peers lists them. Without it all nodes must have the same certificate
+    /// Peers must have a certificate that is in this file or folder, or that is signed by a CA in it for the peer's
+    /// host in --peers. Without --tls-peer-ca all nodes must have the same certificate
     #[arg(long, value_name = "FILE|DIR", help_heading = TLS)]
     tls_peer_ca: Option<PathBuf>,
 
-    /// A storage that clients may open; created if it is not there. Give it once for each [default: 1]
+    /// A storage that clients may open; zrsd creates the storage if it does not exist. Repeat the flag for more
+    /// storages [default: 1]
     #[arg(long = "storage", value_name = "NAME", help_heading = CLIENTS)]
     storage: Option<Vec<String>>,
 
-    /// Refuse all writing
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = CLIENTS)]
+    /// Refuse all writes
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(help_heading = CLIENTS)]
     read_only: Option<bool>,
 
-    /// One more address, for clients that only read: it serves what this node has, without waiting for a primary
+    /// A second address, for clients that only read: this node serves what it has, without waiting for a primary
     #[arg(long, value_name = "HOST:PORT|PATH", help_heading = CLIENTS)]
     read_listen: Option<String>,
 
-    /// How old the last word from the primary may be for --read-listen to serve [default: 60]
+    /// How long ago the primary may last have been heard of for --read-listen to serve clients [default: 60]
     #[arg(long, value_name = "SECS", help_heading = CLIENTS)]
     max_lag: Option<Seconds>,
 
-    /// How long a transaction may hold its locks before its client is disconnected [default: 60]
+    /// How long a transaction may hold its locks before zrsd disconnects its client [default: 60]
     #[arg(long, value_name = "SECS", help_heading = CLIENTS)]
     transaction_timeout: Option<Seconds>,
 
-    /// Whether packing also removes objects that nothing refers to; false where an external garbage collector does that
-    /// [default: true]
+    /// Whether packing also removes objects that no other object refers to; set to false if an external garbage
+    /// collector removes them [default: true]
     #[arg(long, value_name = "BOOL", help_heading = CLIENTS)]
     pack_gc: Option<bool>,
 
     /// Greet clients with the msgpack encoding (M5, ZEO 5.2 and later) instead of pickle (Z5)
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = CLIENTS)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(help_heading = CLIENTS)]
     msgpack: Option<bool>,
 
-    /// Serve /healthz, /readyz, /primary, /status and /metrics here. It can hand over the primary's role and has no
-    /// passwords: bind it where only operators come
+    /// The address of the HTTP service: /healthz, /readyz, /primary, /status, /metrics. HTTP can also hand over the
+    /// primary's role, without a password: bind an address that only operators can reach
     #[arg(long, value_name = "HOST:PORT", help_heading = OPERATORS)]
     http: Option<String>,
 
@@ -144,27 +152,30 @@ struct Settings {
     #[arg(long, value_name = "FILE", help_heading = OPERATORS)]
     log_file: Option<PathBuf>,
 
-    /// error, warn, info, debug or trace; or for parts of the program, such as info,zrs::raft=debug [default: info]
+    /// error, warn, info, debug or trace; or levels for parts of the program, such as info,zrs::raft=debug
+    /// [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = OPERATORS)]
     log_level: Option<String>,
 
-    /// How often the primary says that it is there [default: 50]
+    /// The time between the primary's heartbeats [default: 50]
     #[arg(long, value_name = "MS", help_heading = TIMES)]
     heartbeat: Option<Milliseconds>,
 
-    /// How long a primary may be unheard of before it is none; the others elect after 1.6 to 2 times this [default: 300]
+    /// How long a primary without contact to a majority stays primary; the other nodes call an election after 1.6 to 2
+    /// times this without a heartbeat [default: 300]
     #[arg(long, value_name = "MS", help_heading = TIMES)]
     election_timeout: Option<Milliseconds>,
 
-    /// How long a secondary lets a client look for the primary before it relays to it [default: 1000]
+    /// How long a secondary lets a client look for the primary before it relays the client to the primary
+    /// [default: 1000]
     #[arg(long, value_name = "MS", help_heading = TIMES)]
     relay_grace: Option<Milliseconds>,
 }
 
-impl Settings {
-    /// `self`, and `other` where it says nothing.
-    fn or(self, other: Settings) -> Settings {
-        Settings {
+impl Choices {
+    /// `self`, with the choices of `other` for all that `self` leaves open.
+    fn or(self, other: Choices) -> Choices {
+        Choices {
             node: self.node.or(other.node),
             peers: self.peers.or(other.peers),
             data: self.data.or(other.data),
@@ -220,23 +231,23 @@ impl Settings {
     }
 }
 
-/// What a command line came to.
+/// The outcome of reading a command line.
 #[derive(Debug)]
 pub enum Parsed {
-    /// Run with this.
+    /// Run with these settings.
     Run(Box<Config>),
-    /// `--help` or `--version`: say this, and end well.
+    /// `--help` or `--version`: print this, and exit with 0.
     Said(clap::Error),
-    /// Wrong usage: say this, and end with 2.
+    /// Wrong usage: print this, and exit with 2.
     Wrong(clap::Error),
 }
 
-/// The flags of `zrsd`, for its help and for those who check its documentation.
+/// The flags of `zrsd`, for its help and for the test of its documentation.
 pub fn command() -> clap::Command {
     Flags::command()
 }
 
-/// Reads flags (the first is the program's name) and the file they name, and checks the outcome.
+/// Reads the flags (the first argument is the program's name) and the file of `--config`, and checks the settings.
 pub fn command_line<I, T>(arguments: I) -> Parsed
 where
     I: IntoIterator<Item = T>,
@@ -255,17 +266,17 @@ where
 }
 
 fn resolve(flags: Flags) -> Result<Config, BadConfig> {
-    let settings = match &flags.config {
-        Some(file) => flags.settings.or(read_file(file)?),
-        None => flags.settings,
+    let choices = match &flags.config {
+        Some(file) => flags.choices.or(read_file(file)?),
+        None => flags.choices,
     };
-    let mut config = settings.into_config();
+    let mut config = choices.into_config();
     config.check()?;
     config.read_secret()?;
     Ok(config)
 }
 
-fn read_file(file: &Path) -> Result<Settings, BadConfig> {
+fn read_file(file: &Path) -> Result<Choices, BadConfig> {
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(why) => return bad(format!("--config {}: {why}", file.display())),
@@ -273,13 +284,13 @@ fn read_file(file: &Path) -> Result<Settings, BadConfig> {
     toml::from_str(&text).or_else(|why| bad(format!("--config {}: {why}", file.display())))
 }
 
-/// `1=HOST:PORT,2=HOST:PORT`; in the file also a table.
+/// The value of `--peers`: `1=HOST:PORT,2=HOST:PORT`, or a table in the file.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Peers(BTreeMap<u64, String>);
+struct PeerList(BTreeMap<u64, String>);
 
-impl Peers {
+impl PeerList {
     fn add(&mut self, node: &str, address: &str) -> Result<(), String> {
-        let number = node.trim().parse::<u64>().map_err(|_| format!("{node:?} is no node's number"))?;
+        let number = node.trim().parse::<u64>().map_err(|_| format!("{node:?} is not the number of a node"))?;
         match self.0.insert(number, address.trim().to_owned()) {
             Some(_) => Err(format!("node {number} is listed twice")),
             None => Ok(()),
@@ -287,11 +298,11 @@ impl Peers {
     }
 }
 
-impl FromStr for Peers {
+impl FromStr for PeerList {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Peers, String> {
-        let mut peers = Peers::default();
+    fn from_str(text: &str) -> Result<PeerList, String> {
+        let mut peers = PeerList::default();
         for entry in text.split(',').filter(|entry| !entry.trim().is_empty()) {
             let (node, address) = entry
                 .split_once('=')
@@ -299,28 +310,28 @@ impl FromStr for Peers {
             peers.add(node, address)?;
         }
         if peers.0.is_empty() {
-            return Err("it lists no node (1=a:8100,2=b:8100,3=c:8100)".into());
+            return Err("the list is empty (1=a:8100,2=b:8100,3=c:8100)".into());
         }
         Ok(peers)
     }
 }
 
-impl<'de> Deserialize<'de> for Peers {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Peers, D::Error> {
+impl<'de> Deserialize<'de> for PeerList {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<PeerList, D::Error> {
         struct Either;
         impl<'de> Visitor<'de> for Either {
-            type Value = Peers;
+            type Value = PeerList;
 
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("a table of addresses by node number, or \"1=HOST:PORT,2=HOST:PORT\"")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Peers, E> {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<PeerList, E> {
                 text.parse().map_err(E::custom)
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Peers, A::Error> {
-                let mut peers = Peers::default();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PeerList, A::Error> {
+                let mut peers = PeerList::default();
                 while let Some((node, address)) = map.next_entry::<String, String>()? {
                     peers.add(&node, &address).map_err(de::Error::custom)?;
                 }
@@ -340,7 +351,7 @@ impl TryFrom<f64> for Seconds {
     type Error = String;
 
     fn try_from(seconds: f64) -> Result<Seconds, String> {
-        // (A year is beyond every use, and far from where sums of times overflow.)
+        // A year is more than anybody needs, and sums of such times are far from overflowing.
         if seconds.is_nan() || !(0.0..=31_536_000.0).contains(&seconds) {
             return Err(format!("{seconds} is not a time from 0 to 31536000 seconds"));
         }

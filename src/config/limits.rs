@@ -1,103 +1,106 @@
 //! Every limit of the program, with its unit, and what must hold between them.
 //!
-//! Whatever may grow because of somebody outside (a client, a peer, an operator) is bounded by a number of this page, so
-//! that what a server can cost is known by reading one file. The relations at its end are checked by the compiler.
-//! What an installation may want to choose is no limit but a setting and stands in [`Config`](super::Config).
+//! All memory and work that a client, a peer or an operator can cause is bounded by a number of this page: one file
+//! tells what a server can cost. The compiler checks the relations at the end of the file. A number that an
+//! installation may want to change is a setting instead, and stands in [`Config`](super::Config).
 
 use std::time::Duration;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-// Sizes of what is said and stored.
+// Sizes of messages and records.
 
-/// Bytes of one object's data. A larger one is refused at vote.
+/// Bytes of one object's data. The vote of a transaction with a larger object is refused.
 pub const OBJECT: usize = 128 * MIB;
-/// Bytes of a frame to or from a client: the largest object, and what a call says around it.
+/// Bytes of a frame to or from a client: the largest object, and the rest of its call.
 pub const FRAME: usize = OBJECT + MIB;
-/// Bytes of the first frame of a connection, and of every frame before the register: who is there, not what is wanted.
+/// Bytes of each frame of a connection until its `register`: such frames only say who connects.
 pub const FIRST_FRAME: usize = 4 * KIB;
-/// Bytes of a transaction's descriptions, of what is kept about each of its objects, and of their data until that is in the
-/// log. A larger one is refused at vote.
+/// Bytes of a transaction's descriptions, of the bookkeeping for each of its objects, and of its data that is not yet
+/// in the log. The vote of a larger transaction is refused.
 pub const TRANSACTION_BYTES: usize = 256 * MIB;
-/// Bytes of one piece of what goes through the log ahead of its transaction, and of a command with such pieces.
+/// Bytes of one piece of data that goes through the log ahead of its transaction, and of a command with such pieces.
 pub const PIECE: usize = MIB;
 /// Bytes of a transaction's user, description and extension, each.
 pub const TRANSACTION_TEXT: usize = 64 * KIB - 1;
-/// Bytes of the name of a storage.
+/// Bytes of a storage's name.
 pub const STORAGE_NAME: usize = 255;
 /// How deep the values of a call (pickle, msgpack) may nest.
 pub const NESTING: usize = 64;
-/// How many values a call may consist of: a frame full of one-byte values would else fill the memory.
+/// Values in one call: without this limit a frame full of one-byte values would fill the memory.
 pub const CALL_VALUES: usize = 1 << 17;
-/// How many values a server's answer may consist of (`getInvalidations` may name millions of objects).
+/// Bytes that the texts of a pickle may have beyond the pickle's own length, as its memo can name one text many times.
+pub const SHARED_BYTES: usize = MIB;
+/// Values in one answer of a server (`getInvalidations` may name millions of objects).
 pub const ANSWER_VALUES: usize = 1 << 24;
 /// Bytes of a frame between peers: the largest transaction as a log entry, in the largest batch.
 pub const PEER_FRAME: usize = TRANSACTION_BYTES + APPEND_BYTES + 64 * MIB;
 
-/// Bytes of a transaction that an import takes in one command; what is more goes ahead of it in pieces, as much at a time.
+/// Bytes of a transaction that an import puts into one command; further data goes ahead of that command, in commands
+/// of this size.
 pub const IMPORT: usize = 8 * MIB;
 
 // Connections.
 
 /// Connections to the client port, of all kinds.
 pub const CONNECTIONS: usize = 16_384;
-/// Clients that a node which is not primary keeps waiting in silence.
+/// Clients to which a node that is not primary sends nothing yet.
 pub const HELD: usize = 8_192;
-/// Connections from the hosts of members that are let in beyond these limits, until it is clear that they are peers'.
+/// Connections from the hosts of members that are accepted beyond these limits, until they prove to be peers.
 pub const RESERVED: usize = 64;
-/// How long the hosts of members are taken to be where they were looked up.
+/// How long the looked-up addresses of the members' hosts are used before the next look-up.
 pub const LOOK_UP_AGAIN: Duration = Duration::from_secs(10);
 /// Relayed connections of one node.
 pub const RELAYS: usize = 8_192;
-/// How long a connection may take from its first bytes to a whole first frame, and a peer to prove that it is one.
+/// How long a connection may take from its first bytes to a whole first frame, and a peer to prove its membership.
 pub const INTRODUCTION: Duration = Duration::from_secs(10);
-/// A register is answered or closed within this time.
+/// Within this time a `register` is answered or its connection closed.
 pub const REGISTER_ANSWER: Duration = Duration::from_secs(5);
-/// How long to wait for a connection to another node.
+/// How long connecting to another node may take.
 pub const CONNECT: Duration = Duration::from_secs(3);
-/// What was wrong with strangers is said once in this time for each of them; meanwhile it is only counted.
+/// Complaints about a connection are logged once in this time for each remote host; others are only counted.
 pub const COMPLAIN_AGAIN: Duration = Duration::from_secs(60);
-/// Strangers of whom that is remembered.
+/// Remote hosts for which the time of the last complaint is remembered.
 pub const COMPLAINTS: usize = 1_024;
-/// How long an end that is silent is believed to be there (TCP keepalive and TCP_USER_TIMEOUT).
+/// How long a silent remote end counts as alive (TCP keepalive and TCP_USER_TIMEOUT).
 pub const SILENCE: Duration = Duration::from_secs(30);
-/// How long a closing server waits for finishes that were begun, and then for its clients to take their answers.
+/// How long a closing server waits for the finishes under way, and then for its clients to read their answers.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
 // A session.
 
-/// Bytes that wait to be sent to a client, from which on no more of its calls are read.
+/// Bytes of output: while more wait for a client, no calls of the client are read.
 pub const OUTPUT_HIGH_WATER: usize = 4 * MIB;
-/// Bytes that may wait to be sent to a client at all; it is closed past this (only invalidations can get there).
+/// Bytes of output past which a client is disconnected (only invalidations can fill the output so far).
 pub const OUTPUT: usize = OUTPUT_HIGH_WATER + FRAME + 16 * MIB;
-/// How long a client may take none of what waits for it.
+/// How long a client may read none of the output that waits for it.
 pub const OUTPUT_STALL: Duration = Duration::from_secs(60);
-/// Calls of one client that are being answered at the same time.
+/// Calls of one client that are answered at the same time.
 pub const CALLS: usize = 256;
 /// Iterators of one client.
 pub const ITERATORS: usize = 64;
-/// Object ids that one `new_oids` call gives, as in ZEO.
+/// Object ids in one answer to `new_oids`, as in ZEO.
 pub const NEW_OIDS: usize = 100;
-/// Object ids that are reserved in the log at a time.
+/// Object ids that one command reserves.
 pub const OID_RANGE: u32 = 100_000;
-/// Revisions that one `history` call gives.
+/// Revisions in one answer to `history`.
 pub const HISTORY: usize = 100_000;
-/// Bytes of the descriptions in one `history` answer, from which on it ends early.
+/// Bytes of descriptions after which an answer to `history` ends early.
 pub const HISTORY_BYTES: usize = 16 * MIB;
-/// Transactions that one search of the undo log looks at, from which on it ends early.
+/// Transactions after which a search of the undo log ends early.
 pub const UNDO_SEARCH: usize = 1_000_000;
-/// Searches of the undo log that one client has under way, from which on its next call waits.
+/// Searches of the undo log that one client has under way; its next search waits.
 pub const UNDO_SEARCHES: usize = 2;
-/// Long reads (of the undo log, of what an undo touches, of what met a conflict) of all clients at a time; more wait. They
-/// share their threads with the log and with apply, which must always find one.
+/// Long reads (of the undo log, of the objects of an undo, of records in conflict) of all clients at a time; more
+/// wait. Long reads share their threads with the log and with apply, which must always find a free thread.
 pub const LONG_READS: usize = 6;
-/// Pieces of blobs that are being read for all clients at a time; more wait.
+/// Reads of blobs' pieces for all clients at a time; more wait.
 pub const PIECE_READS: usize = 16;
-/// Writes that a client may have missed and yet be told of. One that missed more drops its cache (`getInvalidations`), or is
-/// closed (a session that fell that far behind).
+/// Writes that a client may have missed and still be told of. A client that missed more drops its cache
+/// (`getInvalidations`); a session that fell further behind is closed.
 pub const INVALIDATIONS: usize = 1_000_000;
-/// Bytes of the label that a client may give itself.
+/// Bytes of a client's label (`set_client_label`).
 pub const CLIENT_LABEL: usize = 255;
 
 // Two-phase commit.
@@ -106,80 +109,81 @@ pub const CLIENT_LABEL: usize = 255;
 pub const TRANSACTION_LOCKS: usize = 4_000_000;
 /// Locks that all transactions of a storage together hold or wait for; about 100 bytes each.
 pub const LOCKS: usize = 8_000_000;
-/// Votes that wait for locks. One more is refused.
+/// Votes that wait for locks. Another vote is refused.
 pub const WAITING_VOTES: usize = 10_000;
-/// How far ahead of the primary's clock a tid may be that a client brings: all later ones of the storage follow it.
+/// How far ahead of the primary's clock the tid of a restored transaction may be: all later tids are greater still.
 pub const TID_AHEAD: Duration = Duration::from_secs(86_400);
-/// Bytes of all transactions that are buffered in a node.
+/// Bytes of all transactions in the buffers of a node.
 pub const TRANSACTIONS_BYTES: usize = 4 * TRANSACTION_BYTES;
 
-// What goes through the log ahead of its transaction.
+// Data that goes through the log ahead of its transaction.
 
-/// Bytes of records that a commit takes along; what a transaction has beyond them goes ahead of it, as all blobs do.
+/// Bytes of records in a `Commit` command; further records of the transaction go ahead of it, as all blobs do.
 pub const COMMIT_INLINE: usize = 2 * MIB;
-/// Bytes of a client's transaction that wait to go into the log, from which on no more of its calls are read.
+/// Bytes of a client's transaction that wait to go into the log; while more wait, no calls of the client are read.
 pub const STAGING_HIGH_WATER: usize = 8 * MIB;
-/// Commands with pieces, of all clients together, that wait for the log: what a small commit may have to wait for.
+/// Commands with pieces, of all clients together, that wait for the log: a small commit may have to wait for so many.
 pub const STAGES: usize = 2;
-/// Pieces that one command brings.
+/// Pieces in one `Stage` command.
 pub const STAGE_PIECES: usize = 4_096;
-/// Pieces that one command discards.
+/// Pieces in one `Discard` command.
 pub const DISCARD: u32 = 4_096;
-/// Pieces of transactions on their way that the status counts.
+/// Pieces of unfinished transactions that the status counts at most.
 pub const STAGED_COUNTED: usize = 10_000;
-/// How long a client may say nothing of a transaction that has data in the log. After that its connection is closed.
+/// How long a client with data in the log may make no call for its transaction. After that its connection is closed.
 pub const STAGE_EXPIRY: Duration = Duration::from_secs(15 * 60);
-/// Blobs that are being sent to one client at the same time; more wait.
+/// Blobs that are sent to one client at the same time; more wait.
 pub const BLOB_SENDS: usize = 4;
-/// Bytes of the parts in which a blob is sent, as ZEO does it.
+/// Bytes of the chunks of a blob that is sent to a client, as in ZEO.
 pub const BLOB_CHUNK: usize = 59_000;
 
-// What a storage keeps in memory.
+// Memory of a storage.
 
-/// Applied transactions that a storage remembers for those who follow it; who is further behind reads the tid index.
+/// Applied transactions that a storage's feed remembers; a session that is further behind reads the table of
+/// transactions.
 pub const FEED: usize = 4_096;
-/// Object ids in all of them together (8 bytes each), unless the newest transaction alone has more.
+/// Object ids in all transactions of the feed together (8 bytes each), unless the newest transaction alone has more.
 pub const FEED_OIDS: usize = 1 << 18;
 
 // Packing.
 
 /// Revisions (or transactions) that one step of a pack removes.
 pub const PACK_REVISIONS: usize = 512;
-/// Bytes of records that one step of a pack moves to other revisions, and that it reads to remove them, unless a single one
-/// is larger.
+/// Bytes of records that one step of a pack moves to other revisions, or reads in order to remove them, unless a
+/// single record is larger.
 pub const PACK_BYTES: u64 = 8 * MIB as u64;
-/// What the reader of a record's references holds at once: on its stack, in its memo, and of references. A record that needs
-/// more of any can't be read.
+/// Items that the scanner of a record's references may hold: on its stack, in its memo, and as references found. A
+/// record that needs more of any of them can't be read.
 pub const PICKLE_ITEMS: usize = 8 * MIB;
 
 // Consensus.
 
 /// Nodes of a cluster.
 pub const MEMBERS: usize = 9;
-/// Proposals of one reign that wait for the log.
+/// Proposals of one reign that may wait for the log.
 pub const PROPOSALS: usize = 4_096;
 /// Log entries of one message to a peer.
 pub const APPEND_ENTRIES: u64 = 1_024;
-/// Bytes of log entries in one message to a peer, unless a single one is larger.
+/// Bytes of log entries in one message to a peer, unless a single entry is larger.
 pub const APPEND_BYTES: usize = 4 * MIB;
 /// Calls to one peer that wait for their answers.
 pub const PEER_CALLS: usize = 256;
-/// How long a call to a peer may take that a slow disk may hold up.
+/// How long a call to a peer may take if the peer must write to its disk first.
 pub const PEER_CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a peer may take to prove that it is a member.
+/// How long a peer may take to prove its membership.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of a command that is applied on the task it came to; a larger one goes to a thread that may take its time.
+/// Bytes of a command that is applied on the calling task; a larger command is applied on a thread for blocking work.
 pub const APPLY_INLINE: usize = 64 * KIB;
-/// Writes of a transaction whose serials are read, and whose command is made, on the task of its client, and pieces of a
-/// command that is applied on the task it came to; more go to a thread that may take its time.
+/// Writes of a transaction whose serials are read and whose command is made on the client's task, and pieces of a
+/// command that is applied on the calling task; larger ones go to a thread for blocking work.
 pub const WRITES_INLINE: usize = 1_000;
-/// Changes of the log that wait for its writer.
+/// Changes of the log that may wait for the log's writer.
 pub const LOG_QUEUE: usize = 4_096;
 /// Bytes of the newest log entries that are kept in memory, for peers that are nearly up to date.
 pub const LOG_TAIL_BYTES: usize = 16 * MIB;
 /// Bytes of the log after which the store is flushed, so that less must be replayed after a crash.
 pub const FLUSH_AFTER_BYTES: u64 = 256 * MIB as u64;
-/// How often to look for that.
+/// How often the size of the log is compared with `FLUSH_AFTER_BYTES`.
 pub const FLUSH_CHECK: Duration = Duration::from_secs(1);
 /// Bytes of the cluster's secret, at least and at most.
 pub const SECRET: std::ops::RangeInclusive<usize> = 16..=4 * KIB;
@@ -188,13 +192,13 @@ pub const SECRET: std::ops::RangeInclusive<usize> = 16..=4 * KIB;
 
 /// Connections to the HTTP address.
 pub const HTTP_CONNECTIONS: usize = 256;
-/// Bytes of a request's line and headers.
+/// Bytes of an HTTP request's line and headers.
 pub const HTTP_HEAD: usize = 16 * KIB;
-/// Headers of a request.
+/// Headers of an HTTP request.
 pub const HTTP_HEADERS: usize = 64;
-/// How long a request and its answer may take together.
+/// How long an HTTP request and its answer may take together.
 pub const HTTP_EXCHANGE: Duration = Duration::from_secs(30);
-/// How long to wait after accepting failed (too many open files, for example).
+/// How long to wait after an accept failed (too many open files, for example).
 pub const HTTP_RETRY: Duration = Duration::from_millis(100);
 
 // Settings that [`Config::check`](super::Config::check) refuses beyond these.
@@ -203,7 +207,7 @@ pub const HTTP_RETRY: Duration = Duration::from_millis(100);
 pub const HEARTBEAT_MIN: Duration = Duration::from_millis(5);
 /// The longest election timeout.
 pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(60);
-/// Heartbeats that must fit into an election timeout, so that one lost packet is no election.
+/// Heartbeats that must fit into an election timeout, so that one lost packet causes no election.
 pub const HEARTBEATS_PER_ELECTION: u32 = 3;
 
 const _: () = assert!(OBJECT < FRAME, "the largest object must fit into a frame, with its call");
@@ -212,10 +216,10 @@ const _: () = assert!(FIRST_FRAME < FRAME);
 const _: () = assert!(OBJECT + MIB <= TRANSACTION_BYTES, "the largest object must fit into a transaction");
 const _: () = assert!(TRANSACTION_TEXT <= u16::MAX as usize, "Data.fs gives these lengths two bytes");
 const _: () = assert!(PEER_FRAME >= TRANSACTION_BYTES + APPEND_BYTES, "the largest entry must be replicable");
-const _: () = assert!(OUTPUT > OUTPUT_HIGH_WATER + FRAME, "the largest answer must not close who reads slowly");
+const _: () = assert!(OUTPUT > OUTPUT_HIGH_WATER + FRAME, "the largest answer must not cost a connection");
 const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION_BYTES, "a large transaction must not wait for itself");
 const _: () = assert!(TRANSACTION_LOCKS <= LOCKS / 2, "one transaction leaves room for another");
-const _: () = assert!(STAGING_HIGH_WATER >= COMMIT_INLINE + 2 * PIECE, "who may not go on must have something to send");
+const _: () = assert!(STAGING_HIGH_WATER >= COMMIT_INLINE + 2 * PIECE, "a client that is not read has pieces to send");
 const _: () = assert!(BLOB_CHUNK < PIECE);
 const _: () = assert!(LOG_TAIL_BYTES > APPEND_BYTES, "peers that keep up are served from memory");
 const _: () = assert!(WAITING_VOTES < LOCKS, "every waiting vote has a lock at least");

@@ -1,4 +1,8 @@
+//! Command lines and files, and what becomes of them.
+
+use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::time::Duration;
 
 use super::*;
 
@@ -86,8 +90,8 @@ fn refusals_name_the_setting_and_the_cure() {
         ("zrsd --data d --peers 1=a:1,1=b:1", "node 1 is listed twice"),
         ("zrsd --data d --peers a:1,b:1", "is not NUMBER=HOST:PORT"),
         ("zrsd --data d --peers 1=a,2=b:1", "\"a\" is no address"),
-        ("zrsd --data d --peers 1=a:0,2=b:1", "others can't find port 0"),
-        ("zrsd --data d --peers 1=a:1,2=b:1 --listen a:0", "port 0 serves a node that is alone"),
+        ("zrsd --data d --peers 1=a:0,2=b:1", "can't find port 0"),
+        ("zrsd --data d --peers 1=a:1,2=b:1 --listen a:0", "port 0 serves a cluster of one node"),
         ("zrsd --data d --listen ::1:5", "no address"),
         ("zrsd --data d --http 127.0.0.1:8100", "already taken by another flag"),
         ("zrsd --data d --storage a --storage a", "given twice"),
@@ -99,11 +103,11 @@ fn refusals_name_the_setting_and_the_cure() {
         ("zrsd --data d --tls-key k", "--tls-key k without --tls-cert"),
         ("zrsd --data d --tls-client-ca c", "--tls-client-ca c without --tls-cert"),
         ("zrsd --data d --tls-peer-ca c", "--tls-peer-ca c without --tls-cert"),
-        ("zrsd --data d --peers 1=a:1,2=b:1 --listen /run/s", "serves a node that is alone"),
+        ("zrsd --data d --peers 1=a:1,2=b:1 --listen /run/s", "serves a cluster of one node"),
         ("zrsd --data d --peers 1=/run/s,2=b:1", "no address"),
         ("zrsd --data d --http /run/s", "HOST:PORT only"),
         ("zrsd --data d --listen /run/s --read-listen /run/s", "already taken"),
-        ("zrsd --data d --listen /run/s --tls-cert c", "these are plain"),
+        ("zrsd --data d --listen /run/s --tls-cert c", "these are always plain"),
         ("zrsd --data d --bogus", "--bogus"),
     ] {
         let said = refused(line);

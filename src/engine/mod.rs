@@ -16,10 +16,12 @@ use std::io;
 use std::path::Path;
 
 mod folder;
+#[cfg(feature = "rocksdb")]
 mod rocks;
 mod simdisk;
 
 pub use folder::{Folder, NewFolder};
+#[cfg(feature = "rocksdb")]
 pub use rocks::{Durability, Rocks};
 pub use simdisk::{Counters, Faults, SimDisk, SimEngine};
 

@@ -16,6 +16,7 @@
 
 mod blobs;
 mod export;
+#[cfg(feature = "rocksdb")]
 mod folder;
 mod format;
 mod import;
@@ -24,6 +25,7 @@ mod write;
 
 pub use blobs::is_blob_record;
 pub use export::{Export, Exported};
+#[cfg(feature = "rocksdb")]
 pub use folder::{create, open_stopped};
 pub use import::{Import, Imported, MissingBlobs, Warning};
 pub use read::{Content, Reader, Record, Transaction};

@@ -1,14 +1,14 @@
 //! Frames: a 4-byte big-endian length, then that many bytes.
 //!
-//! ZEO clients and peers both speak in frames. A [`FrameReader`] hands frames out as slices of what it received, so a
-//! large object is not copied again, and one read may bring many frames. A [`FrameWriter`] queues frames and
-//! writes as many as the socket takes in one call; large bodies are written from where they lie.
+//! ZEO clients and peers both speak in frames. A [`FrameReader`] hands out frames as slices of its buffer, so a large
+//! object is not copied again, and one read may bring many frames. A [`FrameWriter`] queues frames and writes as many
+//! as the socket takes in one call; large bodies are not copied for that.
 //!
-//! **Promises.** A length that a peer claims costs nothing: memory is taken as bytes arrive, at most about twice what is
-//! here. A reader or writer whose future was dropped half-way goes on where it was. Frames are bounded by the limit
-//! given; the writer's queue is bounded by its owner, who looks at [`FrameWriter::queued`].
+//! **Promises.** A claimed length costs nothing: memory is taken as bytes arrive, at most about twice the bytes
+//! received. A dropped future loses nothing: the next call continues. Frames are bounded by the reader's limit; the
+//! owner of a writer bounds its queue with the help of [`FrameWriter::queued`].
 //!
-//! **Left out.** Deadlines (the owner's, through `Env`) and what is in a frame.
+//! **Left out.** Deadlines (the owner sets them, through `Env`), and the content of frames.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -19,29 +19,29 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-/// Bytes before a frame that say how long it is.
+/// Bytes of the length before a frame.
 const PREFIX: usize = 4;
-/// The room for a read on a quiet connection: what an idle client costs.
+/// The room for a read on a quiet connection: the memory of an idle client.
 const READ_LEAST: usize = 8 << 10;
 /// The room for a read on a busy one.
 const READ_MOST: usize = 256 << 10;
-/// With less room left than this, a read is not worth its call.
+/// The least room for a read that is worth its system call.
 const READ_WORTH: usize = 2 << 10;
-/// From this size on a body is queued as it is instead of being copied behind the frames before it.
+/// From this size on, a body is queued as it is instead of being copied behind the frames before it.
 const LARGE: usize = 8 << 10;
-/// Buffers that go to one write call (Linux takes 1024; few are ever waiting).
+/// Buffers for one write call (Linux takes 1024, but few ever wait).
 const SLICES: usize = 64;
-/// A queue buffer above this size is given back when it is empty.
+/// An empty buffer above this capacity is freed.
 const KEEP: usize = 64 << 10;
 
 /// Why no more frames can be read.
 #[derive(Debug)]
 pub enum FrameFault {
-    /// The frame is said to be longer than is allowed. Nothing of it was taken in.
+    /// The announced frame is longer than the limit. None of its bytes were received.
     TooLarge {
-        /// What its prefix says.
+        /// The announced length.
         claimed: u32,
-        /// What is allowed.
+        /// The limit.
         limit: usize,
     },
     /// The other end closed inside a frame.
@@ -90,10 +90,10 @@ impl From<io::Error> for FrameFault {
 /// Takes frames from a byte stream.
 pub struct FrameReader {
     reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
-    /// Received and not handed out yet.
+    /// Bytes received and not handed out yet.
     buffer: BytesMut,
     limit: usize,
-    /// The room for the next read; follows the traffic.
+    /// The room for the next read; grows and shrinks with the traffic.
     room: usize,
 }
 
@@ -123,7 +123,7 @@ impl FrameReader {
         }
     }
 
-    /// A frame that is here already, without waiting.
+    /// A frame that was received already, without waiting.
     pub fn buffered(&mut self) -> Result<Option<Bytes>, FrameFault> {
         let Some(length) = self.announced()? else { return Ok(None) };
         if self.buffer.len() - PREFIX < length {
@@ -133,17 +133,17 @@ impl FrameReader {
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
-    /// The stream, and what was read from it and not handed out: for passing bytes on as they are.
+    /// The stream, and the bytes that were read from it and not handed out: for a relay, which passes on bytes.
     pub fn into_parts(self) -> (Box<dyn AsyncRead + Send + Sync + Unpin>, BytesMut) {
         (self.reader, self.buffer)
     }
 
-    /// Another limit, from the next frame on.
+    /// Sets another limit, from the next frame on.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// How long the frame is whose prefix is here.
+    /// The length of the next frame, if its prefix was received.
     fn announced(&self) -> Result<Option<usize>, FrameFault> {
         let Some(prefix) = self.buffer.first_chunk::<PREFIX>() else { return Ok(None) };
         let claimed = u32::from_be_bytes(*prefix);
@@ -153,7 +153,8 @@ impl FrameReader {
         }
     }
 
-    /// Room for the next read: inside a large frame it grows with what has arrived, never with what was claimed.
+    /// Makes room for the next read: inside a large frame, room grows with the bytes received, never with the claimed
+    /// length.
     fn make_room(&mut self) {
         let here = self.buffer.len();
         let missing = match self.announced() {
@@ -161,22 +162,22 @@ impl FrameReader {
             _ => READ_WORTH,
         };
         if self.buffer.capacity() - here < missing.min(READ_WORTH) {
-            // The whole of it once a quarter is here: the move to the last buffer is what takes the most memory.
+            // Room for the whole frame once a quarter has arrived: moving into the last buffer takes the most memory.
             self.buffer.reserve(missing.min(3 * here).max(self.room));
         }
     }
 }
 
-/// Queues frames, and writes them to a byte stream.
+/// Queues frames and writes them to a byte stream.
 pub struct FrameWriter {
     writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
-    /// What goes out first: large bodies, and the small frames that stood before them.
+    /// The buffers to write first: large bodies, and the small frames before them.
     queue: VecDeque<Bytes>,
-    /// What was pushed after those, merged.
+    /// All that was pushed after the queue, merged.
     tail: BytesMut,
     /// Bytes in `queue`.
     before_tail: usize,
-    /// The stream took bytes that it may still hold back (TLS does).
+    /// Whether the stream may still hold back bytes that it took (TLS does).
     unflushed: bool,
 }
 
@@ -186,10 +187,10 @@ impl FrameWriter {
         FrameWriter { writer, queue: VecDeque::new(), tail: BytesMut::new(), before_tail: 0, unflushed: false }
     }
 
-    /// Queues a frame; its length goes before it.
+    /// Queues a frame, with its length before it.
     ///
     /// # Panics
-    /// If it is 4 GiB or longer, which no limit allows.
+    /// If the frame has 4 GiB or more, which no limit allows.
     pub fn push(&mut self, frame: &[u8]) {
         self.tail.reserve(PREFIX + frame.len());
         self.push_length(frame.len());
@@ -199,7 +200,7 @@ impl FrameWriter {
     /// Queues one frame of three parts; a large `body` is not copied.
     ///
     /// # Panics
-    /// If it is 4 GiB or longer, which no limit allows.
+    /// If the frame has 4 GiB or more, which no limit allows.
     pub fn push_large(&mut self, head: &[u8], body: Bytes, tail: &[u8]) {
         self.push_length(head.len() + body.len() + tail.len());
         self.tail.put_slice(head);
@@ -213,17 +214,17 @@ impl FrameWriter {
         self.tail.put_slice(tail);
     }
 
-    /// Bytes waiting; 0 only when the stream has taken and passed on everything.
+    /// Bytes that wait; 0 only when the stream has taken and passed on all bytes.
     pub fn queued(&self) -> usize {
         (self.before_tail + self.tail.len()).max(usize::from(self.unflushed))
     }
 
-    /// Writes what the stream takes in one call; returns at once if nothing is queued. Cancel-safe.
+    /// Writes as much as the stream takes in one call; returns at once if nothing is queued. Cancel-safe.
     pub async fn write_some(&mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_write_some(context)).await
     }
 
-    /// Writes all. Cancel-safe: what is left stays queued.
+    /// Writes all. Cancel-safe: unwritten bytes stay queued.
     pub async fn flush(&mut self) -> io::Result<()> {
         while self.queued() > 0 {
             self.write_some().await?;
@@ -231,13 +232,13 @@ impl FrameWriter {
         Ok(())
     }
 
-    /// The stream. What is still queued is lost: [`FrameWriter::flush`] first.
+    /// The stream. Queued bytes are lost: call [`FrameWriter::flush`] before.
     pub fn into_writer(self) -> Box<dyn AsyncWrite + Send + Sync + Unpin> {
         self.writer
     }
 
     fn push_length(&mut self, length: usize) {
-        let length = u32::try_from(length).expect("frames that we make are far shorter than 4 GiB");
+        let length = u32::try_from(length).expect("limits keep frames far shorter than 4 GiB");
         self.tail.put_u32(length);
     }
 
@@ -272,7 +273,7 @@ impl FrameWriter {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes `written` bytes off the front.
+    /// Removes `written` bytes from the front of the queue.
     fn advance(&mut self, mut written: usize) {
         while let Some(first) = self.queue.front_mut() {
             let taken = written.min(first.len());

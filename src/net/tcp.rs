@@ -1,10 +1,11 @@
 //! TCP (and unix sockets, for addresses that are paths), the [`Network`] of production.
 //!
-//! Small frames go out at once (nodelay: who writes has merged them already). A peer that vanished without a word is
-//! noticed within half a minute whether or not anything is being sent to it: by keepalive on a quiet connection, by
-//! TCP_USER_TIMEOUT on one with unacknowledged bytes.
+//! Small frames are sent at once (nodelay: a `FrameWriter` has merged them already). A remote end that vanished is
+//! noticed within half a minute: by keepalive on a quiet connection, by TCP_USER_TIMEOUT on one with unacknowledged
+//! bytes.
 //!
-//! **Left out.** Deadlines for connecting (the caller's, through `Env`), and limits on connections (the server's).
+//! **Left out.** Deadlines for connecting (the caller sets them, through `Env`), and limits on connections (the
+//! server's).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,18 +15,19 @@ use futures_util::future::BoxFuture;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
-use super::{Listener, Network, Wire, unix};
+use super::network::{Listener, Network, Wire};
+use super::unix;
 use crate::config::{is_path, limits};
 
-/// A connection is probed when it has been quiet for so long.
+/// A connection is probed after so long without traffic.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
 /// The time between probes.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
-/// After so many unanswered probes the connection is dead.
+/// A connection is dead after so many unanswered probes.
 const KEEPALIVE_PROBES: u32 = 3;
-/// Bytes that were sent and not acknowledged for so long: the connection is dead.
+/// A connection is dead if sent bytes were not acknowledged for so long.
 const USER_TIMEOUT: Duration = limits::SILENCE;
-/// Connections that wait to be accepted: a restart brings all clients at once.
+/// Connections that may wait to be accepted: after a restart all clients connect at once.
 const BACKLOG: u32 = 1024;
 
 const _: () = assert!(
@@ -70,7 +72,7 @@ impl Network for Tcp {
     }
 }
 
-/// Binds the first of the addresses that `address` stands for and that can be bound.
+/// Binds the first address of the host that can be bound.
 async fn bind(address: &str) -> io::Result<TcpListener> {
     let mut failure = None;
     for candidate in lookup_host(address).await? {
@@ -84,7 +86,7 @@ async fn bind(address: &str) -> io::Result<TcpListener> {
 
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A restarted server must not wait for the connections of the one before it to time out.
+    // A restarted server must not wait until the old connections time out.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -106,7 +108,7 @@ impl Listener for Accepting {
         Box::pin(async move {
             loop {
                 match self.listener.accept().await {
-                    // Options can only not be set if the client has gone again: not the listener's trouble.
+                    // Setting options fails only if the client has disconnected: not the listener's trouble.
                     Ok((stream, _)) => match wire(stream) {
                         Ok(wire) => return Ok(wire),
                         Err(_) => continue,
@@ -119,7 +121,7 @@ impl Listener for Accepting {
     }
 }
 
-/// Errors of a connection that died before it was accepted (accept(2), 'Error handling').
+/// Whether accepting failed because the connection had died already (accept(2), 'Error handling').
 fn is_the_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, TimedOut};
     use io::ErrorKind::{NetworkUnreachable, PermissionDenied};
@@ -149,7 +151,7 @@ fn wire(stream: TcpStream) -> io::Result<Wire> {
     Ok(Wire { reader: Box::new(reader), writer: Box::new(writer), peer })
 }
 
-/// An IPv4 client of an IPv6 socket is shown, and compared with the list of peers, by its IPv4 address.
+/// The IPv4 address of an IPv4 client on an IPv6 socket: for the log, and for comparing with the list of peers.
 fn plain(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),

@@ -1,9 +1,9 @@
 //! Unix sockets: for clients on the same host, at a path in the file system.
 //!
-//! The file is made when a server begins to listen and removed when it stops. One that a killed server left behind is
-//! replaced, by one server at a time (a lock on `PATH.lock` says which, for as long as that takes); one at which somebody listens,
-//! or that is no socket, is left alone and the server does not start. Who may connect
-//! is who may write to the file: the folder's and the file's permissions (umask) say it. TLS is never spoken there.
+//! A server creates the file when it begins to listen, and removes the file when it stops. A file that a killed server
+//! left behind is replaced, by one server at a time (the one with the lock on `PATH.lock`). A file at which a server
+//! listens, or that is not a socket, is left alone, and the new server does not start. A user who may write to the
+//! file may connect: the permissions of folder and file (umask) decide. TLS is never used there.
 
 use std::fs;
 use std::io;
@@ -13,13 +13,13 @@ use std::path::PathBuf;
 use futures_util::future::BoxFuture;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Listener, Wire};
+use super::network::{Listener, Wire};
 
-/// A socket at a path; the file goes with it.
+/// A listening socket at a path; dropping it removes the file.
 pub struct Unix {
     listener: UnixListener,
     path: PathBuf,
-    /// Device and number of the file that we made: another one in its place is somebody else's.
+    /// Device and inode of the file as created here: another file in its place belongs to another server.
     file: (u64, u64),
 }
 
@@ -30,7 +30,7 @@ pub async fn listen(path: &str) -> io::Result<Unix> {
     let listener = UnixListener::bind(path)?;
     let made = fs::symlink_metadata(path)?;
     drop(turn);
-    // (Absolute, as it is removed by this path later.)
+    // (An absolute path, as the file is removed by this path later.)
     Ok(Unix { listener, path: fs::canonicalize(path)?, file: (made.dev(), made.ino()) })
 }
 
@@ -41,10 +41,10 @@ pub async fn connect(path: &str) -> io::Result<Wire> {
     Ok(wire)
 }
 
-/// The right to replace the file at a path; the lock's file is there only as long as this is.
+/// The right to replace the file at a path; dropping it removes the lock's file.
 struct Turn {
     path: String,
-    /// The lock ends with it.
+    /// The locked file; closing it ends the lock.
     _file: fs::File,
 }
 
@@ -58,7 +58,8 @@ impl Turn {
             Err(fs::TryLockError::WouldBlock) => return taken(),
             Err(fs::TryLockError::Error(error)) => return Err(error),
         }
-        // Whoever had it may have removed it since we opened it: then it excludes nobody any more.
+        // The last owner may have removed the lock's file since it was opened here: then the lock excludes no other
+        // server.
         let ours = file.metadata()?;
         match fs::symlink_metadata(&path) {
             Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => Ok(Turn { path, _file: file }),
@@ -71,12 +72,12 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // (The lock is still held.)
+        // (The lock ends after this, with the file.)
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Removes what a server that is gone has left.
+/// Removes a socket file that a dead server left behind.
 async fn make_room(path: &str) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -85,7 +86,7 @@ async fn make_room(path: &str) -> io::Result<()> {
     };
     let taken = |why: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, why));
     if !found.file_type().is_socket() {
-        return taken("there is something that is no socket; it is left alone");
+        return taken("the file there is no socket; it is left alone");
     }
     match UnixStream::connect(path).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),

@@ -25,7 +25,7 @@ mod reign;
 mod runtime;
 mod status;
 mod types;
-mod wire;
+pub(crate) mod wire;
 
 pub use link::ip_of;
 pub use log::{TABLES, unapplied};

@@ -2,14 +2,17 @@
 
 use bytes::Bytes;
 
-use super::calls::tid_of_undo_id;
+use super::arguments::status_of_text;
+use super::calls::{Call, tid_of_undo_id};
+use super::extension;
+use super::message::share;
 use super::replies::{HistoryItem, Reply, ServerStatus, StorageDescription, StoreConflict, UndoItem};
 use super::value::Value;
-use super::{Call, extension, share};
 use crate::zodb::{Tid, TransactionMeta};
 
 impl Reply {
-    /// What `call` was answered with, if `value` (of `frame`) can be that. Object data is not copied.
+    /// Reads `value` (of `frame`) as the answer to `call`; `None` if `call` has no such answer. Object data is not
+    /// copied.
     pub fn read(call: &Call, value: &Value<'_>, frame: &Bytes) -> Option<Reply> {
         if *value == Value::None {
             return Some(Reply::Nothing);
@@ -114,7 +117,7 @@ fn history(value: &Value<'_>) -> Option<HistoryItem> {
     })
 }
 
-/// An extension may hide the size; it counts as 0 then.
+/// An extension may have a `size` of its own, which hides the transaction's: the size is then 0.
 fn undo(value: &Value<'_>) -> Option<UndoItem> {
     Some(UndoItem {
         tid: tid_of_undo_id(value.get("id")?.as_bytes()?)?,
@@ -123,7 +126,7 @@ fn undo(value: &Value<'_>) -> Option<UndoItem> {
     })
 }
 
-/// User and description, and what else the dictionary says but for `known`.
+/// User and description; all other keys but the `known` ones are the extension.
 fn meta(value: &Value<'_>, known: &[&str]) -> Option<TransactionMeta> {
     let rest = |(key, _): &&(Value<'_>, Value<'_>)| !key.as_text().is_some_and(|key| known.contains(&key));
     let extension = Value::Dict(value.as_pairs()?.iter().filter(rest).cloned().collect());
@@ -156,9 +159,8 @@ fn status(value: &Value<'_>) -> Option<ServerStatus> {
 
 fn transaction(value: &Value<'_>, frame: &Bytes) -> Option<Reply> {
     let [tid, status, user, description, extension] = value.as_items()? else { return None };
-    let &[status] = status.as_text()?.as_bytes() else { return None };
     let meta = TransactionMeta {
-        status,
+        status: status_of_text(status.as_text()?)?,
         user: user.as_bytes()?.to_vec(),
         description: description.as_bytes()?.to_vec(),
         extension: extension::to_pickle(extension, frame)?.to_vec(),

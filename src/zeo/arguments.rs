@@ -1,12 +1,13 @@
-//! A call's arguments, taken one after the other and checked on the way.
+//! A call's arguments, taken one after the other and checked.
 
 use bytes::Bytes;
 
+use super::extension;
+use super::message::share;
 use super::value::Value;
-use super::{extension, share};
 use crate::zodb::{Oid, Tid};
 
-/// Why a call can't be made like this; the text of a `TypeError`.
+/// Why a call does not take such arguments; the text of a `TypeError`.
 #[derive(Debug)]
 pub(super) struct Unfit(pub String);
 
@@ -25,7 +26,7 @@ impl<'f, 'v> Arguments<'f, 'v> {
         self.rest.len() > 0
     }
 
-    /// There must be none left.
+    /// Checks that no argument is left.
     pub(super) fn end(&self) -> Result<(), Unfit> {
         if self.more() { Err(Unfit(format!("{} arguments too many", self.rest.len()))) } else { Ok(()) }
     }
@@ -39,7 +40,7 @@ impl<'f, 'v> Arguments<'f, 'v> {
         fit(&value, self.frame).ok_or_else(|| Unfit(format!("{what} expected")))
     }
 
-    /// `None` if that is what is given, or nothing.
+    /// An argument that may be `None` or missing.
     pub(super) fn optional<T>(&mut self, take: impl FnOnce(&mut Self) -> Result<T, Unfit>) -> Result<Option<T>, Unfit> {
         match self.rest.as_slice().first() {
             None => Ok(None),
@@ -56,7 +57,7 @@ impl<'f, 'v> Arguments<'f, 'v> {
         self.next_as("a tid of 8 bytes", |value, _| value.as_tid())
     }
 
-    /// The serial of a store: a tid, nothing, or `z64` as text, which old tests send.
+    /// The serial of a store: a tid, `None`, or `z64` as text, which old tests send.
     pub(super) fn serial(&mut self) -> Result<Option<Tid>, Unfit> {
         self.next_as("a serial of 8 bytes", |value, _| match value {
             Value::None => Some(None),
@@ -73,8 +74,8 @@ impl<'f, 'v> Arguments<'f, 'v> {
         self.next_as("a list of numbers", |value, _| value.as_items()?.iter().map(Value::as_int).collect())
     }
 
-    /// The client's number for its transaction: the address of an object of its. It only has to be told from others,
-    /// so a negative one may be read as if it had no sign.
+    /// The client's number for its transaction: the address of a Python object. The number only has to differ from
+    /// others, so a negative one is read as if it had no sign.
     pub(super) fn txn(&mut self) -> Result<u64, Unfit> {
         self.next_as("a transaction's number", |value, _| {
             value.as_unsigned().or_else(|| value.as_int().map(i64::cast_unsigned))
@@ -111,17 +112,17 @@ impl<'f, 'v> Arguments<'f, 'v> {
         self.next_as("a dictionary", extension::to_pickle)
     }
 
-    /// A transaction's status: one character.
+    /// A transaction's status: one character, as text or bytes.
     pub(super) fn status(&mut self) -> Result<u8, Unfit> {
         self.next_as("a status of one character", |value, _| match value {
-            Value::Text(text) => <[u8; 1]>::try_from(text.as_bytes()).ok().map(|[status]| status),
+            Value::Text(text) => status_of_text(text),
             Value::Bytes(bytes) => <[u8; 1]>::try_from(bytes.as_ref()).ok().map(|[status]| status),
             Value::None => Some(b' '),
             _ => None,
         })
     }
 
-    /// What `undoInfo` looks for: a dictionary with texts for keys, or nothing.
+    /// The specification of `undoInfo`: a dictionary with texts as keys, `None`, or missing.
     pub(super) fn specification(&mut self) -> Result<Vec<(String, Value<'static>)>, Unfit> {
         let value = if self.more() { self.next()? } else { Value::None };
         let pairs = match value {
@@ -131,8 +132,15 @@ impl<'f, 'v> Arguments<'f, 'v> {
         };
         let pair = |(key, wanted): (Value<'v>, Value<'v>)| match key {
             Value::Text(key) => Ok((key.into_owned(), wanted.into_owned())),
-            _ => Err(Unfit("a dictionary with texts for keys expected".to_owned())),
+            _ => Err(Unfit("a dictionary with texts as keys expected".to_owned())),
         };
         pairs.into_iter().map(pair).collect()
     }
+}
+
+/// The status that text of one character stands for, as `writer` writes a status.
+pub(super) fn status_of_text(text: &str) -> Option<u8> {
+    let mut characters = text.chars();
+    let status = u8::try_from(characters.next()?).ok()?;
+    characters.next().is_none().then_some(status)
 }

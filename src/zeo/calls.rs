@@ -1,11 +1,11 @@
-//! Every call a client can make: one page.
+//! Every call that a client can make, on one page.
 //!
 //! | call | answer ([`super::Reply`]) |
 //! |---|---|
 //! | `register(storage, read_only)` | `Tid`: the last one |
 //! | `get_info()` | `Info` |
 //! | `lastTransaction()` | `Tid` |
-//! | `getInvalidations(tid)` | `Invalidations`, or `Nothing` if that is too long ago |
+//! | `getInvalidations(tid)` | `Invalidations`, or `Nothing` if the tid is too old |
 //! | `new_oids(n=100)` | `Oids` |
 //! | `loadBefore(oid, tid)` | `Loaded`, or `Nothing` if all revisions are younger |
 //! | `loadSerial(oid, serial)` | `Data` |
@@ -15,35 +15,39 @@
 //! | `undoLog(first, last)`, `undoInfo(first, last, specification)` | `UndoLog` |
 //! | `pack(time, wait=1)`, `ping()` | `Nothing` |
 //! | `server_status()` | `Status` |
-//! | `vote(id)` | `Oids`: those that undo touched; or `Conflicts` |
+//! | `vote(id)` | `Oids`: the objects that an undo changed; or `Conflicts` |
 //! | `tpc_finish(id)` | `Tid` |
 //! | `tpc_abort(id)`, `sendBlob(oid, serial)` | `Nothing` |
 //! | `iterator_start(start, stop)`, `iterator_record_start(iid, tid)` | `Iterator` |
 //! | `iterator_next(iid)` | `Transaction`, or `Nothing` at the end |
 //! | `iterator_record_next(iid)` | `IteratedRecord`, or `Nothing` at the end |
-//! | asynchronous: `tpc_begin`, `storea`, `checkCurrentSerialInTransaction`, `deleteObject`, `restorea`, `undoa`, `storeBlob*`, `iterator_gc`, `set_client_label` | none, or `Nothing` if the client does wait |
+//! | asynchronous: `tpc_begin`, `storea`, `checkCurrentSerialInTransaction`, `deleteObject` | none, or `Nothing` |
+//! | asynchronous: `restorea`, `undoa`, `storeBlob*`, `iterator_gc`, `set_client_label` | none, or `Nothing` |
 //!
-//! Which calls are asynchronous is the client's habit, not the protocol's: each frame says whether it wants an answer.
+//! Which calls are asynchronous is the client's habit and not the protocol's: each frame says whether the client waits
+//! for an answer.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::arguments::{Arguments, Unfit};
+use super::extension;
+use super::greeting::Encoding;
+use super::message::{BadFrame, MessageId, parts};
 use super::value::Value;
 use super::writer::{Flag, Writer, message};
-use super::{BadFrame, Encoding, MessageId, extension, parts};
 use crate::config::limits::CALL_VALUES;
 use crate::zodb::{Oid, Tid};
 
-/// A frame of a client: a call and how to answer it.
+/// A frame of a client: a call, and how to answer the call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// To be echoed with the answer.
+    /// The id that the answer must echo.
     pub id: MessageId,
     /// Whether the client waits for no answer. An error then closes the connection.
     pub asynchronous: bool,
-    /// What it asks for.
+    /// The call.
     pub call: Call,
 }
 
@@ -51,7 +55,7 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // the arguments have the names that ZEO gives them
 pub enum Call {
-    /// The message that the client sends once a minute; it is not answered.
+    /// Sent by the client once a minute, and not answered.
     KeepAlive,
     Register {
         storage: String,
@@ -61,7 +65,7 @@ pub enum Call {
     LastTransaction,
     GetInvalidations(Tid),
     NewOids(i64),
-    /// In ZEO's list, but not served by it either.
+    /// In ZEO's list of calls, but not served by ZEO either.
     NewOid,
     LoadBefore {
         oid: Oid,
@@ -72,7 +76,7 @@ pub enum Call {
         tid: Tid,
     },
     GetTid(Oid),
-    /// `None` for an oid counts as an unknown one; `None` for a size is a `TypeError` if the oid is known.
+    /// `None` as oid counts as an unknown object; `None` as size is a `TypeError` if the object is known.
     History {
         oid: Option<Oid>,
         size: Option<i64>,
@@ -82,7 +86,7 @@ pub enum Call {
         first: i64,
         last: i64,
     },
-    /// The specification: what an entry has to say for which key ([`super::UndoItem::matches`]).
+    /// The specification: the value that an entry must have for each key ([`super::UndoItem::matches`]).
     UndoInfo {
         first: i64,
         last: i64,
@@ -96,7 +100,7 @@ pub enum Call {
     Ping,
     ServerStatus,
     SetClientLabel(String),
-    /// The extension is the pickle of the dictionary, empty if that is empty. A status is `b' '` as a rule.
+    /// The extension is the pickle of a dictionary, or empty for an empty dictionary. The status is `b' '` as a rule.
     TpcBegin {
         txn: u64,
         user: Bytes,
@@ -129,7 +133,7 @@ pub enum Call {
         prev_txn: Option<Tid>,
         txn: u64,
     },
-    /// The id is what the undo log gave ([`tid_of_undo_id`]).
+    /// The id comes from the undo log ([`tid_of_undo_id`]).
     UndoA {
         id: Bytes,
         txn: u64,
@@ -169,7 +173,7 @@ pub enum Call {
     IteratorGc(Vec<i64>),
 }
 
-/// Every name that [`read`] knows, so that an unfit call can be told by a name that lives long enough.
+/// Every name that [`read`] knows: [`BadFrame::BadArguments`] takes its `&'static str` from here.
 const NAMES: [&str; 37] = [
     "register",
     "get_info",
@@ -222,7 +226,7 @@ pub fn decode_request(encoding: Encoding, frame: &Bytes) -> Result<Request, BadF
     let Some(known) = NAMES.iter().find(|known| **known == name && name != ".reply") else {
         return Err(BadFrame::UnknownCall(name.chars().take(100).collect()));
     };
-    let args = args.into_items().ok_or_else(|| BadFrame::Undecodable("arguments that are no tuple".to_owned()))?;
+    let args = args.into_items().ok_or_else(|| BadFrame::Undecodable("arguments that are not a tuple".to_owned()))?;
     let mut arguments = Arguments::new(frame, args);
     match read(known, &mut arguments).and_then(|call| arguments.end().map(|()| call)) {
         Ok(call) => Ok(Request { id, asynchronous, call }),
@@ -311,7 +315,7 @@ pub fn encode_call(encoding: Encoding, id: i64, asynchronous: bool, call: &Call)
 }
 
 impl Call {
-    /// What ZEO calls it.
+    /// The call's name in ZEO.
     pub fn name(&self) -> &'static str {
         match self {
             Call::KeepAlive => ".reply",
@@ -459,12 +463,12 @@ fn write_change(w: &mut Writer, call: &Call) {
     }
 }
 
-/// How the undo log names a transaction: base64 of its tid.
+/// The undo log's id for a transaction: base64 of its tid.
 pub fn undo_id(tid: Tid) -> String {
     STANDARD.encode(tid.to_bytes())
 }
 
-/// The transaction that an undo id names.
+/// The transaction with this id in the undo log.
 pub fn tid_of_undo_id(id: &[u8]) -> Option<Tid> {
     Tid::from_bytes(&STANDARD.decode(id.trim_ascii()).ok()?)
 }

@@ -1,26 +1,28 @@
-//! The extension of a transaction: a dictionary of the application's, kept as the pickle that ZODB calls
+//! The extension of a transaction: the application's dictionary, stored as the pickle that ZODB calls
 //! `extension_bytes`.
 
 use bytes::Bytes;
 
+use super::message::share;
+use super::pickle;
 use super::value::Value;
-use super::writer::Writer;
-use super::{pickle, share};
+use super::writer::{Writer, dumps};
 use crate::config::limits::CALL_VALUES;
 
-/// What is kept of the extension in a `tpc_begin`: a dictionary, or its pickle already. `None` if it is neither.
+/// The pickle to store for the extension in a `tpc_begin`, which is a dictionary, or a pickle already. `None` if it is
+/// neither.
 pub(super) fn to_pickle(extension: &Value<'_>, frame: &Bytes) -> Option<Bytes> {
     match extension {
         Value::None => Some(Bytes::new()),
         Value::Dict(pairs) if pairs.is_empty() => Some(Bytes::new()),
-        Value::Dict(_) => Some(pickle::dumps(extension).into()),
+        Value::Dict(_) => Some(dumps(extension).into()),
         Value::Bytes(pickled) => Some(share(frame, pickled)),
         _ => None,
     }
 }
 
-/// The dictionary that was kept, as it is given in a `tpc_begin`. One that holds more than plain data (it was imported,
-/// or came as a pickle) counts as empty.
+/// The dictionary of a stored extension. A dictionary with more than plain data in it (imported, or sent as a pickle)
+/// counts as empty.
 pub(super) fn of_pickle(pickled: &[u8]) -> Vec<(Value<'_>, Value<'_>)> {
     if pickled.is_empty() {
         return Vec::new();
@@ -31,8 +33,8 @@ pub(super) fn of_pickle(pickled: &[u8]) -> Vec<(Value<'_>, Value<'_>)> {
     }
 }
 
-/// The dictionary that was kept, as clients are shown it: without what is written as a call of a class, which they
-/// would refuse together with the message around it.
+/// The dictionary of a stored extension for a client: without sets and prefixes, whose pickles call a class. A client
+/// would refuse the whole message for them.
 pub fn shown_extension(pickled: &[u8]) -> Vec<(Value<'_>, Value<'_>)> {
     shown_pairs(of_pickle(pickled))
 }
@@ -56,7 +58,7 @@ fn shown_pairs<'a>(pairs: Vec<(Value<'a>, Value<'a>)>) -> Vec<(Value<'a>, Value<
     pairs.into_iter().map(|(k, value)| (key(k), shown(value))).collect()
 }
 
-/// Writes the extension of this pickle as clients are shown it.
+/// Writes the dictionary of a stored extension for a client.
 pub(super) fn write_shown(w: &mut Writer, pickled: &[u8]) {
     w.pairs(&shown_extension(pickled));
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::zodb::{Conflict, Oid, Refusal, Tid, TransactionMeta};
 
@@ -58,7 +60,7 @@ fn size_is_mine() -> (Value<'static>, Value<'static>) {
 fn meta(status: u8, user: &str, description: &str, extension: &Value<'_>) -> TransactionMeta {
     let extension = match extension {
         Value::Dict(pairs) if pairs.is_empty() => Vec::new(),
-        pairs => pickle::dumps(pairs),
+        pairs => writer::dumps(pairs),
     };
     TransactionMeta { status, user: user.into(), description: description.into(), extension }
 }
@@ -165,7 +167,8 @@ fn replies_are_what_stock_writes() {
         match decode_message(encoding, &whole).unwrap() {
             FromServer::Reply { id, value } => {
                 assert_eq!(id, reply_id(name));
-                // The extension that hides the size, and lists that msgpack makes tuples, don't come back as they were.
+                // The extension that hides the size, and lists that msgpack makes tuples, don't come back as they
+                // were.
                 let lossy =
                     ["history", "undo_log"].contains(&name) || (name, encoding) == ("transaction", Encoding::Msgpack);
                 if !lossy {
@@ -260,7 +263,7 @@ fn extension_pickle(encoding: Encoding) -> Bytes {
         let Value::List(items) = pairs[1].1.clone() else { unreachable!() };
         pairs[1].1 = Value::Tuple(items);
     }
-    pickle::dumps(&Value::Dict(pairs)).into()
+    writer::dumps(&Value::Dict(pairs)).into()
 }
 
 fn begin(user: &'static str, description: &'static str, extension: Bytes) -> Call {

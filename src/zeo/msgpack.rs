@@ -1,31 +1,38 @@
-//! msgpack, as far as plain data goes: what an `M5` or `R5` connection speaks.
+//! msgpack, as far as plain data goes: the encoding of an `M5` or `R5` connection.
 //!
-//! The writer writes what `msgpack.packb(…, use_bin_type=True)` does, byte for byte: everything in its shortest form.
-//! The reader takes any form, but no extension types. Arrays are read as tuples, as ZEO's own decoder does.
+//! The writer writes the bytes of `msgpack.packb(…, use_bin_type=True)`: everything in its shortest form. The reader
+//! takes any form, but no extension types. Arrays are read as tuples, as by ZEO's own decoder.
 
 use std::borrow::Cow;
 
-use super::Undecodable;
-use super::value::Value;
+use super::value::{Undecodable, Value, undecodable};
 use crate::config::limits::NESTING;
 
-/// The data that `bytes` are, of at most `values` values. Nothing may follow it.
+/// Reads `bytes`, one value of at most `values` values in all. No bytes may follow the value.
 pub fn read(bytes: &[u8], values: usize) -> Result<Value<'_>, Undecodable> {
-    let mut reader = Reader { rest: bytes, budget: values };
+    let mut reader = Reader::new(bytes, values)?;
     let value = reader.value(NESTING)?;
-    if reader.rest.is_empty() { Ok(value) } else { Err(bad("bytes after the message")) }
+    if reader.rest.is_empty() { Ok(value) } else { Err(undecodable("bytes after the message")) }
 }
 
 struct Reader<'a> {
     rest: &'a [u8],
-    /// How many more values this message may have.
+    /// How many more values the message may have.
     budget: usize,
+    /// Values that containers have announced and that were not begun yet. Each takes a byte or more.
+    announced: usize,
 }
 
 impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8], values: usize) -> Result<Reader<'a>, Undecodable> {
+        let mut reader = Reader { rest: bytes, budget: values, announced: 0 };
+        reader.announce(1)?;
+        Ok(reader)
+    }
+
     fn value(&mut self, depth: usize) -> Result<Value<'a>, Undecodable> {
-        let depth = depth.checked_sub(1).ok_or_else(|| bad("nested too deep"))?;
-        self.budget = self.budget.checked_sub(1).ok_or_else(|| bad("too many values"))?;
+        let depth = depth.checked_sub(1).ok_or_else(|| undecodable("nested too deep"))?;
+        self.announced -= 1;
         let [marker] = self.array()?;
         Ok(match marker {
             0x00..=0x7f => Value::Int(i64::from(marker)),
@@ -63,13 +70,14 @@ impl<'a> Reader<'a> {
                 self.map(len, depth)?
             }
             0xc1 | 0xc7..=0xc9 | 0xd4..=0xd8 => {
-                return Err(Undecodable(format!("msgpack type {marker:#04x}")));
+                return Err(undecodable(format!("msgpack type {marker:#04x}")));
             }
         })
     }
 
     fn items(&mut self, len: usize, depth: usize) -> Result<Value<'a>, Undecodable> {
-        let mut items = Vec::with_capacity(self.plausible(len)?);
+        self.announce(len)?;
+        let mut items = Vec::with_capacity(len);
         for _ in 0..len {
             items.push(self.value(depth)?);
         }
@@ -77,28 +85,27 @@ impl<'a> Reader<'a> {
     }
 
     fn map(&mut self, len: usize, depth: usize) -> Result<Value<'a>, Undecodable> {
-        let mut pairs = Vec::with_capacity(self.plausible(len)?);
+        self.announce(len.saturating_mul(2))?;
+        let mut pairs = Vec::with_capacity(len);
         for _ in 0..len {
             let key = self.value(depth)?;
             if !key.is_hashable() {
-                return Err(bad("a key that is not hashable"));
+                return Err(undecodable("a key that is not hashable"));
             }
             pairs.push((key, self.value(depth)?));
         }
         Ok(Value::Dict(pairs))
     }
 
-    /// The length of an array or map, which has at least as many bytes.
-    fn plausible(&self, len: usize) -> Result<usize, Undecodable> {
-        match len {
-            len if len > self.rest.len() => Err(bad("the message ends too early")),
-            len if len > self.budget => Err(bad("too many values")),
-            len => Ok(len),
-        }
+    /// Checks a container's claim to `values` values before memory is taken for them: nested claims count together.
+    fn announce(&mut self, values: usize) -> Result<(), Undecodable> {
+        self.budget = self.budget.checked_sub(values).ok_or_else(|| undecodable("too many values"))?;
+        self.announced += values;
+        if self.announced > self.rest.len() { Err(undecodable("the message ends too early")) } else { Ok(()) }
     }
 
     fn text(&mut self, len: usize) -> Result<Value<'a>, Undecodable> {
-        let text = std::str::from_utf8(self.take(len)?).map_err(|_| bad("text that is not UTF-8"))?;
+        let text = std::str::from_utf8(self.take(len)?).map_err(|_| undecodable("text that is not UTF-8"))?;
         Ok(Value::Text(Cow::Borrowed(text)))
     }
 
@@ -112,7 +119,7 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], Undecodable> {
-        let (bytes, rest) = self.rest.split_at_checked(len).ok_or_else(|| bad("the message ends too early"))?;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or_else(|| undecodable("the message ends too early"))?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -120,10 +127,6 @@ impl<'a> Reader<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Undecodable> {
         Ok(self.take(N)?.try_into().expect("take gives as many bytes as asked for"))
     }
-}
-
-fn bad(why: &'static str) -> Undecodable {
-    Undecodable(why.to_owned())
 }
 
 pub(super) fn int(out: &mut Vec<u8>, value: i64) {
@@ -159,7 +162,7 @@ pub(super) fn unsigned(out: &mut Vec<u8>, value: u64) {
     }
 }
 
-/// What stands before the bytes of a `bytes`.
+/// The marker and length before the content of a `bytes`.
 pub(super) fn bytes_head(out: &mut Vec<u8>, len: usize) {
     length(out, len, [Some(0xc4), Some(0xc5), Some(0xc6)]);
 }
@@ -186,7 +189,7 @@ pub(super) fn map_head(out: &mut Vec<u8>, len: usize) {
     }
 }
 
-/// A length in its shortest form; `markers` are those for 1, 2 and 4 bytes.
+/// A length in its shortest form; `markers` are those for lengths of 1, 2 and 4 bytes.
 fn length(out: &mut Vec<u8>, len: usize, markers: [Option<u8>; 3]) {
     match (u8::try_from(len), u16::try_from(len), markers) {
         (Ok(len), _, [Some(marker), ..]) => tagged(out, marker, &[len]),
@@ -201,4 +204,19 @@ fn length(out: &mut Vec<u8>, len: usize, markers: [Option<u8>; 3]) {
 fn tagged(out: &mut Vec<u8>, marker: u8, bytes: &[u8]) {
     out.push(marker);
     out.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nested_claims_are_refused_before_memory_is_taken_for_them() {
+        let claim = b"\xdd\0\x01\0\0";
+        let bytes = [&claim.repeat(60)[..], &[0xc0; 1 << 16]].concat();
+        let mut reader = Reader::new(&bytes, 1 << 24).unwrap();
+        assert!(reader.value(NESTING).is_err());
+        let read = (bytes.len() - reader.rest.len()) / claim.len();
+        assert_eq!(read, 2, "the second claim is one too many");
+    }
 }

@@ -1,19 +1,20 @@
-//! What the server says unasked: invalidations, sizes, and blobs before the reply to `sendBlob`.
+//! Messages that the server sends unasked: invalidations, sizes, and blobs before the reply to `sendBlob`.
 
 use bytes::Bytes;
 
+use super::greeting::Encoding;
+use super::message::{MessageId, share};
 use super::value::Value;
 use super::writer::{Flag, Frame, message};
-use super::{Encoding, MessageId, share};
 use crate::zodb::{Oid, Tid};
 
 /// A message that no client asked for. All are asynchronous, with id 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the arguments have the names that ZEO gives them
 pub enum Push<'a> {
-    /// `invalidateTransaction(tid, oids)`: a transaction of somebody else has changed these.
+    /// `invalidateTransaction(tid, oids)`: another client's transaction has changed these objects.
     Invalidate { tid: Tid, oids: &'a [Oid] },
-    /// `info({"length": …, "size": …})`: how many objects and bytes the storage has.
+    /// `info({"length": …, "size": …})`: the number of objects and bytes in the storage.
     Info { length: u64, size: u64 },
     /// `receiveBlobStart(oid, serial)`.
     ReceiveBlobStart { oid: Oid, serial: Tid },
@@ -54,7 +55,7 @@ pub fn encode_push_parts(encoding: Encoding, push: &Push<'_>) -> Frame {
 }
 
 impl Push<'_> {
-    /// What clients call it.
+    /// The push's name in ZEO.
     pub fn name(&self) -> &'static str {
         match self {
             Push::Invalidate { .. } => "invalidateTransaction",
@@ -77,7 +78,7 @@ pub enum Pushed {
     ReceiveBlobStop { oid: Oid, serial: Tid },
 }
 
-/// The push of this name; `None` if there is none with such arguments.
+/// Reads the push of this name; `None` if there is none with such arguments.
 pub(super) fn read(name: &str, args: &Value<'_>, frame: &Bytes) -> Option<Pushed> {
     let args = args.as_items()?;
     let blob = || Some((args.first()?.as_oid()?, args.get(1)?.as_tid()?));

@@ -1,31 +1,34 @@
 //! Refusals as the Python exceptions that clients expect.
 //!
-//! An error reply is `(class name, data)`; the data are the exception's attributes as a dictionary if it has any, else
-//! its arguments as a tuple. ZEO's client rebuilds only some classes; any other arrives as
-//! `ZEO.Exceptions.ServerException(class name, data)`.
+//! An error reply is `(class name, data)`: data is the exception's attributes as a dictionary if it has any, else its
+//! arguments as a tuple. ZEO's client rebuilds only some classes, and raises
+//! `ZEO.Exceptions.ServerException(class name, data)` for any other.
 //!
 //! | refusal | class | data |
 //! |---|---|---|
 //! | `NoObject` | `ZODB.POSException.POSKeyError` | `(oid,)` |
 //! | `NoBlob` | the same | `("No blob file", oid, serial)` |
-//! | `Conflict`, `ReadConflict` | `ZODB.POSException.ConflictError`, `ReadConflictError` | dict: message, oid, class_name, serials |
+//! | `Conflict` | `ZODB.POSException.ConflictError` | dict: message, oid, class_name, serials |
+//! | `ReadConflict` | `ZODB.POSException.ReadConflictError` | the same |
 //! | `ReadOnly` | `ZODB.POSException.ReadOnlyError` | `()` |
 //! | `WrongTransaction` | `ZODB.POSException.StorageTransactionError` | `(text,)` |
-//! | `UndoFailed`, `NotUndoable` | `ZODB.POSException.MultipleUndoErrors` | dict: _reason, _oid, _errs = [(oid or None, text)] |
+//! | `UndoFailed` | `ZODB.POSException.MultipleUndoErrors` | dict: _reason, _oid, _errs = [(oid, text)] |
+//! | `NotUndoable` | the same | dict: _reason, _oid, _errs = [(None, text)] |
 //! | `NoKey`, `BadType` | `builtins.KeyError`, `TypeError` | `(text,)` |
 //! | `NoStorage`, `BadValue` | `builtins.ValueError` | `(text,)` |
 //! | `NotServed` | `builtins.NotImplementedError` | `(text,)` |
 //! | `TooLarge` | `ZODB.POSException.StorageError` | `(text,)` |
 //! | `NotPrimary` | `zrs.NotPrimary` | `(address or None,)` |
 //!
-//! Stock sends `UndoError` where a transaction can't be undone at all, and its client can't rebuild that; its subclass
-//! `MultipleUndoErrors` it can.
+//! Stock sends `UndoError` if a transaction can't be undone at all, which stock's own client can't rebuild; it can
+//! rebuild the subclass `MultipleUndoErrors`.
 
 use bytes::Bytes;
 
+use super::greeting::Encoding;
+use super::message::MessageId;
 use super::value::Value;
 use super::writer::{Flag, Writer, message};
-use super::{Encoding, MessageId};
 use crate::zodb::{Conflict, Oid, Refusal};
 
 const POS_KEY_ERROR: &str = "ZODB.POSException.POSKeyError";
@@ -114,13 +117,13 @@ fn write_conflict(w: &mut Writer, class: &str, message: &str, conflict: &Conflic
 }
 
 fn write_undo(w: &mut Writer, failures: &[(Option<Oid>, &str)]) {
-    // The client takes the first apart: there has to be one.
+    // The client unpacks the first failure, so there must be one.
     let Some(&(oid, why)) = failures.first() else { return write_undo(w, &[(None, "undo failed")]) };
     w.text(MULTIPLE_UNDO_ERRORS);
     w.dict(["_reason", "_oid", "_errs"].into_iter(), |w, key| {
         w.text(key);
         match key {
-            // The constructor in ZODB gives `UndoError(reason, oid)` its pair the wrong way round; clients read `_errs`.
+            // ZODB's constructor passes reason and oid to `UndoError` in the wrong order; clients read `_errs`.
             "_reason" => w.optional(oid, Writer::oid),
             "_oid" => w.text(why),
             _ => w.list(failures.iter(), |w, (oid, why)| {
@@ -133,12 +136,12 @@ fn write_undo(w: &mut Writer, failures: &[(Option<Oid>, &str)]) {
     });
 }
 
-/// An error as a client was told it.
+/// An error as a client received it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RemoteError {
     /// `module.Class` of the Python exception.
     pub class: String,
-    /// Its attributes (a dictionary) or its arguments (a tuple).
+    /// The exception's attributes (a dictionary) or arguments (a tuple).
     pub data: Value<'static>,
 }
 
@@ -148,7 +151,7 @@ impl RemoteError {
         Some(RemoteError { class: class.as_text()?.to_owned(), data: data.into_owned() })
     }
 
-    /// The refusal that it stands for; `None` for an exception that is not one of ours.
+    /// The refusal behind the exception; `None` for an exception that zrs does not send.
     pub fn refusal(&self) -> Option<Refusal> {
         let first = || self.data.as_items()?.first();
         let text = || first().and_then(Value::as_text).map(str::to_owned).or(Some(String::new()));

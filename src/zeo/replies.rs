@@ -1,11 +1,13 @@
-//! What calls are answered with: one variant per shape. How the Rust client reads them stands in `answers`.
+//! The answers to calls, one variant for each shape. The Rust client reads them with `answers`.
 
 use bytes::Bytes;
 
+use super::calls::undo_id;
 use super::extension::{self, shown_extension};
+use super::greeting::Encoding;
+use super::message::MessageId;
 use super::value::Value;
 use super::writer::{Flag, Frame, Writer, message};
-use super::{Encoding, MessageId, undo_id};
 use crate::zodb::{Oid, Tid, TransactionMeta};
 
 /// An answer that is not an error.
@@ -17,7 +19,7 @@ pub enum Reply {
     Tid(Tid),
     /// `get_info`.
     Info(StorageDescription),
-    /// `getInvalidations`: the last tid, and what has changed up to it.
+    /// `getInvalidations`: the last tid, and the objects that have changed up to it.
     Invalidations(Tid, Vec<Oid>),
     /// `new_oids`; `vote`.
     Oids(Vec<Oid>),
@@ -27,12 +29,12 @@ pub enum Reply {
         data: Bytes,
         /// The transaction that wrote it.
         tid: Tid,
-        /// The one that wrote the next revision; `None` if this is the current one.
+        /// The transaction that wrote the next revision; `None` if the record is current.
         end: Option<Tid>,
     },
     /// `loadSerial`: the record.
     Data(Bytes),
-    /// `vote`: what the client has to resolve.
+    /// `vote`: the conflicts that the client has to resolve.
     Conflicts(Vec<StoreConflict>),
     /// `history`: newest first.
     History(Vec<HistoryItem>),
@@ -46,7 +48,7 @@ pub enum Reply {
         tid: Tid,
         /// The record.
         data: Bytes,
-        /// What to ask for next; `None` at the end.
+        /// The oid for the next call; `None` at the end.
         next: Option<Oid>,
     },
     /// `server_status`.
@@ -63,27 +65,27 @@ pub enum Reply {
         tid: Tid,
         /// The record; `None` if the object was deleted, or its creation undone.
         data: Option<Bytes>,
-        /// The transaction whose data this revision shows again.
+        /// The transaction whose data this revision repeats.
         data_tid: Option<Tid>,
     },
 }
 
-/// What a storage is and can do (`get_info`).
+/// The properties of a storage (`get_info`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // named as in ZEO
 pub struct StorageDescription {
-    /// How many objects it has.
+    /// Number of objects.
     pub length: u64,
-    /// How many bytes.
+    /// Size in bytes.
     pub size: u64,
     pub name: String,
     pub supports_undo: bool,
     pub supports_record_iternext: bool,
-    /// (module, name) of the Python interfaces that it provides.
+    /// (module, name) of the Python interfaces that the storage provides.
     pub interfaces: Vec<(String, String)>,
 }
 
-/// A store whose object has changed since (`vote`): what ZEO's client needs in order to resolve it.
+/// A store to an object that has changed since (`vote`): ZEO's client resolves it with these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConflict {
     /// The object.
@@ -92,7 +94,7 @@ pub struct StoreConflict {
     pub committed: Tid,
     /// The serial that the client had read.
     pub read: Tid,
-    /// The record that it wanted to store.
+    /// The record that the client wanted to store.
     pub data: Bytes,
 }
 
@@ -101,7 +103,7 @@ pub struct StoreConflict {
 pub struct HistoryItem {
     /// The transaction that wrote it.
     pub tid: Tid,
-    /// What that says of itself.
+    /// The description of that transaction.
     pub meta: TransactionMeta,
     /// The length of the record.
     pub size: u64,
@@ -112,13 +114,13 @@ pub struct HistoryItem {
 pub struct UndoItem {
     /// The transaction.
     pub tid: Tid,
-    /// What it says of itself.
+    /// The description of the transaction.
     pub meta: TransactionMeta,
-    /// Its length.
+    /// The bytes of the transaction.
     pub size: u64,
 }
 
-/// Counters of one storage (`server_status`), as ZEO's monitor knows them.
+/// Counters of one storage (`server_status`), as ZEO's monitor expects them.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[allow(missing_docs)] // named as in ZEO
 pub struct ServerStatus {
@@ -128,13 +130,13 @@ pub struct ServerStatus {
     pub commits: u64,
     pub aborts: u64,
     pub active_txns: u64,
-    /// Since when somebody holds a lock, in seconds since the Unix epoch.
+    /// Since when a transaction has held locks, in seconds since the Unix epoch.
     pub lock_time: Option<f64>,
     pub conflicts: u64,
     pub conflicts_resolved: u64,
     /// When the server started, as `time.ctime()` writes it.
     pub start: String,
-    /// How many wait for a lock.
+    /// Number of transactions that wait for a lock.
     pub waiting: u64,
     /// Whether there is a transaction timeout.
     pub timeout_thread_is_alive: bool,
@@ -230,12 +232,12 @@ fn write_conflict(w: &mut Writer, conflict: &StoreConflict) {
     });
 }
 
-/// Pairs of a dictionary that is said to clients.
-type Pairs<'a> = Vec<(Value<'a>, Value<'a>)>;
+/// The pairs of a dictionary for clients.
+type DictPairs<'a> = Vec<(Value<'a>, Value<'a>)>;
 
 impl HistoryItem {
-    /// The extension, and over it what `FileStorage.history` puts there.
-    fn pairs(&self) -> Pairs<'_> {
+    /// The extension, updated with the keys that `FileStorage.history` sets.
+    fn pairs(&self) -> DictPairs<'_> {
         let mut pairs = shown_extension(&self.meta.extension);
         update(&mut pairs, Value::text("time"), Value::Float(self.tid.unix_seconds()));
         update(&mut pairs, Value::text("user_name"), bytes(&self.meta.user));
@@ -247,8 +249,8 @@ impl HistoryItem {
 }
 
 impl UndoItem {
-    /// What `FileStorage.undoLog` says of a transaction, and over it the extension.
-    fn pairs(&self) -> Pairs<'_> {
+    /// The keys that `FileStorage.undoLog` sets, updated with the extension.
+    fn pairs(&self) -> DictPairs<'_> {
         let mut pairs = self.own_pairs();
         let own = pairs.len();
         for (key, value) in shown_extension(&self.meta.extension) {
@@ -260,7 +262,7 @@ impl UndoItem {
         pairs
     }
 
-    fn own_pairs(&self) -> Pairs<'_> {
+    fn own_pairs(&self) -> DictPairs<'_> {
         vec![
             (Value::text("id"), Value::Bytes(undo_id(self.tid).into_bytes().into())),
             (Value::text("time"), Value::Float(self.tid.unix_seconds())),
@@ -270,19 +272,19 @@ impl UndoItem {
         ]
     }
 
-    /// Whether `undoInfo` finds it: it says an equal value for every key of the specification; `None` for those that it does
-    /// not know.
+    /// Whether `undoInfo` finds the transaction: it has an equal value for every key of the specification. The value
+    /// of a missing key is `None`.
     pub fn matches(&self, specification: &[(String, Value<'static>)]) -> bool {
         let own = Value::Dict(self.own_pairs());
         let extension = Value::Dict(extension::of_pickle(&self.meta.extension));
-        let said = |key: &str| extension.get(key).or_else(|| own.get(key)).unwrap_or(&Value::None);
-        specification.iter().all(|(key, wanted)| said(key).equals(wanted))
+        let value = |key: &str| extension.get(key).or_else(|| own.get(key)).unwrap_or(&Value::None);
+        specification.iter().all(|(key, wanted)| value(key).equals(wanted))
     }
 }
 
 impl ServerStatus {
-    /// In the order in which stock ZEO says it.
-    fn pairs(&self) -> Pairs<'_> {
+    /// The pairs in the order in which stock ZEO writes them.
+    fn pairs(&self) -> DictPairs<'_> {
         let count = |name, count| (Value::text(name), Value::unsigned(count));
         vec![
             count("connections", self.connections),
@@ -303,7 +305,7 @@ impl ServerStatus {
 }
 
 /// `dict[key] = value`.
-fn update<'a>(pairs: &mut Pairs<'a>, key: Value<'a>, value: Value<'a>) {
+fn update<'a>(pairs: &mut DictPairs<'a>, key: Value<'a>, value: Value<'a>) {
     match pairs.iter_mut().find(|(there, _)| *there == key) {
         Some((_, there)) => *there = value,
         None => pairs.push((key, value)),

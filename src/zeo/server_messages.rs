@@ -1,30 +1,32 @@
-//! What a client reads: replies, errors and pushes.
+//! The frames that a client reads: replies, errors and pushes.
 
 use bytes::Bytes;
 
+use super::greeting::Encoding;
+use super::message::{BadFrame, MessageId, parts};
 use super::pushes::{self, Pushed};
+use super::refusals::RemoteError;
 use super::value::Value;
-use super::{BadFrame, Encoding, MessageId, RemoteError, parts};
 use crate::config::limits::ANSWER_VALUES;
 
 /// A frame of a server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FromServer<'a> {
-    /// What a call was answered with.
+    /// The answer to a call.
     Reply {
         /// The call's id.
         id: MessageId,
-        /// The answer; [`super::Reply::read`] gives it its shape.
+        /// The answer's value; [`super::Reply::read`] turns it into a [`super::Reply`].
         value: Value<'a>,
     },
-    /// The exception that a call was answered with.
+    /// An exception as the answer to a call.
     Error {
         /// The call's id.
         id: MessageId,
         /// The exception.
         error: RemoteError,
     },
-    /// What nobody asked for.
+    /// A message that the client did not ask for.
     Push(Pushed),
 }
 
@@ -42,6 +44,6 @@ pub fn decode_message(encoding: Encoding, frame: &Bytes) -> Result<FromServer<'_
     }
     match RemoteError::of_value(args) {
         Some(error) => Ok(FromServer::Error { id, error }),
-        None => Err(BadFrame::Undecodable("an error that is no pair of a class and its data".to_owned())),
+        None => Err(BadFrame::Undecodable("an error that is not a pair of a class and its data".to_owned())),
     }
 }

@@ -1,5 +1,6 @@
 //! What must hold for any input: nothing panics, everything comes back, nothing grows beyond proportion.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
@@ -58,7 +59,7 @@ fn pickled_values() -> impl Strategy<Value = Value<'static>> {
 fn begin() -> impl Strategy<Value = Call> {
     let extension = prop::collection::vec((".{0,9}", values()), 0..4).prop_map(|pairs| {
         let pairs: Vec<_> = pairs.into_iter().map(|(k, v)| (Value::Text(k.into()), v)).collect();
-        if pairs.is_empty() { Bytes::new() } else { pickle::dumps(&Value::Dict(pairs)).into() }
+        if pairs.is_empty() { Bytes::new() } else { writer::dumps(&Value::Dict(pairs)).into() }
     });
     (any::<u64>(), some_bytes(9), some_bytes(9), extension, prop::option::of(tids()), 0..128u8).prop_map(
         |(txn, user, description, extension, tid, status)| Call::TpcBegin {
@@ -154,7 +155,7 @@ proptest! {
 
     #[test]
     fn values_come_back(value in values()) {
-        let frame = pickle::dumps(&value);
+        let frame = writer::dumps(&value);
         prop_assert_eq!(&pickle::read(&frame, 1000).unwrap(), &value);
         let mut writer = writer::Writer::new(Encoding::Msgpack);
         writer.value(&value);
@@ -163,7 +164,7 @@ proptest! {
 
     #[test]
     fn pickled_values_come_back(value in pickled_values()) {
-        let frame = pickle::dumps(&value);
+        let frame = writer::dumps(&value);
         prop_assert_eq!(&pickle::read(&frame, 10_000).unwrap(), &value);
         // Whatever msgpack makes of it, it can be read.
         let mut writer = writer::Writer::new(Encoding::Msgpack);
@@ -185,7 +186,8 @@ proptest! {
 
     #[test]
     fn no_opcodes_panic(ops in prop::collection::vec(prop::sample::select(
-        b"\x80\x03\x04\x95N\x88\x89KMJ\x8a\x8bGCBX\x8cUT()\x85\x86\x87t]l}d\x8f\x90\x91aesuqrhj\x94012c\x93R\x81b.\0\x01\n".to_vec(),
+        b"\x80\x03\x04\x95N\x88\x89KMJ\x8a\x8bGCBX\x8cUT()\x85\x86\x87t]l}d\x8f\x90\x91\
+          aesuqrhj\x94012c\x93R\x81b.\0\x01\n".to_vec(),
     ), 0..80)) {
         let mut bytes = ops;
         bytes.push(b'.');
@@ -213,6 +215,12 @@ proptest! {
 fn what_is_too_much_is_undecodable() {
     let deep =
         |open: &[u8], close: &[u8]| [&open.repeat(100_000), &b"K\x01"[..], &close.repeat(100_000), b"."].concat();
+    let named_often = |value: &[u8]| [b"(", value, b"q\0", &b"h\0".repeat(50_000), b"l."].concat();
+    let text = |text: &[u8]| [b"B", &u32::try_from(text.len()).unwrap().to_le_bytes()[..], text].concat();
+    let path = |slashes| {
+        let path = [b"X", &u32::to_le_bytes(slashes)[..], &vec![b'/'; slashes as usize]].concat();
+        [&b"cZopeUndo.Prefix\nPrefix\n"[..], &path, b"\x85R"].concat()
+    };
     let bombs = [
         vec![b']'; 1 << 20],
         vec![b'('; 1 << 20],
@@ -230,6 +238,19 @@ fn what_is_too_much_is_undecodable() {
         b"]q\0(h\0h\0e.".to_vec(),
         // A set that is made of a large list, again and again.
         [&b"(".to_vec()[..], &b"N".repeat(1000), b"lq\0", &b"cbuiltins\nlist\nh\0\x85R".repeat(1000), b"."].concat(),
+        // A text of a megabyte, named 50,000 times, and a path of many steps.
+        named_often(&text(&[7; 1 << 20])),
+        named_often(&path(1000)),
+        [path(200_000), b".".to_vec()].concat(),
+        // One large state for many objects.
+        [
+            b"}(".to_vec(),
+            b"X\x01\0\0\0aN".repeat(20_000),
+            b"X\x04\0\0\0path]uq\0cZopeUndo.Prefix\nPrefix\n)\x81".to_vec(),
+            b"h\0b".repeat(50_000),
+            b".".to_vec(),
+        ]
+        .concat(),
         b"\x8b\xff\xff\xff\x7f".to_vec(),
         b"B\xff\xff\xff\xff".to_vec(),
         b"\x8e\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(),
@@ -245,6 +266,40 @@ fn what_is_too_much_is_undecodable() {
         [b"\xdd\0\x10\0\0".to_vec(), vec![0xc0; 1 << 20]].concat(),
     ] {
         assert!(msgpack::read(&bomb, 100_000).is_err());
+    }
+}
+
+/// A list of many items that is its own first item would else take memory for all of them on each level.
+#[test]
+fn memory_for_a_container_is_counted_before_it_is_taken() {
+    let list = [&b"]q\0(h\0"[..], &b"N".repeat(60_000), b"e."].concat();
+    assert_eq!(pickle::read(&list, 100_000), Err(Undecodable("too many values".to_owned())));
+    let dict = [&b"}q\0(Nh\0"[..], &b"K\x01N".repeat(30_000), b"u."].concat();
+    assert_eq!(pickle::read(&dict, 100_000), Err(Undecodable("too many values".to_owned())));
+}
+
+#[test]
+fn a_status_beyond_ascii_comes_back() {
+    let meta = crate::zodb::TransactionMeta { status: 0xe9, ..Default::default() };
+    let reply = Reply::Transaction(Tid(1), meta);
+    let begin = |status| Call::TpcBegin {
+        txn: 1,
+        user: Bytes::new(),
+        description: Bytes::new(),
+        extension: Bytes::new(),
+        tid: None,
+        status,
+    };
+    for encoding in BOTH {
+        let frame = encode_reply(encoding, &MessageId::Int(1), &reply);
+        match decode_message(encoding, &frame).unwrap() {
+            FromServer::Reply { value, .. } => {
+                assert_eq!(Reply::read(&Call::IteratorNext(1), &value, &frame), Some(reply.clone()));
+            }
+            other => panic!("{other:?}"),
+        }
+        let frame = encode_call(encoding, 1, true, &begin(0xe9));
+        assert_eq!(decode_request(encoding, &frame).unwrap().call, begin(0xe9));
     }
 }
 
@@ -322,7 +377,7 @@ fn an_extension_of_anything_can_be_shown() {
         (Value::Int(1), Value::FrozenSet(vec![Value::Int(2)])),
         (Value::Tuple(vec![Value::Int(1), Value::FrozenSet(vec![])]), Value::integer(&[1; 40])),
     ]);
-    let meta = crate::zodb::TransactionMeta { extension: pickle::dumps(&odd), ..Default::default() };
+    let meta = crate::zodb::TransactionMeta { extension: writer::dumps(&odd), ..Default::default() };
     for encoding in BOTH {
         let frame = encode_reply(encoding, &MessageId::Int(1), &Reply::Transaction(Tid(1), meta.clone()));
         let text = frame.escape_ascii().to_string();
@@ -334,7 +389,7 @@ fn an_extension_of_anything_can_be_shown() {
 
 #[test]
 fn undo_info_looks_for_equal_values() {
-    let extension = pickle::dumps(&Value::Dict(vec![(Value::text("path"), Value::text("/a/b/c"))]));
+    let extension = writer::dumps(&Value::Dict(vec![(Value::text("path"), Value::text("/a/b/c"))]));
     let meta = crate::zodb::TransactionMeta { user: b"fred".to_vec(), extension, ..Default::default() };
     let item = UndoItem { tid: Tid(7), meta, size: 9 };
     let wants = |key: &str, value| item.matches(&[(key.to_owned(), value)]);

@@ -1,8 +1,8 @@
-//! Plain data as ZEO's messages carry it, whichever encoding they came in.
+//! Plain data as ZEO's messages carry it, in either encoding.
 //!
-//! A [`Value`] borrows its bytes and texts from the frame it was read from. It stands where the shape of a message is
-//! not known beforehand: a call's arguments before they are checked, the values of a transaction's extension, a reply on
-//! its way to the Rust client. Replies of the server never pass through it, but for extensions.
+//! A [`Value`] borrows its bytes and texts from the frame it was read from. It is used where the shape of a message is
+//! not known beforehand: for a call's arguments before they are checked, the values of a transaction's extension, a
+//! reply on its way to the Rust client. The server writes its replies without it, except for extensions.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +13,14 @@ use crate::zodb::{Oid, Tid};
 
 const _: () = assert!(CALL_VALUES * size_of::<Value<'static>>() <= 8 << 20, "a call's tree fits in a few megabytes");
 
+/// Bytes that are not plain data, or not a message; the text says why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undecodable(pub String);
+
+pub(super) fn undecodable(why: impl Into<String>) -> Undecodable {
+    Undecodable(why.into())
+}
+
 /// One piece of plain data.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
@@ -22,7 +30,7 @@ pub enum Value<'a> {
     Bool(bool),
     /// An integer that fits in 64 bits with sign.
     Int(i64),
-    /// Any other integer: two's complement, little-endian, as short as possible. Never one that [`Value::Int`] can hold.
+    /// Any other integer: two's complement, little-endian, as short as possible.
     Long(Cow<'a, [u8]>),
     /// A 64 bit float.
     Float(f64),
@@ -34,13 +42,14 @@ pub enum Value<'a> {
     Tuple(Vec<Value<'a>>),
     /// A list.
     List(Vec<Value<'a>>),
-    /// A dictionary, in the order it was written; if a key stands twice, the last one counts.
+    /// A dictionary, in the order in which it was written; of two equal keys, the last one counts.
     Dict(Vec<(Value<'a>, Value<'a>)>),
     /// A set.
     Set(Vec<Value<'a>>),
     /// A frozenset.
     FrozenSet(Vec<Value<'a>>),
-    /// `ZopeUndo.Prefix.Prefix`, which `undoInfo` specifications may hold: equal to any path that begins like this.
+    /// `ZopeUndo.Prefix.Prefix`, which `undoInfo` specifications may hold: equal to any path that begins with these
+    /// steps.
     Prefix(Vec<Cow<'a, str>>),
 }
 
@@ -111,7 +120,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// What Python's `if` makes of it.
+    /// Whether Python's `if` takes the value for true.
     pub fn is_true(&self) -> bool {
         match self {
             Value::None => false,
@@ -150,7 +159,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// What a dictionary says of a key that is text.
+    /// The value of a dictionary's key that is text.
     pub fn get(&self, key: &str) -> Option<&Value<'a>> {
         self.as_pairs()?.iter().rev().find(|(k, _)| k.as_text() == Some(key)).map(|(_, value)| value)
     }
@@ -165,7 +174,7 @@ impl<'a> Value<'a> {
         Tid::from_bytes(self.as_bytes()?)
     }
 
-    /// The same, with bytes and texts of its own.
+    /// The same value, with its own copies of bytes and texts.
     pub fn into_owned(self) -> Value<'static> {
         let all = |items: Vec<Value<'a>>| items.into_iter().map(Value::into_owned).collect();
         match self {
@@ -187,7 +196,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Whether Python could use it as a key of a dictionary.
+    /// Whether Python could use the value as a key of a dictionary.
     pub(crate) fn is_hashable(&self) -> bool {
         match self {
             Value::Tuple(items) | Value::FrozenSet(items) => items.iter().all(Value::is_hashable),
@@ -196,7 +205,8 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Python's `==`, as `undoInfo` asks it: `found == wanted`, where `wanted` may be a `Prefix`, or a tuple or list with such.
+    /// Python's `found == wanted`, as `undoInfo` needs it: `wanted` may be a `Prefix`, or a tuple or list with a
+    /// `Prefix` in it.
     pub fn equals(&self, wanted: &Value<'_>) -> bool {
         let all = |a: &[Value<'_>], b: &[Value<'_>]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b));
         match (self, wanted) {
@@ -213,8 +223,8 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Bytes that equal values share, whatever the order of their dictionaries and sets; so those can be compared in a time
-    /// that is no square of their size.
+    /// Bytes that are the same for equal values, in any order of their dictionaries and sets: so dictionaries and sets
+    /// are compared in less time than the square of their size.
     fn likeness(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.liken(&mut out);
@@ -235,7 +245,7 @@ impl<'a> Value<'a> {
         match self {
             Value::None => out.push(0),
             Value::Bool(_) | Value::Int(_) => sized(out, 1, &self.as_int().unwrap_or_default().to_be_bytes()),
-            // Only whole numbers can equal integers, and those of this size are exact.
+            // Only whole floats can equal integers, and floats of this size are exact.
             Value::Float(float) if float.fract() == 0.0 && float.abs() < 9e15 => {
                 sized(out, 1, &(*float as i64).to_be_bytes());
             }
@@ -260,7 +270,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Text for a value that an encoding can't say: about what Python's `str` gives.
+    /// Text for a value that an encoding can't express: roughly Python's `str`.
     pub(crate) fn to_text(&self) -> String {
         match self {
             Value::None => "None".to_owned(),
@@ -316,7 +326,7 @@ fn begins(found: &str, path: &[Cow<'_, str>]) -> bool {
     path.len() <= steps.len() && path.iter().zip(steps).all(|(wanted, step)| wanted == step)
 }
 
-/// How many bytes of a little-endian two's complement are needed to keep its value.
+/// The length of the shortest little-endian two's complement with the same value.
 fn shortest(le: &[u8]) -> usize {
     let mut len = le.len();
     while len > 1 {

@@ -1,13 +1,15 @@
 //! Writes messages: one face for both encodings.
 //!
-//! What is said stands in `calls`, `replies`, `pushes` and `refusals`; here stands how an integer, a text or a tuple is
-//! written. One large `bytes` per message can be kept aside instead of being copied.
+//! `calls`, `replies`, `pushes` and `refusals` decide what a message contains; the writer knows how an integer, a text
+//! or a tuple is written. One large `bytes` per message is kept aside instead of being copied.
 
 use bytes::Bytes;
 
+use super::greeting::Encoding;
+use super::message::MessageId;
+use super::msgpack;
 use super::pickle::write as pickle;
 use super::value::Value;
-use super::{Encoding, MessageId, msgpack};
 use crate::zodb::{Oid, Tid};
 
 /// `bytes` from this length on are not copied into a message.
@@ -16,11 +18,11 @@ const LARGE: usize = 16 << 10;
 /// A message in up to three parts, which follow each other on the wire as one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// What comes first; the whole message, if it has no large part.
+    /// The first part; the whole message, if it has no large part.
     pub head: Bytes,
     /// Object data that was not copied; empty if there is none.
     pub body: Bytes,
-    /// What comes after the body; empty if there is none.
+    /// The rest of the message after the body; empty if there is no body.
     pub tail: Bytes,
 }
 
@@ -47,16 +49,16 @@ impl Frame {
 pub(super) struct Writer {
     encoding: Encoding,
     pub(super) out: Vec<u8>,
-    /// A large `bytes` and where in `out` it belongs.
+    /// A large `bytes`, and its position in `out`.
     aside: Option<(usize, Bytes)>,
 }
 
-/// What stands second in a message.
+/// The second part of a message.
 #[derive(Clone, Copy)]
 pub(super) enum Flag {
-    /// A call that wants a reply.
+    /// A call whose client waits for a reply: `False`.
     Call,
-    /// A call that wants none: `True`.
+    /// A call whose client does not wait: `True`.
     Asynchronous,
     /// A reply: 0.
     Result,
@@ -105,6 +107,24 @@ pub(super) fn message(
         }
         None => Frame { head, body: Bytes::new(), tail: Bytes::new() },
     }
+}
+
+/// `value` as a pickle of its own, as ZODB stores extensions.
+pub(super) fn dumps(value: &Value<'_>) -> Vec<u8> {
+    encode_value(Encoding::Pickle, value)
+}
+
+/// `value` alone, without a message around it.
+pub(crate) fn encode_value(encoding: Encoding, value: &Value<'_>) -> Vec<u8> {
+    let mut writer = Writer::new(encoding);
+    if writer.pickles() {
+        writer.out.extend_from_slice(pickle::PROTO);
+    }
+    writer.value(value);
+    if writer.pickles() {
+        writer.out.push(b'.');
+    }
+    writer.out
 }
 
 impl Writer {
@@ -157,7 +177,7 @@ impl Writer {
         self.out.extend_from_slice(bytes);
     }
 
-    /// `bytes` that may be large; the first that are, are not copied.
+    /// `bytes` that may be large: the first large one of a message is not copied.
     pub(super) fn data(&mut self, bytes: &Bytes) {
         if bytes.len() < LARGE || self.aside.is_some() {
             return self.bytes(bytes);
@@ -181,7 +201,7 @@ impl Writer {
         self.bytes(&tid.to_bytes());
     }
 
-    /// `None`, or what `write` writes.
+    /// `None`, or the value as `write` writes it.
     pub(super) fn optional<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Writer, T)) {
         match value {
             Some(value) => write(self, value),
@@ -189,7 +209,7 @@ impl Writer {
         }
     }
 
-    /// A tuple of `len` items, which `items` writes.
+    /// A tuple of `len` items, all written by `items`.
     pub(super) fn tuple(&mut self, len: usize, items: impl FnOnce(&mut Writer)) {
         if !self.pickles() {
             msgpack::array_head(&mut self.out, len);
@@ -222,7 +242,7 @@ impl Writer {
         }
     }
 
-    /// A dictionary, of which `pair` writes key and value.
+    /// A dictionary: `pair` writes one key and its value.
     pub(super) fn dict<T>(&mut self, pairs: impl ExactSizeIterator<Item = T>, pair: impl FnMut(&mut Writer, T)) {
         if self.pickles() {
             self.out.push(b'}');
@@ -257,7 +277,8 @@ impl Writer {
         }
     }
 
-    /// Any plain data. msgpack can't say all of it: keys become text or bytes, integers beyond 64 bits text, sets arrays.
+    /// Any plain data. msgpack can't express all of it: keys become text or bytes, integers beyond 64 bits text, sets
+    /// arrays.
     pub(super) fn value(&mut self, value: &Value<'_>) {
         match value {
             Value::None => self.none(),
@@ -285,13 +306,13 @@ impl Writer {
         self.dict(pairs.iter(), Writer::pair);
     }
 
-    /// A key of a dictionary, and what it says.
+    /// A key of a dictionary, and its value.
     pub(super) fn pair(&mut self, (key, value): &(Value<'_>, Value<'_>)) {
         self.key(key);
         self.value(value);
     }
 
-    /// Stock's msgpack decoder takes only text and bytes for keys.
+    /// A key of a dictionary. Stock's msgpack decoder takes only text and bytes as keys.
     fn key(&mut self, key: &Value<'_>) {
         match key {
             Value::Text(_) | Value::Bytes(_) => self.value(key),

@@ -1,4 +1,5 @@
-//! Object ids and transaction ids: 8 bytes each, big-endian on the wire and in keys, so that byte order is number order.
+//! Object ids and transaction ids: 8 bytes each, big-endian on the wire and in keys, so that byte order is number
+//! order.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,22 +12,22 @@ pub struct Oid(pub u64);
 
 /// A transaction id; also the *serial* of every revision that the transaction wrote.
 ///
-/// It has the shape of a ZODB `TimeStamp`: minutes since 1900 in the calendar of 31-day months in the upper four bytes,
-/// the second within the minute times 2^32/60 in the lower four (`persistent.timestamp`).
+/// It has the shape of a ZODB `TimeStamp`: minutes since 1900 in the calendar of 31-day months in the upper four
+/// bytes, the second within the minute times 2^32/60 in the lower four (`persistent.timestamp`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tid(pub u64);
 
-/// The number of a storage within a cluster; its name is in the store.
+/// The number of a storage within a cluster; the store has the storage's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StorageId(pub u32);
 
 impl Oid {
     /// The root object of a database.
     pub const ROOT: Oid = Oid(0);
-    /// The greatest there can be.
+    /// The greatest object id.
     pub const MAX: Oid = Oid(u64::MAX);
 
-    /// As it stands on the wire and in keys: big-endian.
+    /// The id as on the wire and in keys: big-endian.
     pub fn to_bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
@@ -44,10 +45,10 @@ const EPOCH_FROM_1901: i64 = 25_202 * 86_400;
 impl Tid {
     /// `z64`: "no transaction yet", and the serial of an object that was never stored.
     pub const ZERO: Tid = Tid(0);
-    /// Greater than every tid that a clock can make; `maxtid` of ZODB (which is one bit shorter).
+    /// Greater than every tid that a clock can make; `maxtid` of ZODB.
     pub const MAX: Tid = Tid(0x7fff_ffff_ffff_ffff);
 
-    /// As it stands on the wire and in keys: big-endian.
+    /// The tid as on the wire and in keys: big-endian.
     pub fn to_bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
@@ -57,7 +58,7 @@ impl Tid {
         Some(Tid(u64::from_be_bytes(bytes.try_into().ok()?)))
     }
 
-    /// The tid of a moment, given as the time since the Unix epoch.
+    /// The tid of a moment, the time since the Unix epoch.
     pub fn from_unix(since_epoch: Duration) -> Tid {
         let secs = since_epoch.as_secs();
         let (year, month, day) = civil_from_days((secs / 86_400) as i64);
@@ -68,8 +69,8 @@ impl Tid {
         Tid(minutes << 32 | (second * SECONDS_SCALE) as u64)
     }
 
-    /// The tid of a moment that Python gives as a float (a pack's time), as
-    /// `TimeStamp(*time.gmtime(t)[:5] + (t % 60,)).raw()` has it to the last bit. `None` for what is no moment since 1970.
+    /// The tid of a moment in Python's form, a float (a pack's time): to the last bit the same as
+    /// `TimeStamp(*time.gmtime(t)[:5] + (t % 60,)).raw()`. `None` for a float that is not a moment from 1970 to 9999.
     pub fn from_unix_seconds(seconds: f64) -> Option<Tid> {
         if !(0.0..=253_402_300_799.0).contains(&seconds) {
             return None;
@@ -78,7 +79,8 @@ impl Tid {
         Some(Tid(minute.0 | ((seconds % 60.0) / (60.0 / 4_294_967_296.0)) as u64))
     }
 
-    /// Seconds since the Unix epoch, as `TimeStamp(tid).timeTime()` gives them, to the last bit: it counts from 1901 first.
+    /// Seconds since the Unix epoch, to the last bit the same as `TimeStamp(tid).timeTime()`, which counts from 1901
+    /// first.
     pub fn unix_seconds(self) -> f64 {
         let minutes = self.0 >> 32;
         let days31 = minutes / 1440;
@@ -89,17 +91,17 @@ impl Tid {
         (minute + EPOCH_FROM_1901) as f64 + second - EPOCH_FROM_1901 as f64
     }
 
-    /// The tid of `since_epoch`, or the one right after `last` if the clock has not moved past it (or was set back).
+    /// The tid of `since_epoch`, or the next one after `last` if the clock is not past `last` (or was set back).
     pub fn after(last: Tid, since_epoch: Duration) -> Tid {
         Tid::from_unix(since_epoch).max(last.next())
     }
 
-    /// The next greater one.
+    /// The next greater tid.
     pub fn next(self) -> Tid {
         Tid(self.0.saturating_add(1))
     }
 
-    /// The next smaller one.
+    /// The next smaller tid.
     pub fn previous(self) -> Tid {
         Tid(self.0.saturating_sub(1))
     }

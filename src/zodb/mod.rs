@@ -1,8 +1,8 @@
 //! The vocabulary of ZODB: ids, records, refusals.
 //!
-//! What everybody speaks and nobody does anything with: no I/O, no async, no clock. A *refusal* is an answer
-//! (the same on every node) that a client gets as a Python exception; what goes wrong with a disk or a socket is a
-//! fault, an `io::Error`, and never stands here.
+//! All other modules use these types, which do nothing themselves: no I/O, no async, no clock. A *refusal* is an
+//! answer (the same on every node) that a client gets as a Python exception. A *fault* of a disk or a socket is an
+//! `io::Error`, and no type of this module.
 
 mod ids;
 mod record;

@@ -1,16 +1,16 @@
-//! What a transaction leaves behind: its meta data and the revisions it wrote.
+//! The meta data of a transaction, and the revisions that it wrote.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Oid, Tid};
+use super::ids::{Oid, Tid};
 
-/// What a revision says of its object.
+/// The state of an object in one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The object's pickles, as the client sent them.
+    /// The object's two pickles, as the client sent them.
     Data(Bytes),
-    /// The object does not exist any more: its creation was undone, or it was deleted.
+    /// No object: its creation was undone, or it was deleted.
     Absent,
 }
 
@@ -21,21 +21,21 @@ pub struct Revision {
     pub oid: Oid,
     /// The transaction that wrote it: the revision's *serial*.
     pub tid: Tid,
-    /// What the object was made to be.
+    /// The state of the object from that transaction on.
     pub state: State,
-    /// The transaction whose data this revision shows again (undo, restore); `data_txn` of ZODB's iterators.
+    /// The transaction whose data this revision repeats (undo, restore); `data_txn` of ZODB's iterators.
     pub data_tid: Option<Tid>,
 }
 
-/// What a transaction says of itself, kept as the client gave it.
+/// The descriptions of a transaction, stored as the client sent them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransactionMeta {
     /// `b' '` as a rule; `b'p'` where a copied transaction had been packed (`TransactionRecord.status`).
     pub status: u8,
-    /// Who committed, as the client says.
+    /// The name of the user who committed.
     #[serde(with = "serde_bytes")]
     pub user: Vec<u8>,
-    /// What for, as the client says.
+    /// A note about the commit.
     #[serde(with = "serde_bytes")]
     pub description: Vec<u8>,
     /// The pickle of the extension dictionary, empty when there is none; ZODB's `extension_bytes`.

@@ -1,26 +1,26 @@
 //! Refusals: answers that a client gets as the Python exception it expects.
 //!
-//! A refusal is a value, deterministic where it comes out of `storage::apply`, and never stands for a broken disk or
-//! socket. `zeo` knows how each is written on the wire.
+//! A refusal is a value, the same on every node if it comes from `storage::apply`, and never stands for a broken disk
+//! or socket. `zeo` writes each refusal on the wire.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Oid, Tid};
+use super::ids::{Oid, Tid};
 
 /// Two writers met at one object (`ZODB.POSException.ConflictError`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
     /// The object.
     pub oid: Oid,
-    /// The serial that is current.
+    /// The object's current serial.
     pub committed: Tid,
     /// The serial that the client had read.
     pub read: Tid,
 }
 
-/// Why a client does not get what it asked for.
+/// Why a client's call is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// `ZODB.POSException.POSKeyError`: no such object (as of the transaction asked for).
@@ -29,29 +29,29 @@ pub enum Refusal {
     NoBlob(Oid, Tid),
     /// `ZODB.POSException.ConflictError`.
     Conflict(Conflict),
-    /// `ZODB.POSException.ReadConflictError`: a checked object has changed.
+    /// `ZODB.POSException.ReadConflictError`: an object that the client checks has changed.
     ReadConflict(Conflict),
     /// `ZODB.POSException.ReadOnlyError`.
     ReadOnly,
     /// `ZODB.POSException.StorageTransactionError`: a call out of turn.
     WrongTransaction(String),
-    /// `ZODB.POSException.UndoError`-like: no such transaction to undo, or not any more.
+    /// Like `ZODB.POSException.UndoError`: the transaction does not exist, or can't be undone any more.
     NotUndoable(String),
-    /// `ZODB.POSException.MultipleUndoErrors`: per object, why it cannot be undone.
+    /// `ZODB.POSException.MultipleUndoErrors`: for each object, why its change can't be undone.
     UndoFailed(Vec<(Oid, String)>),
     /// `builtins.ValueError`: no storage of this name.
     NoStorage(String),
     /// `builtins.ValueError`.
     BadValue(String),
-    /// `builtins.KeyError`: an iterator that is gone, for example.
+    /// `builtins.KeyError`: an iterator that does not exist any more, for example.
     NoKey(String),
     /// `builtins.TypeError`.
     BadType(String),
-    /// `builtins.NotImplementedError`: the call is known and not served (yet).
+    /// `builtins.NotImplementedError`: the call is known, but not served.
     NotServed(String),
-    /// `ZODB.POSException.POSError`-like: something is larger than a limit.
+    /// `ZODB.POSException.StorageError`: something is larger than a limit.
     TooLarge(String),
-    /// `zrs.NotPrimary`: told to clients that follow redirects; the primary's address, where one is known.
+    /// `zrs.NotPrimary`, for clients that follow redirects: the primary's address, if a primary is known.
     NotPrimary(Option<String>),
 }
 
@@ -67,8 +67,8 @@ impl fmt::Display for Refusal {
             Refusal::ReadOnly => f.write_str("read-only"),
             Refusal::UndoFailed(objects) => write!(f, "undo failed for {} objects", objects.len()),
             Refusal::NoStorage(name) => write!(f, "no storage named {name:?}"),
-            Refusal::NotPrimary(Some(address)) => write!(f, "not the primary; it is {address}"),
-            Refusal::NotPrimary(None) => f.write_str("not the primary; none is known"),
+            Refusal::NotPrimary(Some(address)) => write!(f, "not the primary; the primary is {address}"),
+            Refusal::NotPrimary(None) => f.write_str("not the primary; no primary is known"),
             Refusal::WrongTransaction(why)
             | Refusal::NotUndoable(why)
             | Refusal::BadValue(why)

@@ -90,7 +90,7 @@ class ServerCertificate(WithTls):
     def test_a_client_that_does_not_believe_the_server_is_named(self):
         self.refuses(ssl=context(ca='others-ca'))
         # (Not by an alert, which asyncio does not send.)
-        self.logs('WARN', '127.0.0.1:', 'it closed the connection during the TLS handshake', 'does it believe')
+        self.logs('WARN', '127.0.0.1:', 'it closed the connection during the TLS handshake', 'does it trust')
         self.serves()
 
     def test_a_client_that_speaks_plain_is_known_by_its_silence(self):
@@ -102,10 +102,10 @@ class ServerCertificate(WithTls):
 
     def test_others_that_speak_plain_are_named_at_once(self):
         before = self.server.metrics().get('zrs_bad_frames_total{why="plain"}', 0)
-        for said, line in ((frame(b'ruok'), 'a monitor (ruok) that speaks plain'),
-                           (frame(b'P1' + bytes(40)), 'a node that speaks plain'),
-                           (frame(b'Z5'), 'it speaks plain, and this port is one for TLS'),
-                           (b'GET / HTTP/1.1\r\n\r\n', 'the one for HTTP is --http')):
+        for said, line in ((frame(b'ruok'), 'a monitor (ruok) without TLS'),
+                           (frame(b'P1' + bytes(40)), 'a node without TLS'),
+                           (frame(b'Z5'), 'it does not speak TLS, and this port is for TLS'),
+                           (b'GET / HTTP/1.1\r\n\r\n', 'HTTP is served at the address of --http')):
             began = time.monotonic()
             self.assertEqual(clear(self.server.address, said), b'')
             self.assertLess(time.monotonic() - began, 5)
@@ -172,7 +172,7 @@ class ClientCertificates(WithTls):
 
     def test_others_are_refused_and_the_log_says_why(self):
         for own, why in ((None, 'it has no certificate'),
-                         ('stranger', 'is not listed, and is by no CA that is'),
+                         ('stranger', 'is not listed, and is signed by no listed CA'),
                          ('minted', 'is not listed'),
                          ('expired', 'its certificate has expired'),
                          ('future', 'its certificate is not valid yet')):
@@ -323,7 +323,7 @@ class TlsCluster(ThreeNodes):
         others = [n for n in self.cluster.nodes if n is not node]
         for own, theirs, ours in (('elsewhere', f'by its certificate not node {node.number}: its certificate is for another host', 'another host'),
                                   ('client', f'by its certificate not node {node.number}: its certificate is not listed', 'by its certificate'),
-                                  ('stranger', 'is not listed, and is by no CA that is', 'refused our certificate')):
+                                  ('stranger', 'is not listed, and is signed by no listed CA', 'refused our certificate')):
             node.terminate()
             marks = {n: len(n.log_text()) for n in self.cluster.nodes}
             said = lambda n: n.log_text()[marks[n]:]  # noqa: E731

@@ -1,6 +1,6 @@
-//! The files of TLS: certificates, keys and lists of revoked ones, in PEM.
+//! The files of TLS: certificates, keys and lists of revoked certificates, in PEM.
 //!
-//! What is wrong is said with the flag and the file, and with what to do, as operators meet it at a start.
+//! Every error names the flag and the file and says what to do, as operators see these errors at a start.
 
 use std::fmt;
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-/// Files that can't be used: which, why, and what to do.
+/// A file that can't be used: the text says which, why, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadTls(pub String);
 
@@ -25,14 +25,14 @@ pub fn bad<T>(flag: &str, file: &Path, why: impl fmt::Display) -> Result<T, BadT
     Err(BadTls(format!("{flag} {}: {why}", file.display())))
 }
 
-/// Certificates that others are judged by.
+/// The certificates of a list of trusted ones.
 #[derive(Debug, Default)]
 pub struct Listed {
     pub certificates: Vec<CertificateDer<'static>>,
     pub revoked: Vec<CertificateRevocationListDer<'static>>,
 }
 
-/// A certificate, and those that lead from it to its CA.
+/// A certificate, and the certificates that lead from it to its CA.
 pub fn chain(flag: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, BadTls> {
     let found = listed(flag, file, &read(flag, file)?)?.certificates;
     if found.is_empty() {
@@ -51,16 +51,16 @@ pub fn key(flag: &str, file: &Path) -> Result<PrivateKeyDer<'static>, BadTls> {
         return bad(
             flag,
             file,
-            "the key is encrypted, and there is nobody to ask for its password: write it without one \
+            "the key is encrypted, and zrsd can't ask for a password: write the key without one \
              (openssl pkey -in OLD -out NEW) to a file that only zrsd may read (chmod 600)",
         );
     }
-    bad(flag, file, "there is no private key in it (-----BEGIN PRIVATE KEY-----); --tls-key says where it is")
+    bad(flag, file, "there is no private key in it (-----BEGIN PRIVATE KEY-----); --tls-key names the file of the key")
 }
 
-/// The certificates in a file, and the lists of revoked ones; or those in the files of a folder that are called like such:
-/// `*.pem`, `*.crt`, `*.crl`, and the names that `openssl rehash` gives. A file with such a name and nothing to read in it is
-/// refused: if it is a list of revoked ones in another format, those would be let in.
+/// The certificates and lists of revoked certificates in a file; or in the files of a folder with the names `*.pem`,
+/// `*.crt`, `*.crl`, and those that `openssl rehash` gives. A file with such a name and nothing to read in it is
+/// refused: it may be a list of revoked certificates in another format, which would then be trusted.
 pub fn trusted(flag: &str, path: &Path) -> Result<Listed, BadTls> {
     let mut found = Listed::default();
     for file in files(flag, path)? {
@@ -68,8 +68,8 @@ pub fn trusted(flag: &str, path: &Path) -> Result<Listed, BadTls> {
         let mut more = listed(flag, &file, &text)?;
         let is_empty = more.certificates.is_empty() && more.revoked.is_empty();
         if is_empty && file != path && !holds(&text, b"PRIVATE KEY-----") {
-            let why = "there is nothing in it that can be read: PEM is (openssl x509 -in OLD -inform DER -out NEW, or crl \
-                       for x509), under another name it is left alone";
+            let why = "there is nothing in it that can be read: zrsd reads PEM (openssl x509 -in OLD -inform DER -out \
+                       NEW, or crl for x509), and ignores files with other names";
             return bad(flag, &file, why);
         }
         found.certificates.append(&mut more.certificates);
@@ -77,12 +77,12 @@ pub fn trusted(flag: &str, path: &Path) -> Result<Listed, BadTls> {
     }
     if found.certificates.is_empty() {
         let why = match path.is_dir() {
-            true => "no file there that is called *.pem, *.crt or as openssl rehash does it has a certificate in it",
+            true => "no file there with a name like *.pem, *.crt, or those of openssl rehash, has a certificate in it",
             false => "there is no certificate in it (-----BEGIN CERTIFICATE-----)",
         };
         return bad(flag, path, why);
     }
-    // A folder has each certificate twice, by its name and by its hash.
+    // `openssl rehash` adds each certificate a second time, under its hash.
     found.certificates.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
     found.certificates.dedup();
     found.revoked.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
@@ -105,7 +105,8 @@ fn files(flag: &str, path: &Path) -> Result<Vec<PathBuf>, BadTls> {
     }
 }
 
-/// `x.pem`, `x.crt`, `x.crl`; `0123abcd.0` for a certificate and `0123abcd.r0` for a list of revoked ones.
+/// Whether a file's name is that of a certificate (`x.pem`, `x.crt`, `0123abcd.0`) or of a list of revoked
+/// certificates (`x.crl`, `0123abcd.r0`).
 fn is_one(file: &Path) -> bool {
     let part = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).unwrap_or_default().to_owned();
     let (stem, ending) = (part(file.file_stem()), part(file.extension()));
@@ -122,7 +123,7 @@ fn listed(flag: &str, file: &Path, text: &[u8]) -> Result<Listed, BadTls> {
     let revoked = CertificateRevocationListDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
     match (certificates, revoked) {
         (Ok(certificates), Ok(revoked)) => Ok(Listed { certificates, revoked }),
-        (Err(why), _) | (_, Err(why)) => bad(flag, file, format_args!("it is no PEM file: {why}")),
+        (Err(why), _) | (_, Err(why)) => bad(flag, file, format_args!("it is not a PEM file: {why}")),
     }
 }
 

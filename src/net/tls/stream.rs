@@ -1,9 +1,9 @@
-//! A TLS connection as two halves, as everything above has them.
+//! A TLS connection as two halves, a reader and a writer.
 //!
-//! The halves share the connection's keys behind a lock that is held for as long as bytes are being put in or taken out, and
-//! never while waiting. As with TCP, dropping the writing half closes that direction: it says so (`close_notify`) as far
-//! as the socket takes it at once. An end that closes without a word is an end: frames say by themselves when
-//! they are cut short.
+//! The halves share the connection's state behind a lock, which is held while bytes are encrypted or decrypted and
+//! never while waiting. As with TCP, dropping the writing half closes that direction: `close_notify` is sent if the
+//! socket takes it at once. An end without `close_notify` counts as a normal end: a frame that was cut short is
+//! noticed anyway.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,8 +17,8 @@ use tokio_rustls::TlsStream;
 
 use super::words;
 
-/// What lies below TLS.
-pub type Raw = Join<Ahead, Box<dyn AsyncWrite + Send + Sync + Unpin>>;
+/// The stream below TLS.
+pub type Raw = Join<ReadAhead, Box<dyn AsyncWrite + Send + Sync + Unpin>>;
 
 /// The halves of a connection.
 pub fn halves(stream: TlsStream<Raw>) -> (Reading, Writing) {
@@ -26,10 +26,10 @@ pub fn halves(stream: TlsStream<Raw>) -> (Reading, Writing) {
     (Reading(shared.clone()), Writing(shared))
 }
 
-/// What the other end says.
+/// The bytes from the other end.
 pub struct Reading(Arc<Mutex<TlsStream<Raw>>>);
 
-/// What it is told.
+/// The bytes to the other end.
 pub struct Writing(Arc<Mutex<TlsStream<Raw>>>);
 
 fn lock(shared: &Mutex<TlsStream<Raw>>) -> MutexGuard<'_, TlsStream<Raw>> {
@@ -40,7 +40,7 @@ impl AsyncRead for Reading {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match ready!(Pin::new(&mut *lock(&self.0)).poll_read(context, buffer)) {
             Err(fault) if fault.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
-            other => Poll::Ready(other.map_err(words::told)),
+            other => Poll::Ready(other.map_err(words::clearer)),
         }
     }
 }
@@ -78,23 +78,23 @@ impl Drop for Writing {
     }
 }
 
-/// The room for a read from the socket: a whole TLS record. rustls by itself asks for a quarter of that at a time.
+/// The room for a read from the socket: a whole TLS record. rustls would ask for a quarter of that at a time.
 const ROOM: usize = 17 << 10;
 
-/// Reads ahead, so that a socket is asked once for what TLS takes in pieces; an idle connection keeps no buffer for that.
-pub struct Ahead {
+/// Reads ahead: one system call brings the bytes that TLS takes in several pieces. An idle connection keeps no buffer.
+pub struct ReadAhead {
     reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
     ahead: Bytes,
 }
 
-impl Ahead {
-    /// `said`: what was read from `reader` before.
-    pub fn new(reader: Box<dyn AsyncRead + Send + Sync + Unpin>, said: Bytes) -> Ahead {
-        Ahead { reader, ahead: said }
+impl ReadAhead {
+    /// `said`: bytes that were read from `reader` before.
+    pub fn new(reader: Box<dyn AsyncRead + Send + Sync + Unpin>, said: Bytes) -> ReadAhead {
+        ReadAhead { reader, ahead: said }
     }
 }
 
-impl AsyncRead for Ahead {
+impl AsyncRead for ReadAhead {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

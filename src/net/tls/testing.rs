@@ -1,11 +1,11 @@
-//! The certificates of the tests (`tests/data/tls/make` says what each is).
+//! The certificates of the tests (`tests/data/tls/make` describes each).
 
 use std::path::PathBuf;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-/// Where `NAME.pem` is.
+/// The path of `NAME.pem`.
 pub fn path(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls")).join(format!("{name}.pem"))
 }

@@ -1,4 +1,7 @@
+//! Who is trusted by which files, and frames over TLS.
+
 use std::path::PathBuf;
+
 use tokio::io::AsyncWriteExt as _;
 
 use super::testing::{certificate, path};
@@ -75,9 +78,9 @@ async fn clients_are_believed_by_their_ca() {
     assert_eq!(met.may_be_client(), Ok(()));
     assert_eq!(met.name().as_deref(), Some("client"));
     for (name, why) in [
-        ("stranger", "is not listed, and is by no CA that is"),
+        ("stranger", "is not listed, and is signed by no listed CA"),
         ("self", "is not listed itself"),
-        ("minted", "by no CA"),
+        ("minted", "by no listed CA"),
         ("expired", "has expired"),
         ("future", "is not valid yet"),
     ] {
@@ -108,7 +111,7 @@ async fn clients_are_believed_if_they_are_listed_whatever_they_say_of_themselves
 async fn who_is_listed_and_no_ca_signs_nobody() {
     let server = tls("node1", Some("client"), PeerTrust::Nobody);
     let said = meet(&client("peers-ca", Some("minted")), &server).await.unwrap_err();
-    assert!(said.contains("is by no CA that is"), "{said}");
+    assert!(said.contains("is signed by no listed CA"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,7 +182,7 @@ async fn servers_are_believed_for_their_host() {
     said(named).await.unwrap();
     said(client("elsewhere", None)).await.unwrap();
     let why = said(client("others-ca", None)).await.unwrap_err();
-    assert!(why.contains("by no CA that is"), "{why}");
+    assert!(why.contains("by no listed CA"), "{why}");
 }
 
 async fn peers(connecting: &Tls, accepting: &Tls) -> Result<Credentials, String> {
@@ -274,12 +277,12 @@ fn files_that_can_not_be_used_are_named_with_what_to_do() {
     let broken = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(broken.path(), "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n").unwrap();
     let said = with(&|files| files.cert = broken.path().to_owned());
-    assert!(said.contains("no PEM file"), "{said}");
+    assert!(said.contains("not a PEM file"), "{said}");
     std::fs::write(broken.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     let said = with(&|files| files.cert = broken.path().to_owned());
     assert!(said.contains("can't be read"), "{said}");
     let said = with(&|files| files.client_ca = Some(broken.path().to_owned()));
-    assert!(said.contains("certificate 1 of it can't be read"), "{said}");
+    assert!(said.contains("certificate 1 in it can't be read"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,12 +1,15 @@
-//! Whose certificates are believed.
+//! Which certificates are trusted.
 //!
-//! A [`Trust`] is a list of certificates. It believes a certificate that is itself listed, whatever it says of itself (ZEO
-//! sites list the self-signed certificates of their clients), while it is valid; and one that was signed, directly or
-//! through others, by a listed certificate of a CA, as webpki has it. A listed certificate that is no CA's signs nobody.
-//! Where several are listed, each that names hosts is believed for those only, as one that was signed: so who has the key
-//! of one can't pass for the others. One that is listed alone may be what all nodes have in common, whatever it names.
+//! A [`Trust`] is a list of certificates. It trusts a certificate that is listed itself, while the certificate is
+//! valid and whatever its other fields say (ZEO sites list the self-signed certificates of their clients); and a
+//! certificate that a listed CA has signed, directly or through others, by the rules of webpki. A listed certificate
+//! that is not a CA's signs no other.
 //!
-//! Lists of revoked certificates count for those that a CA has signed, not for those that are listed themselves.
+//! If several certificates are listed, each that names hosts is trusted for those hosts only, as a signed one is: so
+//! the owner of one key can't pass for the others. A certificate that is listed alone may be the common one of all
+//! nodes, whatever hosts it names.
+//!
+//! Lists of revoked certificates count for signed certificates, not for those that are listed themselves.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,25 +28,25 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use super::files::{BadTls, Listed, bad};
 use super::x509;
 
-/// How a certificate came to be believed.
+/// For which hosts a certificate is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Belief {
-    /// It is the one that is listed, or says of no host that it is for it.
+    /// Any: it is the only certificate in the list, or is listed and names no hosts.
     ForAnyHost,
-    /// For the hosts that it names: a CA that is listed has signed it, or it is one of several that are listed.
+    /// The hosts that it names: a listed CA has signed it, or it is one of several that are listed.
     ForItsHosts,
 }
 
-/// A list of certificates, and who is believed by it.
+/// A list of trusted certificates and CAs.
 #[derive(Debug)]
 pub struct Trust {
     exact: BTreeSet<Vec<u8>>,
-    /// Those who connect to us, and those to whom we connect; `None`: no CA is listed.
+    /// The verifiers for accepted and for made connections; `None`: no CA is listed.
     by_ca: Option<(Arc<dyn ClientCertVerifier>, Arc<WebPkiServerVerifier>)>,
 }
 
 impl Trust {
-    /// `flag` and `path` say where the list is from.
+    /// `flag` and `path` name the list in errors.
     pub fn new(
         flag: &str,
         path: &std::path::Path,
@@ -53,7 +56,7 @@ impl Trust {
         let mut roots = RootCertStore::empty();
         for (n, certificate) in listed.certificates.iter().enumerate() {
             let Some(facts) = x509::facts(certificate) else {
-                return bad(flag, path, format_args!("certificate {} of it can't be read", n + 1));
+                return bad(flag, path, format_args!("certificate {} in it can't be read", n + 1));
             };
             if facts.is_ca
                 && let Err(why) = roots.add(certificate.clone())
@@ -63,8 +66,8 @@ impl Trust {
             }
         }
         if roots.is_empty() && !listed.revoked.is_empty() {
-            let why = "there is a list of revoked certificates (X509 CRL) and no CA: it would count for nobody, as those that \
-                       are listed themselves are believed until they are taken out";
+            let why = "there is a list of revoked certificates (X509 CRL) and no CA: the list would have no effect, as \
+                       a certificate that is listed itself is trusted until it is removed";
             return bad(flag, path, why);
         }
         let by_ca = if roots.is_empty() { None } else { Some(by_ca(flag, path, roots, listed.revoked, provider)?) };
@@ -72,12 +75,12 @@ impl Trust {
         Ok(Trust { exact, by_ca })
     }
 
-    /// This certificate and no other.
+    /// Trusts this certificate and no other.
     pub fn only(certificate: &CertificateDer<'_>) -> Trust {
         Trust { exact: BTreeSet::from([certificate.to_vec()]), by_ca: None }
     }
 
-    /// Looks at the certificate of somebody who has connected to us.
+    /// Checks the certificate of an accepted connection.
     pub fn of_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Belief, Error> {
         let (end, between) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
         if self.exact.contains(end.as_ref()) {
@@ -114,8 +117,8 @@ impl Trust {
 
 type Verifiers = (Arc<dyn ClientCertVerifier>, Arc<WebPkiServerVerifier>);
 
-/// As with stock ZEO, lists of revoked certificates count for the ends of chains, and must be there for every CA if there
-/// is one at all.
+/// As with stock ZEO, lists of revoked certificates count for the last certificate of a chain, and must exist for
+/// every CA if there is one at all.
 fn by_ca(
     flag: &str,
     path: &std::path::Path,
@@ -150,9 +153,9 @@ fn is_valid(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error
     }
 }
 
-/// Whether the certificate has the host of `address` among its names.
+/// `Ok` if the certificate names `host`.
 pub fn names_host(certificate: &CertificateDer<'_>, host: &str) -> Result<(), Error> {
-    let name = server_name(host).ok_or_else(|| Error::General(format!("{host} is no name of a host")))?;
+    let name = server_name(host).ok_or_else(|| Error::General(format!("{host} is not the name of a host")))?;
     is_for(certificate, &name)
 }
 
@@ -160,25 +163,26 @@ fn is_for(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(),
     rustls::client::verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
 }
 
-/// A host as TLS wants it.
+/// A host in the form that rustls expects.
 pub fn server_name(host: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(host.to_owned()).ok()
 }
 
-/// Who is let in: those with a certificate that one of the lists believes; others where nobody has to have one.
-pub struct Guests {
+/// Checks clients and peers that connect to this server: one of the lists must trust the certificate. Without a list
+/// of clients a connection needs none.
+pub struct ClientVerifier {
     pub clients: Option<Arc<Trust>>,
     pub peers: Option<Arc<Trust>>,
     pub provider: Arc<CryptoProvider>,
 }
 
-impl fmt::Debug for Guests {
+impl fmt::Debug for ClientVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Guests")
+        f.write_str("ClientVerifier")
     }
 }
 
-impl ClientCertVerifier for Guests {
+impl ClientCertVerifier for ClientVerifier {
     fn offer_client_auth(&self) -> bool {
         self.clients.is_some() || self.peers.is_some()
     }
@@ -228,14 +232,14 @@ impl ClientCertVerifier for Guests {
     }
 }
 
-/// The other end of a connection that we make must be believed by this list.
+/// Checks the servers that this program connects to: the list must trust the certificate.
 #[derive(Debug)]
-pub struct Hosts {
+pub struct ServerVerifier {
     pub trust: Arc<Trust>,
     pub provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Hosts {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         end: &CertificateDer<'_>,
@@ -270,7 +274,7 @@ impl ServerCertVerifier for Hosts {
     }
 }
 
-/// Whether the handshake was signed with the key of the certificate, which webpki may not be able to read as a whole.
+/// Checks that the handshake was signed with the key of the certificate, even if webpki refuses the certificate.
 fn has_signed(
     message: &[u8],
     certificate: &CertificateDer<'_>,

@@ -1,41 +1,43 @@
-//! What went wrong with TLS, in words for the log.
+//! Faults of TLS, in words for the log. 'it' in these texts is the other end, which the log line names.
 
 use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
-/// The fault, with rustls' own words replaced by clearer ones where it is one of rustls.
-pub fn told(fault: io::Error) -> io::Error {
+/// Replaces the words of rustls in a fault by clearer ones.
+pub fn clearer(fault: io::Error) -> io::Error {
     match fault.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(error) => io::Error::new(io::ErrorKind::PermissionDenied, of(error)),
+        Some(error) => io::Error::new(io::ErrorKind::PermissionDenied, explain(error)),
         None => fault,
     }
 }
 
-/// Which end of a handshake we are.
+/// This program's side of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum HandshakeSide {
     Accepting,
     Connecting,
 }
 
-/// A fault of a handshake.
-pub fn of_handshake(end: End, fault: io::Error) -> io::Error {
-    let closed = match end {
-        // (asyncio does not say why it leaves.)
-        End::Accepting => "does it believe the CA of --tls-cert, and is the certificate for the host it connects to?",
-        End::Connecting => "does it speak TLS?",
+/// Explains a fault of a handshake.
+pub fn explain_handshake(side: HandshakeSide, fault: io::Error) -> io::Error {
+    let closed = match side {
+        // (asyncio closes without an alert.)
+        HandshakeSide::Accepting => {
+            "does it trust the CA of --tls-cert, and does the certificate name the host that it connects to?"
+        }
+        HandshakeSide::Connecting => "does it speak TLS?",
     };
     match fault.kind() {
         io::ErrorKind::UnexpectedEof => {
             io::Error::new(fault.kind(), format!("it closed the connection during the TLS handshake ({closed})"))
         }
-        _ => told(fault),
+        _ => clearer(fault),
     }
 }
 
-/// An error of rustls.
-pub fn of(error: &Error) -> String {
+/// Explains an error of rustls.
+pub fn explain(error: &Error) -> String {
     match error {
         Error::AlertReceived(alert) => match alert {
             AlertDescription::UnknownCA
@@ -45,14 +47,14 @@ pub fn of(error: &Error) -> String {
             | AlertDescription::CertificateRevoked
             | AlertDescription::UnsupportedCertificate
             | AlertDescription::AccessDenied => {
-                format!("it refused our certificate ({alert:?}: compare what it trusts with what --tls-cert has)")
+                format!("it refused our certificate ({alert:?}: compare the CAs that it trusts with --tls-cert)")
             }
-            AlertDescription::CertificateRequired => "it wants a certificate and was given none".into(),
+            AlertDescription::CertificateRequired => "it asks for a certificate, and this program has none".into(),
             other => format!("it ended TLS with the alert {other:?}"),
         },
         Error::NoCertificatesPresented => "it has no certificate".into(),
         Error::InvalidCertificate(why) => format!("its certificate {}", certificate(why)),
-        Error::InvalidMessage(_) => "it does not speak TLS, or not well".into(),
+        Error::InvalidMessage(_) => "it does not speak TLS, or sends damaged messages".into(),
         Error::PeerIncompatible(why) => format!("TLS 1.2 or 1.3 is needed: {why:?}"),
         other => other.to_string(),
     }
@@ -64,23 +66,25 @@ fn certificate(why: &CertificateError) -> String {
         E::Expired | E::ExpiredContext { .. } => "has expired".into(),
         E::NotValidYet | E::NotValidYetContext { .. } => "is not valid yet (compare the clocks)".into(),
         E::Revoked => "was revoked".into(),
-        E::UnknownRevocationStatus => "is by a CA of which there is no list of revoked ones, though there are such lists".into(),
-        E::ExpiredRevocationList | E::ExpiredRevocationListContext { .. } => {
-            "can't be judged: the list of revoked ones has expired".into()
+        E::UnknownRevocationStatus => {
+            "is signed by a CA without a list of revoked certificates, while other CAs have lists".into()
         }
-        E::UnknownIssuer => "is not listed, and is by no CA that is".into(),
+        E::ExpiredRevocationList | E::ExpiredRevocationListContext { .. } => {
+            "can't be checked: the list of revoked certificates has expired".into()
+        }
+        E::UnknownIssuer => "is not listed, and is signed by no listed CA".into(),
         E::NotValidForName | E::NotValidForNameContext { .. } => {
-            "is for another host: its subjectAltName must have the host of the address".into()
+            "is for another host: its subjectAltName must name the host of the address".into()
         }
         E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
-            "is not for this: its extendedKeyUsage must have clientAuth for who connects, serverAuth for who is connected to"
+            "has the wrong purpose: its extendedKeyUsage must have clientAuth for a client, serverAuth for a server"
                 .into()
         }
-        E::BadSignature => "is not signed by whom it says".into(),
+        E::BadSignature => "is not signed by the issuer that it names".into(),
         other => {
             let words = format!("{other:?}");
             match words.contains("CaUsedAsEndEntity") {
-                true => "says that it is a CA's (basicConstraints CA:TRUE), and is not listed itself".into(),
+                true => "is a CA's (basicConstraints CA:TRUE), and is not listed itself".into(),
                 false => format!("is refused: {words}"),
             }
         }

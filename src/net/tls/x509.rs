@@ -1,23 +1,23 @@
-//! The few things that are to be known of a certificate and that rustls does not tell: when it is valid, its key, whether
-//! it is a CA's, and its name for people.
+//! Facts about a certificate that rustls does not tell: when it is valid, its key, whether it is a CA's, and its name
+//! for people.
 //!
-//! It reads certificates that webpki refuses as a whole: of version 1, or a CA's where an end's is wanted. Operators list
-//! such certificates themselves, and then only these facts count.
+//! This reader takes certificates that webpki refuses: of version 1, or a CA's in the place of a server's or client's.
+//! Operators list such certificates themselves, and then only these facts count.
 //!
 //! **Promises.** Any bytes give the facts or `None`. Nothing is verified here.
 
-/// What a certificate says.
+/// The facts of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts<'a> {
-    /// Seconds since the Unix epoch, both included.
+    /// From when to when it is valid, in seconds since the Unix epoch, both included.
     pub valid: (i64, i64),
-    /// Its subjectPublicKeyInfo, as DER.
+    /// The subjectPublicKeyInfo, as DER.
     pub key: &'a [u8],
     /// Whether it may sign others.
     pub is_ca: bool,
-    /// Whether it says for which hosts it is (a subjectAltName).
+    /// Whether it names hosts (a subjectAltName).
     pub has_names: bool,
-    /// The last common name of its subject, made fit for a log.
+    /// The last common name of its subject, without control characters.
     pub common_name: Option<String>,
 }
 
@@ -34,7 +34,7 @@ const EXTENSIONS: u8 = 0xa3;
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
-/// Characters of a name that are shown.
+/// Characters of a common name that are shown.
 const SHOWN: usize = 64;
 
 /// Reads a certificate.
@@ -51,7 +51,7 @@ pub fn facts(certificate: &[u8]) -> Option<Facts<'_>> {
     let subject = take(&mut body, SEQUENCE)?;
     let key = take(&mut body, SEQUENCE)?.whole;
     let is_ca = match is_v1 {
-        // It has no way to say so. One that has signed itself is taken for a CA's, as everywhere.
+        // Version 1 has no field for it. A self-signed certificate counts as a CA's, as in other programs.
         true => issuer.inside == subject.inside,
         false => says_ca(body).unwrap_or(false),
     };
@@ -64,7 +64,7 @@ struct Element<'a> {
     whole: &'a [u8],
 }
 
-/// Takes an element off the front, if it has this tag.
+/// Removes an element from the front of `rest`, if it has this tag.
 fn take<'a>(rest: &mut &'a [u8], wanted: u8) -> Option<Element<'a>> {
     let (&tag, after) = rest.split_first()?;
     if tag != wanted {
@@ -106,9 +106,9 @@ fn time(rest: &mut &[u8]) -> Option<i64> {
     Some(days(year, of(0)?, of(1)?) * 86_400 + of(2)? * 3600 + of(3)? * 60 + of(4)?)
 }
 
-/// Days since the Unix epoch, in the calendar as it is today.
+/// Days since the Unix epoch, in the Gregorian calendar.
 fn days(year: i64, month: i64, day: i64) -> i64 {
-    // Years begin in March, so that the odd day is a year's last.
+    // Years begin in March, so that a leap day is the last of its year.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let era = year.div_euclid(400);
     let of_era = year.rem_euclid(400);
@@ -116,16 +116,16 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// Whether the basic constraints say that it is a CA's.
+/// Whether the basic constraints name a CA.
 fn says_ca(rest: &[u8]) -> Option<bool> {
     let mut value = extension(rest, BASIC_CONSTRAINTS)?;
     let mut constraints = take(&mut value, SEQUENCE)?.inside;
     Some(take(&mut constraints, BOOLEAN).is_some_and(|yes| yes.inside == [0xff]))
 }
 
-/// The value of an extension; they are in what follows the key.
+/// The value of an extension. `rest` is the part of the certificate after the key.
 fn extension<'a>(mut rest: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
-    // (Identifiers that nobody uses any more may stand before them.)
+    // (Unique identifiers, long out of use, may come before the extensions.)
     while *rest.first()? != EXTENSIONS {
         let tag = *rest.first()?;
         take(&mut rest, tag)?;

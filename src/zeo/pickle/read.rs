@@ -1,80 +1,65 @@
 //! A stack machine that reads a pickle into a [`Value`].
 //!
-//! It works in two steps. First the opcodes make *nodes* that name each other by number: a memo may speak of a list
-//! that is still growing, and of one list twice. Then the tree below the last node is copied out; here a cycle ends at
-//! the depth limit, and a shared list that would unfold without end at the limit of values.
+//! Reading takes two steps. First the opcodes make *nodes* (`nodes`). Then the tree below the last node is copied out;
+//! in this step the depth limit ends a cycle, and the limit of values ends shared lists that would unfold without end.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::super::Undecodable;
-use super::super::value::Value;
-use super::globals::{self, Global};
-use crate::config::limits::NESTING;
+use super::super::value::{Undecodable, Value, undecodable};
+use super::construct;
+use super::globals;
+use super::nodes::{Id, Node, Nodes};
+use crate::config::limits;
 
-/// A node's number.
-pub(super) type Id = u32;
-
-/// What lies on the stack.
-#[derive(Clone, Debug)]
-pub(super) enum Node<'a> {
-    Leaf(Value<'a>),
-    Tuple(Vec<Id>),
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    Set(Vec<Id>),
-    FrozenSet(Vec<Id>),
-    Global(Global),
-    /// A `ZopeUndo.Prefix.Prefix`; its path comes with BUILD.
-    Prefix(Option<Id>),
-}
-
-/// The data that `bytes` begin with, of at most `values` values. What follows it is not looked at (Python's `loads` doesn't).
+/// Reads the pickle that `bytes` begin with, of at most `values` values. Bytes after the pickle are ignored, as by
+/// Python's `loads`.
 pub fn read(bytes: &[u8], values: usize) -> Result<Value<'_>, Undecodable> {
-    let mut machine = Machine {
+    let mut unpickler = Unpickler {
         input: bytes,
         at: 0,
-        nodes: Vec::with_capacity(16),
+        nodes: Nodes::new(values),
         stack: Vec::with_capacity(16),
         marks: Vec::new(),
         memo: BTreeMap::new(),
-        budget: values,
+        copied: bytes.len() + limits::SHARED_BYTES,
     };
     loop {
-        let op = machine.byte()?;
+        let op = unpickler.byte()?;
         if op == b'.' {
-            let root = machine.pop()?;
-            machine.budget = values;
-            return machine.tree(root, NESTING);
+            let root = unpickler.pop()?;
+            unpickler.nodes.set_budget(values);
+            unpickler.nodes.spend(1)?;
+            return unpickler.tree(root, limits::NESTING);
         }
-        machine.step(op)?;
+        unpickler.step(op)?;
     }
 }
 
-pub(super) struct Machine<'a> {
+struct Unpickler<'a> {
     input: &'a [u8],
     at: usize,
-    nodes: Vec<Node<'a>>,
+    nodes: Nodes<'a>,
     stack: Vec<Id>,
-    /// Where on the stack the marks stand; no node can be taken from below the last one but by the opcodes that look for it.
+    /// The heights of the stack at its marks. Only opcodes that go back to a mark take nodes from below the last one.
     marks: Vec<usize>,
     memo: BTreeMap<u32, Id>,
-    /// How many more values this pickle may make.
-    budget: usize,
+    /// Bytes that the texts of the tree may still have together: a memo can name one text many times.
+    copied: usize,
 }
 
-impl<'a> Machine<'a> {
+impl<'a> Unpickler<'a> {
     fn step(&mut self, op: u8) -> Result<(), Undecodable> {
         match op {
             0x80 => match self.byte()? {
                 0..=5 => Ok(()),
-                _ => Err(bad("a pickle protocol that is not known")),
+                _ => Err(undecodable("an unknown pickle protocol")),
             },
             0x95 => self.take(8).map(drop),
             b'N' | 0x88 | 0x89 | b'K' | b'M' | b'J' | 0x8a | 0x8b | b'G' => self.number(op),
             b'C' | b'B' | 0x8e | b'X' | 0x8c | 0x8d | b'U' | b'T' => self.string(op),
             b'(' => {
-                self.spend(1)?;
+                self.nodes.spend(1)?;
                 self.marks.push(self.stack.len());
                 Ok(())
             }
@@ -85,12 +70,12 @@ impl<'a> Machine<'a> {
             b'1' => self.marked().map(drop),
             b'2' => {
                 let top = self.top()?;
-                self.spend(1)?;
+                self.nodes.spend(1)?;
                 self.stack.push(top);
                 Ok(())
             }
             b'c' | 0x93 | b'R' | 0x81 | b'b' => self.global(op),
-            _ => Err(Undecodable(format!("pickle opcode {op:#04x} at {}", self.at - 1))),
+            _ => Err(undecodable(format!("pickle opcode {op:#04x} at {}", self.at - 1))),
         }
     }
 
@@ -119,14 +104,17 @@ impl<'a> Machine<'a> {
         let len = match op {
             b'C' | 0x8c | b'U' => usize::from(self.byte()?),
             b'B' | b'X' | b'T' => self.length4()?,
-            _ => usize::try_from(u64::from_le_bytes(self.array()?)).map_err(|_| bad("a string that is too long"))?,
+            _ => usize::try_from(u64::from_le_bytes(self.array()?))
+                .map_err(|_| undecodable("a string that is too long"))?,
         };
         let bytes = self.take(len)?;
         let value = match op {
             b'C' | b'B' | 0x8e => Value::Bytes(Cow::Borrowed(bytes)),
-            // Strings of Python 2 are text if they are ASCII; so zodbpickle reads them, too.
-            b'U' | b'T' if !bytes.is_ascii() => return Err(bad("a Python 2 string that is not ASCII")),
-            _ => Value::Text(Cow::Borrowed(std::str::from_utf8(bytes).map_err(|_| bad("text that is not UTF-8"))?)),
+            // A Python 2 string is text if it is ASCII, as zodbpickle reads it.
+            b'U' | b'T' if !bytes.is_ascii() => return Err(undecodable("a Python 2 string that is not ASCII")),
+            _ => Value::Text(Cow::Borrowed(
+                std::str::from_utf8(bytes).map_err(|_| undecodable("text that is not UTF-8"))?,
+            )),
         };
         self.push(Node::Leaf(value))
     }
@@ -161,11 +149,11 @@ impl<'a> Machine<'a> {
             _ => self.marked()?,
         };
         let target = self.top()?;
-        match (op, &mut self.nodes[target as usize]) {
+        match (op, self.nodes.get_mut(target)) {
             (b'a' | b'e', Node::List(list)) => list.extend(items),
             (b's' | b'u', Node::Dict(dict)) => dict.extend(pairs(&items)?),
             (0x90, Node::Set(set)) => set.extend(items),
-            _ => return Err(bad("items for something that has none")),
+            _ => return Err(undecodable("items for something that is not a container")),
         }
         Ok(())
     }
@@ -174,11 +162,11 @@ impl<'a> Machine<'a> {
         let key = match op {
             b'q' | b'h' => u32::from(self.byte()?),
             b'r' | b'j' => u32::from_le_bytes(self.array()?),
-            _ => u32::try_from(self.memo.len()).map_err(|_| bad("a memo that is too large"))?,
+            _ => u32::try_from(self.memo.len()).map_err(|_| undecodable("a memo that is too large"))?,
         };
-        self.spend(1)?;
+        self.nodes.spend(1)?;
         if matches!(op, b'h' | b'j') {
-            let id = *self.memo.get(&key).ok_or_else(|| bad("a memo that was not made"))?;
+            let id = *self.memo.get(&key).ok_or_else(|| undecodable("an entry of the memo that was not made"))?;
             self.stack.push(id);
         } else {
             let top = self.top()?;
@@ -196,62 +184,83 @@ impl<'a> Machine<'a> {
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                match (self.node(module), self.node(name)) {
+                match (self.nodes.get(module), self.nodes.get(name)) {
                     (Node::Leaf(Value::Text(module)), Node::Leaf(Value::Text(name))) => {
                         Node::Global(globals::find(module, name)?)
                     }
-                    _ => return Err(bad("a global that has no name")),
+                    _ => return Err(undecodable("a global without a name")),
                 }
             }
             b'b' => {
                 let state = self.pop()?;
                 let target = self.top()?;
-                let path = globals::prefix_path(self, target, state)?;
-                self.nodes[target as usize] = Node::Prefix(Some(path));
+                let path = construct::prefix_path(&mut self.nodes, target, state)?;
+                *self.nodes.get_mut(target) = Node::Prefix(Some(path));
                 return Ok(());
             }
             _ => {
                 let (args, callee) = (self.pop()?, self.pop()?);
-                globals::construct(self, callee, args, op == 0x81)?
+                construct::construct(&mut self.nodes, callee, args, op == 0x81)?
             }
         };
         self.push(node)
     }
 
-    /// The tree below a node.
+    /// Copies out the tree below a node, whose own value is counted already.
     fn tree(&mut self, id: Id, depth: usize) -> Result<Value<'a>, Undecodable> {
-        let depth = depth.checked_sub(1).ok_or_else(|| bad("nested too deep"))?;
-        self.spend(1)?;
-        Ok(match self.node(id) {
-            Node::Leaf(value) => value.clone(),
+        let depth = depth.checked_sub(1).ok_or_else(|| undecodable("nested too deep"))?;
+        Ok(match self.nodes.get(id) {
+            Node::Leaf(_) => self.leaf(id)?,
             Node::Tuple(_) => Value::Tuple(self.trees(id, depth)?),
             Node::List(_) => Value::List(self.trees(id, depth)?),
             Node::Set(_) => Value::Set(self.hashable(id, depth)?),
             Node::FrozenSet(_) => Value::FrozenSet(self.hashable(id, depth)?),
             Node::Dict(pairs) => {
-                let mut dict = Vec::with_capacity(pairs.len().min(self.budget));
-                for at in 0..pairs.len() {
-                    let Node::Dict(pairs) = self.node(id) else { break };
+                let len = pairs.len();
+                self.nodes.spend(2 * len)?;
+                let mut dict = Vec::with_capacity(len);
+                for at in 0..len {
+                    let Node::Dict(pairs) = self.nodes.get(id) else { break };
                     let (key, value) = pairs[at];
                     let key = self.tree(key, depth)?;
                     if !key.is_hashable() {
-                        return Err(bad("a key that is not hashable"));
+                        return Err(undecodable("a key that is not hashable"));
                     }
                     dict.push((key, self.tree(value, depth)?));
                 }
                 Value::Dict(dict)
             }
-            Node::Prefix(Some(path)) => globals::prefix(self.tree(*path, depth)?)?,
-            Node::Prefix(None) => return Err(bad("a Prefix without a path")),
-            Node::Global(_) => return Err(bad("a class as a value")),
+            &Node::Prefix(Some(path)) => {
+                self.nodes.spend(1)?;
+                construct::prefix(self.tree(path, depth)?)?
+            }
+            Node::Prefix(None) => return Err(undecodable("a Prefix without a path")),
+            Node::Global(_) => return Err(undecodable("a class as a value")),
         })
     }
 
+    fn leaf(&mut self, id: Id) -> Result<Value<'a>, Undecodable> {
+        let Node::Leaf(value) = self.nodes.get(id) else { return Err(undecodable("a container as a leaf")) };
+        let value = value.clone();
+        let bytes = match &value {
+            Value::Bytes(bytes) | Value::Long(bytes) => bytes.len(),
+            Value::Text(text) => text.len(),
+            Value::Prefix(path) => {
+                self.nodes.spend(path.len())?;
+                path.iter().map(|step| step.len()).sum()
+            }
+            _ => 0,
+        };
+        self.copied = self.copied.checked_sub(bytes).ok_or_else(|| undecodable("texts that are named too often"))?;
+        Ok(value)
+    }
+
     fn trees(&mut self, id: Id, depth: usize) -> Result<Vec<Value<'a>>, Undecodable> {
-        let len = self.items(id).len();
-        let mut values = Vec::with_capacity(len.min(self.budget));
+        let len = self.nodes.items(id).len();
+        self.nodes.spend(len)?;
+        let mut values = Vec::with_capacity(len);
         for at in 0..len {
-            let item = self.items(id)[at];
+            let item = self.nodes.items(id)[at];
             values.push(self.tree(item, depth)?);
         }
         Ok(values)
@@ -259,31 +268,15 @@ impl<'a> Machine<'a> {
 
     fn hashable(&mut self, id: Id, depth: usize) -> Result<Vec<Value<'a>>, Undecodable> {
         let values = self.trees(id, depth)?;
-        if values.iter().all(Value::is_hashable) { Ok(values) } else { Err(bad("a set of what is not hashable")) }
-    }
-
-    /// What a tuple, list or set holds; nothing, for any other node.
-    pub(super) fn items(&self, id: Id) -> &[Id] {
-        match self.node(id) {
-            Node::Tuple(items) | Node::List(items) | Node::Set(items) | Node::FrozenSet(items) => items,
-            _ => &[],
+        if values.iter().all(Value::is_hashable) {
+            Ok(values)
+        } else {
+            Err(undecodable("an item of a set that is not hashable"))
         }
     }
 
-    pub(super) fn node(&self, id: Id) -> &Node<'a> {
-        &self.nodes[id as usize]
-    }
-
-    /// Counts what is made, so that it stays in proportion.
-    pub(super) fn spend(&mut self, values: usize) -> Result<(), Undecodable> {
-        self.budget = self.budget.checked_sub(values).ok_or_else(|| bad("too many values"))?;
-        Ok(())
-    }
-
     fn push(&mut self, node: Node<'a>) -> Result<(), Undecodable> {
-        self.spend(1)?;
-        let id = Id::try_from(self.nodes.len()).map_err(|_| bad("too many values"))?;
-        self.nodes.push(node);
+        let id = self.nodes.add(node)?;
         self.stack.push(id);
         Ok(())
     }
@@ -302,20 +295,20 @@ impl<'a> Machine<'a> {
         self.stack.last().copied().ok_or_else(empty)
     }
 
-    /// What was pushed since the last mark.
+    /// Takes the nodes above the last mark, and the mark.
     fn marked(&mut self) -> Result<Vec<Id>, Undecodable> {
-        let mark = self.marks.pop().ok_or_else(|| bad("no mark"))?;
+        let mark = self.marks.pop().ok_or_else(|| undecodable("no mark"))?;
         Ok(self.stack.split_off(mark))
     }
 
     fn byte(&mut self) -> Result<u8, Undecodable> {
-        let byte = *self.input.get(self.at).ok_or_else(|| bad("the pickle ends too early"))?;
+        let byte = *self.input.get(self.at).ok_or_else(|| undecodable("the pickle ends too early"))?;
         self.at += 1;
         Ok(byte)
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], Undecodable> {
-        let bytes = self.input[self.at..].get(..len).ok_or_else(|| bad("the pickle ends too early"))?;
+        let bytes = self.input[self.at..].get(..len).ok_or_else(|| undecodable("the pickle ends too early"))?;
         self.at += len;
         Ok(bytes)
     }
@@ -324,30 +317,26 @@ impl<'a> Machine<'a> {
         Ok(self.take(N)?.try_into().expect("take gives as many bytes as asked for"))
     }
 
-    /// Lengths of four bytes are signed: no string of 2 GiB or more.
+    /// A length of four bytes, which is signed: no string has 2 GiB or more.
     fn length4(&mut self) -> Result<usize, Undecodable> {
-        usize::try_from(i32::from_le_bytes(self.array()?)).map_err(|_| bad("a negative length"))
+        usize::try_from(i32::from_le_bytes(self.array()?)).map_err(|_| undecodable("a negative length"))
     }
 
     fn line(&mut self) -> Result<&'a str, Undecodable> {
         let rest = &self.input[self.at..];
-        let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(|| bad("a line that doesn't end"))?;
+        let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(|| undecodable("a line without an end"))?;
         self.at += end + 1;
-        std::str::from_utf8(&rest[..end]).map_err(|_| bad("text that is not UTF-8"))
+        std::str::from_utf8(&rest[..end]).map_err(|_| undecodable("text that is not UTF-8"))
     }
 }
 
 fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, Undecodable> {
     if !items.len().is_multiple_of(2) {
-        return Err(bad("a key without a value"));
+        return Err(undecodable("a key without a value"));
     }
     Ok(items.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
 }
 
-pub(super) fn bad(why: &'static str) -> Undecodable {
-    Undecodable(why.to_owned())
-}
-
 fn empty() -> Undecodable {
-    bad("the stack is empty")
+    undecodable("the stack is empty")
 }

@@ -1,24 +1,11 @@
-//! The bytes that a pickler of protocol 3 without a memo writes (`Pickler(f, 3)`, `fast = 1`).
+//! The opcodes as a pickler of protocol 3 without a memo writes them (`Pickler(f, 3)`, `fast = 1`).
 
-use super::super::Encoding;
-use super::super::value::Value;
-use super::super::writer::Writer;
+/// The first bytes of every pickle.
+pub(in crate::zeo) const PROTO: &[u8] = b"\x80\x03";
+/// Lists and dictionaries are written in batches of so many items.
+pub(in crate::zeo) const BATCH: usize = 1000;
 
-/// What every pickle begins with.
-pub(crate) const PROTO: &[u8] = b"\x80\x03";
-/// Lists and dictionaries are written so many items at a time.
-pub(crate) const BATCH: usize = 1000;
-
-/// `value` as a pickle of its own; for extensions, as ZODB keeps them.
-pub fn dumps(value: &Value<'_>) -> Vec<u8> {
-    let mut writer = Writer::new(Encoding::Pickle);
-    writer.out.extend_from_slice(PROTO);
-    writer.value(value);
-    writer.out.push(b'.');
-    writer.out
-}
-
-pub(crate) fn int(out: &mut Vec<u8>, value: i64) {
+pub(in crate::zeo) fn int(out: &mut Vec<u8>, value: i64) {
     if let Ok(byte) = u8::try_from(value) {
         out.extend_from_slice(&[b'K', byte]);
     } else if let Ok(short) = u16::try_from(value) {
@@ -33,8 +20,8 @@ pub(crate) fn int(out: &mut Vec<u8>, value: i64) {
     }
 }
 
-/// An integer in two's complement, little-endian, already as short as possible.
-pub(crate) fn long(out: &mut Vec<u8>, le: &[u8]) {
+/// An integer in two's complement, little-endian, which is already as short as possible.
+pub(in crate::zeo) fn long(out: &mut Vec<u8>, le: &[u8]) {
     match u8::try_from(le.len()) {
         Ok(len) => out.extend_from_slice(&[0x8a, len]),
         Err(_) => {
@@ -45,8 +32,8 @@ pub(crate) fn long(out: &mut Vec<u8>, le: &[u8]) {
     out.extend_from_slice(le);
 }
 
-/// What stands before the bytes of a `bytes`.
-pub(crate) fn bytes_head(out: &mut Vec<u8>, len: usize) {
+/// The opcode and length before the content of a `bytes`.
+pub(in crate::zeo) fn bytes_head(out: &mut Vec<u8>, len: usize) {
     match u8::try_from(len) {
         Ok(len) => out.extend_from_slice(&[b'C', len]),
         Err(_) => {
@@ -56,13 +43,13 @@ pub(crate) fn bytes_head(out: &mut Vec<u8>, len: usize) {
     }
 }
 
-pub(crate) fn text(out: &mut Vec<u8>, text: &str) {
+pub(in crate::zeo) fn text(out: &mut Vec<u8>, text: &str) {
     out.push(b'X');
     length4(out, text.len());
     out.extend_from_slice(text.as_bytes());
 }
 
-pub(crate) fn global(out: &mut Vec<u8>, module: &str, name: &str) {
+pub(in crate::zeo) fn global(out: &mut Vec<u8>, module: &str, name: &str) {
     out.push(b'c');
     for part in [module, name] {
         out.extend_from_slice(part.as_bytes());

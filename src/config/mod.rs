@@ -1,0 +1,23 @@
+//! The settings of a node, and every limit.
+//!
+//! A [`Config`] is made by [`command_line`] from flags and a TOML file with the same settings (flags win), or in tests
+//! and simulation from [`Config::default`]; [`Config::check`] names a setting that is wrong and its cure. After that
+//! no code reads flags, files or the environment. [`limits`] lists the numbers that no setting changes.
+//!
+//! **Where to look**: `settings` is the [`Config`], `check` what it refuses, `cli` the flags and the file, `address`
+//! the form of addresses.
+//!
+//! **Left out.** Reloading: the log changes the members, not a file, and any other setting is worth a restart.
+
+mod address;
+mod check;
+mod cli;
+pub mod limits;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use address::{host, is_address, is_path, port};
+pub use check::BadConfig;
+pub use cli::{Parsed, command, command_line};
+pub use settings::{Config, DEFAULT_ADDRESS, PeerTrust, TlsFiles};
