@@ -1,7 +1,7 @@
 //! Chance from a seed.
 //!
 //! Every part of a run draws from a generator of its own, made from the run's seed and the part's name: so a change in
-//! one part (a client that loads once more) does not change what another draws (which node is killed).
+//! one part (a client that reads once more) does not change what another part draws (the node that is killed).
 
 use std::time::Duration;
 

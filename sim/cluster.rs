@@ -1,12 +1,16 @@
-//! The cluster under test: real servers on turmoil's hosts.
+//! The cluster under test: real servers on turmoil's hosts, and what can be done to them from outside.
 //!
 //! A node is the same `zrs::server::Server` that `zrsd` starts, over the three seams: [`SimNetwork`](crate::network),
 //! [`Host`], and [`SimDisk`]s, which stay when their host crashes.
+//!
+//! Whatever is done to a node goes into the trace and into the run's story.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use turmoil::Sim;
 use zrs::config::Config;
@@ -16,27 +20,30 @@ use zrs::server::{Disks, Server};
 
 use crate::chance::Chance;
 use crate::disk::Watched;
+use crate::host::Host;
+use crate::links::Links;
 use crate::network::Fabric;
-use crate::trace;
-use crate::world::Host;
+use crate::{seen, trace};
 
 /// The nodes' numbers.
 pub const NODES: [u64; 3] = [1, 2, 3];
 /// How many clients there are; they are numbered from 0.
 pub const CLIENTS: usize = 4;
-/// The one that only reads.
+/// The client that only reads.
 pub const READER: usize = 3;
 const PORT: u16 = 8100;
 
-/// What runs, by node.
+/// The servers that run, by node.
 type Running = Arc<Mutex<BTreeMap<u64, Arc<Server>>>>;
 
-/// Three nodes, and what survives them.
+/// The hosts of a run: three nodes, their disks and clocks, and the network to all clients.
 pub struct Cluster {
     pub fabric: Fabric,
+    sim: Sim<'static>,
+    links: Links,
     nodes: BTreeMap<u64, Node>,
     running: Running,
-    faults: Arc<Mutex<Vec<String>>>,
+    ended: Arc<Mutex<Vec<String>>>,
     chance: Chance,
 }
 
@@ -53,11 +60,11 @@ struct Node {
 pub enum Death {
     /// `kill -9`: the kernel closes its connections; nothing that was written is lost.
     Killed,
-    /// The plug: nobody says a word, and the disks lose what was not synced.
-    Power,
+    /// A lost power supply: its connections fall silent, and its disks lose what was not synced.
+    PowerLost,
 }
 
-/// Its name in the network.
+/// A node's name in the network.
 pub fn name(node: u64) -> String {
     format!("n{node}")
 }
@@ -72,24 +79,26 @@ pub fn other_nodes(node: u64) -> Vec<String> {
     NODES.into_iter().filter(|other| *other != node).map(name).collect()
 }
 
-/// The names of all others, clients too.
+/// The names of all other hosts, the clients' too.
 pub fn all_others(node: u64) -> Vec<String> {
     other_nodes(node).into_iter().chain((0..CLIENTS).map(client_name)).collect()
 }
 
-/// Where clients and peers find it.
+/// Where clients and peers find a node.
 pub fn address(node: u64) -> String {
     format!("{}:{PORT}", name(node))
 }
 
 impl Cluster {
     /// Registers the nodes with `sim`; they start with its first step.
-    pub fn new(sim: &mut Sim<'_>, seed: u64) -> Cluster {
+    pub fn new(sim: Sim<'static>, seed: u64) -> Cluster {
         let mut cluster = Cluster {
             fabric: Fabric::default(),
+            sim,
+            links: Links::default(),
             nodes: BTreeMap::new(),
             running: Running::default(),
-            faults: Arc::default(),
+            ended: Arc::default(),
             chance: Chance::of(seed, "disks"),
         };
         for id in NODES {
@@ -100,27 +109,43 @@ impl Cluster {
                 stop: Arc::default(),
                 up: true,
             };
-            cluster.register(sim, id, &node);
+            cluster.register(id, &node);
             cluster.nodes.insert(id, node);
         }
         cluster
     }
 
-    fn register(&self, sim: &mut Sim<'_>, id: u64, node: &Node) {
+    fn register(&mut self, id: u64, node: &Node) {
         let (host, log, store, stop) = (node.host.clone(), node.log.clone(), node.store.clone(), node.stop.clone());
-        let (fabric, running, faults) = (self.fabric.clone(), self.running.clone(), self.faults.clone());
-        sim.host(name(id), move || {
+        let (fabric, running, ended) = (self.fabric.clone(), self.running.clone(), self.ended.clone());
+        self.sim.host(name(id), move || {
             let disks = (log.clone(), store.clone());
             let (host, fabric, stop) = (host.clone(), fabric.clone(), stop.clone());
-            let (running, faults) = (running.clone(), faults.clone());
+            let (running, ended) = (running.clone(), ended.clone());
             async move {
                 let env = Env::new(host);
                 if let Err(why) = env.clone().scope(run(id, env, fabric, disks, stop, running)).await {
-                    faults.lock().unwrap().push(format!("node {id}: {why:#}"));
+                    ended.lock().unwrap().push(format!("node {id}: {why:#}"));
                 }
                 Ok(())
             }
         });
+    }
+
+    /// Registers a client's host, which runs `work`.
+    pub fn add_client(&mut self, client: usize, work: impl Future<Output = turmoil::Result> + 'static) {
+        self.sim.client(client_name(client), work);
+    }
+
+    /// Lets all hosts run for a millisecond.
+    pub fn step(&mut self) -> Result<(), String> {
+        trace::step(self.sim.elapsed());
+        self.sim.step().map(|_| ()).map_err(|fault| format!("a host has failed: {fault}"))
+    }
+
+    /// The virtual time since the run began.
+    pub fn elapsed(&self) -> Duration {
+        self.sim.elapsed()
     }
 
     /// The servers that run.
@@ -138,32 +163,38 @@ impl Cluster {
         self.nodes[&node].up
     }
 
-    /// What nodes stopped for by themselves.
-    pub fn faults(&self) -> Vec<String> {
-        self.faults.lock().unwrap().clone()
+    /// The nodes that ended by themselves, without having been told to, and why.
+    pub fn ended_by_themselves(&self) -> Vec<String> {
+        self.ended.lock().unwrap().clone()
     }
 
-    pub fn crash(&mut self, sim: &mut Sim<'_>, node: u64, death: Death) {
-        trace::event(&name(node), "crash", format!("{death:?}").as_bytes());
-        if death == Death::Power {
-            all_others(node).iter().for_each(|other| sim.partition(name(node), other.as_str()));
+    /// Ends a node at once.
+    pub fn crash(&mut self, node: u64, death: Death) {
+        let (text, power_lost) = match death {
+            Death::Killed => ("is killed", false),
+            Death::PowerLost => ("loses its power", true),
+        };
+        tell(node, "crash", &[power_lost as u8], text);
+        if power_lost {
+            self.links.power(&self.sim, &name(node), false, &all_others(node));
         }
         self.running.lock().unwrap().remove(&node);
-        sim.crash(name(node));
-        self.fabric.refuse(&name(node), death == Death::Killed);
-        let state = self.nodes.get_mut(&node).unwrap();
-        // (A killed program's writes are with the kernel: of those to the store, all are there after the restart.)
+        self.sim.crash(name(node));
+        self.fabric.refuse(&name(node), !power_lost);
+        let state = self.nodes.get_mut(&node).expect("every node is there from the beginning");
+        // (What a killed program has written is with the kernel: after the restart all of it is there.)
         for disk in [&state.log, &state.store] {
-            disk.crash(if death == Death::Power { self.chance.number() } else { 1 });
+            disk.crash(if power_lost { self.chance.number() } else { 1 });
         }
         state.up = false;
     }
 
     /// SIGTERM: the node hands over and ends by itself. It counts as down at once.
     pub fn stop(&mut self, node: u64) {
-        trace::event(&name(node), "stop", &[]);
-        self.nodes[&node].stop.notify_one();
-        self.nodes.get_mut(&node).unwrap().up = false;
+        tell(node, "stop", &[], "is stopped");
+        let state = self.nodes.get_mut(&node).expect("every node is there from the beginning");
+        state.stop.notify_one();
+        state.up = false;
     }
 
     /// Whether a stopping node has ended.
@@ -171,31 +202,51 @@ impl Cluster {
         !self.nodes[&node].up && !self.running.lock().unwrap().contains_key(&node)
     }
 
-    /// Starts a node again that crashed or stopped.
-    pub fn restart(&mut self, sim: &mut Sim<'_>, node: u64) {
-        trace::event(&name(node), "restart", &[]);
-        all_others(node).iter().for_each(|other| sim.repair(name(node), other.as_str()));
+    /// Starts a node that is down.
+    pub fn restart(&mut self, node: u64) {
+        tell(node, "restart", &[], "restarts");
+        self.links.power(&self.sim, &name(node), true, &all_others(node));
         self.running.lock().unwrap().remove(&node);
-        let state = self.nodes.get_mut(&node).unwrap();
-        sim.crash(name(node));
+        let state = self.nodes.get_mut(&node).expect("every node is there from the beginning");
+        // A SIGTERM that came before the node was ready for it ends with its process.
+        let _ = state.stop.notified().now_or_never();
+        // (A node that has not stopped by itself is killed.)
+        self.sim.crash(name(node));
         for disk in [&state.log, &state.store] {
             disk.crash(1);
         }
         state.up = true;
         self.fabric.refuse(&name(node), false);
-        // Who still waits for an answer from before is told that there is nobody of that time.
+        // Connections from before are unknown to the new kernel, which resets them.
         self.fabric.lose(&name(node));
-        sim.bounce(name(node));
+        self.sim.bounce(name(node));
     }
 
-    /// Sets a node's wall clock.
+    /// Holds back everything between a node and other hosts.
+    pub fn cut(&mut self, node: u64, from: &[String]) {
+        tell(node, "cut", from.join(" ").as_bytes(), &format!("is cut off from {}", from.join(" ")));
+        from.iter().for_each(|other| self.links.cut(&self.sim, &name(node), other));
+    }
+
+    /// Ends a [`Cluster::cut`].
+    pub fn heal(&mut self, node: u64, from: &[String]) {
+        tell(node, "heal", from.join(" ").as_bytes(), &format!("reaches {} again", from.join(" ")));
+        from.iter().for_each(|other| self.links.heal(&self.sim, &name(node), other));
+    }
+
+    /// Sets a node's wall clock by so many milliseconds, ahead or back.
     pub fn step_clock(&self, node: u64, millis: i64) {
-        trace::event(&name(node), "clock", &millis.to_be_bytes());
+        tell(node, "clock", &millis.to_be_bytes(), &format!("has its clock set by {millis} ms"));
         self.nodes[&node].host.step_clock(millis);
     }
 }
 
-/// One life of a node.
+fn tell(node: u64, kind: &str, bytes: &[u8], text: &str) {
+    trace::event(&name(node), kind, bytes);
+    seen::tell(&format!("{} {text}", name(node)));
+}
+
+/// One life of a node, from its start to its end by SIGTERM or by a fault of its own.
 async fn run(
     id: u64,
     env: Env,

@@ -7,16 +7,17 @@ use zrs::engine::{Batch, Edit, Engine, Order, Pair, Pairs, SimDisk, SimEngine, T
 
 use crate::trace;
 
-/// A [`SimEngine`] that is watched.
+/// A [`SimEngine`] whose writes and syncs go into the trace.
 pub struct Watched {
     engine: SimEngine,
-    who: String,
+    /// Its name in the trace.
+    name: String,
 }
 
 impl Watched {
-    /// Opens `disk`; in the trace it is called `who`.
-    pub fn open(disk: &SimDisk, tables: &[Table], who: String) -> io::Result<Watched> {
-        Ok(Watched { engine: disk.open(tables)?, who })
+    /// Opens `disk`; `name` is its name in the trace.
+    pub fn open(disk: &SimDisk, tables: &[Table], name: String) -> io::Result<Watched> {
+        Ok(Watched { engine: disk.open(tables)?, name })
     }
 }
 
@@ -47,12 +48,12 @@ impl Engine for Watched {
             bytes.extend((second.len() as u32).to_be_bytes());
             bytes.extend(second);
         }
-        trace::event(&self.who, "write", &bytes);
+        trace::event(&self.name, "write", &bytes);
         self.engine.write(batch)
     }
 
     fn sync(&self) -> io::Result<()> {
-        trace::event(&self.who, "sync", &[]);
+        trace::event(&self.name, "sync", &[]);
         self.engine.sync()
     }
 

@@ -1,7 +1,7 @@
-//! What clients did and saw: the half of the story that the checks compare with what the nodes keep.
+//! What clients did and saw; the checks compare it with what the nodes keep.
 //!
-//! A transaction that was asked to finish and not answered is *unknown*: it may be there or not, and no check may count
-//! on either. Only an answer makes it more than that.
+//! A transaction whose finish was asked for and not answered is *unknown*: it may be there or not, and no check may count
+//! on either.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,36 +13,37 @@ use zrs::zodb::{Oid, Tid};
 /// One attempt to commit a transaction; a retry after a conflict is another one.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// Stands in each record that it writes; no two attempts have the same.
+    /// Stands in each record that the attempt writes; no two attempts have the same.
     pub mark: u64,
     pub client: usize,
-    /// What was to be written.
+    /// The counters' values that were to be written.
     pub writes: BTreeMap<Oid, u64>,
     pub end: End,
     pub ended: Duration,
 }
 
+/// How an attempt ended, as its client knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With its tid, where the client was told.
+    /// With the tid, where the client was told.
     Committed(Option<Tid>),
-    /// It was told that it has not committed, or it never asked to.
+    /// The client was told that the attempt has not committed, or never asked for its commit.
     NotCommitted(String),
     Unknown,
 }
 
-/// What a transaction has read.
+/// A counter as a transaction has read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
     pub client: usize,
-    /// The transaction's snapshot: it reads what was current there.
+    /// The transaction's snapshot: the transaction reads what was current there.
     pub snapshot: Tid,
     pub oid: Oid,
     /// `None`: there was no such object.
     pub value: Option<u64>,
 }
 
-/// A moment that promises something: the client's view, and what it must have reached.
+/// A moment at which a client's view must have reached some transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reached {
     pub client: usize,
@@ -52,17 +53,18 @@ pub struct Reached {
     pub why: &'static str,
 }
 
+/// All that is written down.
 #[derive(Default)]
 pub struct Record {
     pub attempts: Vec<Attempt>,
     pub shown: Vec<Shown>,
     pub reached: Vec<Reached>,
-    /// Object ids that were handed out, and to whom.
+    /// Object ids that were handed out, each with its client.
     pub oids: Vec<(usize, Oid)>,
     pub counters: Vec<Oid>,
 }
 
-/// The record of a run; clones are the same.
+/// The record of a run; clones share it.
 #[derive(Clone, Default)]
 pub struct History(Arc<Mutex<Record>>);
 
@@ -71,7 +73,7 @@ impl History {
         self.0.lock().unwrap()
     }
 
-    /// An attempt begins: unknown until [`History::ends`]. Gives its mark.
+    /// An attempt begins, and is unknown until [`History::ends`]. Gives its mark.
     pub fn begins(&self, client: usize, writes: BTreeMap<Oid, u64>) -> u64 {
         let mut record = self.look();
         let mark = record.attempts.len() as u64;
@@ -93,14 +95,14 @@ impl History {
 }
 
 impl Record {
-    /// The newest tid that was answered to anybody so far.
+    /// The newest tid that any client was answered so far.
     pub fn answered(&self) -> Tid {
         let tid = |attempt: &Attempt| if let End::Committed(tid) = attempt.end { tid } else { None };
         self.attempts.iter().filter_map(tid).max().unwrap_or_default()
     }
 }
 
-/// A counter's record: its value, who made it so, and something to make it longer.
+/// A counter's record: its value, the mark of the attempt that wrote it, and bytes that make it longer.
 pub fn record(value: u64, mark: u64, padding: usize) -> Bytes {
     let mut bytes = [value.to_be_bytes(), mark.to_be_bytes()].concat();
     bytes.resize(16 + padding, b'.');

@@ -1,12 +1,12 @@
 //! The simulated network: [`Network`] over turmoil.
 //!
-//! Turmoil carries segments with drawn delays, holds them back, or drops them; it neither repeats what was dropped nor
-//! gives up on a silent end. What TCP does beyond that is made here:
+//! Turmoil carries segments with drawn delays, holds them back, or drops them; it neither repeats a dropped segment nor
+//! gives up on a silent end. What TCP does beyond that is made here and in `links`:
 //!
 //! - A **partition** holds everything back and delivers it when it heals, as TCP's retransmission would.
-//! - A host that **loses its power** says nothing. The other ends of its connections notice after a while (keepalive)
-//!   or when it is back and knows nothing of them (reset).
-//! - A host whose **program was killed** refuses connections at once; its connections are closed by its kernel.
+//! - A host that **loses its power** falls silent. The other ends of its connections notice after a while (keepalive),
+//!   or when the host is back and resets connections that it knows nothing of.
+//! - A host whose **program was killed** refuses connections at once; its kernel closes those that it had.
 //!
 //! Everything that is written goes into the trace.
 
@@ -28,7 +28,7 @@ use crate::trace;
 /// How long it takes until a connection to a port where nobody listens is refused.
 const REFUSAL: Duration = Duration::from_millis(2);
 
-/// What all hosts' networks have in common; clones are the same.
+/// What the networks of all hosts share; clones share it, too.
 #[derive(Clone, Default)]
 pub struct Fabric(Arc<Mutex<State>>);
 
@@ -36,7 +36,7 @@ pub struct Fabric(Arc<Mutex<State>>);
 struct State {
     ends: BTreeMap<u64, End>,
     made: u64,
-    /// Hosts that are up, but nobody listens there.
+    /// Hosts that are up, but no program listens there.
     silent: BTreeSet<String>,
 }
 
@@ -59,11 +59,12 @@ pub struct SimNetwork {
 }
 
 impl Fabric {
+    /// The network as `host` sees it.
     pub fn of(&self, host: &str) -> SimNetwork {
         SimNetwork { host: host.to_owned(), fabric: self.clone() }
     }
 
-    /// All connections that others have with `host` break, as if it had been silent for too long.
+    /// Breaks all connections of other hosts with `host`, as if it had been silent for too long.
     pub fn lose(&self, host: &str) {
         let mut wakers = Vec::new();
         for end in self.state().ends.values().filter(|end| end.other == host) {
@@ -74,7 +75,7 @@ impl Fabric {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether connecting to `host` is refused at once.
+    /// Sets whether connecting to `host` is refused at once.
     pub fn refuse(&self, host: &str, refuse: bool) {
         let mut state = self.state();
         if refuse {
@@ -98,16 +99,17 @@ impl Fabric {
             number
         };
         let (reader, writer) = stream.into_split();
-        let place = Arc::new(Place { number, who: format!("{host}#{number}"), fabric: self.clone(), broken });
+        let place = Arc::new(Place { number, name: format!("{host}#{number}"), fabric: self.clone(), broken });
         let reader = Box::new(Half { inner: reader, place: place.clone() });
         Wire { reader, writer: Box::new(Half { inner: writer, place }), peer }
     }
 }
 
-/// Where a connection's end is known; forgotten with its last half.
+/// An end's entry in the fabric, which is taken out when both halves are dropped.
 struct Place {
     number: u64,
-    who: String,
+    /// The connection's name in the trace.
+    name: String,
     fabric: Fabric,
     broken: Arc<Mutex<Broken>>,
 }
@@ -207,7 +209,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Half<T> {
         self.place.check(context)?;
         let written = Pin::new(&mut self.inner).poll_write(context, bytes);
         if let Poll::Ready(Ok(count)) = &written {
-            trace::event(&self.place.who, "send", &bytes[..*count]);
+            trace::event(&self.place.name, "send", &bytes[..*count]);
         }
         written
     }

@@ -1,13 +1,15 @@
 //! **One seed, one run.** The same seed gives the same trace, byte for byte: in the same process, and in another.
 //!
-//! Everything else here rests on it: a failure that can't be repeated can't be understood. What would break it, and is
-//! kept out of everything above the seams: clocks, chance and threads that are not `Env`'s, the order of hash maps,
-//! unbiased `select!`, tokio's watch (it wakes by chance).
+//! Everything else here rests on this: a failure that can't be repeated can't be understood. Kept out of everything above
+//! the seams, as they would break it: clocks, chance and threads that are not `Env`'s, the order of hash maps, unbiased
+//! `select!`, tokio's watch (which wakes by chance).
 
 use crate::trace::Summary;
 
-/// When a host crashes, tokio drops its tasks in four lists, chosen by the task's number, and turmoil draws delays in the order
-/// of their last words. The numbers are the process's own: so every run begins with one that divides by four.
+/// Begins a run with a task number that divides by four.
+///
+/// When a host crashes, tokio drops its tasks in four lists, chosen by the task's number, and turmoil draws delays for
+/// what the tasks send at their end, in that order. The numbers go on through all runs of a process.
 pub fn align_task_ids() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
@@ -20,11 +22,11 @@ pub fn align_task_ids() {
     });
 }
 
-/// What is wrong if two runs of a seed came out like this.
-pub fn difference(where_: &str, first: &Summary, second: &Summary) -> Option<String> {
+/// What is wrong with two runs of a seed that were made `place` ('in one process'), if they differ.
+pub fn difference(place: &str, first: &Summary, second: &Summary) -> Option<String> {
     (first != second).then(|| {
         format!(
-            "repeat: {where_}, the same seed gave {} events with hash {}, and {} with {}",
+            "repeat: {place}, the same seed gave {} events with hash {}, and {} with {}",
             first.events, first.hash, second.events, second.hash
         )
     })

@@ -1,4 +1,11 @@
 //! One run: a cluster, clients, faults, and what has to be so afterwards.
+//!
+//! ```text
+//!  0 s                                    15 s              at most 10 s later    at most 5 s later
+//!  ├─ clients work, faults begin and end ──┼─ clients work ───┼─ clients have ended ─┼─ verdict
+//!  │                                       the last has ended it heals               all nodes hold the same
+//!  └─ each millisecond: one_primary, same_state_same_index
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,19 +21,20 @@ use crate::checks::{
 use crate::cluster::Cluster;
 use crate::faults::Faults;
 use crate::history::{End, History};
+use crate::seen::{self, Seen};
 use crate::{repeat, trace, workload};
 
 /// How long faults happen.
 const TROUBLE: Duration = Duration::from_secs(15);
-/// How long nodes may take to come together once nobody writes any more.
+/// How long nodes may take to come together once no client writes any more.
 const TOGETHER: Duration = Duration::from_secs(5);
 
 /// What came of a run.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub struct Run {
     pub trace: trace::Summary,
     pub failures: Vec<String>,
-    /// Which faults there were.
-    pub story: Vec<String>,
+    pub seen: Seen,
     /// How many transactions were committed, refused, and left unknown.
     pub counts: [usize; 3],
     pub virtual_time: Duration,
@@ -35,24 +43,15 @@ pub struct Run {
 /// Runs the simulation of `seed`. `keep`: the trace's events are kept.
 pub fn run(seed: u64, keep: bool) -> Run {
     trace::begin(keep);
+    seen::begin();
     repeat::align_task_ids();
-    let mut chance = Chance::of(seed, "network");
-    let slowest = [2, 10, 30][chance.below(3) as usize];
-    let mut sim = turmoil::Builder::new()
-        .rng_seed(chance.number())
-        .tick_duration(Duration::from_millis(1))
-        .min_message_latency(Duration::from_millis(1))
-        .max_message_latency(Duration::from_millis(slowest))
-        .tcp_capacity(1 << 16)
-        .simulation_duration(Duration::from_secs(3_600))
-        .build();
     let history = History::default();
     let enough = Arc::new(AtomicBool::new(false));
-    let cluster = Cluster::new(&mut sim, seed);
-    workload::start(&mut sim, &cluster, seed, &history, &enough);
-    let mut scene = Scene { sim, cluster, history, enough, faults: Faults::new(seed), states: States::default() };
-    let failures: Vec<String> = scene.play().err().into_iter().chain(scene.cluster.faults()).collect();
-    let virtual_time = scene.sim.elapsed();
+    let mut cluster = Cluster::new(network(seed), seed);
+    workload::start(&mut cluster, seed, &history, &enough);
+    let mut scene = Scene { cluster, history, enough, faults: Faults::new(seed), states: States::default() };
+    let failures: Vec<String> = scene.play().err().into_iter().chain(scene.cluster.ended_by_themselves()).collect();
+    let virtual_time = scene.cluster.elapsed();
     let count = |wanted: fn(&End) -> bool| scene.history.look().attempts.iter().filter(|a| wanted(&a.end)).count();
     let counts = [
         count(|end| matches!(end, End::Committed(_))),
@@ -60,12 +59,24 @@ pub fn run(seed: u64, keep: bool) -> Run {
         count(|end| matches!(end, End::Unknown)),
     ];
     // Before the hosts are torn down, which is not part of the run.
-    let trace = trace::summary();
-    Run { trace, failures, story: std::mem::take(&mut scene.faults.story), counts, virtual_time }
+    Run { trace: trace::summary(), failures, seen: seen::take(), counts, virtual_time }
 }
 
-struct Scene<'a> {
-    sim: Sim<'a>,
+/// A network without hosts yet, whose delays the seed has drawn.
+fn network(seed: u64) -> Sim<'static> {
+    let mut chance = Chance::of(seed, "network");
+    let slowest = [2, 10, 30][chance.below(3) as usize];
+    turmoil::Builder::new()
+        .rng_seed(chance.number())
+        .tick_duration(Duration::from_millis(1))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(slowest))
+        .tcp_capacity(1 << 16)
+        .simulation_duration(Duration::from_secs(3_600))
+        .build()
+}
+
+struct Scene {
     cluster: Cluster,
     history: History,
     enough: Arc<AtomicBool>,
@@ -73,16 +84,16 @@ struct Scene<'a> {
     states: States,
 }
 
-impl Scene<'_> {
+impl Scene {
     fn play(&mut self) -> Result<(), String> {
-        while self.sim.elapsed() < TROUBLE {
+        while self.cluster.elapsed() < TROUBLE {
             self.step()?;
-            self.faults.step(&mut self.sim, &mut self.cluster);
+            self.faults.step(&mut self.cluster);
         }
-        while !self.faults.end(&mut self.sim, &mut self.cluster) {
+        while !self.faults.end(&mut self.cluster) {
             self.step()?;
         }
-        let healed = self.sim.elapsed();
+        let healed = self.cluster.elapsed();
         self.wait(heals::WITHIN, "heals", |scene| heals::missing(&scene.cluster, &scene.history, healed))?;
         self.enough.store(true, Relaxed);
         self.wait(TOGETHER, "heals", |scene| heals::apart(&scene.cluster))?;
@@ -91,8 +102,7 @@ impl Scene<'_> {
 
     /// A millisecond.
     fn step(&mut self) -> Result<(), String> {
-        trace::step(self.sim.elapsed());
-        self.sim.step().map_err(|fault| format!("a host has failed: {fault}"))?;
+        self.cluster.step()?;
         let servers = self.cluster.servers();
         one_primary::look(&servers)?;
         self.states.look(&servers)
@@ -104,10 +114,10 @@ impl Scene<'_> {
         check: &str,
         mut missing: impl FnMut(&Self) -> Option<String>,
     ) -> Result<(), String> {
-        let deadline = self.sim.elapsed() + within;
-        // A node that fell behind for a moment is seen again, a client in the middle of something ends it.
+        let deadline = self.cluster.elapsed() + within;
+        // (A node that was behind for a moment catches up meanwhile; a client in the middle of a call ends it.)
         while let Some(what) = missing(self) {
-            if self.sim.elapsed() > deadline {
+            if self.cluster.elapsed() > deadline {
                 return Err(format!("{check}: after {within:?}, {what}"));
             }
             self.step()?;

@@ -1,16 +1,16 @@
 //! The trace of a run: everything that nodes and clients did to the world, in order.
 //!
-//! An event is the virtual time, who, what kind, and the bytes: of what was written to a connection, of a batch that
-//! was written to a disk, of a fault. The hash over all of them is what `repeat` compares; with `TRACE=file` the events
-//! themselves are kept, so that the first one that differs can be found with `diff`.
+//! An event has the virtual time, the host or connection, a kind, and bytes: those that were written to a connection,
+//! a batch that was written to a disk, what a fault did. The hash over all events is what `repeat` compares; with
+//! `TRACE=file` the events themselves are kept, so that the first one that differs can be found with `diff`.
 //!
-//! It is a thread's own: a run is one thread.
+//! The trace is its thread's own: a run is one thread.
 
 use std::cell::RefCell;
 use std::time::Duration;
 
-/// What is left of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A trace, in short.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Summary {
     /// Over all events.
     pub hash: String,
@@ -21,7 +21,7 @@ pub struct Summary {
 struct Trace {
     hasher: blake3::Hasher,
     events: u64,
-    /// The virtual time where nobody runs whose clock could be asked: between the steps.
+    /// The virtual time between the steps, when no host runs whose clock could be asked.
     now: Duration,
     lines: Option<Vec<String>>,
 }
@@ -35,7 +35,7 @@ pub fn begin(keep: bool) {
     TRACE.with(|trace| *trace.borrow_mut() = Trace { lines: keep.then(Vec::new), ..Trace::default() });
 }
 
-/// Tells the time between two steps of the simulation.
+/// Sets the virtual time between two steps of the simulation.
 pub fn step(now: Duration) {
     TRACE.with(|trace| trace.borrow_mut().now = now);
 }
@@ -45,7 +45,7 @@ pub fn now() -> Duration {
     turmoil::sim_elapsed().unwrap_or_else(|| TRACE.with(|trace| trace.borrow().now))
 }
 
-/// Adds an event.
+/// Adds an event of the host or connection `who`.
 pub fn event(who: &str, kind: &str, bytes: &[u8]) {
     let at = now();
     TRACE.with(|trace| {

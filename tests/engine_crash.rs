@@ -1,4 +1,4 @@
-//! RocksDB after crashes that the contract suite can't stage: a process killed while it writes, and a write-ahead log
+//! RocksDB after crashes that the contract suite can't produce: a process killed while it writes, and a write-ahead log
 //! of which the disk has only a part.
 
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ fn write(engine: &Rocks, n: u32) {
     engine.write(batch).unwrap();
 }
 
-/// How many of the batches 0, 1, … are there; panics if they are not a prefix of whole ones.
+/// How many of the batches 0, 1, … are there; panics if a batch is torn, or missing before another.
 fn count(folder: &Path, durability: Durability) -> u32 {
     let engine = Rocks::open(folder, TABLES, durability).unwrap();
     let count = engine.range(KEYS, b"", &[0xff; 5], Order::Ascending).count() as u32;
@@ -58,7 +58,7 @@ fn a_killed_process_leaves_a_prefix_with_all_that_was_synced() {
     }
 }
 
-/// Not a test: the other process of the one above.
+/// Not a test: the process that the test above kills.
 #[test]
 #[ignore = "run by a_killed_process_leaves_a_prefix_with_all_that_was_synced"]
 fn the_process_that_is_killed() {

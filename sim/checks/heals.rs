@@ -1,28 +1,28 @@
-//! **It heals.** Once nothing is wrong any more, there is a primary, every writing client commits again, and all nodes come to hold
-//! the same, within a bounded time.
+//! **It heals.** Within a bounded time after the last fault has ended there is a primary, every writing client commits
+//! again, and all nodes come to hold the same.
 
 use std::time::Duration;
 
 use crate::cluster::{CLIENTS, Cluster, NODES, READER};
 use crate::history::History;
 
-/// How long it may take. (An election and a client that waits for its turn take less than a second; a client that was left
-/// in the middle of a call finds out after a few.)
+/// How long healing may take. (An election takes less than a second, as does a client that waits for its turn; a client
+/// that was cut off in the middle of a call notices after a few seconds.)
 pub const WITHIN: Duration = Duration::from_secs(10);
 /// How many transactions each client has to commit.
 const COMMITS: usize = 3;
 
-/// What is not well yet, `since` nothing is wrong any more; `None`: nothing.
+/// What has not healed yet, of faults that had all ended at `since`; `None` if all is well.
 pub fn missing(cluster: &Cluster, history: &History, since: Duration) -> Option<String> {
-    let lazy =
+    let waiting =
         (0..CLIENTS).filter(|client| *client != READER).find(|client| history.committed(*client, since) < COMMITS)?;
     Some(match cluster.primary() {
         None => "there is no primary".to_owned(),
-        Some(primary) => format!("node {primary} is primary, but client {lazy} has not committed {COMMITS} times"),
+        Some(primary) => format!("node {primary} is primary, but client {waiting} has not committed {COMMITS} times"),
     })
 }
 
-/// Whether all nodes have applied the same; else what each has.
+/// What each node has applied; `None` if all have applied the same.
 pub fn apart(cluster: &Cluster) -> Option<String> {
     let servers = cluster.servers();
     let applied: Vec<_> = servers.iter().map(|(node, server)| (*node, server.store().applied())).collect();

@@ -1,4 +1,4 @@
-//! What must hold, one promise per file.
+//! What must hold, one promise a file.
 
 pub mod heals;
 pub mod no_lost_commit;
@@ -20,7 +20,7 @@ use crate::history::read;
 pub struct Kept {
     pub tid: Tid,
     pub mark: u64,
-    /// The counters it wrote, by id.
+    /// The values of the counters that the transaction wrote.
     pub writes: BTreeMap<Oid, u64>,
 }
 
@@ -32,7 +32,7 @@ pub fn kept(store: &Store) -> io::Result<Vec<Kept>> {
     while let Some((tid, _)) = store.transaction_at(storage, after.next(), Tid::MAX)? {
         let (mut writes, mut marks) = (BTreeMap::new(), BTreeSet::new());
         while let Some((_, revision)) = store.record_at(storage, tid, writes.len())? {
-            let State::Data(data) = &revision.state else { return Err(io::Error::other("nobody deletes counters")) };
+            let State::Data(data) = &revision.state else { return Err(io::Error::other("a counter is deleted")) };
             let (value, mark) = read(data);
             writes.insert(revision.oid, value);
             marks.insert(mark);
@@ -46,7 +46,7 @@ pub fn kept(store: &Store) -> io::Result<Vec<Kept>> {
     Ok(all)
 }
 
-/// Whether what a node sums up is what it keeps.
+/// Compares the sums that a node keeps (of objects, records, bytes) with a count of what it holds.
 pub fn counted(store: &Store) -> Result<(), String> {
     for (storage, _) in store.storages() {
         let (summary, recount) = store.recount(storage).map_err(|fault| format!("recount: {fault}"))?;

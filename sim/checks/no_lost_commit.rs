@@ -1,5 +1,5 @@
-//! **No lost commit.** What a client was told is so, for good: a transaction whose finish was answered is there, with the tid
-//! that was answered and all it wrote; one that was refused is not.
+//! **No lost commit.** The answer to a commit stays true: a transaction whose finish was answered is there, with the tid
+//! of the answer and all that it wrote; one that was refused is not.
 //!
 //! A transaction whose finish was not answered may be there or not, but not twice.
 
@@ -16,17 +16,17 @@ pub fn check(record: &Record, kept: &[Kept]) -> Result<(), String> {
         }
     }
     for attempt in &record.attempts {
-        let who = format!("no_lost_commit: attempt {} of client {}", attempt.mark, attempt.client);
+        let name = format!("no_lost_commit: attempt {} of client {}", attempt.mark, attempt.client);
         match (&attempt.end, by_mark.get(&attempt.mark)) {
-            (End::Committed(tid), None) => return Err(format!("{who} was answered ({tid:?}), and is not there")),
+            (End::Committed(tid), None) => return Err(format!("{name} was answered ({tid:?}), and is not there")),
             (End::Committed(Some(tid)), Some(kept)) if kept.tid != *tid => {
-                return Err(format!("{who} was answered with {tid}, but is {}", kept.tid));
+                return Err(format!("{name} was answered with {tid}, but is {}", kept.tid));
             }
             (End::NotCommitted(why), Some(kept)) => {
-                return Err(format!("{who} was refused ({why}), and is there as {}", kept.tid));
+                return Err(format!("{name} was refused ({why}), and is there as {}", kept.tid));
             }
             (_, Some(kept)) if attempt.writes != kept.writes => {
-                return Err(format!("{who} wrote {:?}, but there is {:?}", attempt.writes, kept.writes));
+                return Err(format!("{name} wrote {:?}, but there is {:?}", attempt.writes, kept.writes));
             }
             _ => {}
         }

@@ -1,5 +1,5 @@
-//! **Same state at the same index.** Whichever nodes have applied the log up to the same entry hold the same, at any time,
-//! also when they apply it again after a crash: the same term there, and the same digests.
+//! **Same state at the same index.** Nodes that have applied the log up to the same entry hold the same: the entry's term
+//! and the digests are equal, also when a node applies the entry again after a crash.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,8 +9,9 @@ use zrs::storage::Position;
 
 #[derive(Default)]
 pub struct States {
-    /// By index: the term, the state, and who was seen there first.
+    /// By index: the term, the state, and the node that was seen there first.
     seen: BTreeMap<u64, (Position, String, u64)>,
+    /// By node: where it was at the last look.
     last: BTreeMap<u64, Position>,
 }
 
@@ -29,9 +30,9 @@ impl States {
                     self.seen.insert(position.index, (position, state, *node));
                 }
                 Some((first, same, _)) if *first == position && *same == state => {}
-                Some((first, other, who)) => {
+                Some((first, other, earlier)) => {
                     return Err(format!(
-                        "same_state_same_index: node {who} at {first:?} had {other}, node {node} at {position:?} has {state}"
+                        "same_state_same_index: node {earlier} at {first:?} had {other}, node {node} at {position:?} has {state}"
                     ));
                 }
             }

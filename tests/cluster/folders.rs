@@ -1,4 +1,4 @@
-//! A data folder belongs to one node of one cluster, and is used once; everything else is refused in words.
+//! A data folder belongs to one node of one cluster, and one process uses it at a time; zrsd refuses anything else and says why.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use crate::support::cluster::Cluster;
 use crate::support::ports::Port;
 use crate::support::wait_for;
 
-/// Tries to start a node with this folder; it has to refuse -> what it said.
+/// Starts a node with this folder, which zrsd has to refuse -> its error text.
 fn refusal(node: u64, data: &Path, peers: &[String]) -> String {
     let (own, http) = (Port::free(), Port::free());
     let mut arguments = vec!["--node".to_owned(), node.to_string(), "--data".into(), data.display().to_string()];
@@ -21,7 +21,7 @@ fn refusal(node: u64, data: &Path, peers: &[String]) -> String {
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     println!("{said}");
-    assert!(said.contains("data folder"), "it says what is wrong: {said}");
+    assert!(said.contains("data folder"), "the error names the data folder: {said}");
     said
 }
 
@@ -55,7 +55,7 @@ fn a_folder_of_a_newer_program_is_refused() {
     std::fs::write(&marker, newer).unwrap();
     let said = refusal(1, &data, &[]);
     assert!(said.contains("999"), "{said}");
-    // With its own format again, it is as it was.
+    // With the old marker the folder works as before.
     std::fs::write(&marker, text).unwrap();
     cluster.start_all();
     cluster.wait_primary();
@@ -66,11 +66,11 @@ fn another_nodes_folder_is_refused() {
     let mut cluster = Cluster::started(3);
     cluster.nodes[1].kill();
     let data = cluster.nodes[1].data.clone();
-    // As node 3, and as node 1, of the very same cluster.
+    // As node 3 of the same cluster.
     let peers = cluster.addresses();
     cluster.nodes[2].kill();
     let said = refusal(3, &data, &peers);
-    assert!(said.contains('2') && said.contains('3'), "it says whose it is: {said}");
+    assert!(said.contains('2') && said.contains('3'), "the error says whose folder it is: {said}");
     cluster.start_all();
     cluster.wait_primary();
     cluster.wait_ready();
@@ -89,14 +89,14 @@ fn a_node_of_another_cluster_is_kept_out() {
     ours.nodes[2].empty();
     std::fs::rename(&theirs.nodes[2].data, &data).unwrap();
     ours.start(2);
-    // It ends with words, or it runs and never takes part.
+    // Node 3 ends with an error, or runs and never takes part.
     let node = &mut ours.nodes[2];
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
     while std::time::Instant::now() < deadline && node.is_running() {
         assert!(!node.is_ready(), "{}", node.status());
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    // Its log, and those of the others, say why.
+    // Its log says why.
     assert!(node.log_text().contains("belongs to cluster"), "{}", node.log_text());
     node.kill();
     wait_for(|| ours.situation(), super::support::PATIENCE, || ours.primary());

@@ -20,7 +20,7 @@ fn cluster_id(cluster: &Cluster) -> String {
     ids[0].as_str().expect("just looked").to_owned()
 }
 
-/// A client writes, and the same is read at every node.
+/// A client writes, and every node has it.
 fn assert_serves(cluster: &Cluster) {
     let addresses = cluster.addresses();
     let mut arguments = vec!["setup", "a"];
@@ -32,7 +32,7 @@ fn assert_serves(cluster: &Cluster) {
 }
 
 #[test]
-fn it_forms_in_any_order_and_only_once() {
+fn a_cluster_forms_in_any_order_and_only_once() {
     let mut chance = chance();
     let orders = [[0, 1, 2], [2, 1, 0], [1, 2, 0], [0, 2, 1], [1, 0, 2], [2, 0, 1]];
     for order in orders.iter().take(times(3, 6)) {
@@ -43,7 +43,7 @@ fn it_forms_in_any_order_and_only_once() {
         }
         cluster.wait_primary();
         let id = cluster_id(&cluster);
-        // A restart is no formation.
+        // A restart does not form the cluster again.
         cluster.kill_all();
         cluster.start_all();
         cluster.wait_primary();
@@ -53,14 +53,14 @@ fn it_forms_in_any_order_and_only_once() {
 }
 
 #[test]
-fn it_waits_until_all_are_there_and_says_for_whom() {
+fn formation_waits_for_all_nodes_and_says_for_which() {
     let mut cluster = Cluster::new(3);
     cluster.start(0);
     cluster.start(1);
     let node = &cluster.nodes[0];
     let waiting = || node.status()["waiting"].as_str().filter(|w| !w.is_empty()).map(str::to_owned);
-    let says = wait_for(|| format!("a word: {}", node.status()), PATIENCE, waiting);
-    println!("it says: {says}");
+    let says = wait_for(|| format!("the node to say what it waits for: {}", node.status()), PATIENCE, waiting);
+    println!("waiting: {says}");
     pause(1500);
     assert_eq!(cluster.primary(), None, "{}", cluster.situation());
     cluster.start(2);
@@ -69,14 +69,14 @@ fn it_waits_until_all_are_there_and_says_for_whom() {
 }
 
 #[test]
-fn a_crash_in_the_middle_of_it_does_no_harm() {
+fn a_crash_in_the_middle_of_formation_does_no_harm() {
     let mut chance = chance();
     for _ in 0..times(5, 50) {
         let mut cluster = Cluster::new(3);
         for _ in 0..2 {
             cluster.start_all();
             pause(chance(900));
-            // One, two or all of them.
+            // One, two or all of the nodes.
             let victims = 1 + chance(7);
             for index in 0..3 {
                 if victims & (1 << index) != 0 {
@@ -105,9 +105,12 @@ fn an_emptied_node_that_meets_its_cluster_does_not_vote_and_says_so() {
     cluster.start(emptied);
     let node = &cluster.nodes[emptied];
     let waiting = || node.status()["waiting"].as_str().filter(|w| !w.is_empty()).map(str::to_owned);
-    println!("it says: {}", wait_for(|| format!("a word: {}", node.status()), PATIENCE, waiting));
+    println!(
+        "waiting: {}",
+        wait_for(|| format!("the node to say what it waits for: {}", node.status()), PATIENCE, waiting)
+    );
     cluster.wait_primary();
-    // With its vote, the one that is left would be a majority.
+    // If the emptied node voted, it and the node that is left would be a majority.
     cluster.nodes[third].kill();
     let node = &cluster.nodes[other];
     wait_for(|| cluster.situation(), PATIENCE, || (!node.is_primary()).then_some(()));

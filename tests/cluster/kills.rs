@@ -1,4 +1,4 @@
-//! `kill -9` and worse, under load from stock clients: no answered commit is lost, no update is lost.
+//! `kill -9` and worse, while stock clients count: no answered commit is lost, no update is lost.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use crate::times;
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
-/// Clients that count, and a cluster that they count in.
-struct Load {
+/// Clients that count all the while.
+struct Counters {
     clients: Vec<Counting>,
 }
 
@@ -22,16 +22,16 @@ fn with_addresses<'a>(words: &[&'a str], addresses: &'a [String]) -> Vec<&'a str
     arguments
 }
 
-impl Load {
-    fn start(cluster: &Cluster) -> Load {
+impl Counters {
+    fn start(cluster: &Cluster) -> Counters {
         let addresses = cluster.addresses();
         python::run("count.py", &with_addresses(&["setup", &NAMES.join(",")], &addresses));
-        let load = Load { clients: NAMES.iter().map(|name| Counting::start(name, &addresses)).collect() };
-        load.wait_progress(cluster);
-        load
+        let counters = Counters { clients: NAMES.iter().map(|name| Counting::start(name, &addresses)).collect() };
+        counters.wait_progress(cluster);
+        counters
     }
 
-    /// Until every client was answered twice more: the second was begun after now. -> how long that took
+    /// Waits until every client was answered twice more: the second commit was begun after now. -> how long that took
     fn wait_progress(&self, cluster: &Cluster) -> Duration {
         let began = Instant::now();
         let wanted: Vec<u64> = self.clients.iter().map(|c| c.acknowledged() + 2).collect();
@@ -77,16 +77,16 @@ impl Load {
 #[test]
 fn the_primary_is_killed_ten_times_under_load() {
     let mut cluster = Cluster::started(3);
-    let load = Load::start(&cluster);
+    let counters = Counters::start(&cluster);
     let mut pauses = Vec::new();
     for _ in 0..times(10, 50) {
         let primary = cluster.wait_primary();
         cluster.nodes[primary].kill();
-        pauses.push(load.wait_progress(&cluster));
+        pauses.push(counters.wait_progress(&cluster));
         cluster.start(primary);
         cluster.wait_ready();
     }
-    load.check(&cluster);
+    counters.check(&cluster);
     pauses.sort();
     println!("all clients went on after: median {:?}, max {:?}", pauses[pauses.len() / 2], pauses[pauses.len() - 1]);
     assert!(pauses[pauses.len() / 2] < Duration::from_secs(6), "{pauses:?}");
@@ -95,28 +95,28 @@ fn the_primary_is_killed_ten_times_under_load() {
 #[test]
 fn a_rolling_restart_loses_nothing() {
     let mut cluster = Cluster::started(3);
-    let load = Load::start(&cluster);
+    let counters = Counters::start(&cluster);
     for _ in 0..times(1, 5) {
         for index in 0..3 {
             let ended = cluster.nodes[index].terminate();
             assert!(ended.success(), "{ended}");
-            load.wait_progress(&cluster);
+            counters.wait_progress(&cluster);
             cluster.start(index);
             cluster.wait_ready();
         }
     }
-    load.check(&cluster);
+    counters.check(&cluster);
 }
 
 #[test]
 fn all_three_are_killed_at_once_under_load() {
     let mut cluster = Cluster::started(3);
-    let load = Load::start(&cluster);
+    let counters = Counters::start(&cluster);
     for _ in 0..times(3, 20) {
         cluster.kill_all();
         cluster.start_all();
         cluster.wait_primary();
-        load.wait_progress(&cluster);
+        counters.wait_progress(&cluster);
     }
-    load.check(&cluster);
+    counters.check(&cluster);
 }

@@ -18,7 +18,7 @@ fn data_fs(folder: &Path) -> String {
     folder.join("plone-site/Data.fs").display().to_string()
 }
 
-/// What a FileStorage makes of it: `as_made`, or `after_pack_now`.
+/// The digests that a FileStorage has of the site: `as_made`, or `after_pack_now`.
 fn truth(when: &str) -> Value {
     let text = std::fs::read_to_string(test_data("plone-site.truth.json")).unwrap();
     serde_json::from_str::<Value>(&text).unwrap()[when].take()
@@ -33,7 +33,7 @@ fn assert_is_the_site(data_fs: &str, addresses: &[String]) {
     assert_is(&found, &truth("as_made"));
 }
 
-/// Those of the digests that say the same.
+/// Compares the digests that both have.
 fn assert_is(found: &Value, truth: &Value) {
     let keys = [
         "transactions",
@@ -66,7 +66,7 @@ fn a_plone_site_goes_in_and_comes_back_the_same_also_after_a_kill_of_all() {
     cluster.start_all();
     let primary = cluster.wait_primary();
     cluster.wait_ready();
-    // From a node that is not the primary: what is in its own store.
+    // A secondary answers from its own store.
     let secondary = (0..3).find(|i| *i != primary).expect("there are three");
     assert_is_the_site(&data_fs, &[format!("ro:{}", cluster.nodes[secondary].address())]);
     for status in cluster.wait_same() {
@@ -86,7 +86,7 @@ fn a_packed_plone_site_is_what_a_file_storage_makes_of_it() {
     let mut load = vec!["load".to_owned(), data_fs.clone()];
     load.extend(cluster.addresses());
     python::run("site.py", &load.iter().map(String::as_str).collect::<Vec<_>>());
-    // As `zeopack` does: a client that reads, at any node; it is told the new size before the answer.
+    // As `zeopack` does: a client that only reads, at any node; it is told the new size before the answer.
     let packed = python::run("site.py", &["pack", &asked]);
     let truth = truth("after_pack_now");
     assert_eq!(packed["length"], truth["objects"]);
@@ -100,7 +100,7 @@ fn a_packed_plone_site_is_what_a_file_storage_makes_of_it() {
         let at = format!("ro:{}", cluster.nodes[node].address());
         assert_is(&python::run("site.py", &["digest", &data_fs, &at]), &truth);
     }
-    // Once more: there is nothing left to remove.
+    // A second pack has nothing left to remove.
     let again = python::run("site.py", &["pack", &asked]);
     assert_eq!((&again["length"], &again["size"]), (&packed["length"], &packed["size"]));
 }

@@ -24,7 +24,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Where clients and peers find it.
+    /// Where clients and peers find the node.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port.number)
     }
@@ -37,7 +37,7 @@ impl Node {
         self.process.as_mut().is_some_and(|p| p.try_wait().unwrap().is_none())
     }
 
-    /// The number of its process, while it runs.
+    /// The id of the node's process, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)
     }
@@ -46,7 +46,7 @@ impl Node {
         self.get("/primary") == Some(200)
     }
 
-    /// It knows a primary and has caught up.
+    /// Whether the node knows a primary and has caught up.
     pub fn is_ready(&self) -> bool {
         self.get("/readyz") == Some(200)
     }
@@ -56,7 +56,7 @@ impl Node {
         http::get(self.http.number, path).map(|(status, _)| status)
     }
 
-    /// The JSON of `/status`; null if nobody answers.
+    /// The JSON of `/status`; null if the node does not answer.
     pub fn status(&self) -> Value {
         if self.process.is_none() {
             return Value::Null;
@@ -79,18 +79,18 @@ impl Node {
         }
     }
 
-    /// SIGTERM, and waits for its end.
+    /// Sends SIGTERM and waits for the process to end.
     pub fn terminate(&mut self) -> ExitStatus {
-        let process = self.process.as_mut().expect("it runs");
+        let process = self.process.as_mut().expect("the node runs");
         signal(process.id(), "TERM");
-        let ended = wait_for(|| "a node to end".into(), PATIENCE, || process.try_wait().unwrap());
+        let ended = wait_for(|| "the node to end".into(), PATIENCE, || process.try_wait().unwrap());
         self.process = None;
         ended
     }
 
-    /// Its data are gone, as if the disk had been replaced.
+    /// Removes the node's data, as if the disk had been replaced.
     pub fn empty(&mut self) {
-        assert!(self.process.is_none(), "it runs");
+        assert!(self.process.is_none(), "the node runs");
         std::fs::remove_dir_all(&self.data).unwrap();
     }
 
@@ -113,7 +113,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// None of them runs yet.
+    /// A cluster whose nodes don't run yet.
     pub fn new(size: u64) -> Cluster {
         Cluster::with_options(size, &[])
     }
@@ -132,7 +132,7 @@ impl Cluster {
         Cluster { nodes, options: options.iter().map(|o| (*o).to_owned()).collect(), folder: Some(folder) }
     }
 
-    /// All of them, and there is a primary.
+    /// A cluster whose nodes run, with a primary.
     pub fn started(size: u64) -> Cluster {
         let mut cluster = Cluster::new(size);
         cluster.start_all();
@@ -150,7 +150,7 @@ impl Cluster {
     }
 
     pub fn start(&mut self, index: usize) {
-        assert!(self.nodes[index].process.is_none(), "it runs");
+        assert!(self.nodes[index].process.is_none(), "the node runs");
         let arguments = self.arguments(index);
         let node = &mut self.nodes[index];
         let log: File = OpenOptions::new().create(true).append(true).open(&node.log).unwrap();
@@ -160,7 +160,7 @@ impl Cluster {
         node.process = Some(command.spawn().expect("zrsd starts"));
     }
 
-    /// Starts those that do not run.
+    /// Starts the nodes that do not run.
     pub fn start_all(&mut self) {
         for index in 0..self.nodes.len() {
             if self.nodes[index].process.is_none() {
@@ -169,7 +169,7 @@ impl Cluster {
         }
     }
 
-    /// kill -9 of all, as near to one moment as can be.
+    /// kill -9 of all nodes, as near to one moment as can be.
     pub fn kill_all(&mut self) {
         for node in &mut self.nodes {
             if let Some(process) = &mut node.process {
@@ -179,7 +179,7 @@ impl Cluster {
         self.nodes.iter_mut().for_each(Node::kill);
     }
 
-    /// Runs `zrsd` with these arguments until it ends by itself (which it has to).
+    /// Runs `zrsd` with arguments that it has to refuse, until it ends by itself.
     pub fn refused(arguments: &[String]) -> Output {
         let mut process = Command::new(ZRSD);
         process.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -193,7 +193,11 @@ impl Cluster {
             process.kill().unwrap();
         }
         let output = process.wait_with_output().unwrap();
-        assert!(!went_on, "it was to refuse and went on: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            !went_on,
+            "zrsd was to refuse these arguments, but went on: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         output
     }
 
@@ -209,7 +213,7 @@ impl Cluster {
         wait_for(|| format!("a primary: {}", self.situation()), PATIENCE, || self.primary())
     }
 
-    /// Until every running node knows a primary and has caught up.
+    /// Waits until every running node knows a primary and has caught up.
     pub fn wait_ready(&self) {
         for node in self.nodes.iter().filter(|n| n.process.is_some()) {
             let what = || format!("node {} to be ready: {}", node.number, self.situation());
@@ -217,7 +221,7 @@ impl Cluster {
         }
     }
 
-    /// Until all running nodes have applied the same, and -> their statuses.
+    /// Waits until all running nodes have applied the same -> their statuses.
     pub fn wait_same(&self) -> Vec<Value> {
         let running: Vec<&Node> = self.nodes.iter().filter(|n| n.process.is_some()).collect();
         wait_for(
@@ -231,7 +235,7 @@ impl Cluster {
         )
     }
 
-    /// `HOST:PORT` of all.
+    /// `HOST:PORT` of all nodes.
     pub fn addresses(&self) -> Vec<String> {
         self.nodes.iter().map(Node::address).collect()
     }

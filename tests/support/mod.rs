@@ -1,9 +1,9 @@
 //! Real processes for tests: nodes of `zrsd`, and Python workers with stock clients.
 //!
-//! Nothing here knows how the server is made: nodes are started by their command line, watched through their HTTP
-//! address, and killed. Data and logs of a test that panics are kept, and the ends of the logs printed.
+//! Nodes are started by their command line, watched through their HTTP address, and killed; nothing here knows the
+//! server's code. The data and logs of a test that panics are kept, and the ends of the logs are printed.
 
-#![allow(dead_code)] // (each test uses its part)
+#![allow(dead_code)] // (each test program uses a part)
 
 pub mod cluster;
 pub mod http;
@@ -12,13 +12,13 @@ pub mod python;
 
 use std::time::{Duration, Instant};
 
-/// How long to wait for what takes well under a second on an idle machine.
+/// How long to wait for something that takes well under a second on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
-/// What `look` gives, as soon as it gives something.
+/// Calls `look` until it gives something, and returns that.
 ///
 /// # Panics
-/// If that takes longer than `within`; `what` says what was waited for.
+/// If that takes longer than `within`; `what` names what was waited for.
 pub fn wait_for<T>(what: impl Fn() -> String, within: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + within;
     loop {
@@ -30,7 +30,7 @@ pub fn wait_for<T>(what: impl Fn() -> String, within: Duration, mut look: impl F
     }
 }
 
-/// Chance that is told when a test fails, so that it can be had again: `ZRS_SEED=N`.
+/// A generator of chance, whose seed is printed; `ZRS_SEED=N` repeats it.
 pub fn chance() -> impl FnMut(u64) -> u64 {
     let seed = std::env::var("ZRS_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

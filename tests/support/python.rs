@@ -38,7 +38,7 @@ pub fn run(worker: &str, arguments: &[&str]) -> Value {
     serde_json::from_str(last).unwrap_or_else(|_| panic!("{worker} {arguments:?} said {said}\n{errors}"))
 }
 
-/// A worker that counts (`count.py run`) until it is told to stop.
+/// A worker that counts (`count.py run`) until its standard input is closed.
 pub struct Counting {
     pub name: String,
     child: Child,
@@ -80,7 +80,7 @@ impl Counting {
         self.acknowledged.load(Ordering::SeqCst)
     }
 
-    /// Stops it -> what it counted.
+    /// Stops the worker -> what it counted.
     pub fn stop(mut self) -> Value {
         drop(self.input.take());
         let status = self.child.wait().unwrap();

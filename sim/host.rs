@@ -1,8 +1,8 @@
-//! The simulated host: [`World`] with virtual time, seeded chance, and work that is done where it stands.
+//! The simulated host: a [`World`] with virtual time, seeded chance, and no threads for offloaded work.
 //!
-//! Each host's wall clock is off by some seconds and may be set anew; its waits are up to two percent too long or too
-//! short. Offloaded work (everything that touches a disk) happens at one moment, after a drawn delay and before another:
-//! a crash in the first loses it, a crash in the second loses only its answer.
+//! Each host's wall clock is off by up to five seconds and may be set anew; its waits are up to two percent too long or
+//! too short. Offloaded work (everything that touches a disk) happens at one moment, between two drawn delays: a crash in
+//! the first delay loses the work, a crash in the second loses only its answer.
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -13,18 +13,18 @@ use zrs::env::{Work, Working, World};
 use crate::chance::Chance;
 use crate::trace;
 
-/// When every run begins: 2026-01-01.
+/// The time at which every run begins: 2026-01-01.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
-/// How far wall clocks are off.
+/// By how many milliseconds wall clocks are off, at most.
 const SKEW: u64 = 5_000;
 
-/// The clock, chance and disk delays of one host; they stay its own when it restarts.
+/// The clock, chance and disk delays of one host; a restart does not change them.
 #[derive(Clone)]
 pub struct Host(Arc<Inner>);
 
 struct Inner {
     chance: Mutex<Chance>,
-    /// Milliseconds by which the wall clock is ahead.
+    /// By how many milliseconds the wall clock is ahead.
     ahead: AtomicI64,
     /// By how many millionths waits are too long.
     drift: i64,
@@ -38,7 +38,7 @@ impl Host {
         Host(Arc::new(Inner { chance: Mutex::new(chance), ahead, drift }))
     }
 
-    /// Sets the wall clock so many milliseconds ahead of what it shows.
+    /// Sets the wall clock ahead by so many milliseconds, or back.
     pub fn step_clock(&self, millis: i64) {
         self.0.ahead.fetch_add(millis, Relaxed);
     }
@@ -64,7 +64,7 @@ impl World for Host {
     }
 
     fn stretch(&self, wanted: Duration) -> Duration {
-        // Nobody waits for days in a run of seconds; and those who wait for ever must not overflow.
+        // A run takes seconds, so longer waits never end in it; and a wait for ever must not overflow.
         if wanted > Duration::from_secs(86_400) {
             return wanted;
         }

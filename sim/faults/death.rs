@@ -1,0 +1,56 @@
+//! Nodes that go down without a word, and start again.
+
+use std::time::Duration;
+
+use super::fault::{End, Fault, victim};
+use crate::cluster::{Cluster, Death, NODES};
+
+/// `kill -9` of a node.
+pub const KILL: Fault = Fault {
+    name: "kill",
+    rate: 10,
+    lasts: 200..3_000,
+    begin: |cluster, chance| {
+        let node = victim(cluster, chance);
+        crash(cluster, node, Death::Killed)
+    },
+};
+
+/// A node without power: its disks lose what was not synced.
+pub const POWER_LOSS: Fault = Fault {
+    name: "power_loss",
+    rate: 10,
+    lasts: 200..3_000,
+    begin: |cluster, chance| {
+        let node = victim(cluster, chance);
+        crash(cluster, node, Death::PowerLost)
+    },
+};
+
+/// All nodes without power at the same moment. They start again one by one.
+pub const POWER_LOSS_OF_ALL: Fault = Fault {
+    name: "power_loss_of_all",
+    rate: 4,
+    lasts: 200..2_000,
+    begin: |cluster, chance| {
+        let ends = NODES.map(|node| (crash(cluster, node, Death::PowerLost), chance.millis(0..1_500)));
+        let mut down: Vec<(End, Duration)> = ends.into_iter().filter_map(|(end, pause)| Some((end?, pause))).collect();
+        let mut due = None;
+        (!down.is_empty()).then_some(Box::new(move |cluster| {
+            let now = cluster.elapsed();
+            let due = *due.get_or_insert(now);
+            down.retain_mut(|(end, pause)| now < due + *pause || !end(cluster));
+            down.is_empty()
+        }))
+    },
+};
+
+fn crash(cluster: &mut Cluster, node: u64, death: Death) -> Option<End> {
+    cluster.is_up(node).then(|| -> End {
+        cluster.crash(node, death);
+        Box::new(move |cluster| {
+            cluster.restart(node);
+            true
+        })
+    })
+}

@@ -1,0 +1,125 @@
+//! What clients do: the workloads of the [`MENU`], by the Rust client, each a file.
+//!
+//! Every transaction of a writer adds one to some counters. Writers meet at the same counters, so that there are
+//! conflicts. One client only reads, from whichever node serves it. Whatever is answered goes into the
+//! [`History`].
+//!
+//! A client has one connection and does one thing at a time: the workload whose pause is over first. Each workload of
+//! each client draws from a stream of chance of its own, so that what one workload draws (a longer record, say) changes
+//! nothing of what another one draws.
+
+mod counters;
+mod increment;
+mod new_oids;
+mod read_all;
+mod sync;
+mod transact;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use zrs::client::{Client, Options};
+use zrs::env::Env;
+use zrs::net::Network;
+
+use crate::chance::Chance;
+use crate::cluster::{CLIENTS, Cluster, NODES, READER, address, client_name};
+use crate::history::History;
+use crate::host::Host;
+use crate::seen;
+use worker::{Clients, Worker, Workload};
+
+/// All workloads.
+static MENU: [Workload; 5] =
+    [increment::INCREMENT, transact::TRANSACT, read_all::READ_ALL, new_oids::NEW_OIDS, sync::SYNC];
+
+/// How long the client that creates the counters waits before it tries again.
+const AGAIN: Duration = Duration::from_millis(15);
+
+const _: () = assert!(READER < CLIENTS, "one of the clients reads");
+
+/// The names of all workloads.
+pub fn names() -> Vec<&'static str> {
+    MENU.iter().map(|workload| workload.name).collect()
+}
+
+/// Registers the clients; they go on until `enough` is set.
+pub fn start(cluster: &mut Cluster, seed: u64, history: &History, enough: &Arc<AtomicBool>) {
+    for client in 0..CLIENTS {
+        let env = Env::new(Host::new(seed, &client_name(client)));
+        let network: Arc<dyn Network> = Arc::new(cluster.fabric.of(&client_name(client)));
+        let (history, enough) = (history.clone(), enough.clone());
+        cluster.add_client(client, env.clone().scope(run(client, seed, env, network, history, enough)));
+    }
+}
+
+/// A workload of one client.
+struct Upcoming {
+    workload: &'static Workload,
+    chance: Chance,
+    next: Instant,
+}
+
+async fn run(
+    client: usize,
+    seed: u64,
+    env: Env,
+    network: Arc<dyn Network>,
+    history: History,
+    enough: Arc<AtomicBool>,
+) -> turmoil::Result {
+    let options = options(client, &mut Chance::of(seed, &format!("options of {}", client_name(client))));
+    let connection = loop {
+        if enough.load(Relaxed) {
+            return Ok(());
+        }
+        match Client::connect(options.clone(), env.clone(), network.clone()).await {
+            Ok(connection) => break connection,
+            Err(why) => tracing::info!("client {client} could not connect: {why}"),
+        }
+    };
+    let worker = Worker { client, connection, history };
+    while worker.counters().is_empty() && !enough.load(Relaxed) {
+        if client == 0 {
+            counters::create(&worker).await;
+        }
+        env.sleep(AGAIN).await;
+    }
+    let mut upcoming: Vec<Upcoming> = MENU.iter().filter_map(|workload| of(workload, client, seed, &env)).collect();
+    while let Some(first) = upcoming.iter_mut().min_by_key(|upcoming| upcoming.next) {
+        env.sleep_until(first.next).await;
+        if enough.load(Relaxed) {
+            break;
+        }
+        let done = (first.workload.turn)(&worker, &mut first.chance).await;
+        seen::workload(first.workload.name, done);
+        first.next = env.now() + first.chance.millis(first.workload.pause.clone());
+    }
+    Ok(())
+}
+
+fn options(client: usize, chance: &mut Chance) -> Options {
+    Options {
+        // Some clients know the whole list, some only one address.
+        addresses: if chance.once_in(3) { vec![address(chance.one_of(&NODES))] } else { NODES.map(address).to_vec() },
+        read_only: client == READER,
+        wait: Duration::from_secs(5),
+        silence: Duration::from_secs(2),
+        // Some caches are so small that they have to forget.
+        cache_bytes: if chance.once_in(2) { 1 << 20 } else { 800 },
+        ..Options::default()
+    }
+}
+
+/// The client's part of a workload, if it has one.
+fn of(workload: &'static Workload, client: usize, seed: u64, env: &Env) -> Option<Upcoming> {
+    if workload.clients == Clients::Writers && client == READER {
+        return None;
+    }
+    let mut chance = Chance::of(seed, &format!("workload {} of {}", workload.name, client_name(client)));
+    let next = env.now() + chance.millis(workload.pause.clone());
+    Some(Upcoming { workload, chance, next })
+}

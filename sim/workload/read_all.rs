@@ -1,0 +1,13 @@
+//! Reads all counters in one transaction, at one snapshot. Counted by counters read.
+
+use super::counters;
+use super::worker::{Clients, Worker, Workload};
+
+pub const READ_ALL: Workload =
+    Workload { name: "read_all", clients: Clients::All, pause: 10..120, turn: |worker, _| Box::pin(read_all(worker)) };
+
+async fn read_all(worker: &Worker) -> u64 {
+    let Ok(transaction) = worker.connection.begin().await else { return 0 };
+    let values = counters::values_of(worker, &transaction, &worker.counters()).await;
+    values.map_or(0, |values| values.len() as u64)
+}

@@ -1,0 +1,54 @@
+//! A client at work, and what a workload is: an item of the menu.
+
+use std::ops::Range;
+
+use futures_util::future::LocalBoxFuture;
+use zrs::client::Client;
+use zrs::zodb::Oid;
+
+use crate::chance::Chance;
+use crate::history::History;
+
+/// Something that clients do again and again.
+pub struct Workload {
+    /// Its name in the summary; its streams of chance are named after it.
+    pub name: &'static str,
+    /// The clients that do it.
+    pub clients: Clients,
+    /// How many milliseconds a client waits from one turn to the next.
+    pub pause: Range<u64>,
+    /// Does it once. What was answered goes into the history.
+    pub turn: for<'a> fn(&'a Worker, &'a mut Chance) -> Turn<'a>,
+}
+
+/// One turn of a workload. It gives how much was done: nothing if the client was refused or has lost its connection.
+pub type Turn<'a> = LocalBoxFuture<'a, u64>;
+
+/// Which clients do a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    All,
+    /// All but the client that only reads.
+    Writers,
+}
+
+/// A client of the simulation.
+pub struct Worker {
+    pub client: usize,
+    pub connection: Client,
+    pub history: History,
+}
+
+impl Worker {
+    /// A new object id, which goes into the history; `None` without an answer.
+    pub async fn new_oid(&self) -> Option<Oid> {
+        let oid = self.connection.new_oid().await.ok()?;
+        self.history.look().oids.push((self.client, oid));
+        Some(oid)
+    }
+
+    /// The counters; none before the first client has created them.
+    pub fn counters(&self) -> Vec<Oid> {
+        self.history.look().counters.clone()
+    }
+}
