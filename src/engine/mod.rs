@@ -19,7 +19,7 @@ mod folder;
 mod rocks;
 mod simdisk;
 
-pub use folder::{Folder, NewFolder};
+pub use folder::{FORMAT as FOLDER_FORMAT, Folder, NewFolder};
 pub use rocks::{Durability, Rocks};
 pub use simdisk::{Counters, Faults, SimDisk, SimEngine};
 
