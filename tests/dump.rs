@@ -71,6 +71,10 @@ fn fingerprint(folder: &Path) -> BTreeMap<PathBuf, Traits> {
     found
 }
 
+fn numbers(array: &Value) -> Vec<u64> {
+    array.as_array().unwrap().iter().map(|number| number.as_u64().unwrap()).collect()
+}
+
 fn tid(n: u64) -> String {
     Tid(n).to_string()
 }
@@ -159,8 +163,8 @@ fn an_imported_folder_is_shown_with_its_objects_and_transactions() {
     assert!(dump(&data, &["store", "--storage", "main", "--transactions"]).lines().count() == 3);
 }
 
-/// Commits two objects, and one that goes through the log in pieces.
-fn commit(cluster: &Cluster) -> Tid {
+/// Commits two objects, of which one goes through the log in pieces.
+fn commit_two(cluster: &Cluster) -> Tid {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let options = Options { addresses: cluster.addresses(), ..Options::default() };
     runtime.block_on(async {
@@ -176,7 +180,7 @@ fn commit(cluster: &Cluster) -> Tid {
 #[test]
 fn the_log_of_a_node_that_was_killed_is_shown_entry_by_entry() {
     let mut cluster = Cluster::started(1);
-    let committed = commit(&cluster);
+    let committed = commit_two(&cluster);
     let data = cluster.nodes[0].data.clone();
     let running = zrsctl(&["dump", "--data", data.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&running.stderr).into_owned();
@@ -195,9 +199,8 @@ fn the_log_of_a_node_that_was_killed_is_shown_entry_by_entry() {
     assert_eq!(of_kind("membership")["voters"], json!([[1]]));
     assert_eq!((&of_kind("barrier")["reign"], &of_kind("create_storage")["name"]), (&json!("1.1"), &json!("1")));
     assert!(of_kind("reserve_oids")["count"].as_u64() > Some(0));
-    let staged =
-        of_kind("stage")["pieces"].as_array().unwrap().iter().map(|bytes| bytes.as_u64().unwrap()).sum::<u64>();
-    assert_eq!(staged, 3 << 20);
+    let staged = entries.iter().filter(|entry| entry["kind"] == "stage").flat_map(|entry| numbers(&entry["pieces"]));
+    assert_eq!(staged.sum::<u64>(), 3 << 20);
     let commit = of_kind("commit");
     assert_eq!((&commit["tid"], &commit["user"]), (&json!(committed.to_string()), &json!("jim")));
     assert_eq!(commit["description"], "the first");
@@ -212,7 +215,9 @@ fn the_log_of_a_node_that_was_killed_is_shown_entry_by_entry() {
     let address = cluster.nodes[0].address();
     assert_eq!((&found["log"]["node"], &found["log"]["stamp"]["members"]["1"]), (&json!(1), &json!(address)));
     assert_eq!((&found["log"]["vote"]["node"], &found["log"]["vote"]["won"]), (&json!(1), &json!(true)));
-    assert!(found["applied"]["index"].as_u64().unwrap() < last && dump(&data, &[]).contains("of the log not applied"));
+    assert_eq!(found["applied"]["index"].as_u64(), Some(0), "the store was never flushed");
+    assert!(dump(&data, &[]).contains(&format!("{last} entries of the log not applied")));
+    assert!(refused(&data, &["store"]).contains("the store is empty"));
     cluster.start_all();
     cluster.wait_primary();
     assert!(cluster.nodes[0].terminate().success());
@@ -223,7 +228,23 @@ fn the_log_of_a_node_that_was_killed_is_shown_entry_by_entry() {
         (&json!(committed.to_string()), &json!(2))
     );
     let one = documents(&data, &["store", "--tid", &committed.to_string()]);
-    assert_eq!(one[2]["pieces"][0]["count"].as_u64().unwrap(), 3, "{one:#?}");
+    assert_eq!(one[2]["data"].as_u64().unwrap(), 3 << 20, "{one:#?}");
+    let pieces: u64 = one[2]["pieces"].as_array().unwrap().iter().map(|span| span["count"].as_u64().unwrap()).sum();
+    assert!(pieces >= 3, "{one:#?}");
+
+    // A store that has some of the log, and lost a commit.
+    let flushed = found["applied"]["index"].as_u64().unwrap();
+    cluster.start_all();
+    cluster.wait_primary();
+    let later = commit_two(&cluster);
+    cluster.kill_all();
+    let found = summary(&data);
+    assert_eq!(
+        (&found["applied"]["index"], &found["storages"][0]["last_tid"]),
+        (&json!(flushed), &json!(committed.to_string()))
+    );
+    let log = dump(&data, &["log", "--from", &(flushed + 1).to_string()]);
+    assert!(log.contains(&later.to_string()) && !log.contains(&committed.to_string()), "{log}");
 }
 
 #[test]

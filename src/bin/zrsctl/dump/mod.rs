@@ -80,12 +80,17 @@ fn open_log(folder: &Folder) -> anyhow::Result<Option<Rocks>> {
     Rocks::open_read_only(&folder.log(), raft::TABLES, Durability::Log).context("opening the log").map(Some)
 }
 
-fn open_store(folder: &Folder) -> anyhow::Result<Store> {
+/// The store; `None`: it is empty, as the node was killed before the store was first flushed.
+fn open_store(folder: &Folder) -> anyhow::Result<Option<Store>> {
     if !folder.store().is_dir() {
         anyhow::bail!("data folder {} has no database (store/)", folder.path().display());
     }
     let engine = Rocks::open_read_only(&folder.store(), storage::TABLES, Durability::Flush);
-    Store::open(Arc::new(engine.context("opening the store")?)).context("opening the store")
+    match Store::open(Arc::new(engine.context("opening the store")?)) {
+        // Opening an empty store would write its format.
+        Err(why) if why.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(None),
+        opened => opened.context("opening the store").map(Some),
+    }
 }
 
 /// Reads an object or transaction id as it is printed everywhere: hexadecimal, leading zeros and `0x` as you like.

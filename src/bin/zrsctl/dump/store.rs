@@ -35,7 +35,7 @@ pub struct StoreFlags {
 }
 
 pub fn print(folder: &Folder, flags: &StoreFlags, sheet: &mut Sheet<'_>) -> anyhow::Result<()> {
-    let store = open_store(folder)?;
+    let store = open_store(folder)?.context("the store is empty: nothing was flushed yet, all is in the log")?;
     let Some(storage) = store.storage(&flags.storage) else {
         let names: Vec<String> = store.storages().into_iter().map(|(_, name)| format!("{name:?}")).collect();
         bail!("there is no storage {:?}, but {}", flags.storage, names.join(", "));

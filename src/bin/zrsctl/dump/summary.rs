@@ -5,7 +5,7 @@ use std::io;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use zrs::command;
+use zrs::command::{self, Reign};
 use zrs::engine::{FOLDER_FORMAT, Folder};
 use zrs::raft::offline::{self, LogSummary, Membership};
 use zrs::storage::{self, Position, Store, Summary};
@@ -20,11 +20,8 @@ const MOST_STAGED: usize = 1_000_000;
 pub fn print(folder: &Folder, sheet: &mut Sheet<'_>) -> anyhow::Result<()> {
     let log = open_log(folder)?.map(|engine| offline::summary(&engine)).transpose().context("reading the log")?;
     let store = open_store(folder)?;
-    let membership = store.membership().map(|(at, bytes)| offline::membership(&bytes).map(|members| (at, members)));
-    let membership = membership.transpose().context("reading the store")?;
-    let storages: Vec<StorageRow> =
-        store.storages().into_iter().map(|(id, name)| StorageRow::of(&store, id, name)).collect::<io::Result<_>>()?;
-    let page = Page { folder, log, store, membership, storages };
+    let store = store.as_ref().map(StorePart::of).transpose().context("reading the store")?.unwrap_or_default();
+    let page = Page { folder, log, store };
     sheet.page(|| page.text(), || page.document())?;
     Ok(())
 }
@@ -32,10 +29,30 @@ pub fn print(folder: &Folder, sheet: &mut Sheet<'_>) -> anyhow::Result<()> {
 struct Page<'f> {
     folder: &'f Folder,
     log: Option<LogSummary>,
-    store: Store,
-    /// As the store has applied it, and by which entry.
+    store: StorePart,
+}
+
+/// The store's part of the page; the default is that of an empty one.
+#[derive(Default)]
+struct StorePart {
+    applied: Position,
+    reign: Reign,
+    /// The membership as the store has applied it, and its entry.
     membership: Option<(Position, Membership)>,
     storages: Vec<StorageRow>,
+}
+
+impl StorePart {
+    fn of(store: &Store) -> io::Result<StorePart> {
+        let membership = store.membership().map(|(at, bytes)| offline::membership(&bytes).map(|members| (at, members)));
+        let storages = store.storages().into_iter().map(|(id, name)| StorageRow::of(store, id, name));
+        Ok(StorePart {
+            applied: store.applied(),
+            reign: store.reign(),
+            membership: membership.transpose()?,
+            storages: storages.collect::<io::Result<_>>()?,
+        })
+    }
 }
 
 /// A storage, and what was counted in its tables.
@@ -118,15 +135,15 @@ impl Page<'_> {
             None => rows.push(("log", "none: no node has started on this folder".to_owned())),
         }
         rows.push(("applied", self.applied()));
-        rows.push(("reign", self.store.reign().to_string()));
-        if let Some((at, membership)) = &self.membership {
+        rows.push(("reign", self.store.reign.to_string()));
+        if let Some((at, membership)) = &self.store.membership {
             rows.push(("members", format!("{} (entry {})", members(membership), at.index)));
         }
-        table(&rows) + &self.storages.iter().map(StorageRow::text).collect::<String>()
+        table(&rows) + &self.store.storages.iter().map(StorageRow::text).collect::<String>()
     }
 
     fn applied(&self) -> String {
-        let applied = self.store.applied();
+        let applied = self.store.applied;
         let here = match applied.index {
             0 => "nothing of a log".to_owned(),
             index => format!("entry {index} (term {})", applied.term),
@@ -140,7 +157,7 @@ impl Page<'_> {
     }
 
     fn document(&self) -> Value {
-        let applied = self.store.applied();
+        let applied = self.store.applied;
         json!({
             "folder": self.folder.path(),
             "formats": {"folder": FOLDER_FORMAT, "store": storage::FORMAT, "command": command::FORMAT},
@@ -153,9 +170,9 @@ impl Page<'_> {
                 "last": log.last.map(position),
             })),
             "applied": position(applied),
-            "reign": self.store.reign().to_string(),
-            "membership": self.membership.as_ref().map(|(_, membership)| membership),
-            "storages": self.storages.iter().map(StorageRow::document).collect::<Vec<_>>(),
+            "reign": self.store.reign.to_string(),
+            "membership": self.store.membership.as_ref().map(|(_, membership)| membership),
+            "storages": self.store.storages.iter().map(StorageRow::document).collect::<Vec<_>>(),
         })
     }
 }
