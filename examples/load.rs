@@ -1,8 +1,8 @@
 //! Load for `make bench`: connections that load or commit as fast as they are answered.
 //!
-//! Python clients would be slower than what they are to measure. This speaks the ZEO protocol as they do, over the same
-//! kind of connections, to zrsd and to the stock server alike, with as little work of its own as can be: it has to share the
-//! machine with the server. Prints one line of JSON.
+//! Python clients would be slower than the servers that they measure. This program speaks the ZEO protocol as they do,
+//! over the same kind of connections, to zrsd and to the stock server alike, with as little work of its own as
+//! possible: it shares the machine with the server. Prints one line of JSON.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,11 +19,11 @@ use zrs::zodb::{Oid, Tid};
 
 /// Objects that `fill` stores and `loads` reads.
 const OBJECTS: u64 = 2_000;
-/// Their first id; committers have theirs above.
+/// The first id of these objects; committers write objects with greater ids.
 const FIRST: u64 = 1_000_000;
 /// Objects in each transaction of `commits`.
 const WRITES: u64 = 2;
-/// What is not measured, at the beginning.
+/// Time at the beginning that is not measured.
 const WARM_UP: Duration = Duration::from_millis(500);
 
 #[derive(Parser)]
@@ -46,7 +46,7 @@ struct Flags {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Work {
-    /// Stores what is to be loaded.
+    /// Stores the objects for `loads`.
     Fill,
     Loads,
     Commits,
@@ -104,7 +104,7 @@ fn data(size: usize) -> Bytes {
     (0..size).map(|i| (i * 31 % 251) as u8).collect::<Vec<_>>().into()
 }
 
-/// When it counts.
+/// The time that is measured.
 #[derive(Clone, Copy)]
 struct Span {
     begin: Instant,
@@ -136,7 +136,7 @@ async fn loads(mut client: Client, number: u64, span: Span, pipeline: usize) -> 
         if under_way.is_empty() {
             break;
         }
-        // (All that is here already goes with one wake-up.)
+        // (All answers that have arrived are taken with one wake-up.)
         let mut frame = Some(client.frame().await?);
         while let Some(answer) = frame {
             let (id, _) = client.answer(&answer)?;
@@ -153,7 +153,7 @@ async fn loads(mut client: Client, number: u64, span: Span, pipeline: usize) -> 
 /// Microseconds of each commit, from its begin to its answer.
 async fn commits(mut client: Client, number: u64, span: Span, data: Bytes) -> anyhow::Result<Vec<u32>> {
     let mut took = Vec::new();
-    // Nobody else's, whatever ran before: objects that were never stored.
+    // Objects that were never stored, whatever ran before: no other connection writes them.
     let first = client.new_oid().await?.0 + FIRST + (number + 1) * 1_000;
     let mut serial = Tid::ZERO;
     while Instant::now() < span.end {
@@ -194,7 +194,7 @@ impl Client {
         self.reader.next().await.map_err(|e| anyhow!("{e:?}"))?.context("the server closed the connection")
     }
 
-    /// The id that is answered (0: a push) and the value; an error that is answered is an error.
+    /// The id of the call that was answered (0: a push) and the value; an exception is an error.
     fn answer<'a>(&self, frame: &'a Bytes) -> anyhow::Result<(i64, Value<'a>)> {
         match decode_message(self.encoding, frame).map_err(|e| anyhow!("{e:?}"))? {
             FromServer::Reply { id: MessageId::Int(id), value } => Ok((id, value)),

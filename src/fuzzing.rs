@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::command::Command;
 use crate::config::limits::CALL_VALUES;
-use crate::filestorage::{Content, Reader};
+use crate::filestorage::{FileContent, Reader};
 use crate::net::{FrameFault, FrameReader};
 use crate::raft::wire;
 use crate::storage::pack;
@@ -204,7 +204,7 @@ pub fn data_fs(path: &Path, bytes: &[u8]) {
         loop {
             let Ok(record) = reader.record() else { return };
             let Some(record) = record else { break };
-            if let Content::Data { position, length } = record.content {
+            if let FileContent::Data { position, length } = record.content {
                 let length = usize::try_from(length).expect("a record lies within the file");
                 assert_eq!(reader.data(position, length).expect("a record lies within the file").len(), length);
             }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-// In dependency order (rustfmt sorts what stands together, hence the lines between).
+// In dependency order. (The empty lines keep rustfmt from sorting them.)
 
 pub mod zodb; // vocabulary: ids, records, refusals
 
@@ -10,7 +10,7 @@ pub mod command; // what may be replicated
 
 pub mod env; // the source of time, chance and threads
 
-pub mod config; // what an operator may say, and every limit
+pub mod config; // settings, and every limit
 
 pub mod net; // bytes between hosts
 
@@ -18,7 +18,7 @@ pub mod zeo; // the clients' language
 
 pub mod engine; // ordered bytes on disk
 
-pub mod storage; // what a node keeps
+pub mod storage; // the databases of a node, and what commands do to them
 
 pub mod filestorage; // Data.fs, in and out
 
@@ -26,9 +26,9 @@ pub mod tpc; // two-phase commit on the primary
 
 pub mod raft; // consensus
 
-pub mod server; // sessions
+pub mod server; // clients' sessions
 
-pub mod http; // operators
+pub mod http; // operators' pages
 
 pub mod client; // the Rust client
 

@@ -36,7 +36,7 @@ fn number(data: &[u8]) -> u64 {
     std::str::from_utf8(data).unwrap().parse().unwrap()
 }
 
-/// Counts an object up, as often as it takes.
+/// Counts an object up, and tries again after conflicts.
 async fn count_up(client: &Client, oid: Oid) -> Result<(), CommitError> {
     loop {
         let counted = client.transact(async |transaction| {
@@ -52,7 +52,7 @@ async fn count_up(client: &Client, oid: Oid) -> Result<(), CommitError> {
 }
 
 async fn primary(cluster: &Cluster) -> usize {
-    // A look at each, which blocks this thread for a moment only.
+    // (Asking each node blocks this thread for a moment.)
     loop {
         if let Some(primary) = cluster.primary() {
             return primary;
@@ -70,12 +70,12 @@ async fn it_is_found_by_any_address_and_commits() {
     let tid = set(&first, Oid(0), "root").await;
     assert_eq!(first.view(), tid);
     for (index, node) in cluster.nodes.iter().enumerate() {
-        // By each address alone it gets to the primary; a secondary says where that is.
+        // Each address alone leads to the primary; a secondary names it.
         let client = connect(Options { addresses: vec![node.address()], ..options(&cluster) }).await;
         let up = client.up().look().clone().unwrap();
         assert_eq!(up.address, cluster.nodes[primary].address(), "by node {index}");
         assert_eq!(client.load(Oid(0)).await.unwrap().tid, tid);
-        // Readers are served where they ask.
+        // Readers are served by the node that they ask.
         let reader = connect(Options { addresses: vec![node.address()], read_only: true, ..options(&cluster) }).await;
         assert_eq!(reader.up().look().clone().unwrap().address, node.address());
         assert_eq!(get(&reader, Oid(0)).await, "root");
@@ -182,7 +182,7 @@ async fn the_cache_is_bounded_and_serves() {
         }
     }
     assert!(client.cached_bytes() > 50_000);
-    // Large ones pass by it.
+    // (Objects larger than the cache are not kept in it.)
     let large = vec![7; 3_000_000];
     let transaction = client.begin().await.unwrap();
     transaction.write(Oid(1), large.clone());
@@ -217,7 +217,7 @@ async fn nothing_stale_is_read_after_a_failover() {
     assert!(client.view() > seen);
     assert_eq!(get(&client, Oid(2)).await, "after");
     assert_eq!(get(&client, Oid(1)).await, "before");
-    // What was begun before reads on as if nothing had happened, and is too late to write.
+    // A transaction that was begun before reads on from its snapshot, and its write is a conflict.
     assert_eq!(&snapshot.read(Oid(2)).await.unwrap()[..], b"before");
     snapshot.write(Oid(2), "too late");
     assert!(matches!(snapshot.commit("", "").await, Err(CommitError::Conflict(_))));
@@ -231,7 +231,8 @@ async fn a_silent_primary_is_given_up() {
     set(&client, Oid(1), "0").await;
     let old = primary(&cluster).await;
     support::cluster::signal(cluster.nodes[old].pid().unwrap(), "STOP");
-    // No packet says that it is gone; a commit begun now gets through all the same, unless its finish is under way.
+    // No packet tells that the primary is gone; a commit begun now succeeds all the same, unless its finish was sent
+    // there.
     let began = tokio::time::Instant::now();
     match count_up(&client, Oid(1)).await {
         Ok(()) => assert_eq!(get(&client, Oid(1)).await, "1"),
@@ -243,7 +244,7 @@ async fn a_silent_primary_is_given_up() {
     cluster.nodes[old].kill();
 }
 
-/// What the tasks of one object were told.
+/// How the commits of one object's tasks ended.
 #[derive(Default)]
 struct Told {
     answered: AtomicU64,

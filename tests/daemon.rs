@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A node that is alone, at free ports; killed when it is dropped.
 struct Node {
     child: Child,
-    /// What it printed at its start, up to the HTTP address.
+    /// The lines that the node printed at its start, up to the HTTP address.
     said: Vec<String>,
     http: String,
 }
@@ -92,7 +92,7 @@ fn get(http: &str, path: &str) -> Answer {
 fn ask(http: &str, request: &str) -> Answer {
     let mut socket = TcpStream::connect(http).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    // (A server that has heard enough may close while we still send.)
+    // (The server may refuse the request and close before all of it was sent.)
     let _ = socket.write_all(request.as_bytes());
     let mut answer = Vec::new();
     let _ = socket.read_to_end(&mut answer);
@@ -223,7 +223,7 @@ fn bad_requests_cost_a_connection_at_most() {
 #[test]
 fn a_reload_while_the_folder_is_being_opened_does_no_harm() {
     let folder = tempfile::tempdir().unwrap();
-    // Reading what marks the folder takes until we have written it.
+    // The marker is a pipe: zrsd reads it until the test has written to it.
     let marker = folder.path().join("ZRS");
     assert!(Command::new("mkfifo").arg(&marker).status().unwrap().success());
     let child = zrsd(folder.path()).stderr(Stdio::piped()).spawn().unwrap();

@@ -57,7 +57,7 @@ impl Place {
         self.path(name).display().to_string()
     }
 
-    /// What is in it.
+    /// The names of its entries.
     fn names(&self) -> Vec<String> {
         names_in(self.0.path())
     }
@@ -193,7 +193,7 @@ fn three_nodes_start_on_one_import_and_go_on() {
     for status in cluster.wait_same() {
         assert_eq!(status["last_tid"], written["last_tid"], "{status}");
     }
-    // What a crash loses of the store comes back on top of what was imported.
+    // Commits that the store loses in a crash are applied again, on top of the import.
     cluster.kill_all();
     cluster.start_all();
     cluster.wait_primary();
@@ -206,7 +206,7 @@ fn three_nodes_start_on_one_import_and_go_on() {
         assert!(cluster.nodes[node].terminate().success());
         let back = place.text(&format!("Back{node}.fs"));
         let blobs = place.text(&format!("back{node}-blobs"));
-        // (The last to stop may have the beginning of an election in its log.)
+        // (The node that stops last may have the beginning of an election in its log.)
         let said = done(&["export", "--data", folder, &back, "--blobs", &blobs, "--as-it-is"]);
         assert!(said.contains(written["last_tid"].as_str().unwrap()), "{said}");
         sizes.push(fs::read(back).unwrap());
@@ -231,7 +231,7 @@ fn nodes_that_begin_with_different_data_form_no_cluster_and_say_which_is_odd() {
         }
     };
     waits(&cluster, "the nodes do not begin with the same data: node 1 has storage \"1\" with 3 transactions");
-    // One was put right; the other has nothing yet.
+    // Node 3 gets the right import; node 2 has no data yet.
     let data = cluster.nodes[2].data.display().to_string();
     cluster.nodes[2].kill();
     cluster.nodes[2].empty();
@@ -277,7 +277,7 @@ fn a_copy_of_a_folder_that_was_used_is_no_member() {
             || node.status()["waiting"].as_str().filter(|w| w.contains("has a copy of node")).map(str::to_owned);
         println!("{}", wait_for(|| format!("a word: {}", node.status()), PATIENCE, waiting));
     }
-    // Without what its twin has drawn it is a member like any other.
+    // Without its log, in which the copied incarnation stands, the copy is a member like any other.
     cluster.nodes[2].kill();
     fs::remove_dir_all(cluster.nodes[2].data.join("log")).unwrap();
     cluster.start(2);
@@ -298,7 +298,7 @@ fn what_is_unusual_in_a_file_is_told() {
     let (imported, _) = import(&path).unwrap();
     assert_eq!((imported.transactions, imported.warnings), (1, vec![Warning::Python2, Warning::Undone(1)]));
 
-    // What points into a transaction that was undone points nowhere.
+    // A pointer into a transaction of status u points nowhere.
     small(&place.path("three.fs"), 3);
     let mut changed = fs::read(place.path("three.fs")).unwrap();
     changed[16 + whole.len() - (whole.len() - 4) / 2] = b'u';
@@ -359,7 +359,7 @@ fn a_file_that_is_cut_anywhere_is_refused_with_the_place() {
     let path = place.path("Data.fs");
     small(&path, 3);
     let whole = fs::read(&path).unwrap();
-    // Where transactions end, by their own word.
+    // The ends of the transactions, by the lengths in their headers.
     let mut ends = vec![4];
     while *ends.last().unwrap() < whole.len() {
         let at = *ends.last().unwrap();
@@ -379,7 +379,7 @@ fn a_file_that_is_cut_anywhere_is_refused_with_the_place() {
             (Ok(_), None) => panic!("{length} of {} bytes were taken for a whole file", whole.len()),
             (Err(why), Some(count)) => panic!("{count} transactions are no file: {why}"),
         }
-        // The same, if it is what a crash between vote and finish leaves.
+        // The same file as a crash between vote and finish leaves it.
         if length > ends[2] + 16 {
             let mut voted = whole[..length].to_vec();
             voted[ends[2] + 16] = b'c';
@@ -388,7 +388,7 @@ fn a_file_that_is_cut_anywhere_is_refused_with_the_place() {
             assert_eq!((imported.transactions, imported.warnings), (2, vec![Warning::Unfinished(ends[2] as u64)]));
         }
     }
-    // But not where something follows it.
+    // An unfinished transaction is refused where others follow it.
     let mut voted = whole.clone();
     voted[ends[1] + 16] = b'c';
     fs::write(&path, &voted).unwrap();
@@ -442,9 +442,12 @@ fn what_is_wrong_is_named() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever a file has been changed to: it is refused, or it is a file, and then it comes out as it went in.
+    /// A file with any bytes changed is refused, or imported, and then exported as it was.
     #[test]
-    fn changed_bytes_are_refused_or_kept(changes in prop::collection::vec((0usize..1000, any::<u8>()), 1..4), cut in 0usize..2000) {
+    fn changed_bytes_are_refused_or_kept(
+        changes in prop::collection::vec((0usize..1000, any::<u8>()), 1..4),
+        cut in 0usize..2000,
+    ) {
         let place = Place::new();
         let path = place.path("Data.fs");
         small(&path, 4);
@@ -489,7 +492,7 @@ fn nothing_is_left_of_an_import_that_fails() {
     refused(&["import", &place.text("none.fs"), "--data", &data]);
     assert_eq!(fs::read_dir(place.path("data")).unwrap().count(), 0);
 
-    // What is there stays: other things, and a database.
+    // Earlier content of a folder stays: other files, and a database.
     fs::write(place.path("data/letter"), "dear").unwrap();
     let why = refused(&["import", &good, "--data", &data]);
     assert!(why.contains("is not empty and not a zrs data folder"), "{why}");
@@ -500,7 +503,7 @@ fn nothing_is_left_of_an_import_that_fails() {
     let why = refused(&["import", &damaged, "--data", &data, "--storage", "other"]);
     assert!(why.contains("damaged.fs: byte "), "{why}");
     assert_eq!(names_in(&place.path("data")), ["ZRS", "lock", "store"]);
-    // (Two, of which one can't be.)
+    // (Two folders, of which one can't be used.)
     let why = refused(&["import", &good, "--data", &place.text("data2"), "--data", &data]);
     assert!(why.contains("holds a database already") && !place.path("data2").exists(), "{why}");
 
@@ -559,7 +562,7 @@ fn an_import_that_is_stopped_leaves_nothing_and_one_that_is_killed_is_found_out(
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains("an import into it was cut off: import again"), "{said}");
     }
-    // (A smaller file: what was cut off is forgotten.)
+    // (An import of another file replaces the one that was cut off.)
     small(&place.path("small.fs"), 3);
     done(&["import", &place.text("small.fs"), "--data", &data, "--data", &data2]);
     for (data, back) in [(&data, "Back.fs"), (&data2, "Back2.fs")] {

@@ -1,8 +1,7 @@
-//! What a client remembers: revisions, and for which tids each is the state of its object.
+//! The cache of a client: revisions of objects, and the span of tids in which each is current.
 //!
-//! A revision is valid in `[tid, end)`; one without an end is current *at the view*, the tid up to which the server has
-//! told everything. The view moves only together with the invalidations that lead to it, so what is current here was
-//! current there.
+//! A revision is current in `[tid, end)`; one without an end is current *at the view*, the tid up to which the server
+//! has told all changes. The view moves only together with the invalidations that lead to it.
 //!
 //! ```text
 //!   view 10   object 1: [7, …)                 at(1, 10) = revision 7
@@ -10,10 +9,10 @@
 //!   keep(1, 12, None)     [7, 12) and [12, …)  at(1, 10) = revision 7    at(1, 12) = revision 12
 //! ```
 //!
-//! **Promises.** It never says what is not so: what it does not know for certain it does not know. Its revisions take no
-//! more than the bytes it was given; what was not used for longest goes first.
+//! **Promises.** The cache answers only where it is certain, else with `None`. Its revisions take no more bytes than
+//! its capacity; the least recently used go first.
 //!
-//! **Left out.** A file on disk, and the knowledge that an object does not exist.
+//! **Left out.** A file on disk, and remembering that an object does not exist.
 
 use std::collections::BTreeMap;
 
@@ -21,33 +20,33 @@ use bytes::Bytes;
 
 use crate::zodb::{Oid, Tid};
 
-/// What a revision costs beside its data: two entries of maps, and the data's own allocation.
+/// Bytes that a revision takes besides its data: two entries of maps, and the data's own allocation.
 const ENTRY_COST: usize = 160;
 
-/// A revision of an object, and how long it was the object's state.
+/// A revision of an object, and until when it was current.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// The object's pickles.
+    /// The record: the object's pickles.
     pub data: Bytes,
-    /// The transaction that wrote it.
+    /// The transaction that wrote the revision.
     pub tid: Tid,
-    /// The transaction that replaced it; `None`: none up to the client's view when it was read.
+    /// The transaction that wrote the next revision; `None`: there was none up to the view when this one was read.
     pub end: Option<Tid>,
 }
 
-struct Held {
+struct CachedRevision {
     data: Bytes,
     end: Option<Tid>,
     used: u64,
 }
 
-/// A bounded map from (object, tid) to its state.
+/// A bounded map from (object, tid) to the revision that is current then.
 pub struct Cache {
     capacity: usize,
     bytes: usize,
     view: Tid,
-    revisions: BTreeMap<(Oid, Tid), Held>,
-    /// By when they were last used.
+    revisions: BTreeMap<(Oid, Tid), CachedRevision>,
+    /// The keys of `revisions`, by their last use.
     recency: BTreeMap<u64, (Oid, Tid)>,
     uses: u64,
 }
@@ -57,7 +56,7 @@ impl Cache {
         Cache { capacity, bytes: 0, view: Tid::ZERO, revisions: BTreeMap::new(), recency: BTreeMap::new(), uses: 0 }
     }
 
-    /// Up to where everything is known that has changed.
+    /// The tid up to which all changes are known.
     pub fn view(&self) -> Tid {
         self.view
     }
@@ -66,7 +65,7 @@ impl Cache {
         self.bytes
     }
 
-    /// The state of `oid` after transaction `at`, which is not younger than the view.
+    /// The revision of `oid` that is current at `at`; `None` if that is younger than the view, or not known.
     pub fn at(&mut self, oid: Oid, at: Tid) -> Option<Loaded> {
         if at > self.view {
             return None;
@@ -80,7 +79,7 @@ impl Cache {
         Some(found)
     }
 
-    /// Remembers what the server said at the view: that `oid` was in this state from `tid` to `end` (or to the view).
+    /// Remembers a revision of `oid` that the server gave: current from `tid` to `end`, or to the view.
     pub fn keep(&mut self, oid: Oid, tid: Tid, end: Option<Tid>, data: &Bytes) {
         if tid > self.view || cost(data) > self.capacity {
             return;
@@ -91,18 +90,19 @@ impl Cache {
             return self.touch(key);
         }
         self.uses += 1;
-        // A copy: a slice would keep the whole buffer that it was received in.
+        // A copy: a slice would keep the whole receive buffer in memory.
         let data = Bytes::copy_from_slice(data);
         self.bytes += cost(&data);
-        self.revisions.insert(key, Held { data, end, used: self.uses });
+        self.revisions.insert(key, CachedRevision { data, end, used: self.uses });
         self.recency.insert(self.uses, key);
         while self.bytes > self.capacity {
-            let (_, oldest) = self.recency.first_key_value().expect("what takes bytes was used once");
+            let (_, oldest) = self.recency.first_key_value().expect("every revision in the cache has a last use");
             self.drop_one(*oldest);
         }
     }
 
-    /// Transaction `tid` has changed `oids`: the view moves to it. `false`, and nothing happens, if that is no news.
+    /// Moves the view to transaction `tid`, which has changed `oids`. `false`, and nothing changes, if the view is
+    /// there or further.
     #[must_use]
     pub fn invalidate(&mut self, tid: Tid, oids: &[Oid]) -> bool {
         if tid <= self.view {
@@ -117,7 +117,7 @@ impl Cache {
         true
     }
 
-    /// Between the view and `tid` these have changed, at unknown tids; `None`: anything may have.
+    /// Moves the view to `tid`, after these objects have changed at unknown tids; `None`: any object may have.
     pub fn missed(&mut self, tid: Tid, changed: Option<&[Oid]>) {
         self.view = self.view.max(tid);
         match changed {
@@ -138,7 +138,7 @@ impl Cache {
         }
     }
 
-    fn newest(&mut self, oid: Oid) -> Option<((Oid, Tid), &mut Held)> {
+    fn newest(&mut self, oid: Oid) -> Option<((Oid, Tid), &mut CachedRevision)> {
         let (key, held) = self.revisions.range_mut((oid, Tid::ZERO)..=(oid, Tid::MAX)).next_back()?;
         Some((*key, held))
     }

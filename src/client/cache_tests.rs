@@ -1,4 +1,4 @@
-//! The cache against what it must never say.
+//! The cache, against revisions that it must not give.
 
 use std::collections::BTreeMap;
 
@@ -94,11 +94,11 @@ fn it_takes_no_more_than_it_was_given_and_drops_what_was_not_used() {
 enum Event {
     /// The next transaction changes these, and the client is told.
     Told(Vec<u64>),
-    /// It changes these while the client is away.
+    /// The next transaction changes these while the client is not connected.
     Untold(Vec<u64>),
-    /// It comes back and is told what changed meanwhile.
+    /// The client connects again and is told which objects have changed.
     Back,
-    /// It loads an object as it was so many transactions ago.
+    /// The client loads an object as it was so many transactions ago.
     Load(u64, u64),
 }
 
@@ -113,7 +113,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever happens, what the cache says is what the server would say.
+    /// After any events, the cache answers as the server would.
     #[test]
     fn it_never_says_what_is_not_so(events in prop::collection::vec(event(), 1..80), room in 1..8usize) {
         let mut cache = Cache::new(room * (8 + ENTRY_COST));
@@ -139,7 +139,8 @@ proptest! {
                 }
                 Event::Back => {
                     let view = cache.view().0;
-                    let changed: Vec<Oid> = server.iter().filter(|(_, tids)| tids.iter().any(|tid| *tid > view)).map(|(oid, _)| Oid(*oid)).collect();
+                    let news = server.iter().filter(|(_, tids)| tids.iter().any(|tid| *tid > view));
+                    let changed: Vec<Oid> = news.map(|(oid, _)| Oid(*oid)).collect();
                     cache.missed(Tid(last), Some(&changed));
                     away = false;
                 }

@@ -1,15 +1,15 @@
-//! How a call, a connect, a commit can end otherwise than well.
+//! The errors of a call, a connect and a commit.
 
 use std::fmt;
 
 use crate::zodb::{Conflict, Refusal};
 
-/// Why a call was not answered with what it asked for.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
-    /// The server says no.
+    /// The server refused it.
     Refused(Refusal),
-    /// There was no connection to ask by for as long as [`super::Options::wait`].
+    /// There was no connection for as long as [`super::Options::wait`].
     Disconnected,
 }
 
@@ -27,14 +27,14 @@ impl std::error::Error for CallError {}
 /// Why a transaction has not committed, or may not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommitError {
-    /// Somebody else has changed what it wrote or checked. It has not committed; begin again.
+    /// Another transaction has changed an object that this one wrote or checked. Not committed; begin again.
     Conflict(Vec<Conflict>),
-    /// The server says no. It has not committed.
+    /// The server refused it. Not committed.
     Refused(Refusal),
-    /// The connection was lost after the finish was sent: it may have committed, or not. Whoever must know reads what it
-    /// wrote in a new transaction.
+    /// The connection was lost after the finish was sent: committed, or not. To find out, read the written objects in a
+    /// new transaction.
     Unknown,
-    /// There was no connection to commit by for as long as [`super::Options::wait`]. It has not committed.
+    /// There was no connection for as long as [`super::Options::wait`]. Not committed.
     Disconnected,
 }
 
@@ -73,9 +73,9 @@ impl From<CallError> for CommitError {
 /// Why a client could not connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectError {
-    /// A server says no: there is no such storage, or it is read-only.
+    /// A server refused the client: there is no such storage, or it is read-only.
     Refused(Refusal),
-    /// None could serve in time: each address, and what was wrong with it last.
+    /// No server could serve in time: each address, and why it did not serve when it was last asked.
     Unreachable(Vec<(String, String)>),
 }
 

@@ -1,10 +1,10 @@
-//! Finds the server to talk to: the primary, or for readers any that serves.
+//! Finds the server to talk to: the primary, or for clients that only read, any node that serves.
 //!
-//! All addresses are asked at the same time, each again and again with short pauses, so that one that takes no packets holds
-//! up nobody. Who is not primary says who is, and that one is asked at once, listed or not. The first that
-//! registers us is taken; all other attempts are dropped.
+//! All addresses are asked at the same time, each again and again with short pauses, so that a host that takes no
+//! packets delays no other. A node that is not primary names the primary, and that address is asked at once, listed or
+//! not. The first server that registers this client is taken; all other attempts are dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,7 +16,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::Shared;
+use super::search::NotServing;
+use super::shared::Shared;
 use crate::config::limits;
 use crate::net::{FrameReader, FrameWriter};
 use crate::zeo::{Call, Encoding, FromServer, MessageId, Reply, decode_message, encode_call};
@@ -24,90 +25,39 @@ use crate::zodb::{Refusal, Tid};
 
 /// How long a connect may take.
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long a register may take: what servers promise, and the way there and back.
+/// How long a register may take: as long as servers promise, and a second for the network.
 const REGISTER: Duration = Duration::from_secs(limits::REGISTER_ANSWER.as_secs() + 1);
 /// How long to wait before an address is asked again: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
-/// The ids of the calls that are made before others.
+/// The ids of the two calls that begin a connection.
 const REGISTER_ID: i64 = 1;
 const INVALIDATIONS_ID: i64 = 2;
-/// The first id of all others.
+/// The first id of all later calls.
 pub const FIRST_ID: i64 = 3;
 
 /// A connection that has registered.
-pub struct Found {
+pub struct Registered {
     pub address: String,
     pub reader: FrameReader,
     pub writer: FrameWriter,
-    /// Bytes that were received by it.
+    /// Bytes that were received on this connection.
     pub heard: Arc<AtomicU64>,
-    /// The last transaction when it registered.
+    /// The storage's last transaction when the client registered.
     pub last: Tid,
 }
 
-/// An address that is being asked; how many times it was, with this one (0: because somebody said it is primary); the result.
-type Attempt = BoxFuture<'static, (String, u32, Result<Found, Missed>)>;
+/// An address; which attempt at it this is (0: another node named it as primary); what came of it.
+type Attempt = BoxFuture<'static, (String, u32, Result<Registered, NotServing>)>;
 
-/// Why an address is not the one.
-pub enum Missed {
-    /// It is not primary; it says who is.
-    NotPrimary(Option<String>),
-    Refused(Refusal),
-    Fault(String),
-}
-
-/// How often a server has to refuse a client before that is believed: one that has just begun may not be ready.
-const REFUSALS: u32 = 3;
-
-/// What became of the search, for who waits for it.
-#[derive(Default)]
-pub struct Tried {
-    /// Per address, what was wrong last.
-    missed: BTreeMap<String, Missed>,
-    refusals: u32,
-}
-
-impl Tried {
-    /// What a server that could serve has said repeatedly.
-    pub fn refusal(&self) -> Option<Refusal> {
-        if self.refusals < REFUSALS {
-            return None;
-        }
-        // Where there is somebody who may become primary, one that only lets read is not the last word.
-        let may_come = self.missed.values().any(|missed| matches!(missed, Missed::NotPrimary(_)));
-        self.missed.values().find_map(|missed| match missed {
-            Missed::Refused(Refusal::ReadOnly) if may_come => None,
-            Missed::Refused(refusal) => Some(refusal.clone()),
-            _ => None,
-        })
-    }
-
-    /// Each address, and what was wrong with it last.
-    pub fn whys(&self) -> Vec<(String, String)> {
-        self.missed.iter().map(|(address, missed)| (address.clone(), missed.to_string())).collect()
-    }
-}
-
-impl std::fmt::Display for Missed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Missed::NotPrimary(Some(primary)) => write!(f, "not the primary; says it is {primary}"),
-            Missed::NotPrimary(None) => f.write_str("not the primary; knows of none"),
-            Missed::Refused(refusal) => write!(f, "refused: {refusal}"),
-            Missed::Fault(why) => f.write_str(why),
-        }
-    }
-}
-
-/// Looks until a server is found.
-pub async fn find(shared: &Arc<Shared>) -> Found {
+/// Asks all addresses until a server registers this client.
+pub async fn find(shared: &Arc<Shared>) -> Registered {
     let mut attempts: FuturesUnordered<Attempt> =
         shared.options.addresses.iter().map(|address| attempt(shared.clone(), address.clone(), Some(0))).collect();
-    // Who is being asked because somebody said so.
+    // The addresses that are being asked because another node named them.
     let mut hinted = BTreeSet::new();
     loop {
         let Some((address, times, result)) = attempts.next().await else {
-            // There is no address: connect() has seen to that.
+            // Without an address there is no attempt; Client::connect has refused that.
             return std::future::pending().await;
         };
         let missed = match result {
@@ -119,7 +69,7 @@ pub async fn find(shared: &Arc<Shared>) -> Found {
         } else {
             attempts.push(attempt(shared.clone(), address.clone(), Some(times)));
         }
-        if let Missed::NotPrimary(Some(primary)) = &missed
+        if let NotServing::NotPrimary(Some(primary)) = &missed
             && *primary != address
             && hinted.len() < limits::MEMBERS
             && hinted.insert(primary.clone())
@@ -130,7 +80,8 @@ pub async fn find(shared: &Arc<Shared>) -> Found {
     }
 }
 
-/// Asks `address` after a pause that grows with the `times` it was asked before; `None`: at once, and as a hint.
+/// Asks `address` after a pause that grows with the `times` it was asked before; `None`: at once, as another node named
+/// it.
 fn attempt(shared: Arc<Shared>, address: String, times: Option<u32>) -> Attempt {
     Box::pin(async move {
         let times = match times {
@@ -147,22 +98,20 @@ fn attempt(shared: Arc<Shared>, address: String, times: Option<u32>) -> Attempt 
     })
 }
 
-/// Half of it by chance, so that many clients do not come in step.
+/// The pause before attempt `times + 1`; half of it by chance, so that many clients do not come in step.
 pub fn pause(shared: &Shared, times: u32) -> Duration {
     let whole = PAUSE.0.saturating_mul(1 << times.saturating_sub(1).min(8)).min(PAUSE.1);
     let micros = whole.as_micros() as u64 / 2;
     Duration::from_micros(micros + shared.env.seed() % micros.max(1))
 }
 
-/// Remembers what was wrong, for who waits.
-pub fn note(shared: &Shared, address: &str, missed: Missed) {
-    tracing::debug!(address, why = %missed, "not the server to talk to");
-    let mut tried = shared.tried();
-    tried.refusals += u32::from(matches!(missed, Missed::Refused(_)));
-    tried.missed.insert(address.to_owned(), missed);
+/// Logs why `address` does not serve, and tells the caller that waits for the search.
+pub fn note(shared: &Shared, address: &str, why: NotServing) {
+    tracing::debug!(address, %why, "not the server to talk to");
+    shared.search().note(address, why);
 }
 
-async fn ask(shared: &Shared, address: &str) -> Result<Found, Missed> {
+async fn ask(shared: &Shared, address: &str) -> Result<Registered, NotServing> {
     let env = &shared.env;
     let connecting = async {
         let wire = shared.network.connect(address).await?;
@@ -173,12 +122,12 @@ async fn ask(shared: &Shared, address: &str) -> Result<Found, Missed> {
     };
     let wire = match env.timeout(CONNECT, connecting).await {
         Ok(Ok(wire)) => wire,
-        Ok(Err(fault)) => return Err(Missed::Fault(fault.to_string())),
-        Err(_) => return Err(Missed::Fault("could not connect in time".to_owned())),
+        Ok(Err(fault)) => return Err(NotServing::Fault(fault.to_string())),
+        Err(_) => return Err(NotServing::Fault("could not connect in time".to_owned())),
     };
     let heard = Arc::new(AtomicU64::new(0));
     let reader = Counted { reader: wire.reader, heard: heard.clone() };
-    let mut found = Found {
+    let mut found = Registered {
         address: address.to_owned(),
         reader: FrameReader::new(Box::new(reader), limits::FRAME),
         writer: FrameWriter::new(wire.writer),
@@ -191,11 +140,11 @@ async fn ask(shared: &Shared, address: &str) -> Result<Found, Missed> {
             Ok(found)
         }
         Ok(Err(missed)) => Err(missed),
-        Err(_) => Err(Missed::Fault("did not answer in time".to_owned())),
+        Err(_) => Err(NotServing::Fault("did not answer in time".to_owned())),
     }
 }
 
-async fn register(shared: &Shared, found: &mut Found) -> Result<Tid, Missed> {
+async fn register(shared: &Shared, found: &mut Registered) -> Result<Tid, NotServing> {
     let options = &shared.options;
     let call = Call::Register { storage: options.storage.clone(), read_only: options.read_only };
     found.writer.push(b"R5");
@@ -205,12 +154,13 @@ async fn register(shared: &Shared, found: &mut Found) -> Result<Tid, Missed> {
     }
 }
 
-/// Brings the cache of an earlier connection up to date. Returns the view that the connection begins with.
-pub async fn verify(shared: &Shared, found: &mut Found) -> Result<Tid, Missed> {
+/// Brings the cache of an earlier connection up to date, and returns the view that this connection begins with.
+pub async fn verify(shared: &Shared, found: &mut Registered) -> Result<Tid, NotServing> {
     let view = shared.cache().view();
     if found.last < view {
-        tracing::error!(address = found.address, last = %found.last, seen = %view, "a server has less than this client has seen");
-        return Err(Missed::Fault("it has less than this client has seen".to_owned()));
+        let (address, last) = (&found.address, found.last);
+        tracing::error!(address, %last, seen = %view, "a server has less than this client has seen");
+        return Err(NotServing::Fault("it has less than this client has seen".to_owned()));
     }
     if found.last == view || view == Tid::ZERO {
         shared.cache().missed(found.last, Some(&[]));
@@ -220,7 +170,7 @@ pub async fn verify(shared: &Shared, found: &mut Found) -> Result<Tid, Missed> {
     let verifying = answer(found, INVALIDATIONS_ID, &call);
     let missed = match shared.env.timeout(REGISTER, verifying).await {
         Ok(answered) => answered?,
-        Err(_) => return Err(Missed::Fault("did not answer in time".to_owned())),
+        Err(_) => return Err(NotServing::Fault("did not answer in time".to_owned())),
     };
     let mut cache = shared.cache();
     match missed {
@@ -231,10 +181,10 @@ pub async fn verify(shared: &Shared, found: &mut Found) -> Result<Tid, Missed> {
     Ok(cache.view())
 }
 
-/// Makes a call and reads until its answer. What the server tells meanwhile is in the answer to the second call, too
-/// (and before the first one's it tells nothing).
-async fn answer(found: &mut Found, id: i64, call: &Call) -> Result<Reply, Missed> {
-    let fault = |why: &dyn std::fmt::Display| Missed::Fault(why.to_string());
+/// Makes a call and reads up to its answer. Invalidations before the answer can be skipped: none come before the first
+/// call's, and those before the second call's are part of it.
+async fn answer(found: &mut Registered, id: i64, call: &Call) -> Result<Reply, NotServing> {
+    let fault = |why: &dyn std::fmt::Display| NotServing::Fault(why.to_string());
     found.writer.push(&encode_call(Encoding::Msgpack, id, false, call));
     found.writer.flush().await.map_err(|error| fault(&error))?;
     loop {
@@ -252,22 +202,22 @@ async fn answer(found: &mut Found, id: i64, call: &Call) -> Result<Reply, Missed
             }
             Ok(FromServer::Error { id: MessageId::Int(its), error }) if its == id => {
                 return Err(match error.refusal() {
-                    Some(Refusal::NotPrimary(primary)) => Missed::NotPrimary(primary),
-                    Some(refusal) => Missed::Refused(refusal),
+                    Some(Refusal::NotPrimary(primary)) => NotServing::NotPrimary(primary),
+                    Some(refusal) => NotServing::Refused(refusal),
                     None => fault(&error.class),
                 });
             }
             Ok(_) => {}
-            Err(bad) => return Err(Missed::Fault(format!("sent what is no message: {bad:?}"))),
+            Err(bad) => return Err(NotServing::Fault(format!("sent what is no message: {bad:?}"))),
         }
     }
 }
 
-fn odd() -> Missed {
-    Missed::Fault("gave an answer of another shape".to_owned())
+fn odd() -> NotServing {
+    NotServing::Fault("gave an answer of another shape".to_owned())
 }
 
-/// Counts what was received, so that a slow answer is told from none.
+/// Counts the bytes that were received, so that a slow answer is told from silence.
 struct Counted {
     reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
     heard: Arc<AtomicU64>,

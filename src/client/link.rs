@@ -1,15 +1,16 @@
 //! The task that has the connection: it finds the server, keeps the cache coherent, and makes all calls.
 //!
-//! It alone reads what the server says, frame by frame, and does with each what has to be done before it looks at the next:
-//! an invalidation ends revisions in the cache, an answer to a load is put there, the answer to the own finish moves the
-//! view to its tid. As the server tells everything in order, the cache is never ahead of nor behind what was told.
+//! This task alone reads the server's frames, and carries out each one before it looks at the next: an invalidation
+//! ends revisions in the cache, the answer to a load is put there, the answer to a finish of this client moves the view
+//! to the new tid. As the server sends everything in order, the cache always stands exactly at the last frame that was
+//! read.
 //!
-//! Calls of all clients go out as they come, many at a time, and their answers go to who asked. When the connection
-//! ends, whoever waits is told so (by a dropped sender) and asks again once there is another; all but a finish that was sent, whose
-//! outcome nobody here can know.
+//! Queries of all handles go out as they come, many at a time, and their answers go back to the callers. When the
+//! connection ends, its callers learn that by a dropped sender, and ask again on the next connection. A finish that was
+//! sent is not repeated: its outcome can't be known here.
 //!
-//! **A dead connection** is one by which nothing was heard for [`super::Options::silence`] though something was asked: after
-//! half of that it is asked for the last transaction. It need not be closed by the other end, which may have vanished.
+//! **A dead connection** is one on which no byte came for [`super::Options::silence`] though a call was unanswered:
+//! after half of that time the task asks for the last transaction. The other end may have vanished without closing it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,9 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::cache::Loaded;
-use super::commit::{Commit, Ended, Running, Step};
-use super::find::{self, FIRST_ID, Found};
-use super::{Shared, Up};
+use super::commit::{Ended, NextCall, QueuedCommit, RunningCommit};
+use super::find::{self, FIRST_ID, Registered};
+use super::shared::{Shared, Up};
 use crate::config::limits;
 use crate::net::{FrameFault, FrameReader, FrameWriter};
 use crate::zeo::{
@@ -35,47 +36,48 @@ const IN_FLIGHT: usize = 256;
 /// Bytes that may wait to be sent before more calls are taken.
 const OUTPUT: usize = 1 << 20;
 
-/// Whom an answer goes to. A dropped sender: the connection was lost, ask again.
-pub type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
+/// The caller that waits for an answer. A dropped sender tells it that the connection was lost: ask again.
+pub type Asker<T> = oneshot::Sender<Result<T, Refusal>>;
 
 /// A call that changes nothing.
-pub enum Ask {
-    /// `None`: all revisions are younger.
+pub enum Query {
+    /// A revision older than `before`; `None`: all are younger.
     Load {
         oid: Oid,
         before: Tid,
-        answer: Answer<Option<Loaded>>,
+        answer: Asker<Option<Loaded>>,
     },
     Other {
         call: Call,
-        answer: Answer<Reply>,
+        answer: Asker<Reply>,
     },
 }
 
 /// A call that was sent.
 struct Waiting {
     call: Call,
-    whom: Whom,
+    recipient: Recipient,
 }
 
-/// Whom its answer is for.
-enum Whom {
+/// Where the answer to a call goes.
+enum Recipient {
     Load {
         oid: Oid,
-        answer: Answer<Option<Loaded>>,
+        answer: Asker<Option<Loaded>>,
     },
-    Other(Answer<Reply>),
-    /// Nobody: it was asked to hear something.
+    Other(Asker<Reply>),
+    /// Nowhere: any answer shows that the server is there.
     Nobody,
-    /// The commit that runs.
+    /// To the running commit, as its vote.
     Vote,
+    /// To the running commit, as its finish.
     Finish,
 }
 
 /// Why a connection ends.
 struct Lost {
     why: String,
-    /// It was our own patience with a commit that ended.
+    /// Whether a step of a commit took too long.
     too_long: bool,
 }
 
@@ -89,20 +91,20 @@ impl From<FrameFault> for Lost {
     }
 }
 
-/// What the task was given to do.
+/// The task of the connection, and the queues that it serves.
 pub struct Link {
     pub shared: Arc<Shared>,
-    pub asks: mpsc::Receiver<Ask>,
-    pub commits: mpsc::Receiver<Commit>,
+    pub queries: mpsc::Receiver<Query>,
+    pub commits: mpsc::Receiver<QueuedCommit>,
 }
 
 impl Link {
-    /// Connects, serves, and connects again, until there is no client any more.
+    /// Connects, serves, and connects again, until the last handle is dropped.
     pub async fn run(mut self) {
         let env = self.shared.env.clone();
         let (mut txns, mut generation, mut began) = (0, 0, None::<Instant>);
         loop {
-            // A connection that ends as soon as it is there must not make this a busy loop.
+            // (A server that closes each connection at once must not make this a busy loop.)
             let in_haste = began.is_some_and(|began| env.now() < began + find::pause(&self.shared, 3));
             let Some((found, view)) = self.establish(in_haste).await else { return };
             generation += 1;
@@ -112,7 +114,7 @@ impl Link {
             self.shared.up.send(Some(Up { address: address.clone(), generation }));
             self.shared.news.send(view);
             let mut connection = Connection::new(&self.shared, found, txns);
-            let end = connection.serve(&mut self.asks, &mut self.commits).await;
+            let end = connection.serve(&mut self.queries, &mut self.commits).await;
             txns = connection.txns;
             self.shared.up.send(None);
             match end {
@@ -125,8 +127,9 @@ impl Link {
         }
     }
 
-    /// Finds a server and brings the cache up to date. Meanwhile nobody's call is made. `None`: there is no client any more.
-    async fn establish(&mut self, in_haste: bool) -> Option<(Found, Tid)> {
+    /// Finds a server and brings the cache up to date. Queries and commits that come meanwhile are sent back to their
+    /// callers. `None`: the last handle was dropped.
+    async fn establish(&mut self, in_haste: bool) -> Option<(Registered, Tid)> {
         let shared = self.shared.clone();
         let establishing = async {
             let mut times = u32::from(in_haste);
@@ -146,7 +149,7 @@ impl Link {
         loop {
             tokio::select! { biased;
                 established = &mut establishing => return Some(established),
-                ask = self.asks.recv() => drop(ask?),
+                query = self.queries.recv() => drop(query?),
                 commit = self.commits.recv() => commit?.end(Err(Ended::Cut)),
             }
         }
@@ -160,14 +163,14 @@ struct Connection<'a> {
     heard: Arc<std::sync::atomic::AtomicU64>,
     next_id: i64,
     waiting: BTreeMap<i64, Waiting>,
-    running: Option<Running>,
-    /// The number of the last transaction.
+    running: Option<RunningCommit>,
+    /// The number of the last transaction that was begun.
     txns: u64,
 }
 
 impl<'a> Connection<'a> {
-    fn new(shared: &'a Shared, found: Found, txns: u64) -> Connection<'a> {
-        let Found { reader, writer, heard, .. } = found;
+    fn new(shared: &'a Shared, found: Registered, txns: u64) -> Connection<'a> {
+        let Registered { reader, writer, heard, .. } = found;
         let mut connection = Connection {
             shared,
             reader,
@@ -184,23 +187,23 @@ impl<'a> Connection<'a> {
         connection
     }
 
-    /// Returns `Ok` when there is no client any more.
+    /// Serves until the connection is lost, or (`Ok`) the last handle is dropped.
     async fn serve(
         &mut self,
-        asks: &mut mpsc::Receiver<Ask>,
-        commits: &mut mpsc::Receiver<Commit>,
+        queries: &mut mpsc::Receiver<Query>,
+        commits: &mut mpsc::Receiver<QueuedCommit>,
     ) -> Result<(), Lost> {
         let env = self.shared.env.clone();
         let silence = self.shared.options.silence;
-        // When something was heard last, how much in all, and whether it was asked since.
+        // When bytes last came, how many in all, and whether the server was asked for a sign of life since.
         let (mut heard_at, mut heard, mut probed) = (env.now(), 0, false);
         loop {
             while let Some(frame) = self.reader.buffered()? {
                 self.frame(&frame)?;
             }
             while self.has_room() {
-                let Ok(ask) = asks.try_recv() else { break };
-                self.ask(ask);
+                let Ok(query) = queries.try_recv() else { break };
+                self.ask(query);
             }
             self.feed();
             let heard_now = self.heard.load(Relaxed);
@@ -214,7 +217,7 @@ impl<'a> Connection<'a> {
                 written = self.writer.write_some(), if queued > 0 => {
                     written.map_err(|fault| lost(fault.to_string()))?;
                     if queued > OUTPUT / 4 {
-                        // It takes much that we send: it is there.
+                        // (A server that takes this much is alive.)
                         heard_at = env.now();
                     }
                 }
@@ -222,8 +225,8 @@ impl<'a> Connection<'a> {
                     Some(frame) => self.frame(&frame)?,
                     None => return Err(lost("closed by the server")),
                 },
-                ask = asks.recv(), if has_room => match ask {
-                    Some(ask) => self.ask(ask),
+                query = queries.recv(), if has_room => match query {
+                    Some(query) => self.ask(query),
                     None => return Ok(()),
                 },
                 commit = commits.recv(), if self.running.is_none() => match commit {
@@ -242,14 +245,14 @@ impl<'a> Connection<'a> {
                     if probed {
                         return Err(lost("nothing was heard for too long"));
                     }
-                    self.call(Call::LastTransaction, Whom::Nobody);
+                    self.call(Call::LastTransaction, Recipient::Nobody);
                     probed = true;
                 }
             }
         }
     }
 
-    /// Tells who waits for what will not come.
+    /// Ends the running commit; all other callers learn of the end by their dropped senders.
     fn end(self, too_long: bool) {
         if let Some(running) = self.running {
             running.cut_off(too_long);
@@ -264,35 +267,35 @@ impl<'a> Connection<'a> {
         self.writer.push(&encode_call(Encoding::Msgpack, 0, true, call));
     }
 
-    fn call(&mut self, call: Call, whom: Whom) {
+    fn call(&mut self, call: Call, recipient: Recipient) {
         self.writer.push(&encode_call(Encoding::Msgpack, self.next_id, false, &call));
-        self.waiting.insert(self.next_id, Waiting { call, whom });
+        self.waiting.insert(self.next_id, Waiting { call, recipient });
         self.next_id += 1;
     }
 
-    fn ask(&mut self, ask: Ask) {
-        match ask {
-            Ask::Load { oid, before, answer } if !answer.is_closed() => {
-                self.call(Call::LoadBefore { oid, tid: before }, Whom::Load { oid, answer });
+    fn ask(&mut self, query: Query) {
+        match query {
+            Query::Load { oid, before, answer } if !answer.is_closed() => {
+                self.call(Call::LoadBefore { oid, tid: before }, Recipient::Load { oid, answer });
             }
-            Ask::Other { call, answer } if !answer.is_closed() => self.call(call, Whom::Other(answer)),
-            // Who asked has gone.
-            Ask::Load { .. } | Ask::Other { .. } => {}
+            Query::Other { call, answer } if !answer.is_closed() => self.call(call, Recipient::Other(answer)),
+            // The caller has gone.
+            Query::Load { .. } | Query::Other { .. } => {}
         }
     }
 
-    fn begin(&mut self, commit: Commit) {
+    fn begin(&mut self, commit: QueuedCommit) {
         self.txns += 1;
-        self.running = Some(Running::new(self.shared, commit, self.txns));
+        self.running = Some(RunningCommit::new(self.shared, commit, self.txns));
     }
 
-    /// Sends what comes next of a commit, as much as there is room for.
+    /// Sends the next calls of the running commit, while there is room for them.
     fn feed(&mut self) {
         while self.writer.queued() < OUTPUT {
             let Some(step) = self.running.as_mut().and_then(|running| running.next(self.shared)) else { return };
             match step {
-                Step::Tell(call) => self.tell(&call),
-                Step::Vote(call) => self.call(call, Whom::Vote),
+                NextCall::Tell(call) => self.tell(&call),
+                NextCall::Vote(call) => self.call(call, Recipient::Vote),
             }
         }
     }
@@ -308,30 +311,30 @@ impl<'a> Connection<'a> {
             }
             Ok(FromServer::Push(_)) => Ok(()),
             Ok(FromServer::Reply { id: MessageId::Int(id), value }) => {
-                let Some(Waiting { call, whom }) = self.waiting.remove(&id) else {
-                    return Err(lost("an answer to nothing"));
+                let Some(Waiting { call, recipient }) = self.waiting.remove(&id) else {
+                    return Err(lost("an answer to no call of this client"));
                 };
                 match Reply::read(&call, &value, frame) {
-                    Some(reply) => self.replied(whom, reply),
+                    Some(reply) => self.replied(recipient, reply),
                     None => Err(odd()),
                 }
             }
             Ok(FromServer::Error { id: MessageId::Int(id), error }) => {
-                let Some(Waiting { whom, .. }) = self.waiting.remove(&id) else {
-                    return Err(lost("an answer to nothing"));
+                let Some(Waiting { recipient, .. }) = self.waiting.remove(&id) else {
+                    return Err(lost("an answer to no call of this client"));
                 };
-                self.refused(whom, &error);
+                self.refused(recipient, &error);
                 Ok(())
             }
-            Ok(_) => Err(lost("an answer to nothing")),
-            Err(bad) => Err(lost(format!("what is no message: {bad:?}"))),
+            Ok(_) => Err(lost("an answer to no call of this client")),
+            Err(bad) => Err(lost(format!("a frame that is no message: {bad:?}"))),
         }
     }
 
-    fn replied(&mut self, whom: Whom, reply: Reply) -> Result<(), Lost> {
-        match whom {
-            Whom::Nobody => {}
-            Whom::Load { oid, answer } => {
+    fn replied(&mut self, recipient: Recipient, reply: Reply) -> Result<(), Lost> {
+        match recipient {
+            Recipient::Nobody => {}
+            Recipient::Load { oid, answer } => {
                 let loaded = match reply {
                     Reply::Nothing => None,
                     Reply::Loaded { data, tid, end } => Some(Loaded { data, tid, end }),
@@ -342,13 +345,13 @@ impl<'a> Connection<'a> {
                 }
                 let _ = answer.send(Ok(loaded));
             }
-            Whom::Other(answer) => drop(answer.send(Ok(reply))),
-            Whom::Vote => {
+            Recipient::Other(answer) => drop(answer.send(Ok(reply))),
+            Recipient::Vote => {
                 let running = self.running.as_mut().expect("a vote belongs to the commit that runs");
                 match reply {
                     Reply::Oids(_) => {
                         let finish = running.voted(self.shared);
-                        self.call(finish, Whom::Finish);
+                        self.call(finish, Recipient::Finish);
                     }
                     Reply::Conflicts(conflicts) => {
                         let abort = running.abort();
@@ -358,7 +361,7 @@ impl<'a> Connection<'a> {
                     _ => return Err(odd()),
                 }
             }
-            Whom::Finish => {
+            Recipient::Finish => {
                 let Reply::Tid(tid) = reply else { return Err(odd()) };
                 self.finished(tid)?;
             }
@@ -366,7 +369,7 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// The own transaction stands at its place among the others.
+    /// The running commit has committed at `tid`: its writes go into the cache, and the view moves there.
     fn finished(&mut self, tid: Tid) -> Result<(), Lost> {
         let running = self.running.as_ref().expect("a finish belongs to the commit that runs");
         {
@@ -383,15 +386,15 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    fn refused(&mut self, whom: Whom, error: &RemoteError) {
+    fn refused(&mut self, recipient: Recipient, error: &RemoteError) {
         let refusal =
             error.refusal().unwrap_or_else(|| Refusal::BadValue(format!("{}: {:?}", error.class, error.data)));
-        match whom {
-            Whom::Nobody => {}
-            Whom::Load { answer, .. } => drop(answer.send(Err(refusal))),
-            Whom::Other(answer) => drop(answer.send(Err(refusal))),
-            // With this the server has forgotten the transaction.
-            Whom::Vote | Whom::Finish => self.ended(Err(match refusal {
+        match recipient {
+            Recipient::Nobody => {}
+            Recipient::Load { answer, .. } => drop(answer.send(Err(refusal))),
+            Recipient::Other(answer) => drop(answer.send(Err(refusal))),
+            // (After an error the server has forgotten the transaction.)
+            Recipient::Vote | Recipient::Finish => self.ended(Err(match refusal {
                 Refusal::Conflict(conflict) | Refusal::ReadConflict(conflict) => Ended::Conflict(vec![conflict]),
                 refusal => Ended::Refused(refusal),
             })),
@@ -413,4 +416,5 @@ fn conflict(StoreConflict { oid, committed, read, .. }: StoreConflict) -> Confli
     Conflict { oid, committed, read }
 }
 
-const _: () = assert!(IN_FLIGHT <= limits::CALLS, "more than the server answers at a time would only wait there");
+const _: () =
+    assert!(IN_FLIGHT <= limits::CALLS, "calls beyond those that a server answers at a time would only wait there");

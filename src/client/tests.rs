@@ -12,20 +12,22 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::config::limits;
-use crate::net::{FrameReader, FrameWriter, Listener, Wire};
-use crate::zeo::{Encoding, Push, decode_request, encode_push, encode_refusal, encode_reply};
+use crate::env::Env;
+use crate::net::{FrameReader, FrameWriter, Listener, Network, Wire};
+use crate::zeo::{Call, Encoding, Push, Reply, decode_request, encode_push, encode_refusal, encode_reply};
+use crate::zodb::{Oid, Refusal, Tid};
 
-/// What stands at an address.
+/// The host at an address.
 #[derive(Clone)]
 enum Host {
     /// Packets to it vanish.
     Gone,
-    /// It takes connections and never says a word.
+    /// It takes connections and sends nothing.
     Frozen,
-    /// Not primary, and says who is.
+    /// Not primary; names the primary, if it knows one.
     Secondary(Option<&'static str>),
     Refusing(Refusal),
-    /// Registers at this tid and says these pushes; then answers loads with the revision 5, and nothing else after `calls`.
+    /// Registers clients at `last` and sends `pushes`; then answers `calls` calls, loads with revision 5.
     Primary {
         last: Tid,
         calls: usize,
@@ -55,7 +57,7 @@ impl Network for Hosts {
     }
 
     fn resolve<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
-        unreachable!("clients do not ask who is who")
+        unreachable!("clients do not resolve names")
     }
 }
 
@@ -67,7 +69,7 @@ async fn serve(host: Host, far: tokio::io::DuplexStream) {
     if matches!(host, Host::Frozen) {
         return std::future::pending().await;
     }
-    // A greeting that it did not wait for.
+    // (The client does not wait for this greeting.)
     writer.push(b"Z5");
     writer.flush().await.unwrap();
     assert_eq!(&reader.next().await.unwrap().unwrap()[..], b"R5");
@@ -96,7 +98,7 @@ async fn serve(host: Host, far: tokio::io::DuplexStream) {
                     _ => writer.push(&reply(Reply::Tid(*last))),
                 }
             }
-            (Host::Gone | Host::Frozen, _) => unreachable!("they say nothing"),
+            (Host::Gone | Host::Frozen, _) => unreachable!("these hosts send nothing"),
         }
         if writer.flush().await.is_err() {
             return;
@@ -146,7 +148,7 @@ async fn every_wait_ends() {
     let ConnectError::Unreachable(whys) = error else { panic!("{error}") };
     assert_eq!(whys.iter().map(|(address, _)| address.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
 
-    // A server that stops answering, and nobody else: given up after the silence, and the caller is told in the end.
+    // The only server stops answering: the connection is given up after the silence, and the caller gets an error.
     let silent = Host::Primary { last: Tid(10), calls: 0, pushes: Vec::new() };
     let client = connect(&["a"], &[("a", silent)]).await.unwrap();
     let began = Instant::now();
@@ -174,7 +176,7 @@ async fn a_refusal_is_believed_unless_a_primary_may_come() {
 #[tokio::test(start_paused = true)]
 async fn what_is_told_out_of_turn_ends_the_connection() {
     let odd = Host::Primary { last: Tid(10), calls: usize::MAX, pushes: vec![(Tid(12), vec![]), (Tid(11), vec![])] };
-    // It is closed before anybody could use it; and then the server has less than was seen, so it is not one to talk to.
+    // The connection is closed at once; and the server then has less than the client has seen, so it is not used again.
     let ConnectError::Unreachable(whys) = connect(&["a"], &[("a", odd)]).await.unwrap_err() else { panic!() };
     assert_eq!(whys, [("a".to_owned(), "it has less than this client has seen".to_owned())]);
 }

@@ -65,6 +65,34 @@ impl Folder {
         Ok(Folder { path: path.to_owned(), _lock: lock })
     }
 
+    /// Takes the folder of a node that does not run, to read it: not a byte in it changes. Readers may share it; a node
+    /// that starts meanwhile is refused.
+    ///
+    /// # Errors
+    /// There is no such folder, it is not ours, its format is newer than this program, a node uses it, or an import into
+    /// it is not finished. The error names the folder and says what to do.
+    pub fn open_read_only(path: &Path) -> io::Result<Folder> {
+        if !path.is_dir() {
+            return Err(refuse(path, "is not there, or not a folder"));
+        }
+        if !path.join(MARKER).exists() {
+            return Err(refuse(path, format!("is not a zrs data folder: it has no file {MARKER}")));
+        }
+        inspect(path)?;
+        let name = path.join(LOCK);
+        let lock = File::open(&name).map_err(|why| refuse(path, format!("its file {LOCK} can't be opened: {why}")))?;
+        match lock.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use(path, "stop it first")),
+            Err(TryLockError::Error(why)) => return Err(refuse(path, format!("can't be locked: {why}"))),
+        }
+        if let Some(left) = [NEW, MADE, OLD].into_iter().find(|name| path.join(name).exists()) {
+            let why = format!("an import into it was cut off (it has {left}/): import again, or start its node");
+            return Err(refuse(path, why));
+        }
+        Ok(Folder { path: path.to_owned(), _lock: lock })
+    }
+
     /// Where consensus keeps its log and its vote.
     pub fn log(&self) -> PathBuf {
         self.path.join(LOG)
@@ -279,6 +307,13 @@ fn crate_version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
+/// The refusal of a folder that another process has locked, with `advice`.
+fn in_use(path: &Path, advice: &str) -> io::Error {
+    let user = fs::read_to_string(path.join(LOCK)).unwrap_or_default();
+    let user = if user.trim().is_empty() { "another process" } else { user.trim() };
+    refuse(path, format!("is in use by {user}: {advice}"))
+}
+
 fn lock(path: &Path) -> io::Result<File> {
     let name = path.join(LOCK);
     let mut file = File::options()
@@ -291,12 +326,7 @@ fn lock(path: &Path) -> io::Result<File> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let user = fs::read_to_string(&name).unwrap_or_default();
-            let user = if user.trim().is_empty() { "another process".to_owned() } else { user.trim().to_owned() };
-            return Err(refuse(
-                path,
-                format!("is in use by {user}: stop that one first, or give each node its own --data"),
-            ));
+            return Err(in_use(path, "stop that one first, or give each node its own --data"));
         }
         Err(TryLockError::Error(why)) => return Err(refuse(path, format!("can't be locked: {why}"))),
     }
@@ -345,6 +375,26 @@ mod tests {
         assert!(said.contains(&format!("in use by process {}", std::process::id())), "{said}");
         drop(first);
         Folder::open(path.path()).unwrap();
+    }
+
+    #[test]
+    fn readers_share_a_folder_and_change_nothing_in_it() {
+        let path = tempfile::tempdir().unwrap();
+        let path = path.path();
+        let refused = |path: &Path| Folder::open_read_only(path).unwrap_err().to_string();
+        assert!(refused(path).contains("is not a zrs data folder"));
+        assert!(refused(&path.join("none")).contains("is not there"));
+        assert_eq!(fs::read_dir(path).unwrap().count(), 0);
+        let node = Folder::open(path).unwrap();
+        assert!(refused(path).contains(&format!("in use by process {}: stop it first", std::process::id())));
+        drop(node);
+        let lock = fs::read(path.join(LOCK)).unwrap();
+        let readers = [(); 2].map(|()| Folder::open_read_only(path).unwrap());
+        assert!(self::refused(path).contains("in use"), "a node starts while somebody reads");
+        assert_eq!(fs::read(path.join(LOCK)).unwrap(), lock);
+        drop(readers);
+        fs::create_dir(path.join(NEW)).unwrap();
+        assert!(refused(path).contains("an import into it was cut off (it has new/)"));
     }
 
     #[test]

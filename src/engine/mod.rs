@@ -20,7 +20,7 @@ mod folder;
 mod rocks;
 mod simdisk;
 
-pub use folder::{Folder, NewFolder};
+pub use folder::{FORMAT as FOLDER_FORMAT, Folder, NewFolder};
 #[cfg(feature = "rocksdb")]
 pub use rocks::{Durability, Rocks};
 pub use simdisk::{Counters, Faults, SimDisk, SimEngine};

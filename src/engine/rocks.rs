@@ -78,6 +78,7 @@ pub struct Rocks {
     path: PathBuf,
     tables: Vec<Table>,
     durability: Durability,
+    read_only: bool,
     writing: WriteOptions,
     syncs: Syncs,
 }
@@ -91,22 +92,50 @@ impl Rocks {
     /// - `InvalidData`: its files are damaged, or its tables are not these.
     /// - whatever the file system says.
     pub fn open(path: &Path, tables: &[Table], durability: Durability) -> io::Result<Rocks> {
-        for (index, table) in tables.iter().enumerate() {
-            assert_eq!(table.index, index, "a table's index is its place in the list: {}", table.name);
-        }
+        check_indexes(tables);
         make_folder(path).map_err(|error| named("make the folder", path, &error))?;
-        let cache = Cache::new_lru_cache(match durability {
-            Durability::Log => CACHE_LOG,
-            Durability::Flush => CACHE_FLUSH,
-        });
+        let cache = new_cache(durability);
         check_tables(path, tables, durability, &cache)?;
         let db = open_tables(path, tables, durability, &cache)?;
-        let mut writing = WriteOptions::default();
-        writing.disable_wal(durability == Durability::Flush);
-        let rocks =
-            Rocks { db, path: path.to_owned(), tables: tables.to_vec(), durability, writing, syncs: Syncs::default() };
+        let rocks = Rocks::over(db, path, tables, durability, false);
         rocks.sync()?;
         Ok(rocks)
+    }
+
+    /// Opens the engine in the folder `path` to read it: none of its files changes, and `write`, `sync` and `checkpoint`
+    /// are refused. Batches that only the write-ahead log has are read into memory. The caller keeps other processes from
+    /// writing to the folder meanwhile.
+    ///
+    /// # Errors
+    /// As [`Rocks::open`]; but a folder that is not there, or lacks a table, is `InvalidData`.
+    pub fn open_read_only(path: &Path, tables: &[Table], durability: Durability) -> io::Result<Rocks> {
+        check_indexes(tables);
+        let cache = new_cache(durability);
+        let present = known_tables(path, tables)?;
+        if let Some(lacking) = tables.iter().find(|table| present.iter().all(|name| name != table.name)) {
+            return Err(lacks(path, lacking));
+        }
+        let mut options = engine_options(durability);
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let families = families(tables, durability, &cache);
+        let db = DB::open_cf_descriptors_read_only(&options, path, families, false);
+        let db = db.map_err(|error| fault(path, error))?;
+        Ok(Rocks::over(db, path, tables, durability, true))
+    }
+
+    fn over(db: DB, path: &Path, tables: &[Table], durability: Durability, read_only: bool) -> Rocks {
+        let mut writing = WriteOptions::default();
+        writing.disable_wal(durability == Durability::Flush);
+        let (path, tables, syncs) = (path.to_owned(), tables.to_vec(), Syncs::default());
+        Rocks { db, path, tables, durability, read_only, writing, syncs }
+    }
+
+    fn writable(&self) -> io::Result<()> {
+        match self.read_only {
+            true => Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "the database is open for reading only")),
+            false => Ok(()),
+        }
     }
 
     fn table(&self, table: Table) -> &ColumnFamily {
@@ -172,6 +201,7 @@ impl Engine for Rocks {
     }
 
     fn write(&self, batch: Batch) -> io::Result<()> {
+        self.writable()?;
         let mut writes = WriteBatch::default();
         // Each is let go of once it is copied: a batch may be large.
         for edit in batch.edits {
@@ -189,10 +219,12 @@ impl Engine for Rocks {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.writable()?;
         self.syncs.share(|| self.sync_now())
     }
 
     fn checkpoint(&self, folder: &Path) -> io::Result<()> {
+        self.writable()?;
         if folder.exists() {
             let message = format!("{} exists already; a checkpoint makes its folder", folder.display());
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
@@ -317,21 +349,46 @@ fn make_folder(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// Refuses a folder whose tables are not the ones asked for.
-fn check_tables(path: &Path, tables: &[Table], durability: Durability, cache: &Cache) -> io::Result<()> {
-    if !path.join("CURRENT").exists() {
-        return Ok(());
+fn check_indexes(tables: &[Table]) {
+    for (index, table) in tables.iter().enumerate() {
+        assert_eq!(table.index, index, "a table's index is its place in the list: {}", table.name);
     }
+}
+
+fn new_cache(durability: Durability) -> Cache {
+    Cache::new_lru_cache(match durability {
+        Durability::Log => CACHE_LOG,
+        Durability::Flush => CACHE_FLUSH,
+    })
+}
+
+/// The names of the tables in the folder; an error if one of them is not in `tables`.
+fn known_tables(path: &Path, tables: &[Table]) -> io::Result<Vec<String>> {
     let present = DB::list_cf(&Options::default(), path).map_err(|error| fault(path, error))?;
-    if let Some(name) = present.iter().find(|name| *name != "default" && tables.iter().all(|t| t.name != **name)) {
-        return Err(io::Error::new(
+    match present.iter().find(|name| *name != "default" && tables.iter().all(|t| t.name != **name)) {
+        Some(name) => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!(
                 "{} holds a table {name:?} that is not known here: it belongs to something else, or to a newer version",
                 path.display()
             ),
-        ));
+        )),
+        None => Ok(present),
     }
+}
+
+fn lacks(path: &Path, table: &Table) -> io::Error {
+    let path = path.display();
+    let why = format!("{path} lacks the table {:?}: it belongs to something else, or to an older version", table.name);
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// Refuses a folder whose tables are not the ones asked for.
+fn check_tables(path: &Path, tables: &[Table], durability: Durability, cache: &Cache) -> io::Result<()> {
+    if !path.join("CURRENT").exists() {
+        return Ok(());
+    }
+    let present = known_tables(path, tables)?;
     let (here, missing): (Vec<Table>, Vec<Table>) =
         tables.iter().partition(|table| present.iter().any(|name| name == table.name));
     let Some(lacking) = missing.first() else { return Ok(()) };
@@ -343,25 +400,21 @@ fn check_tables(path: &Path, tables: &[Table], durability: Durability, cache: &C
         iterator.seek_to_first();
         iterator.status().map_err(|error| fault(path, error))?;
         if iterator.valid() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "{} lacks the table {:?}: it belongs to something else, or to an older version",
-                    path.display(),
-                    lacking.name
-                ),
-            ));
+            return Err(lacks(path, lacking));
         }
     }
     Ok(())
 }
 
 fn open_tables(path: &Path, tables: &[Table], durability: Durability, cache: &Cache) -> io::Result<DB> {
+    let families = families(tables, durability, cache);
+    DB::open_cf_descriptors(&engine_options(durability), path, families).map_err(|error| fault(path, error))
+}
+
+fn families(tables: &[Table], durability: Durability, cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
     let families =
         tables.iter().map(|table| ColumnFamilyDescriptor::new(table.name, table_options(*table, durability, cache)));
-    let mut families: Vec<ColumnFamilyDescriptor> = families.collect();
-    families.push(ColumnFamilyDescriptor::new("default", Options::default()));
-    DB::open_cf_descriptors(&engine_options(durability), path, families).map_err(|error| fault(path, error))
+    families.chain([ColumnFamilyDescriptor::new("default", Options::default())]).collect()
 }
 
 fn write_buffers(durability: Durability) -> usize {

@@ -5,14 +5,14 @@
 //! lawn     DIR/0x1234/0x040d30c2a4695f11.blob                                      of old, a folder for each object
 //! ```
 //!
-//! `DIR/.layout` says which it is. Where it is missing, a folder with anything in it is a lawn, as for ZODB.
+//! `DIR/.layout` says which layout it is. Without that file, a folder with anything in it is a lawn, as for ZODB.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::of_file;
+use super::faults::of_file;
 use crate::zodb::{Oid, Tid};
 
 const MARKER: &str = ".layout";
@@ -31,7 +31,7 @@ pub struct BlobFolder {
 }
 
 impl BlobFolder {
-    /// One that is there.
+    /// Opens a folder that is there.
     pub fn open(path: &Path) -> io::Result<BlobFolder> {
         let of = |fault: io::Error| of_file(path, &fault);
         let mut seen = false;
@@ -54,7 +54,7 @@ impl BlobFolder {
         Ok(BlobFolder { path: path.to_owned(), layout })
     }
 
-    /// A new one, as ZODB would make it; the folder must not exist.
+    /// Makes a folder as ZODB would; it must not exist.
     pub fn create(path: &Path) -> io::Result<BlobFolder> {
         let make = || {
             fs::create_dir(path)?;
@@ -67,7 +67,7 @@ impl BlobFolder {
         Ok(BlobFolder { path: path.to_owned(), layout: Layout::Bushy })
     }
 
-    /// Where the blob of a revision is, if it is there.
+    /// The path that the blob of a revision has, whether it is there or not.
     pub fn path_of(&self, oid: Oid, tid: Tid) -> PathBuf {
         let mut path = self.path.clone();
         match self.layout {
@@ -78,7 +78,7 @@ impl BlobFolder {
         path
     }
 
-    /// Opens the blob of a revision; `None`: it is not there.
+    /// Opens the blob of a revision; `None`: there is no such file.
     pub fn find(&self, oid: Oid, tid: Tid) -> io::Result<Option<File>> {
         let path = self.path_of(oid, tid);
         match File::open(&path) {
@@ -88,12 +88,12 @@ impl BlobFolder {
         }
     }
 
-    /// Everything that was written is on disk by its name, and not only by its bytes.
+    /// Fsyncs the folders, so that the names of the blobs are on disk as their bytes are.
     pub fn finish(&self) -> io::Result<()> {
         sync_folders(&self.path)
     }
 
-    /// Writes the blob of a revision, which can only be read from then on, as ZODB has it.
+    /// Writes the blob of a revision as a read-only file, as ZODB does.
     pub fn write(
         &self,
         oid: Oid,
@@ -116,7 +116,7 @@ impl BlobFolder {
     }
 }
 
-/// (As deep as the bushy layout.)
+/// Fsyncs a folder and those below it; the bushy layout bounds their depth.
 fn sync_folders(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path).map_err(|fault| of_file(path, &fault))? {
         let entry = entry.map_err(|fault| of_file(path, &fault))?;
@@ -138,7 +138,7 @@ pub fn is_blob_record(record: &[u8]) -> bool {
     class(record).is_some_and(|(module, name)| module == b"ZODB.blob" && name == b"Blob")
 }
 
-/// The class that is all of a record's first pickle, written by any of pickle's protocols.
+/// The module and name of the class, if a record's first pickle is nothing but a class; of any of pickle's protocols.
 fn class(mut pickle: &[u8]) -> Option<(&[u8], &[u8])> {
     fn take<'p>(pickle: &mut &'p [u8], count: usize) -> Option<&'p [u8]> {
         let (taken, rest) = pickle.split_at_checked(count)?;

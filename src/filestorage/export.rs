@@ -1,11 +1,12 @@
 //! From a store to a `Data.fs` and its blobs, which FileStorage opens.
 //!
-//! Both are written under other names (`.part`) and get theirs when they are whole and on disk; after an error they are gone,
-//! and what was there is there.
+//! Both are written under other names (`.part`) and get their own when they are whole and on disk; after an error the
+//! parts are gone, and earlier files are as they were.
 //!
-//! **What a store has that a file has not.** A status that FileStorage does not know is written as a blank, and told of.
-//! What a pack has removed is not there: neither record nor, where all of its records went, the transaction. What it has left
-//! gets FileStorage's status for that (`p`), which the store derives: else FileStorage would undo what lacks its past.
+//! **What a store has that a file has not.** A status that FileStorage does not know is written as a blank, and
+//! counted. Records that a pack has removed are not written, nor transactions that have lost all of their records.
+//! Packed transactions that are left get FileStorage's status for that (`p`), which the store derives: else FileStorage
+//! would undo transactions whose earlier records are gone.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,18 +16,20 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::blobs::BlobFolder;
+use super::faults::of_file;
 use super::format::{DONE, PACKED};
-use super::{Progress, Watch, Writer, of_file, stopped};
+use super::progress::{Overseer, Progress, stopped};
+use super::write::Writer;
 use crate::command::Staged;
 use crate::storage::{Holding, Store};
 use crate::zodb::{Oid, StorageId, Tid};
 
-/// What to export, and to where.
+/// Which storage to export, and where to.
 #[derive(Clone, Debug)]
 pub struct Export {
-    /// The `Data.fs` to be; it must not exist.
+    /// The `Data.fs` to write; it must not exist.
     pub file: PathBuf,
-    /// The folder of blobs to be; it must not exist, or be empty.
+    /// The folder of blobs to write; it must not exist, or be empty.
     pub blobs: Option<PathBuf>,
     /// Which storage.
     pub storage: String,
@@ -34,7 +37,7 @@ pub struct Export {
     pub without_blobs: bool,
 }
 
-/// What was exported.
+/// The export in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exported {
     /// How many transactions.
@@ -52,15 +55,15 @@ pub struct Exported {
 }
 
 impl Export {
-    /// Writes what `store` has applied.
-    pub fn run(&self, store: &Store, watch: Watch<'_>) -> io::Result<Exported> {
+    /// Writes the storage as `store` has applied it.
+    pub fn run(&self, store: &Store, overseer: Overseer<'_>) -> io::Result<Exported> {
         let Some(storage) = store.storage(&self.storage) else {
             let names: Vec<String> = store.storages().into_iter().map(|(_, name)| format!("{name:?}")).collect();
             let why = format!("there is no storage {:?}, but {}", self.storage, names.join(", "));
             return Err(io::Error::new(io::ErrorKind::NotFound, why));
         };
         if self.blobs.is_none() && !self.without_blobs && store.has_blobs(storage)? {
-            let why = "the storage has blobs: say with --blobs where they shall go. Without them: --without-blobs";
+            let why = "the storage has blobs: name a folder for them by --blobs, or leave them out by --without-blobs";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         let mut file = Part::of_file(&self.file)?;
@@ -75,7 +78,7 @@ impl Export {
             writer: Writer::create(&file.path)?,
             blobs: folder,
             done: Exported::default(),
-            watch,
+            overseer,
         };
         let mut next = Tid::ZERO;
         while let Some(tid) = exporter.transaction(next)? {
@@ -99,12 +102,12 @@ struct Exporter<'e> {
     storage: StorageId,
     total: u64,
     records_bytes: u64,
-    /// Up to here each transaction is one that was packed.
+    /// Transactions up to this one get the status of packed ones.
     packed: Tid,
     writer: Writer,
     blobs: Option<BlobFolder>,
     done: Exported,
-    watch: Watch<'e>,
+    overseer: Overseer<'e>,
 }
 
 impl Exporter<'_> {
@@ -145,7 +148,7 @@ impl Exporter<'_> {
         match holding {
             Holding::Absent => self.writer.absent(oid),
             Holding::SameAs(tid) => self.writer.same_as(oid, tid),
-            // (A record without a byte can't be told from an absence there.)
+            // (In a Data.fs, an empty record can't be told from an absent object.)
             Holding::Data(data) if data.is_empty() => self.writer.absent(oid),
             Holding::Data(data) => {
                 self.count(data.len() as u64);
@@ -175,12 +178,12 @@ impl Exporter<'_> {
         let Some((_, staged)) = self.store.blob(self.storage, oid, tid)? else { return Ok(()) };
         let (store, storage) = (self.store, self.storage);
         let (records, total, done) = (self.records_bytes, self.total, &mut self.done);
-        let watch = &mut *self.watch;
+        let overseer = &mut *self.overseer;
         let mut parts = pieces(&staged).map(|piece| {
             let part = store.piece(storage, piece)?;
             done.bytes += part.len() as u64;
             let progress = Progress { done: records, total, bytes: done.bytes };
-            if watch(progress) { Ok(part) } else { Err(stopped()) }
+            if overseer(progress) { Ok(part) } else { Err(stopped()) }
         });
         blobs.write(oid, tid, &mut parts)?;
         self.done.blobs += 1;
@@ -189,7 +192,7 @@ impl Exporter<'_> {
 
     fn tell(&mut self) -> io::Result<()> {
         let progress = Progress { done: self.records_bytes, total: self.total, bytes: self.done.bytes };
-        if (self.watch)(progress) { Ok(()) } else { Err(stopped()) }
+        if (self.overseer)(progress) { Ok(()) } else { Err(stopped()) }
     }
 }
 
@@ -205,11 +208,11 @@ fn refuse_to_overwrite(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A file or folder that is being written under another name, and goes unless it is kept.
+/// A file or folder that is being written under another name; removed when dropped, unless it was kept.
 struct Part {
     path: PathBuf,
     whole: PathBuf,
-    /// Whether an empty folder is there, whose place it takes.
+    /// Whether it takes the place of an empty folder.
     replaces: bool,
     kept: bool,
 }
@@ -221,7 +224,7 @@ impl Part {
     }
 
     fn of_folder(whole: &Path) -> io::Result<Part> {
-        // (Without a slash at its end, which would lead through a link.)
+        // (Collecting drops a slash at the end, with which a symbolic link would be followed.)
         let whole: PathBuf = whole.components().collect();
         let of = |fault: io::Error| of_file(&whole, &fault);
         let Ok(found) = whole.symlink_metadata() else { return Part::new(&whole, false) };
@@ -244,7 +247,8 @@ impl Part {
         path.push(".part");
         let path = PathBuf::from(path);
         if path.symlink_metadata().is_ok() {
-            let why = format!("{} is there: an export is going on, or was cut off (then remove it)", path.display());
+            let why =
+                format!("{} is there: another export is going on, or one was cut off (then remove it)", path.display());
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
         }
         Ok(Part { path, whole: whole.to_owned(), replaces, kept: false })
@@ -253,7 +257,7 @@ impl Part {
     fn keep(&mut self) -> io::Result<()> {
         let of = |fault: io::Error| of_file(&self.whole, &fault);
         if self.path.is_dir() {
-            // (Fails if something is in the folder that is there.)
+            // (Fails if the folder that is there has something in it.)
             fs::rename(&self.path, &self.whole).map_err(of)?;
         } else {
             self.keep_file()?;
@@ -262,13 +266,13 @@ impl Part {
         File::open(parent(&self.whole)).and_then(|parent| parent.sync_all()).map_err(of)
     }
 
-    /// A second name is never given over another file, as a rename would be.
+    /// By a hard link, which never replaces another file, as a rename would.
     fn keep_file(&self) -> io::Result<()> {
         let of = |fault: io::Error| of_file(&self.whole, &fault);
         match fs::hard_link(&self.path, &self.whole) {
             Ok(()) => fs::remove_file(&self.path).map_err(of),
             Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => refuse_to_overwrite(&self.whole),
-            // Not every file system has second names.
+            // Not every file system has hard links.
             Err(_) => {
                 refuse_to_overwrite(&self.whole)?;
                 fs::rename(&self.path, &self.whole).map_err(of)
@@ -276,7 +280,7 @@ impl Part {
         }
     }
 
-    /// Undoes [`Part::keep`], as far as it goes: an error is on its way already.
+    /// Undoes [`Part::keep`], as far as possible: an error is on its way already.
     fn give_back(&mut self) {
         if self.kept && fs::rename(&self.whole, &self.path).is_ok() {
             self.kept = false;
@@ -294,7 +298,7 @@ fn parent(path: &Path) -> &Path {
 impl Drop for Part {
     fn drop(&mut self) {
         if !self.kept {
-            // (Either is not there.)
+            // (The part is a file or a folder: one of these calls fails.)
             let _ = fs::remove_file(&self.path);
             let _ = fs::remove_dir_all(&self.path);
         }

@@ -1,4 +1,4 @@
-//! Data folders: new ones, made of what an import leaves, and those of nodes that do not run.
+//! Data folders: makes new ones for imports, and opens those of nodes that do not run.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,17 @@ use std::sync::Arc;
 use crate::engine::{Durability, Engine, Folder, NewFolder, Rocks};
 use crate::storage::{self, Store};
 
-/// Makes data folders that all hold what `fill` puts into a store: an empty one, or that of a single folder that no node has
-/// used yet. If it fails, they are as before; but at the very end they get their databases one after the other, by a rename, and
-/// should a disk refuse one of these then those before it have theirs. Killed, it leaves folders that are whole, and ones that
-/// are refused until somebody imports again; none that look empty.
+/// Makes data folders that all hold the same store: an empty one, or that of a single folder that no node has used yet,
+/// and what `fill` adds to it. After an error the folders are as before; but at the very end they get their databases
+/// one after the other, each by a rename, and if a disk refuses one of these, the folders before it have theirs. A
+/// process that is killed leaves folders that are whole, and folders that are refused until somebody imports again;
+/// none that look empty.
 ///
-/// Nodes that start on them can form a cluster together. Where the folders lie on one disk they share files, which is safe:
+/// Nodes that start on these folders can form a cluster together. On one disk the folders share files, which is safe:
 /// an engine never changes a file that it has written.
 ///
 /// # Errors
-/// A folder holds something that can't be added to, or what `fill` and the disk say.
+/// A folder holds something that can't be added to; errors of `fill`, and of the disk.
 pub fn create<T>(folders: &[PathBuf], fill: impl FnOnce(&Store) -> io::Result<T>) -> io::Result<T> {
     let taken: Vec<NewFolder> = folders.iter().map(|path| NewFolder::take(path)).collect::<io::Result<_>>()?;
     let Some(first) = taken.first() else {
@@ -31,7 +32,7 @@ pub fn create<T>(folders: &[PathBuf], fill: impl FnOnce(&Store) -> io::Result<T>
             );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
         }
-        // (A copy that shares its files.)
+        // (The copy shares its files.)
         Some((_, base)) => {
             Rocks::open(&base, storage::TABLES, Durability::Flush)?.checkpoint(first.store())?;
         }
@@ -44,7 +45,7 @@ pub fn create<T>(folders: &[PathBuf], fill: impl FnOnce(&Store) -> io::Result<T>
     for other in &taken[1..] {
         engine.checkpoint(other.store())?;
     }
-    // (Closes the engine: what is renamed is not in use.)
+    // (Closes the engine before its folder is renamed.)
     drop(store);
     drop(engine);
     taken.iter().try_for_each(NewFolder::settle)?;
@@ -55,13 +56,13 @@ pub fn create<T>(folders: &[PathBuf], fill: impl FnOnce(&Store) -> io::Result<T>
 /// The folder and store of a node that does not run.
 ///
 /// # Errors
-/// There is none, or it is in use.
+/// There is no such folder, it has no database, or it is in use.
 pub fn open_stopped(path: &Path) -> io::Result<(Folder, Store)> {
     let nothing = || {
         let why = format!("{} is no data folder with a database in it", path.display());
         io::Error::new(io::ErrorKind::NotFound, why)
     };
-    // (Opening would make one.)
+    // (Folder::open would make a data folder of it.)
     if !path.is_dir() || path.read_dir()?.next().is_none() {
         return Err(nothing());
     }

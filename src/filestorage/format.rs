@@ -8,14 +8,14 @@
 //!              data, or if its length is zero: position 8 of a record whose data this one shows; zero: none
 //! ```
 //!
-//! A transaction's length is that of all but its last eight bytes. `previous` is the position of the object's newest record
-//! in earlier transactions, zero if it has none; `transaction` that of the transaction's header.
+//! A transaction's length is that of all but its last eight bytes. `previous` is the position of the object's newest
+//! record in earlier transactions, zero if it has none; `transaction` that of the transaction's header.
 
 use crate::zodb::{Oid, Tid};
 
-/// What the file begins with.
+/// The first bytes of the file.
 pub const MAGIC: &[u8; 4] = b"FS30";
-/// The same, written by Python 2.
+/// The first bytes of a file that Python 2 wrote.
 pub const MAGIC_PYTHON2: &[u8; 4] = b"FS21";
 
 /// Bytes of a transaction's header, without its texts.
@@ -23,42 +23,42 @@ pub const TRANSACTION: usize = 23;
 /// Bytes of a record's header.
 pub const RECORD: usize = 42;
 
-/// It is whole.
+/// Status of a whole transaction.
 pub const DONE: u8 = b' ';
-/// It is whole, and was packed.
+/// Status of a whole transaction that was packed.
 pub const PACKED: u8 = b'p';
-/// It was undone in the way of long ago, and counts as not there.
+/// Status of a transaction undone by an old FileStorage, in place; it counts as not there.
 pub const UNDONE: u8 = b'u';
-/// It was voted and never finished.
+/// Status of a transaction that was voted and never finished.
 pub const UNFINISHED: u8 = b'c';
 
-/// The head of a transaction.
+/// The header of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionHeader {
     /// Its id.
     pub tid: Tid,
-    /// Of everything but the last eight bytes.
+    /// Bytes of the transaction, but for the last eight.
     pub length: u64,
-    /// One of the above.
+    /// One of the statuses above.
     pub status: u8,
     /// Lengths of user, description and extension.
     pub texts: [u16; 3],
 }
 
-/// The head of a record.
+/// The header of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader {
     /// The object.
     pub oid: Oid,
     /// The transaction's id again.
     pub tid: Tid,
-    /// Where the object's record before this one is.
+    /// The position of the object's record before this one.
     pub previous: u64,
-    /// Where the transaction is.
+    /// The position of the transaction.
     pub transaction: u64,
     /// Zero, since there are no versions.
     pub version: u16,
-    /// Of the data; zero: a position follows.
+    /// Bytes of the data; zero: a position follows instead.
     pub length: u64,
 }
 

@@ -1,13 +1,14 @@
 //! From a `Data.fs` and its blobs into a store: each transaction becomes the command that would have committed it.
 //!
-//! Commands are applied at positions of the import's own, one after the other; [`Store::rebase`] ends that, and a cluster
-//! begins on top. What is large goes ahead of its transaction in pieces, as in a running cluster: all blobs, records of
-//! more than a piece, and what a transaction has beyond [`limits::IMPORT`]. The same file gives the same store on every
-//! host, to the byte of its digests.
+//! Commands are applied at positions of the import's own, one after the other; [`Store::rebase`] ends that, and a
+//! cluster's log begins on top. Large data goes ahead of its transaction in pieces, as in a running cluster: all blobs,
+//! records longer than a piece, and the records of a transaction beyond its first [`limits::IMPORT`] bytes. The same
+//! file gives the same store on every host, to the byte of its digests.
 //!
-//! **What a file has that a store has not.** A record that is listed twice in its transaction (a stored blob's, in many
-//! files) is listed twice, and stored once. If the two differ, what FileStorage would load is kept, the last. A pointer to a
-//! record that is a pointer itself goes to the data in one step. Both read the same, and the first is told of.
+//! **What a file has that a store has not.** An object that is listed twice in a transaction (many files list the
+//! record of a blob twice) is listed twice, and stored once. If its two records differ, the last is kept, which
+//! FileStorage would load, and a warning counts it. A pointer to a record that is a pointer itself becomes one to the
+//! data, which reads the same.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,41 +18,42 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::blobs::{BlobFolder, is_blob_record};
-use super::read::{self, Reader, Record, Transaction};
-use super::{Progress, Watch, of_file, stopped};
+use super::faults::of_file;
+use super::progress::{Overseer, Progress, stopped};
+use super::read::{FileContent, FileRecord, FileTransaction, Reader};
 use crate::command::{Base, Blob, Change, Command, Commit, Content, Outcome, Span, Staged, Write};
 use crate::config::limits;
 use crate::storage::{Hashing, Position, Store};
 use crate::zodb::{Oid, StorageId, Tid};
 
-/// The longest record that is looked at for whether it is a blob's; those are of some thirty bytes.
+/// Records up to this length are checked for being a blob's; those have some thirty bytes.
 const BLOB_RECORD: u64 = 4096;
 /// Missing blobs that are named one by one.
 const NAMED: usize = 5;
 
-/// What to do about blobs whose file is not there.
+/// What to do about blobs whose files are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingBlobs {
-    /// Import nothing, and say which they are.
+    /// Import nothing; the error names them.
     Refuse,
-    /// Leave them out, and say how many.
+    /// Leave them out; a warning says how many.
     Ignore,
 }
 
-/// What to import, and into what.
+/// What to import, and the storage to make of it.
 #[derive(Clone, Debug)]
 pub struct Import {
     /// The `Data.fs`.
     pub file: PathBuf,
     /// The folder of its blobs.
     pub blobs: Option<PathBuf>,
-    /// What clients will call the storage.
+    /// The storage's name, which clients ask for.
     pub storage: String,
-    /// Whether all blobs must be there.
+    /// What to do about blobs whose files are missing.
     pub missing_blobs: MissingBlobs,
 }
 
-/// What was imported.
+/// The import in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
     /// How many transactions.
@@ -64,16 +66,16 @@ pub struct Imported {
     pub bytes: u64,
     /// The last transaction.
     pub last: Tid,
-    /// What an operator should know.
+    /// Oddities of the file that an operator should know of.
     pub warnings: Vec<Warning>,
 }
 
-/// Something that is not as one would expect, and no reason to stop.
+/// An oddity of a file that does not stop its import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
     /// The file ends with a transaction that was voted and not finished, from this byte on; it is left out.
     Unfinished(u64),
-    /// So many transactions had been undone in the way of long ago, and are left out.
+    /// So many transactions of status `u` (undone in place, by an old FileStorage) are left out.
     Undone(u64),
     /// So many records were replaced by a later one of the same transaction.
     Replaced(u64),
@@ -98,7 +100,7 @@ impl std::fmt::Display for Warning {
                     "{count} records are left out, as the same transaction has other data of their objects further on"
                 )
             }
-            Warning::MissingBlobs(count) => write!(f, "{count} blobs are missing; who opens one gets an error"),
+            Warning::MissingBlobs(count) => write!(f, "{count} blobs are missing; opening one of them is an error"),
             Warning::Python2 => write!(
                 f,
                 "the file was written by Python 2; clients with Python 3 need it converted by zodbupdate, before the \
@@ -109,16 +111,19 @@ impl std::fmt::Display for Warning {
 }
 
 impl Import {
-    /// Puts the storage into `store`, which holds nothing, or other imports. After an error it is worth nothing.
-    pub fn run(&self, store: &Store, watch: Watch<'_>) -> io::Result<Imported> {
+    /// Puts the storage into `store`, which is empty or holds other imports. After an error the store must be thrown
+    /// away.
+    pub fn run(&self, store: &Store, overseer: Overseer<'_>) -> io::Result<Imported> {
         let reader = Reader::open(&self.file)?;
         let blobs = self.blobs.as_deref().map(BlobFolder::open).transpose()?;
         if store.applied() != Position::default() {
-            return Err(io::Error::other("the database belongs to a log already"));
+            return Err(io::Error::other("the database belongs to the log of a node already"));
         }
         if store.storage(&self.storage).is_some() {
-            let why =
-                format!("there is a storage {:?} already; to add another one, name it by --storage", self.storage);
+            let why = format!(
+                "there is a storage {:?} already; to add another one, give its name with --storage",
+                self.storage
+            );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
         }
         let mut importer = Importer {
@@ -134,7 +139,7 @@ impl Import {
             missing: Vec::new(),
             missing_count: 0,
             replaced: 0,
-            watch,
+            overseer,
         };
         match importer.apply(Change::CreateStorage { name: self.storage.clone() })? {
             Outcome::Storage(storage) => importer.storage = storage,
@@ -152,12 +157,12 @@ impl Import {
     }
 }
 
-/// What a record tells of a blob.
+/// Whether a record is a blob's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It is one's.
+    /// It is.
     Blob,
-    /// It is, if that of this transaction is.
+    /// It is, if the object's record of this transaction is.
     SameAs(Tid),
     /// It is not.
     Other,
@@ -175,11 +180,11 @@ struct Importer<'i> {
     /// Pieces that are numbered and not applied yet.
     ahead: Vec<Bytes>,
     ahead_bytes: usize,
-    /// The first blobs that are missing.
+    /// The first few blobs that are missing.
     missing: Vec<PathBuf>,
     missing_count: u64,
     replaced: u64,
-    watch: Watch<'i>,
+    overseer: Overseer<'i>,
 }
 
 impl Importer<'_> {
@@ -206,11 +211,11 @@ impl Importer<'_> {
         };
         let why = match &self.blobs {
             Some(_) => format!(
-                "{} blobs are missing: {}{more}. Is this the folder of this Data.fs? Without them: --missing-blobs ignore",
+                "{} blobs are missing: {}{more}. Is this the folder of this Data.fs? To leave them out: --missing-blobs ignore",
                 self.missing_count,
                 named.join(", ")
             ),
-            None => "it has blobs: say with --blobs where they are. Without them: --missing-blobs ignore".into(),
+            None => "it has blobs: say with --blobs where they are. To leave them out: --missing-blobs ignore".into(),
         };
         io::Error::new(io::ErrorKind::NotFound, why)
     }
@@ -223,13 +228,13 @@ impl Importer<'_> {
 
     fn tell(&mut self) -> io::Result<()> {
         let progress = Progress { done: self.reader.position(), total: self.reader.size(), bytes: self.done.bytes };
-        if (self.watch)(progress) { Ok(()) } else { Err(stopped()) }
+        if (self.overseer)(progress) { Ok(()) } else { Err(stopped()) }
     }
 
-    fn transaction(&mut self, transaction: Transaction) -> io::Result<()> {
-        let Transaction { position, tid, meta } = transaction;
+    fn transaction(&mut self, transaction: FileTransaction) -> io::Result<()> {
+        let FileTransaction { position, tid, meta } = transaction;
         let mut writes: Vec<Write> = Vec::new();
-        // Where an object's own write is, for those that come again.
+        // The index of each object's write, for objects that are listed again.
         let mut first: BTreeMap<Oid, usize> = BTreeMap::new();
         let mut inline = 0;
         while let Some(record) = self.reader.record()? {
@@ -269,11 +274,11 @@ impl Importer<'_> {
         Ok(())
     }
 
-    fn content(&mut self, record: &Record, inline: &mut usize) -> io::Result<(Content, Kind)> {
+    fn content(&mut self, record: &FileRecord, inline: &mut usize) -> io::Result<(Content, Kind)> {
         let (position, length) = match record.content {
-            read::Content::Absent => return Ok((Content::Absent, Kind::Other)),
-            read::Content::SameAs(tid) => return Ok((Content::SameAs(tid), Kind::SameAs(tid))),
-            read::Content::Data { position, length } => (position, length),
+            FileContent::Absent => return Ok((Content::Absent, Kind::Other)),
+            FileContent::SameAs(tid) => return Ok((Content::SameAs(tid), Kind::SameAs(tid))),
+            FileContent::Data { position, length } => (position, length),
         };
         self.done.bytes += length;
         let mut kind = Kind::Other;
@@ -306,7 +311,7 @@ impl Importer<'_> {
         Staged { pieces, length, hash: hashing.finish() }
     }
 
-    /// Numbers a piece, and applies those that wait when they are many.
+    /// Numbers a piece; when many wait, applies them.
     fn send(&mut self, piece: Bytes) -> io::Result<()> {
         self.ahead_bytes += piece.len();
         self.ahead.push(piece);
@@ -330,12 +335,12 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// The blob that belongs to a record, if it is a blob's.
-    fn blob_of(&mut self, record: &Record, tid: Tid, kind: Kind) -> io::Result<Option<Blob>> {
+    /// The blob of a record, if that is a blob's.
+    fn blob_of(&mut self, record: &FileRecord, tid: Tid, kind: Kind) -> io::Result<Option<Blob>> {
         let older = match kind {
             Kind::Other => return Ok(None),
             Kind::Blob => None,
-            // Shown again by an undo: the file was copied then, and need not be kept twice.
+            // (An undo has copied the blob's file; the store need not keep both.)
             Kind::SameAs(of) => self.store.blob(self.storage, record.oid, of)?,
         };
         let found = match &self.blobs {
@@ -343,7 +348,7 @@ impl Importer<'_> {
             None => None,
         };
         let Some(mut file) = found else {
-            // (Of what shows older data, only the older blob tells that it is a blob's.)
+            // (A record that shows older data is a blob's if that older one has a blob.)
             if kind == Kind::Blob || older.is_some() {
                 self.note_missing(record.oid, tid)?;
             }
@@ -382,7 +387,7 @@ impl Importer<'_> {
     fn note_missing(&mut self, oid: Oid, tid: Tid) -> io::Result<()> {
         self.missing_count += 1;
         if self.missing_blobs == MissingBlobs::Refuse {
-            // With a folder, all of the file is looked through, so that the error can say how many there are.
+            // Where a folder was given, the import reads on to count all missing blobs, for the error.
             let Some(blobs) = &self.blobs else { return Err(self.blobs_are_missing()) };
             if self.missing.len() < NAMED {
                 self.missing.push(blobs.path_of(oid, tid));
@@ -392,7 +397,7 @@ impl Importer<'_> {
     }
 }
 
-/// Whether two writes of one object in one transaction leave the same.
+/// Whether two records of one object in one transaction hold the same.
 fn same(one: &Content, other: &Content) -> bool {
     let hash = |content: &Content| match content {
         Content::Data(data) => {

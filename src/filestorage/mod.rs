@@ -1,25 +1,30 @@
 //! `Data.fs`: what ZODB's FileStorage keeps, read into a node's store and written out of one.
 //!
-//! **Why** here and not through a client: a site moves in at the speed of the disk, and nothing of its history is told
-//! anew. Tids, meta data, undone creations and pointers to older data come over as they stand in the file.
+//! **Why** here and not through a client: a site moves in at the speed of the disk, and its history stays as it is:
+//! tids, meta data, undone creations and pointers to older data come over as they stand in the file.
 //!
-//! **Promises.** A file that is cut short or damaged is an error that names the byte, and no store comes of it. What was
-//! imported and is exported again reads the same through FileStorage: transactions, records, tids, meta data, blobs.
-//! Memory is bounded by limits and by the number of records of one transaction, not by their bytes; but an export keeps one
-//! number for each object (some 30 bytes), to link its records: as FileStorage does for its index, when it opens the file.
+//! **Promises.** A file that is cut short or damaged is an error that names the byte, and no store comes of it. A
+//! storage that was imported and is exported again reads the same through FileStorage: transactions, records, tids,
+//! meta data, blobs. Memory is bounded by limits and by the number of records of one transaction, not by their bytes;
+//! but an export keeps one number for each object (some 30 bytes), to link its records, as FileStorage does in its
+//! index.
 //!
-//! **Where to look**: `format` has the file's headers; `read` and `write` are the file, record by record; `blobs` is the
-//! folder of blobs beside it; `import` and `export` are the ways from one to the other; `folder` makes a data folder.
+//! **Where to look**: `format` has the file's headers; `read` and `write` are the file, record by record; `blobs` is
+//! the folder of blobs beside it; `import` and `export` are the ways from one to the other; `folder` makes data folders
+//! and opens stopped ones; `progress` tells how far a run has come, and stops it.
 //!
-//! **Left out.** FileStorage's index file, which it makes anew when it opens the file. The previous positions in records:
-//! nothing is read by them here, and export works them out. Records of versions, which ZODB has given up.
+//! **Left out.** FileStorage's index file, which it makes anew when it opens the file. The previous positions in
+//! records: the import has no use for them, and the export works them out. Records of versions, which ZODB has given
+//! up.
 
 mod blobs;
 mod export;
+mod faults;
 #[cfg(feature = "rocksdb")]
 mod folder;
 mod format;
 mod import;
+mod progress;
 mod read;
 mod write;
 
@@ -28,32 +33,6 @@ pub use export::{Export, Exported};
 #[cfg(feature = "rocksdb")]
 pub use folder::{create, open_stopped};
 pub use import::{Import, Imported, MissingBlobs, Warning};
-pub use read::{Content, Reader, Record, Transaction};
+pub use progress::{Overseer, Progress};
+pub use read::{FileContent, FileRecord, FileTransaction, Reader};
 pub use write::Writer;
-
-use std::io;
-use std::path::Path;
-
-/// How far an import or export has come; the argument of those who watch one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Of the file, or of the transactions.
-    pub done: u64,
-    /// All of that.
-    pub total: u64,
-    /// Bytes copied, of records and blobs.
-    pub bytes: u64,
-}
-
-/// Whether to go on.
-pub type Watch<'w> = &'w mut dyn FnMut(Progress) -> bool;
-
-/// The error of somebody who was told not to go on.
-fn stopped() -> io::Error {
-    io::Error::new(io::ErrorKind::Interrupted, "stopped")
-}
-
-/// An error that says which file it is about.
-fn of_file(path: &Path, fault: &io::Error) -> io::Error {
-    io::Error::new(fault.kind(), format!("{}: {fault}", path.display()))
-}

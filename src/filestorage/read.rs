@@ -1,8 +1,8 @@
 //! Reads a `Data.fs` from its start, record by record, and trusts none of it: every length, position and repetition is
 //! checked before it is used. An error names the file, the byte, and what is wrong there.
 //!
-//! **What FileStorage would forgive is refused**, but for what every crash leaves: a transaction at the very end that was
-//! voted and not finished (status `c`). It is not read, and [`Reader::unfinished`] tells of it.
+//! **Damage that FileStorage would tolerate is refused**, but for what every crash may leave: a transaction at the very
+//! end that was voted and not finished (status `c`). It is not read, and [`Reader::unfinished`] tells of it.
 
 use std::fs::File;
 use std::io;
@@ -11,48 +11,48 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use super::faults::of_file;
 use super::format::{
     DONE, MAGIC, MAGIC_PYTHON2, PACKED, RECORD, RecordHeader, TRANSACTION, TransactionHeader, UNDONE, UNFINISHED,
 };
-use super::of_file;
 use crate::config::limits;
 use crate::zodb::{Oid, Tid, TransactionMeta};
 
-/// How much is read at a time.
+/// Bytes that are read at a time.
 const WINDOW: usize = 1 << 20;
-/// Where the first transaction is.
+/// The position of the first transaction.
 const FIRST: u64 = MAGIC.len() as u64;
 
 /// The head of a transaction; its records follow by [`Reader::record`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transaction {
-    /// Where it is in the file.
+pub struct FileTransaction {
+    /// Its position in the file.
     pub position: u64,
     /// Its id.
     pub tid: Tid,
-    /// What it says of itself.
+    /// Its status and texts.
     pub meta: TransactionMeta,
 }
 
 /// A record without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Where it is in the file.
+pub struct FileRecord {
+    /// Its position in the file.
     pub position: u64,
     /// The object.
     pub oid: Oid,
-    /// What it says of it.
-    pub content: Content,
+    /// What the record makes of the object.
+    pub content: FileContent,
 }
 
-/// What a record says of its object.
+/// What a record makes of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// So many bytes of data, at this position.
+pub enum FileContent {
+    /// Data.
     Data {
-        /// Where they are.
+        /// The position of its first byte.
         position: u64,
-        /// How many there are.
+        /// Its length in bytes.
         length: u64,
     },
     /// The object does not exist any more.
@@ -68,7 +68,7 @@ pub struct Reader {
     file: File,
     size: u64,
     python2: bool,
-    /// Where the next transaction is.
+    /// The position of the next transaction.
     next: u64,
     last: Tid,
     /// The transaction that is being read: its position, tid, end, and the next record's position.
@@ -80,7 +80,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens the file. What is appended to it from now on is not read.
+    /// Opens the file. Transactions that are appended to it later are not read.
     pub fn open(path: &Path) -> io::Result<Reader> {
         let file = File::open(path).map_err(|fault| of_file(path, &fault))?;
         let about = file.metadata().map_err(|fault| of_file(path, &fault))?;
@@ -116,7 +116,7 @@ impl Reader {
         self.size
     }
 
-    /// How far it was read.
+    /// Bytes of the file that were read so far.
     pub fn position(&self) -> u64 {
         self.open.map_or(self.next, |(_, _, _, at)| at)
     }
@@ -143,7 +143,7 @@ impl Reader {
     }
 
     /// The next transaction, once all records of the one before were read; `None` at the end.
-    pub fn transaction(&mut self) -> io::Result<Option<Transaction>> {
+    pub fn transaction(&mut self) -> io::Result<Option<FileTransaction>> {
         assert!(self.open.is_none(), "a transaction's records are read to their end");
         loop {
             let at = self.next;
@@ -171,7 +171,7 @@ impl Reader {
                 extension: text(extension)?,
             };
             self.open = Some((at, header.tid, at + header.length, texts));
-            return Ok(Some(Transaction { position: at, tid: header.tid, meta }));
+            return Ok(Some(FileTransaction { position: at, tid: header.tid, meta }));
         }
     }
 
@@ -237,7 +237,7 @@ impl Reader {
     }
 
     /// The next record of the transaction; `None` after its last.
-    pub fn record(&mut self) -> io::Result<Option<Record>> {
+    pub fn record(&mut self) -> io::Result<Option<FileRecord>> {
         let (transaction, tid, end, at) = self.open.expect("records are asked for after their transaction");
         if at == end {
             self.open = None;
@@ -291,13 +291,13 @@ impl Reader {
         }
         let content = match header.length {
             0 => match u64::from_be_bytes(self.window_array(body)?) {
-                0 => Content::Absent,
-                back => Content::SameAs(self.follow(at, header.oid, back)?),
+                0 => FileContent::Absent,
+                back => FileContent::SameAs(self.follow(at, header.oid, back)?),
             },
-            length => Content::Data { position: body, length },
+            length => FileContent::Data { position: body, length },
         };
         self.open = Some((transaction, tid, end, body + length));
-        Ok(Some(Record { position: at, oid: header.oid, content }))
+        Ok(Some(FileRecord { position: at, oid: header.oid, content }))
     }
 
     /// The transaction of the record at `back`, to which the record at `at` points.
@@ -329,7 +329,7 @@ impl Reader {
         io::Error::new(fault.kind(), format!("{}: byte {position} can't be read: {fault}", self.path.display()))
     }
 
-    /// `N` bytes from anywhere.
+    /// `N` bytes from any position.
     fn array<const N: usize>(&self, at: u64) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         self.file.read_exact_at(&mut bytes, at).map_err(|fault| self.unread(at, &fault))?;
@@ -340,7 +340,7 @@ impl Reader {
         Ok(self.window(at, N)?.try_into().expect("a window has the length asked for"))
     }
 
-    /// `length` bytes from where reading goes on; they lie within the file.
+    /// `length` bytes from `at`, within the file; fast where reading goes on.
     fn window(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
         let held = self.window_at..self.window_at + self.window.len() as u64;
         if at < held.start || at + length as u64 > held.end {

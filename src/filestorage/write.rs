@@ -1,8 +1,8 @@
 //! Writes a `Data.fs` that FileStorage opens.
 //!
-//! A transaction's length stands before its records, and they may be larger than memory: it is filled in when the transaction
-//! ends. In memory are the positions of each object's newest record, by which FileStorage links an object's records; it
-//! will hold the same in its index.
+//! A transaction's length stands before its records, which may be larger than memory: the length is filled in when the
+//! transaction ends. In memory is the position of each object's newest record, by which an object's records are linked;
+//! FileStorage will hold the same in its index.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,11 +10,11 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use super::faults::of_file;
 use super::format::{MAGIC, RECORD, RecordHeader, TRANSACTION, TransactionHeader, UNFINISHED};
-use super::of_file;
 use crate::zodb::{Oid, Tid, TransactionMeta};
 
-/// How much is written at a time.
+/// Bytes that are written at a time.
 const BUFFER: usize = 4 << 20;
 
 /// A `Data.fs` that is being written.
@@ -22,23 +22,23 @@ const BUFFER: usize = 4 << 20;
 pub struct Writer {
     path: PathBuf,
     file: File,
-    /// Where the buffer begins.
+    /// The position in the file of the buffer's first byte.
     written: u64,
     buffer: Vec<u8>,
-    /// Where each object's newest record of finished transactions is.
+    /// The position of each object's newest record in the transactions that have ended.
     newest: BTreeMap<Oid, u64>,
-    open: Option<Open>,
+    open: Option<OpenTransaction>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenTransaction {
     header: TransactionHeader,
     position: u64,
     records: Vec<(Oid, u64)>,
 }
 
 impl Writer {
-    /// A new file; it must not exist.
+    /// Makes a new file; it must not exist.
     pub fn create(path: &Path) -> io::Result<Writer> {
         let file = File::options().read(true).write(true).create_new(true).open(path);
         let file = file.map_err(|fault| of_file(path, &fault))?;
@@ -46,7 +46,7 @@ impl Writer {
         Ok(Writer { path: path.to_owned(), file, written: 0, buffer, newest: BTreeMap::new(), open: None })
     }
 
-    /// Bytes so far.
+    /// Bytes of the file so far.
     pub fn position(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }
@@ -60,12 +60,12 @@ impl Writer {
         let texts = [length(&meta.user)?, length(&meta.description)?, length(&meta.extension)?];
         let header = TransactionHeader { tid, length: 0, status: meta.status, texts };
         let position = self.position();
-        // Until its length is known it is one that nobody reads.
+        // Until its length is known, the transaction has the status that readers skip.
         self.put(&TransactionHeader { status: UNFINISHED, ..header }.encode())?;
         for text in [&meta.user, &meta.description, &meta.extension] {
             self.put(text)?;
         }
-        self.open = Some(Open { header, position, records: Vec::new() });
+        self.open = Some(OpenTransaction { header, position, records: Vec::new() });
         Ok(())
     }
 
@@ -80,13 +80,13 @@ impl Writer {
         self.put(part)
     }
 
-    /// A record that says that the object does not exist any more.
+    /// Writes a record that says that the object does not exist any more.
     pub fn absent(&mut self, oid: Oid) -> io::Result<()> {
         self.head(oid, 0)?;
         self.put(&[0; 8])
     }
 
-    /// A record that shows the data of the object's record of transaction `tid` again.
+    /// Writes a record that shows the data of the object's record of transaction `tid` again.
     pub fn same_as(&mut self, oid: Oid, tid: Tid) -> io::Result<()> {
         self.flush()?;
         let mut at = self.newest.get(&oid).copied().unwrap_or(0);
@@ -105,14 +105,15 @@ impl Writer {
 
     /// Ends the transaction.
     pub fn end(&mut self) -> io::Result<()> {
-        let Open { mut header, position, records } = self.open.take().expect("it was begun");
+        let OpenTransaction { mut header, position, records } =
+            self.open.take().expect("a transaction is ended after it was begun");
         header.length = self.position() - position;
         self.put(&header.length.to_be_bytes())?;
         let bytes = header.encode();
         match position.checked_sub(self.written) {
             Some(at) => self.buffer[at as usize..at as usize + TRANSACTION].copy_from_slice(&bytes),
             None => {
-                // (The header went out by one call of `put`, so all of it is there.)
+                // (The header went into the buffer by one `put`, so all of it has been written.)
                 self.file.write_all_at(&bytes, position).map_err(|fault| of_file(&self.path, &fault))?;
             }
         }
@@ -120,7 +121,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Everything is on disk.
+    /// Writes what is buffered, fsyncs, and gives the file's length.
     pub fn finish(mut self) -> io::Result<u64> {
         assert!(self.open.is_none(), "the last transaction has ended");
         self.flush()?;

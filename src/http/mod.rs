@@ -1,13 +1,13 @@
 //! Operators: health, status, metrics, and handing over the primary's role.
 //!
-//! A small HTTP/1.1 server over the same [`Network`] and [`Env`] as everything else, so that it runs in simulation, too.
-//! One request, one connection: what comes here are health checks, scrapers and people, and a connection that is closed
+//! A small HTTP/1.1 server over the same [`Network`] and [`Env`] as everything else, so that it runs in simulation,
+//! too. One request, one connection: clients are health checks, scrapers and people, and a connection that is closed
 //! after its answer can't be idle for long.
 //!
-//! **Promises.** `/primary` answers 200 only where a commit would be accepted at this moment. Nothing here can read or
-//! change what clients store. Requests are bounded in number, size and time ([`limits`], 'HTTP').
+//! **Promises.** `/primary` answers 200 only where a commit would be accepted at this moment. No page reads or changes
+//! a storage's objects. Requests are bounded in number, size and time ([`limits`], 'HTTP').
 //!
-//! **Left out.** TLS and passwords: bind it to where only operators come. Everything that changes data.
+//! **Left out.** TLS and passwords: bind the server to an address that only operators reach.
 
 mod route;
 mod state;
@@ -24,7 +24,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
 
-pub use route::{Answer, PAGES, Route};
+pub use route::{PAGES, Page, Route};
 
 use crate::config::limits;
 use crate::env::Env;
@@ -104,34 +104,34 @@ async fn respond<B>(server: &Server, request: &Request<B>) -> Response<Full<Byte
     response
 }
 
-async fn answer(server: &Server, route: Route) -> Answer {
+async fn answer(server: &Server, route: Route) -> Page {
     match route {
-        Route::Front => Answer::text(200, front(server)),
+        Route::Front => Page::text(200, front(server)),
         Route::Health => told(state::healthy(&server.status()), "ok"),
         Route::Ready => told(state::ready(&server.status()), "ready"),
         Route::Primary => match server.is_primary() {
-            true => Answer::text(200, "primary"),
-            false => Answer::text(503, "not the primary"),
+            true => Page::text(200, "primary"),
+            false => Page::text(503, "not the primary"),
         },
         Route::Status => {
             let body = format!("{:#}", state::document(&server.status()));
-            Answer { content_type: "application/json", ..Answer::text(200, body) }
+            Page { content_type: "application/json", ..Page::text(200, body) }
         }
         Route::Metrics => {
             let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            Answer { status: 200, content_type, allow: None, body: server.metrics().text() }
+            Page { status: 200, content_type, allow: None, body: server.metrics().text() }
         }
         Route::Transfer(to) => match server.hand_over(to).await {
-            Ok(node) => Answer::text(200, format!("Node {node} is the primary now.")),
-            Err(why) => Answer::text(503, format!("Not handed over: {why:#}.")),
+            Ok(node) => Page::text(200, format!("Node {node} is the primary now.")),
+            Err(why) => Page::text(503, format!("Not handed over: {why:#}.")),
         },
     }
 }
 
-fn told(state: Result<(), String>, good: &str) -> Answer {
+fn told(state: Result<(), String>, good: &str) -> Page {
     match state {
-        Ok(()) => Answer::text(200, good),
-        Err(why) => Answer::text(503, why),
+        Ok(()) => Page::text(200, good),
+        Err(why) => Page::text(503, why),
     }
 }
 

@@ -1,8 +1,8 @@
-//! What may be asked, and the plain answers to what may not.
+//! The pages that there are, and the answers to requests for any other.
 //!
-//! Pure: a method and a path in, a [`Route`] or a finished [`Answer`] out.
+//! Pure: a method and a path in, a [`Route`] or a finished [`Page`] out.
 
-/// The pages, with the method that each wants and what it is for; the front page is made from it.
+/// The pages: method, path and purpose. The front page lists them.
 pub const PAGES: [(&str, &str, &str); 6] = [
     ("GET", "/healthz", "200 while this node works, 503 and the fault when it has stopped"),
     ("GET", "/readyz", "200 when this node knows a primary and has caught up with it, else 503 and why not"),
@@ -12,7 +12,7 @@ pub const PAGES: [(&str, &str, &str); 6] = [
     ("POST", "/transfer?to=N", "hands the primary's role to node N, or without to=N to the most advanced one"),
 ];
 
-/// Something that is served.
+/// A page that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The list of pages.
@@ -27,35 +27,35 @@ pub enum Route {
     Status,
     /// `/metrics`
     Metrics,
-    /// To this node, or to whichever is best.
+    /// `/transfer`: to this node, or to the most advanced one.
     Transfer(Option<u64>),
 }
 
-/// A whole answer.
+/// A page as it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Page {
     /// The HTTP status.
     pub status: u16,
-    /// What the body is.
+    /// The type of the body.
     pub content_type: &'static str,
-    /// The methods that would have been right, for a 405.
+    /// The methods that the page has, for a 405.
     pub allow: Option<&'static str>,
     /// The whole body.
     pub body: String,
 }
 
-impl Answer {
+impl Page {
     /// A line of text for people.
-    pub fn text(status: u16, line: impl Into<String>) -> Answer {
+    pub fn text(status: u16, line: impl Into<String>) -> Page {
         let mut body = line.into();
         body.push('\n');
-        Answer { status, content_type: "text/plain; charset=utf-8", allow: None, body }
+        Page { status, content_type: "text/plain; charset=utf-8", allow: None, body }
     }
 }
 
 impl Route {
-    /// Which page a request is for, or why there is none.
-    pub fn of(method: &str, path: &str, query: Option<&str>) -> Result<Route, Answer> {
+    /// The route of a request, or the page that says why there is none.
+    pub fn of(method: &str, path: &str, query: Option<&str>) -> Result<Route, Page> {
         let route = match path {
             "/" => Route::Front,
             "/healthz" => Route::Health,
@@ -64,7 +64,7 @@ impl Route {
             "/status" => Route::Status,
             "/metrics" => Route::Metrics,
             "/transfer" => Route::Transfer(None),
-            _ => return Err(Answer::text(404, format!("There is nothing at {path}; / lists what there is."))),
+            _ => return Err(Page::text(404, format!("There is nothing at {path}; / lists what there is."))),
         };
         match (route, method) {
             (Route::Transfer(_), "POST") => Ok(Route::Transfer(target(query)?)),
@@ -75,17 +75,17 @@ impl Route {
     }
 }
 
-fn wrong_method(allow: &'static str, path: &str) -> Answer {
-    Answer { allow: Some(allow), ..Answer::text(405, format!("{path} answers to {allow} only.")) }
+fn wrong_method(allow: &'static str, path: &str) -> Page {
+    Page { allow: Some(allow), ..Page::text(405, format!("{path} answers to {allow} only.")) }
 }
 
-fn target(query: Option<&str>) -> Result<Option<u64>, Answer> {
+fn target(query: Option<&str>) -> Result<Option<u64>, Page> {
     let mut target = None;
     for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
         match part.strip_prefix("to=").map(str::parse::<u64>) {
             Some(Ok(node)) if node > 0 && target.is_none() => target = Some(node),
             _ => {
-                return Err(Answer::text(
+                return Err(Page::text(
                     400,
                     format!(
                         "{part:?} is not understood: write /transfer?to=N with the number of a node, or /transfer."

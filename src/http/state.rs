@@ -1,4 +1,4 @@
-//! What the server's status means to those who ask for less than all of it.
+//! What of the server's status each page tells.
 //!
 //! Pure, over the one [`Status`] that the server gives, so that `/status`, `/readyz` and `/healthz` never disagree.
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::server::Status;
 
-/// The part that this node plays, as `/status` tells it: `primary` only where it may commit.
+/// This node's role, as `/status` tells it: `primary` only while the node may commit.
 pub fn role(status: &Status) -> &'static str {
     match status.node.role {
         _ if status.leading => "primary",
@@ -16,7 +16,7 @@ pub fn role(status: &Status) -> &'static str {
     }
 }
 
-/// The primary's number, as far as this node knows one that may commit.
+/// The number of the primary that may commit, if this node knows one.
 pub fn primary(status: &Status) -> Option<u64> {
     match role(status) {
         "candidate" => None,
@@ -41,7 +41,7 @@ pub fn ready(status: &Status) -> Result<(), String> {
     }
 }
 
-/// Whether this node takes part at all; if not, why.
+/// Whether this node works; if not, its fault.
 pub fn healthy(status: &Status) -> Result<(), String> {
     match &status.node.fault {
         Some(fault) => Err(format!("Stopped by a fault: {fault}.")),
@@ -55,7 +55,7 @@ pub fn last_tid(status: &Status) -> String {
     newest.unwrap_or("0000000000000000").to_owned()
 }
 
-/// The page of `/status`: the keys that are promised, and whatever else there is to tell.
+/// The page of `/status`: the keys that operations.md promises, and the rest of the status.
 pub fn document(status: &Status) -> Value {
     let mut page = match serde_json::to_value(status) {
         Ok(Value::Object(page)) => page,

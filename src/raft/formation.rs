@@ -27,8 +27,8 @@ use super::types::Seat;
 use super::wire::{FormAnswer, FormAsk, Purpose, Stamp, cluster_name};
 use crate::env::Watch;
 
-const STAMP: &[u8] = b"stamp";
-const INCARNATION: &[u8] = b"incarnation";
+pub(super) const STAMP: &[u8] = b"stamp";
+pub(super) const INCARNATION: &[u8] = b"incarnation";
 /// How often the others are asked while a cluster forms.
 const ROUND: Duration = Duration::from_millis(100);
 

@@ -35,13 +35,13 @@ use crate::engine::{Batch, Engine, Order, Table};
 use crate::env::{Env, Watch, Watching};
 use crate::storage::Store;
 
-const ENTRIES: Table = Table { index: 0, name: "entries", large_values: true, cached: false };
+pub(super) const ENTRIES: Table = Table { index: 0, name: "entries", large_values: true, cached: false };
 const META: Table = Table { index: 1, name: "meta", large_values: false, cached: true };
 /// The tables of `log/`.
 pub const TABLES: &[Table] = &[ENTRIES, META];
 
-const VOTE: &[u8] = b"vote";
-const PURGED: &[u8] = b"purged";
+pub(super) const VOTE: &[u8] = b"vote";
+pub(super) const PURGED: &[u8] = b"purged";
 
 /// How many entries, from the first on, are fsynced (the next index), or why no more ever will be.
 pub type Durable = Result<u64, String>;
@@ -451,7 +451,7 @@ fn read_entries(engine: &dyn Engine, start: u64, end: u64, bytes: usize) -> io::
     Ok(records)
 }
 
-fn read_meta<T: DeserializeOwned>(engine: &dyn Engine, key: &'static [u8]) -> io::Result<Option<T>> {
+pub(super) fn read_meta<T: DeserializeOwned>(engine: &dyn Engine, key: &'static [u8]) -> io::Result<Option<T>> {
     match engine.get(META, key)? {
         Some(value) => unsealed(&value, &String::from_utf8_lossy(key)).map(Some),
         None => Ok(None),
@@ -459,14 +459,14 @@ fn read_meta<T: DeserializeOwned>(engine: &dyn Engine, key: &'static [u8]) -> io
 }
 
 /// crc32c of the rest (4 bytes, big-endian), then postcard.
-fn sealed<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn sealed<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = postcard::to_io(value, vec![0; 4]).expect("log values have no maps of unknown length");
     let crc = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&crc.to_be_bytes());
     bytes
 }
 
-fn unsealed<T: DeserializeOwned>(bytes: &[u8], what: &str) -> io::Result<T> {
+pub(super) fn unsealed<T: DeserializeOwned>(bytes: &[u8], what: &str) -> io::Result<T> {
     let broken = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("the log's {what} is damaged: {why}"));
     let (crc, body) = bytes.split_at_checked(4).ok_or_else(|| broken("too short"))?;
     if crc32c::crc32c(body).to_be_bytes() != crc {

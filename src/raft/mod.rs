@@ -20,6 +20,7 @@ mod link;
 mod log;
 mod machine;
 mod node;
+pub mod offline;
 mod peers;
 mod reign;
 mod runtime;

@@ -24,6 +24,7 @@ mod base;
 mod digest;
 mod feed;
 mod history;
+mod inspect;
 pub mod keys;
 mod load;
 #[cfg(test)]
@@ -56,6 +57,7 @@ use crate::zodb::{StorageId, Tid};
 pub use digest::{Digest, Hashing};
 pub use feed::{Applied, Feed, RING_OIDS, RING_TRANSACTIONS};
 pub use history::{HistoryEntry, UndoEntry};
+pub use inspect::{InspectedHead, InspectedRevision, InspectedTransaction};
 pub use keys::TABLES;
 pub use load::Loaded;
 pub use stop::Stop;

@@ -37,6 +37,17 @@ pub enum Holding {
     SameAs(Tid),
 }
 
+impl From<Stored> for Holding {
+    fn from(stored: Stored) -> Holding {
+        match stored {
+            Stored::Data(data) => Holding::Data(data),
+            Stored::Absent => Holding::Absent,
+            Stored::SameAs(tid) => Holding::SameAs(tid),
+            Stored::Pieces(staged) => Holding::Pieces(staged),
+        }
+    }
+}
+
 impl Store {
     /// The first transaction from `at_least` on; with everything that it lists.
     pub fn listing(&self, storage: StorageId, at_least: Tid) -> io::Result<Option<Listing>> {
@@ -80,12 +91,7 @@ impl Store {
 
     /// How the revision of exactly `tid` is stored; `None`: there is none (any more).
     pub fn holding(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<Holding>> {
-        Ok(self.stored(storage, oid, tid)?.map(|stored| match stored {
-            Stored::Data(data) => Holding::Data(data),
-            Stored::Absent => Holding::Absent,
-            Stored::SameAs(tid) => Holding::SameAs(tid),
-            Stored::Pieces(staged) => Holding::Pieces(staged),
-        }))
+        Ok(self.stored(storage, oid, tid)?.map(Holding::from))
     }
 
     /// Whether any revision of the storage has a blob.

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 
 use tempfile::TempDir;
-use zrs::engine::{Batch, Durability, Engine, Faults, Order, Rocks, SimDisk, Table};
+use zrs::engine::{Batch, Durability, Engine, Faults, Order, Pair, Rocks, SimDisk, Table};
 
 use disks::{Disk, END, LARGE, OnRocks, SMALL, Simulated, TABLES, all, each, pair, put};
 

@@ -16,7 +16,7 @@ use zrs::filestorage::{self, Progress};
 use zrs::raft;
 use zrs::storage::Store;
 
-/// How often the bar moves on a terminal, and how often a line is written elsewhere.
+/// How often the bar moves on a terminal; how often a line is written where standard error is none.
 const BAR: Duration = Duration::from_millis(100);
 const LINE: Duration = Duration::from_secs(5);
 /// Cells of the bar.
@@ -24,74 +24,71 @@ const CELLS: usize = 30;
 const MB: f64 = 1e6;
 
 #[derive(Args)]
-pub struct Import {
-    /// The file that FileStorage wrote. Stop its ZEO server first: what is committed meanwhile is not imported
+pub struct ImportFlags {
+    /// The file that FileStorage wrote. Stop its ZEO server first: later commits are not imported
     #[arg(value_name = "DATA.FS")]
     file: PathBuf,
-    /// The folder of its blobs (blob-dir), of either layout
+    /// The folder of its blobs (blob-dir), in either layout
     #[arg(long, value_name = "DIR")]
     blobs: Option<PathBuf>,
-    /// The data folder to make: not there, or empty; or one that was imported, to add another storage before its node starts.
-    /// Several times for several nodes on this machine
+    /// The data folder to make: not there, or empty; or an imported one, to add another storage before its node starts.
+    /// Give it several times for several nodes on this machine
     #[arg(long, value_name = "DIR", required = true)]
     data: Vec<PathBuf>,
-    /// What clients will call it
+    /// The name of the storage, which clients ask for
     #[arg(long, value_name = "NAME", default_value = "1")]
     storage: String,
-    /// What to do if the files of some blobs are not there
+    /// What to do if files of blobs are missing
     #[arg(long, value_name = "WHAT", default_value = "refuse")]
-    missing_blobs: MissingBlobs,
+    missing_blobs: MissingBlobsFlag,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum MissingBlobs {
-    /// Import nothing, and say which they are
+enum MissingBlobsFlag {
+    /// Import nothing, and name them
     Refuse,
     /// Leave them out, and say how many
     Ignore,
 }
 
 #[derive(Args)]
-pub struct Export {
+pub struct ExportFlags {
     /// The data folder of a node that is stopped
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// The file to write; it must not be there
     #[arg(value_name = "DATA.FS")]
     file: PathBuf,
-    /// The folder for the blobs: not there, or empty
+    /// The folder to write the blobs to: not there, or empty
     #[arg(long, value_name = "DIR")]
     blobs: Option<PathBuf>,
-    /// Which storage
+    /// The name of the storage
     #[arg(long, value_name = "NAME", default_value = "1")]
     storage: String,
     /// Leave the blobs out
     #[arg(long, conflicts_with = "blobs")]
     without_blobs: bool,
-    /// Export what the node has applied, though its log goes on (it was killed, say)
+    /// Export what the node has applied, though its log has later entries (after a kill, say)
     #[arg(long)]
     as_it_is: bool,
 }
 
-pub async fn import(flags: Import) -> anyhow::Result<()> {
+pub async fn import(flags: ImportFlags) -> anyhow::Result<()> {
     if let Some(user) = user_of(&flags.file) {
-        eprintln!(
-            "zrsctl: warning: {} is in use{user}; what is committed from now on is not imported",
-            flags.file.display()
-        );
+        eprintln!("zrsctl: warning: {} is in use{user}; commits from now on are not imported", flags.file.display());
     }
     let import = filestorage::Import {
         file: flags.file,
         blobs: flags.blobs,
         storage: flags.storage,
         missing_blobs: match flags.missing_blobs {
-            MissingBlobs::Refuse => filestorage::MissingBlobs::Refuse,
-            MissingBlobs::Ignore => filestorage::MissingBlobs::Ignore,
+            MissingBlobsFlag::Refuse => filestorage::MissingBlobs::Refuse,
+            MissingBlobsFlag::Ignore => filestorage::MissingBlobs::Ignore,
         },
     };
     let (data, began) = (flags.data, Env::current().now());
     let told = data.clone();
-    let done = stoppable(move |watch| filestorage::create(&data, |store| import.run(store, watch))).await?;
+    let done = stoppable(move |overseer| filestorage::create(&data, |store| import.run(store, overseer))).await?;
     for warning in &done.warnings {
         eprintln!("zrsctl: warning: {warning}");
     }
@@ -111,7 +108,7 @@ pub async fn import(flags: Import) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn export(flags: Export) -> anyhow::Result<()> {
+pub async fn export(flags: ExportFlags) -> anyhow::Result<()> {
     let (folder, store) = filestorage::open_stopped(&flags.data)?;
     if let Some(behind) = unapplied(&folder, &store).context("reading the node's log")?
         && !flags.as_it_is
@@ -131,7 +128,7 @@ pub async fn export(flags: Export) -> anyhow::Result<()> {
         without_blobs: flags.without_blobs,
     };
     let began = Env::current().now();
-    let done = stoppable(move |watch| export.run(&store, watch)).await?;
+    let done = stoppable(move |overseer| export.run(&store, overseer)).await?;
     if done.strange_status > 0 {
         eprintln!(
             "zrsctl: warning: {} transactions have a status that FileStorage does not know; it is a blank now",
@@ -151,7 +148,7 @@ pub async fn export(flags: Export) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many entries of the node's log its store does not have. (An imported folder that no node has used has no log.)
+/// How many entries of the node's log its store has not applied. (An imported folder that no node has used has no log.)
 fn unapplied(folder: &Folder, store: &Store) -> io::Result<Option<u64>> {
     if !folder.log().is_dir() {
         return Ok(None);
@@ -159,7 +156,7 @@ fn unapplied(folder: &Folder, store: &Store) -> io::Result<Option<u64>> {
     raft::unapplied(&Rocks::open(&folder.log(), raft::TABLES, Durability::Log)?, store)
 }
 
-/// Does `work` beside this task, which watches for signals: the first one ends it, and it tidies up behind itself.
+/// Does `work` beside this task, which watches for signals: the first one tells `work` to stop and tidy up.
 async fn stoppable<T: Send + 'static>(
     work: impl FnOnce(&mut dyn FnMut(Progress) -> bool) -> io::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
@@ -192,7 +189,7 @@ async fn stoppable<T: Send + 'static>(
     }
 }
 
-/// Who holds the lock beside a `Data.fs`, in words to follow "in use"; `None`: nobody.
+/// The process that holds the lock beside a `Data.fs`, in words to follow "in use"; `None`: the file is not locked.
 fn user_of(file: &std::path::Path) -> Option<String> {
     let mut name = file.as_os_str().to_owned();
     name.push(".lock");
@@ -229,7 +226,7 @@ impl Bar {
         }
         self.shown = now;
         let text = describe(progress, now - self.began);
-        // (Who watches may have gone.)
+        // (Standard error may be closed.)
         let mut out = io::stderr();
         let _ = if self.terminal {
             self.drawn = true;
@@ -259,7 +256,7 @@ fn describe(progress: Progress, since: Duration) -> String {
     let (part, seconds) = (fraction(progress), since.as_secs_f64());
     let speed = progress.bytes as f64 / MB / seconds.max(1e-3);
     let mut text = format!("{:3.0}%  {speed:.1} MB/s", part * 100.0);
-    // (Nobody believes what is worked out of the first moments.)
+    // (An estimate from the first moments would be far off.)
     if part > 0.02 {
         let left = (seconds / part - seconds).round() as u64;
         text.push_str(&format!("  {}:{:02} left", left / 60, left % 60));

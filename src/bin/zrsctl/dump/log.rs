@@ -1,0 +1,69 @@
+//! `zrsctl dump log`: a line for each entry.
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::{Value, json};
+
+use zrs::command::Command;
+use zrs::engine::Folder;
+use zrs::raft::offline::{self, LogContent, LogEntry, Membership};
+
+use super::sheet::Sheet;
+use super::{change, open_log};
+
+#[derive(Args)]
+pub struct LogFlags {
+    /// The index of the first entry to print, as /status counts them: from 1
+    #[arg(long, value_name = "INDEX", default_value_t = 1)]
+    from: u64,
+    /// The index of the last entry to print [default: the last in the log]
+    #[arg(long, value_name = "INDEX", default_value_t = u64::MAX, hide_default_value = true)]
+    to: u64,
+}
+
+pub fn print(folder: &Folder, flags: &LogFlags, sheet: &mut Sheet<'_>) -> anyhow::Result<()> {
+    let engine = open_log(folder)?.context("the folder has no log: no node has started on it")?;
+    for entry in offline::entries(&engine, flags.from, flags.to) {
+        match entry.context("reading the log")? {
+            Ok(entry) => entry_line(&entry, sheet)?,
+            Err((index, fault)) => {
+                sheet.note_damage();
+                sheet.line(
+                    || format!("{index:>9}  DAMAGED: {fault}"),
+                    || json!({"index": index, "kind": "damaged", "fault": fault.to_string()}),
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn entry_line(entry: &LogEntry, sheet: &mut Sheet<'_>) -> anyhow::Result<()> {
+    let (text, mut document) = match &entry.content {
+        LogContent::Blank => ("a new leader's first entry".to_owned(), json!({"kind": "blank"})),
+        LogContent::Membership(membership) => membership_words(membership),
+        LogContent::Command(bytes) => match Command::decode(bytes) {
+            Ok(command) => {
+                let mut document = change::document(&command.change);
+                document["reign"] = command.reign.to_string().into();
+                (format!("{}  {}", command.reign, change::words(&command.change)), document)
+            }
+            Err(why) => {
+                sheet.note_damage();
+                (format!("UNREADABLE: {why}"), json!({"kind": "unreadable", "fault": why.to_string()}))
+            }
+        },
+    };
+    let (position, size) = (entry.position, entry.size);
+    document["index"] = position.index.into();
+    document["term"] = position.term.into();
+    document["bytes"] = size.into();
+    sheet.line(|| format!("{:>9}  {:>5}  {size:>9}  {text}", position.index, position.term), || document)?;
+    Ok(())
+}
+
+fn membership_words(membership: &Membership) -> (String, Value) {
+    let mut document = serde_json::to_value(membership).unwrap_or_default();
+    document["kind"] = "membership".into();
+    (super::summary::members(membership), document)
+}

@@ -1,0 +1,100 @@
+//! The operator's tool: shows a cluster, hands the primary's role over, moves sites in and out, looks into data
+//! folders.
+#![forbid(unsafe_code)]
+
+mod cluster;
+mod datafs;
+mod dump;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use zrs::env::Env;
+
+const EXAMPLES: &str = "\
+Examples:
+  zrsctl --http 127.0.0.1:8180 status
+  zrsctl --http a:8180,b:8180,c:8180 status
+  zrsctl --http 127.0.0.1:8180 transfer --to 2
+  zrsctl import Data.fs --blobs blobs --data /var/lib/zrs
+  zrsctl export --data /var/lib/zrs Data.fs --blobs blobs
+  zrsctl dump --data /var/lib/zrs
+  zrsctl dump log --data /var/lib/zrs --from 1000
+  zrsctl dump store --data /var/lib/zrs --oid 1
+
+--http is the address that zrsd got by its own --http. Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+/// Shows a cluster of zrsd at a glance, hands the primary's role over, moves Data.fs files in and out, and prints what
+/// a stopped node's data folder holds.
+#[derive(Parser)]
+#[command(name = "zrsctl", version, after_help = EXAMPLES, max_term_width = 110)]
+struct Flags {
+    /// The HTTP address of a node; of several nodes for a status of each
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:8180")]
+    http: Vec<String>,
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Shows which node is primary, which follow it, and how far each of them is
+    Status {
+        /// Print what the nodes answer, unchanged
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hands the primary's role over. Ask the primary; other nodes refuse, and name it
+    Transfer {
+        /// The node to take over [default: the most advanced one]
+        #[arg(long, value_name = "N")]
+        to: Option<u64>,
+    },
+    /// Makes data folders of a FileStorage's Data.fs, for nodes that have not started yet. All nodes of a cluster must
+    /// begin with the same data: import on every host, or copy the folder, before their first start
+    Import(datafs::ImportFlags),
+    /// Writes a Data.fs, which FileStorage opens, from the data folder of a stopped node: all transactions it has
+    /// applied
+    Export(datafs::ExportFlags),
+    /// Prints what lies in the data folder of a stopped node, for people who debug: a summary, its log, or its store.
+    /// Changes nothing in the folder
+    Dump(dump::DumpFlags),
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let env = Env::system();
+    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(env.scope(run(flags)))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("zrsctl: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(flags: Flags) -> anyhow::Result<()> {
+    match flags.task {
+        Task::Status { json } => cluster::status(&flags.http, json).await,
+        Task::Transfer { to } => cluster::transfer(&flags.http, to).await,
+        Task::Import(flags) => datafs::import(flags).await,
+        Task::Export(flags) => datafs::export(flags).await,
+        Task::Dump(flags) => dump::dump(&flags),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags() {
+        use clap::CommandFactory as _;
+        Flags::command().debug_assert();
+        let flags = Flags::parse_from(["zrsctl", "--http", "a:1,b:1", "transfer", "--to", "2"]);
+        assert_eq!(flags.http, ["a:1", "b:1"]);
+        assert!(matches!(flags.task, Task::Transfer { to: Some(2) }));
+    }
+}
