@@ -25,13 +25,15 @@ use std::io;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering::SeqCst;
 
+use super::decision::{Decision, Next, no_storage};
 use super::feed::Applied;
-use super::history::PACKED;
-use super::keys;
+use super::position::Position;
 use super::put::{put_revision, put_summary, put_transaction};
-use super::value::{self, Stored};
-use super::{Position, State, Storage, Store, Summary, digest};
-use crate::command::{Base, Change, Command, Commit, Content, Outcome, Reign, Write};
+use super::store::{Catalog, Storage, Store, Writing};
+use super::summary::Summary;
+use super::value::{self, PACKED, Stored};
+use super::{digest, keys};
+use crate::command::{Base, Change, Command, Commit, Content, Outcome, Write};
 use crate::engine::Batch;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
@@ -41,37 +43,6 @@ const POINTER: u64 = 8;
 
 /// The longest name of a storage, in bytes.
 pub const NAME_LIMIT: usize = 255;
-
-/// What the state becomes once the batch is written.
-pub(super) enum Next {
-    Same,
-    Reign(Reign),
-    Membership(Vec<u8>),
-    Created(StorageId, String),
-    Summed(StorageId, Summary),
-    /// Revisions have gone: readers that met it in the middle look again.
-    Removed(StorageId, Summary),
-    /// A pack has ended.
-    Packed(StorageId, Summary),
-    Committed(Applied, Summary),
-}
-
-/// An outcome and what it takes.
-pub(super) struct Decision {
-    pub outcome: Outcome,
-    pub batch: Batch,
-    pub next: Next,
-}
-
-impl Decision {
-    pub fn nothing(outcome: Outcome) -> Decision {
-        Decision { outcome, batch: Batch::new(), next: Next::Same }
-    }
-
-    pub fn refuse(refusal: Refusal) -> Decision {
-        Decision::nothing(Outcome::Refused(refusal))
-    }
-}
 
 impl Store {
     /// Does what `command`, the log's entry at `at`, says.
@@ -105,9 +76,9 @@ impl Store {
     }
 
     /// The right to write the entry at `at`.
-    fn turn(&self, at: Position) -> io::Result<MutexGuard<'_, bool>> {
-        let turn = self.inner.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if *turn {
+    fn turn(&self, at: Position) -> io::Result<MutexGuard<'_, Writing>> {
+        let turn = self.writing();
+        if turn.failed {
             return Err(io::Error::other(
                 "a write to the store has failed before; nothing can be applied until a restart",
             ));
@@ -119,22 +90,22 @@ impl Store {
     }
 
     /// Writes the batch, and then lets everybody know.
-    fn write(&self, mut failed: MutexGuard<'_, bool>, at: Position, mut batch: Batch, next: Next) -> io::Result<()> {
+    fn write(&self, mut turn: MutexGuard<'_, Writing>, at: Position, mut batch: Batch, next: Next) -> io::Result<()> {
         batch.put(keys::META, keys::POSITION, value::seal(&keys::POSITION, value::POSITION, &at.to_bytes()));
         let removal = matches!(next, Next::Removed(..));
         if removal {
             self.inner.removals.fetch_add(1, SeqCst);
         }
         if let Err(fault) = self.engine().write(batch) {
-            *failed = true;
+            turn.failed = true;
             return Err(fault);
         }
         {
             // The feed is filled before the lock is let go: whoever sees the position or the tid finds it in the feed
             // too.
-            let mut state = self.inner.state.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-            state.position = at;
-            state.take(at, next);
+            let mut catalog = self.inner.catalog.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+            catalog.position = at;
+            catalog.take(at, next);
         }
         if removal {
             self.inner.removals.fetch_add(1, SeqCst);
@@ -180,7 +151,7 @@ impl Store {
             let why = format!("a storage's name has 1 to {NAME_LIMIT} bytes, not {}", name.len());
             return Decision::refuse(Refusal::BadValue(why));
         }
-        let last = self.state().storages.keys().next_back().map_or(0, |storage| storage.0);
+        let last = self.catalog().storages.keys().next_back().map_or(0, |storage| storage.0);
         // One below the largest number, so that every storage's keys have an end.
         let Some(storage) = last.checked_add(1).filter(|&number| number < u32::MAX).map(StorageId) else {
             return Decision::refuse(Refusal::BadValue("there are no storage numbers left".into()));
@@ -301,13 +272,9 @@ impl Store {
             Content::Staged(staged) => Some((Stored::Pieces(staged.clone()), staged.hash)),
         })
     }
-
-    pub(super) fn summary_of(&self, storage: StorageId) -> Option<Summary> {
-        self.state().storages.get(&storage).map(|storage| storage.summary.clone())
-    }
 }
 
-impl State {
+impl Catalog {
     fn take(&mut self, at: Position, next: Next) {
         match next {
             Next::Same => {}
@@ -333,10 +300,6 @@ impl State {
     fn of(&mut self, storage: StorageId) -> &mut Storage {
         self.storages.get_mut(&storage).expect("apply has looked it up, and no storage is ever removed")
     }
-}
-
-pub(super) fn no_storage(storage: StorageId) -> Refusal {
-    Refusal::NoStorage(storage.to_string())
 }
 
 /// Why no storage could take this transaction, whatever is in it.
@@ -372,6 +335,7 @@ mod tests {
     use super::super::TABLES;
     use super::super::testing::*;
     use super::*;
+    use crate::command::Reign;
     use crate::engine::{Faults, SimDisk};
 
     fn reserve(count: u32) -> Change {

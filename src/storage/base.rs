@@ -2,8 +2,9 @@
 
 use std::io;
 
-use super::value;
-use super::{Position, Store, keys};
+use super::position::Position;
+use super::store::Store;
+use super::{keys, value};
 use crate::command::Reign;
 use crate::engine::Batch;
 
@@ -14,8 +15,8 @@ impl Store {
     /// An import applies its commands at positions of its own, as no log has them, and ends with this. All nodes of a cluster
     /// must begin with the same base; `raft::formation` sees to that.
     pub fn rebase(&self) -> io::Result<()> {
-        let mut failed = self.inner.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if *failed {
+        let mut turn = self.writing();
+        if turn.failed {
             return Err(io::Error::other("a write to the store has failed before"));
         }
         let mut batch = Batch::new();
@@ -26,13 +27,13 @@ impl Store {
         let reign = Reign::default();
         batch.put(keys::META, keys::REIGN, value::seal(&keys::REIGN, value::REIGN, &value::reign_bytes(reign)));
         if let Err(fault) = self.engine().write(batch) {
-            *failed = true;
+            turn.failed = true;
             return Err(fault);
         }
-        let mut state = self.inner.state.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        state.position = position;
-        state.reign = reign;
-        state.membership = None;
+        let mut catalog = self.inner.catalog.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        catalog.position = position;
+        catalog.reign = reign;
+        catalog.membership = None;
         self.inner.applied.send(position.index);
         Ok(())
     }

@@ -2,11 +2,11 @@
 
 use std::io;
 
-use super::Store;
 use super::keys::{self, OIDS_PER_PART};
 use super::load::missing;
 use super::stop::Stop;
-use super::value::{self, Stored, TransactionHead};
+use super::store::Store;
+use super::value::{self, PACKED, Stored, TransactionHead, UNPACKED};
 use crate::config::limits;
 use crate::engine::Order;
 use crate::zodb::{Oid, Refusal, Revision, State, StorageId, Tid, TransactionMeta};
@@ -32,11 +32,6 @@ pub struct UndoEntry {
     /// Bytes that it takes (or would take) in a `Data.fs`.
     pub size: u64,
 }
-
-/// The status of a transaction that a pack has reached (`TransactionRecord.status`).
-pub(super) const PACKED: u8 = b'p';
-/// The status of any other.
-pub(super) const UNPACKED: u8 = b' ';
 
 /// What each entry of a history costs beside its texts.
 const ENTRY_COST: usize = 64;

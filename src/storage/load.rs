@@ -17,8 +17,10 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::digest::{self, Digest};
+use super::keys;
+use super::store::Store;
 use super::value::{self, Current, Stored};
-use super::{Digest, Store, keys};
 use crate::engine::Order;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
@@ -204,6 +206,21 @@ impl Store {
     pub fn content_of(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<Digest>> {
         let stored = self.stored(storage, oid, tid)?;
         stored.map(|stored| self.content_hash(storage, oid, tid, &stored)).transpose()
+    }
+
+    /// The content hash of what a revision shows, without reading what lies in pieces.
+    pub(super) fn content_hash(&self, storage: StorageId, oid: Oid, tid: Tid, stored: &Stored) -> io::Result<Digest> {
+        match stored {
+            Stored::Data(data) => Ok(digest::content(Some(data))),
+            Stored::Absent => Ok(digest::content(None)),
+            Stored::Pieces(staged) => Ok(staged.hash),
+            Stored::SameAs(at) => match self.stored(storage, oid, *at)? {
+                Some(holder @ (Stored::Data(_) | Stored::Pieces(_))) => self.content_hash(storage, oid, *at, &holder),
+                _ => Err(value::damaged(format_args!(
+                    "storage {storage}, object {oid}, transaction {tid}: its data is not with transaction {at}"
+                ))),
+            },
+        }
     }
 
     /// The revision of exactly `tid`, and the older one that it was made to show again.

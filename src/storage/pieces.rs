@@ -9,10 +9,11 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 
-use super::apply::{Decision, Next, no_storage};
+use super::decision::{Decision, Next, no_storage};
 use super::put::put_summary;
-use super::value::{self, Stored, StoredBlob};
-use super::{Store, digest, keys};
+use super::store::Store;
+use super::value::{self, StoredBlob};
+use super::{digest, keys};
 use crate::command::{Blob, Commit, Outcome, Span, Staged, Write};
 use crate::config::limits;
 use crate::engine::{Batch, Order, Table};
@@ -186,27 +187,6 @@ impl Store {
                 None => Err(()),
             },
         })
-    }
-
-    /// The content hash of what a revision shows, without reading what lies in pieces.
-    pub(super) fn content_hash(
-        &self,
-        storage: StorageId,
-        oid: Oid,
-        tid: Tid,
-        stored: &Stored,
-    ) -> io::Result<digest::Digest> {
-        match stored {
-            Stored::Data(data) => Ok(digest::content(Some(data))),
-            Stored::Absent => Ok(digest::content(None)),
-            Stored::Pieces(staged) => Ok(staged.hash),
-            Stored::SameAs(at) => match self.stored(storage, oid, *at)? {
-                Some(holder @ (Stored::Data(_) | Stored::Pieces(_))) => self.content_hash(storage, oid, *at, &holder),
-                _ => Err(value::damaged(format_args!(
-                    "storage {storage}, object {oid}, transaction {tid}: its data is not with transaction {at}"
-                ))),
-            },
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! How what apply has decided is put into a batch: keys and values, and nothing decided here.
 
-use super::Summary;
 use super::keys::{self, OIDS_PER_PART};
+use super::summary::Summary;
 use super::value::{self, Current, Stored, TransactionHead};
 use crate::command::{Commit, Content, Write};
 use crate::engine::Batch;

@@ -24,11 +24,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::digest::{self, Digest};
-use super::history::UNPACKED;
-use super::keys;
 use super::stop::Stop;
-use super::value::{self, Stored};
-use super::{Store, load};
+use super::store::Store;
+use super::value::{self, Stored, UNPACKED};
+use super::{keys, load};
 use crate::command::{Blob, Content};
 use crate::engine::Order;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
@@ -52,12 +51,6 @@ pub struct Undone {
 }
 
 impl Store {
-    /// Up to here transactions can't be undone: they are packed, or are being packed.
-    pub fn undo_floor(&self, storage: StorageId) -> Tid {
-        let summary = self.summary(storage);
-        summary.packed.max(summary.packing)
-    }
-
     /// The objects that a transaction wrote, in order, each once; refused if it can't be undone (any more), or wrote more
     /// than `most` records. An error if it is asked to `stop`.
     pub fn undoable(

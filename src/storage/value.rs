@@ -9,8 +9,8 @@ use std::io;
 
 use bytes::{Buf, Bytes};
 
-use super::Position;
 use super::keys::{self, OIDS_PER_PART};
+use super::position::Position;
 use crate::command::{Reign, Span, Staged};
 use crate::zodb::{Oid, Tid, TransactionMeta};
 
@@ -32,6 +32,11 @@ pub(super) const PIECE: u8 = 0x41;
 pub(super) const UNCLAIMED: u8 = 0x42;
 const BLOB: u8 = 0x51;
 const BLOB_SAME_AS: u8 = 0x52;
+
+/// The status of a transaction that a pack has reached (`TransactionRecord.status`).
+pub(super) const PACKED: u8 = b'p';
+/// The status of any other.
+pub(super) const UNPACKED: u8 = b' ';
 
 /// Bytes before the body.
 const HEAD: usize = 5;

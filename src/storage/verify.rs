@@ -8,8 +8,10 @@ use std::io;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::digest::{self, Digest, Hashing};
+use super::keys;
+use super::store::Store;
+use super::summary::Summary;
 use super::value::{self, Stored, StoredBlob, TransactionHead};
-use super::{Store, Summary, keys};
 use crate::command::Staged;
 use crate::engine::Order;
 use crate::zodb::{Oid, StorageId, Tid};
@@ -63,7 +65,7 @@ impl Store {
         let (from, until) = (storage.0.to_be_bytes(), keys::storage_end(storage));
         let (summary, revisions, transactions, blobs, pieces, unclaimed) = {
             // Nobody writes while the iterators are made, so all are of the same moment.
-            let _turn = self.inner.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let _turn = self.writing();
             let range = |table| self.engine().range(table, &from, &until, Order::Ascending);
             let (revisions, transactions) = (range(keys::REVISIONS), range(keys::TRANSACTIONS));
             let (blobs, pieces, unclaimed) = (range(keys::BLOBS), range(keys::PIECES), range(keys::UNCLAIMED));

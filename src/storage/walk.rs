@@ -4,9 +4,9 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::keys;
+use super::store::Store;
 use super::value::{self, Stored, TransactionHead};
-use super::{Store, history};
+use super::{history, keys};
 use crate::command::Staged;
 use crate::engine::Order;
 use crate::zodb::{Oid, StorageId, Tid, TransactionMeta};
@@ -72,7 +72,7 @@ impl Store {
         for pair in self.engine().range(keys::TRANSACTIONS, &from, &until, Order::Descending) {
             let (key, value) = pair?;
             let (_, 0) = history::decode_key(&key)? else { continue };
-            let says_so = TransactionHead::decode(&key, &value)?.meta.status == history::PACKED;
+            let says_so = TransactionHead::decode(&key, &value)?.meta.status == value::PACKED;
             return Ok(if says_so { Tid::ZERO } else { floor });
         }
         Ok(Tid::ZERO)
@@ -132,7 +132,7 @@ mod tests {
         // It came from a packed database.
         let mut copied = commit(5, vec![over(4, 1, data("y"))]);
         let Change::Commit(commit_of) = &mut copied else { panic!("a commit") };
-        commit_of.meta.status = history::PACKED;
+        commit_of.meta.status = value::PACKED;
         apply(&store, copied);
         apply(&store, commit(6, vec![over(5, 1, data("z"))]));
         assert_eq!((store.undo_floor(S), store.unmarked(S).unwrap()), (Tid(5), Tid::ZERO));

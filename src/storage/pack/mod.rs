@@ -14,6 +14,7 @@
 //!
 //! **Where to look**: `references` reads records (`texts`: strings of old ones), `oids` is a set of object ids, `plan` says what goes, `step` removes it.
 
+mod items;
 mod oids;
 mod plan;
 mod references;
@@ -24,4 +25,4 @@ mod texts;
 
 pub use oids::Oids;
 pub use plan::{Fate, Fault, Page, Plan, Planned};
-pub use references::{Unreadable, references};
+pub use references::{UnreadableRecord, references};

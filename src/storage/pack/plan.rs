@@ -17,12 +17,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::{Oids, Unreadable, references};
+use super::oids::Oids;
+use super::references::{UnreadableRecord, references};
 use crate::command::Removal;
 use crate::config::limits;
 use crate::engine::Order;
+use crate::storage::keys;
+use crate::storage::store::Store;
 use crate::storage::value::{self, Stored, StoredBlob, TransactionHead};
-use crate::storage::{Store, keys};
 use crate::zodb::{Oid, StorageId, Tid};
 
 /// One pack, as its reader sees it. Clones are the same one.
@@ -43,7 +45,7 @@ pub enum Fault {
     /// Something that can be reached from the root refers to an object that is not there.
     Missing(Oid),
     /// A record can't be read.
-    Unreadable(Oid, Tid, Unreadable),
+    Unreadable(Oid, Tid, UnreadableRecord),
     /// The store can't be read.
     Io(io::Error),
     /// Nobody wants it any more.
@@ -92,7 +94,7 @@ pub struct Page {
 
 /// A revision, as far as a plan looks at it.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct RevisionHead {
     tid: Tid,
     /// Where its record lies: with itself, or with an older one. `None`: the object is absent.
     holder: Option<Tid>,
@@ -281,7 +283,7 @@ impl Plan {
         let start = keys::revision(self.storage, from, Tid(u64::MAX));
         let end = keys::storage_end(self.storage);
         let mut page = Page::default();
-        let mut object: Option<(Oid, Vec<Seen>)> = None;
+        let mut object: Option<(Oid, Vec<RevisionHead>)> = None;
         let (mut read, mut bytes) = (0, 0);
         for pair in self.store.engine().range(keys::REVISIONS, &start, &end, Order::Ascending) {
             self.look(&mut read)?;
@@ -320,15 +322,15 @@ impl Plan {
     }
 
     /// What goes of an object with these revisions, youngest first, in as many steps as it takes.
-    fn planned(&self, oid: Oid, revisions: &[Seen], unreached: bool) -> Result<Vec<Planned>, Fault> {
+    fn planned(&self, oid: Oid, revisions: &[RevisionHead], unreached: bool) -> Result<Vec<Planned>, Fault> {
         let young = revisions.partition_point(|seen| seen.tid > self.upto);
         let Some(at_pack_time) = revisions.get(young) else { return Ok(Vec::new()) };
         let garbage = self.gc && unreached && at_pack_time.holder.is_some();
         let whole = garbage || at_pack_time.holder.is_none();
         let linked = revisions[..young].iter().filter(|_| self.gc).filter_map(|seen| seen.link);
         let shown_again: BTreeSet<Tid> = linked.collect();
-        let goes = |seen: &&Seen| !shown_again.contains(&seen.tid) && (whole || seen.tid < at_pack_time.tid);
-        let going: Vec<Seen> = revisions[young..].iter().filter(goes).rev().copied().collect();
+        let goes = |seen: &&RevisionHead| !shown_again.contains(&seen.tid) && (whole || seen.tid < at_pack_time.tid);
+        let going: Vec<RevisionHead> = revisions[young..].iter().filter(goes).rev().copied().collect();
         if going.is_empty() {
             return Ok(Vec::new());
         }
@@ -338,11 +340,11 @@ impl Plan {
         let mut planned = Vec::new();
         // To remove what shows an older record, that one is read.
         let inline: BTreeMap<Tid, u64> = revisions.iter().map(|seen| (seen.tid, seen.inline)).collect();
-        let cost = |seen: &Seen| seen.holder.and_then(|holder| inline.get(&holder)).copied().unwrap_or(0);
+        let cost = |seen: &RevisionHead| seen.holder.and_then(|holder| inline.get(&holder)).copied().unwrap_or(0);
         let mut rest = &going[..];
         while !rest.is_empty() {
             let mut read = 0;
-            let fits = |(n, seen): &(usize, &Seen)| {
+            let fits = |(n, seen): &(usize, &RevisionHead)| {
                 read += cost(seen);
                 *n == 0 || (*n < self.most && read <= limits::PACK_BYTES)
             };
@@ -353,7 +355,7 @@ impl Plan {
             let records: BTreeSet<Tid> = tids.iter().filter_map(|seen| seen.holder).collect();
             let holders: BTreeSet<Tid> = tids.iter().filter_map(|seen| blob_of(seen.tid)).collect();
             let first = tids[0].tid;
-            let shows = |seen: &Seen| {
+            let shows = |seen: &RevisionHead| {
                 seen.holder.is_some_and(|holder| records.contains(&holder))
                     || blob_of(seen.tid).is_some_and(|holder| holders.contains(&holder))
             };
@@ -427,7 +429,7 @@ impl Plan {
     }
 }
 
-fn seen((key, value): (Vec<u8>, Vec<u8>)) -> io::Result<(Oid, Seen)> {
+fn seen((key, value): (Vec<u8>, Vec<u8>)) -> io::Result<(Oid, RevisionHead)> {
     let (_, oid, tid) =
         keys::decode_revision(&key).ok_or_else(|| value::damaged("a revision's key is not 20 bytes"))?;
     let link = Stored::link(&value);
@@ -439,7 +441,7 @@ fn seen((key, value): (Vec<u8>, Vec<u8>)) -> io::Result<(Oid, Seen)> {
         Stored::SameAs(holder) => Some(holder),
         Stored::Data(_) | Stored::Pieces(_) => Some(tid),
     };
-    Ok((oid, Seen { tid, holder, link, bytes, inline }))
+    Ok((oid, RevisionHead { tid, holder, link, bytes, inline }))
 }
 
 impl From<io::Error> for Fault {

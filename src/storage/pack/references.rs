@@ -20,55 +20,44 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::items::{Item, Scanned, of_bytes, of_text, tuple};
 use super::texts::{of_escaped, of_quoted};
 use crate::config::limits;
 use crate::zodb::Oid;
 
 /// Why the references of a record can't be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unreadable {
+pub struct UnreadableRecord {
     /// How many bytes of it were read.
     pub at: usize,
     /// What is wrong there.
     pub why: &'static str,
 }
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for UnreadableRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "its references can't be read: {} (at byte {})", self.why, self.at)
     }
 }
 
-impl std::error::Error for Unreadable {}
+impl std::error::Error for UnreadableRecord {}
 
 /// The objects that `record` refers to, in its order, as often as it does. An empty record refers to none.
-pub fn references(record: &[u8]) -> Result<Vec<Oid>, Unreadable> {
+pub fn references(record: &[u8]) -> Result<Vec<Oid>, UnreadableRecord> {
     scan(record, limits::PICKLE_ITEMS)
 }
 
 /// The same, holding at most so many of each.
-fn scan(record: &[u8], most: usize) -> Result<Vec<Oid>, Unreadable> {
+fn scan(record: &[u8], most: usize) -> Result<Vec<Oid>, UnreadableRecord> {
     if record.is_empty() {
         return Ok(Vec::new());
     }
     let mut scanner = Scanner { bytes: record, most, ..Scanner::default() };
     // The class, and the state.
     for _ in 0..2 {
-        scanner.pickle().map_err(|why| Unreadable { at: scanner.at, why })?;
+        scanner.pickle().map_err(|why| UnreadableRecord { at: scanner.at, why })?;
     }
     Ok(scanner.found)
-}
-
-/// What lies on the stack, as far as it may become a persistent id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Item {
-    Mark,
-    /// A string of eight bytes, or of eight ASCII characters.
-    Oid([u8; 8]),
-    /// A tuple that begins with such.
-    Tuple([u8; 8]),
-    List,
-    Other,
 }
 
 #[derive(Default)]
@@ -85,8 +74,6 @@ struct Scanner<'a> {
     found: Vec<Oid>,
 }
 
-pub(super) type Step<T> = Result<T, &'static str>;
-
 const CUT: &str = "it ends too early";
 const EMPTY: &str = "it takes more off the stack than there is";
 const TOO_MUCH: &str = "it holds too much at once";
@@ -94,7 +81,7 @@ const NO_MARK: &str = "it goes back to a mark that is not there";
 
 impl Scanner<'_> {
     /// Reads one pickle, to its end.
-    fn pickle(&mut self) -> Step<()> {
+    fn pickle(&mut self) -> Scanned<()> {
         self.stack.clear();
         loop {
             let opcode = self.take(1)?[0];
@@ -110,7 +97,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn opcode(&mut self, opcode: u8) -> Step<()> {
+    fn opcode(&mut self, opcode: u8) -> Scanned<()> {
         match opcode {
             // Frames.
             0x80 => self.skip(1)?,
@@ -155,7 +142,7 @@ impl Scanner<'_> {
     }
 
     /// Those that put something together.
-    fn composing(&mut self, opcode: u8) -> Step<()> {
+    fn composing(&mut self, opcode: u8) -> Scanned<()> {
         match opcode {
             // Tuples.
             b')' => self.stack.push(Item::Other),
@@ -215,7 +202,7 @@ impl Scanner<'_> {
     }
 
     /// The memo, and what all this is for.
-    fn referring(&mut self, opcode: u8) -> Step<()> {
+    fn referring(&mut self, opcode: u8) -> Scanned<()> {
         match opcode {
             b'q' => {
                 let at = self.number(1)?;
@@ -256,7 +243,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn reference(&mut self, id: Item) -> Step<()> {
+    fn reference(&mut self, id: Item) -> Scanned<()> {
         match id {
             Item::Oid(oid) | Item::Tuple(oid) => self.found.push(Oid(u64::from_be_bytes(oid))),
             Item::List => {}
@@ -266,68 +253,68 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn take(&mut self, count: usize) -> Step<&[u8]> {
+    fn take(&mut self, count: usize) -> Scanned<&[u8]> {
         let rest = &self.bytes[self.at..];
         let taken = rest.get(..count).ok_or(CUT)?;
         self.at += count;
         Ok(taken)
     }
 
-    fn skip(&mut self, count: usize) -> Step<()> {
+    fn skip(&mut self, count: usize) -> Scanned<()> {
         self.take(count).map(drop)
     }
 
     /// A number of so many bytes, little-endian.
-    fn number(&mut self, count: usize) -> Step<usize> {
+    fn number(&mut self, count: usize) -> Scanned<usize> {
         let bytes = self.take(count)?;
         let number = bytes.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
         usize::try_from(number).map_err(|_| CUT)
     }
 
-    fn line(&mut self) -> Step<&[u8]> {
+    fn line(&mut self) -> Scanned<&[u8]> {
         let rest = &self.bytes[self.at..];
         let length = rest.iter().position(|byte| *byte == b'\n').ok_or(CUT)?;
         self.at += length + 1;
         Ok(&rest[..length])
     }
 
-    fn decimal(&mut self) -> Step<usize> {
+    fn decimal(&mut self) -> Scanned<usize> {
         let line = std::str::from_utf8(self.line()?).ok();
         line.and_then(|line| line.trim().parse().ok()).ok_or("the number of a memo is none")
     }
 
     /// Something of no interest, with so many bytes of argument.
-    fn push(&mut self, argument: usize) -> Step<()> {
+    fn push(&mut self, argument: usize) -> Scanned<()> {
         self.skip(argument)?;
         self.stack.push(Item::Other);
         Ok(())
     }
 
     /// Bytes behind their count, which has `width` bytes.
-    fn counted(&mut self, width: usize, item: fn(&[u8]) -> Item) -> Step<()> {
+    fn counted(&mut self, width: usize, item: fn(&[u8]) -> Item) -> Scanned<()> {
         let length = self.number(width)?;
         let item = item(self.take(length)?);
         self.stack.push(item);
         Ok(())
     }
 
-    fn top(&self) -> Step<Item> {
+    fn top(&self) -> Scanned<Item> {
         self.stack.last().copied().ok_or(EMPTY)
     }
 
-    fn pop(&mut self) -> Step<Item> {
+    fn pop(&mut self) -> Scanned<Item> {
         self.stack.pop().ok_or(EMPTY)
     }
 
     /// Takes `count` items, which go into what lies below them.
-    fn change(&mut self, count: usize) -> Step<()> {
+    fn change(&mut self, count: usize) -> Scanned<()> {
         for _ in 0..count {
             self.pop()?;
         }
         self.top().map(drop)
     }
 
-    fn instead_of(&mut self, count: usize) -> Step<()> {
+    fn instead_of(&mut self, count: usize) -> Scanned<()> {
         for _ in 0..count {
             self.pop()?;
         }
@@ -336,14 +323,14 @@ impl Scanner<'_> {
     }
 
     /// Takes everything down to the last mark, that too; gives what lay right above it.
-    fn back_to_mark(&mut self) -> Step<Option<Item>> {
+    fn back_to_mark(&mut self) -> Scanned<Option<Item>> {
         let mark = self.stack.iter().rposition(|item| *item == Item::Mark).ok_or(NO_MARK)?;
         let first = self.stack.get(mark + 1).copied();
         self.stack.truncate(mark);
         Ok(first)
     }
 
-    fn remember(&mut self, at: usize) -> Step<()> {
+    fn remember(&mut self, at: usize) -> Scanned<()> {
         let item = self.top()?;
         if let Some(place) = self.memo.get_mut(at) {
             *place = item;
@@ -355,7 +342,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn recall(&mut self, at: usize) -> Step<()> {
+    fn recall(&mut self, at: usize) -> Scanned<()> {
         match self.memo.get(at).or_else(|| self.sparse.get(&at)) {
             None | Some(Item::Mark) => Err("it recalls what it has not remembered"),
             Some(item) => {
@@ -363,22 +350,6 @@ impl Scanner<'_> {
                 Ok(())
             }
         }
-    }
-}
-
-pub(super) fn of_bytes(bytes: &[u8]) -> Item {
-    bytes.try_into().map_or(Item::Other, Item::Oid)
-}
-
-/// Python 2 wrote strings of bytes as text where all were ASCII.
-fn of_text(text: &[u8]) -> Item {
-    if text.is_ascii() { of_bytes(text) } else { Item::Other }
-}
-
-fn tuple(first: Option<Item>) -> Item {
-    match first {
-        Some(Item::Oid(oid)) => Item::Tuple(oid),
-        _ => Item::Other,
     }
 }
 
@@ -485,7 +456,7 @@ mod tests {
         assert_eq!(refused(&[b"\xff"]), "there is no such opcode");
         assert_eq!(refused(&[b"S'\n"]), QUOTES);
         // One pickle is not a record.
-        assert_eq!(references(b"\x80\x03N."), Err(Unreadable { at: 4, why: CUT }));
+        assert_eq!(references(b"\x80\x03N."), Err(UnreadableRecord { at: 4, why: CUT }));
         assert_eq!(references(b""), Ok(vec![]));
     }
 

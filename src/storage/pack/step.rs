@@ -15,11 +15,13 @@ use std::io;
 
 use crate::command::{Outcome, PackStep, Removal, Staged};
 use crate::engine::{Batch, Order};
-use crate::storage::apply::{Decision, Next, no_storage};
+use crate::storage::decision::{Decision, Next, no_storage};
 use crate::storage::keys::OIDS_PER_PART;
 use crate::storage::put::{put_listed, put_summary};
+use crate::storage::store::Store;
+use crate::storage::summary::Summary;
 use crate::storage::value::{self, Stored, StoredBlob, TransactionHead};
-use crate::storage::{Store, Summary, digest, keys};
+use crate::storage::{digest, keys};
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
 /// A step on its way into a batch.
