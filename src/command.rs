@@ -240,7 +240,7 @@ impl Outcome {
 
 /// Bytes that are not a command of a format this program knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unreadable {
+pub enum UnreadableCommand {
     /// Written by a newer program.
     Format(u8),
     /// It is damaged; why it can't be decoded.
@@ -257,11 +257,11 @@ impl Command {
     }
 
     /// Reads what [`Command::encode`] wrote, here or in another version of this program.
-    pub fn decode(bytes: &[u8]) -> Result<Command, Unreadable> {
+    pub fn decode(bytes: &[u8]) -> Result<Command, UnreadableCommand> {
         match bytes.split_first() {
-            Some((&FORMAT, body)) => postcard::from_bytes(body).map_err(|e| Unreadable::Broken(e.to_string())),
-            Some((&format, _)) => Err(Unreadable::Format(format)),
-            None => Err(Unreadable::Broken("no bytes".into())),
+            Some((&FORMAT, body)) => postcard::from_bytes(body).map_err(|e| UnreadableCommand::Broken(e.to_string())),
+            Some((&format, _)) => Err(UnreadableCommand::Format(format)),
+            None => Err(UnreadableCommand::Broken("no bytes".into())),
         }
     }
 
@@ -299,19 +299,19 @@ impl fmt::Display for Reign {
     }
 }
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for UnreadableCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unreadable::Format(format) => write!(
+            UnreadableCommand::Format(format) => write!(
                 f,
                 "a command of format {format}, but this program knows formats up to {FORMAT}: update zrsd on this node"
             ),
-            Unreadable::Broken(why) => write!(f, "not a command: {why}"),
+            UnreadableCommand::Broken(why) => write!(f, "not a command: {why}"),
         }
     }
 }
 
-impl std::error::Error for Unreadable {}
+impl std::error::Error for UnreadableCommand {}
 
 /// `Bytes` as one byte string (serde's default for them would be right too, but needs a feature of `bytes`).
 pub(crate) mod raw {
@@ -373,7 +373,7 @@ mod tests {
     fn a_newer_format_is_named() {
         let mut bytes = commit().encode().to_vec();
         bytes[0] = FORMAT + 1;
-        assert_eq!(Command::decode(&bytes), Err(Unreadable::Format(FORMAT + 1)));
+        assert_eq!(Command::decode(&bytes), Err(UnreadableCommand::Format(FORMAT + 1)));
     }
 
     proptest::proptest! {

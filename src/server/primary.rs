@@ -30,7 +30,7 @@ use crate::config::limits;
 use crate::env::{Env, Watch, Watching};
 use crate::raft::{Node, Unknown};
 use crate::storage::Store;
-use crate::tpc::{Action, Counts, Current, Input, Machine, Settlement, TxnId, Vote};
+use crate::tpc::{Action, Counts, CurrentSerial, Input, Machine, Settlement, TxnId, Vote};
 use crate::zodb::{Conflict, Oid, Refusal, StorageId, Tid, TransactionMeta};
 
 /// The answer to a vote.
@@ -436,7 +436,7 @@ impl Primary {
                     break;
                 }
                 match self.store.current(storage, oid) {
-                    Ok(found) => current.push((oid, found.map(|c| Current { tid: c.tid, absent: c.absent }))),
+                    Ok(found) => current.push((oid, found.map(|c| CurrentSerial { tid: c.tid, absent: c.absent }))),
                     Err(fault) => {
                         tracing::error!(%storage, %oid, %fault, "an object's serial could not be read");
                         questions.extend(self.fault(txn));

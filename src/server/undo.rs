@@ -25,7 +25,7 @@ use super::session::{Answer, Done, End, Session};
 use super::transaction::{ENTRY_COST, Transaction};
 use crate::command::Base;
 use crate::config::limits;
-use crate::storage::{Own, Stop, Store, UndoEntry, Undone};
+use crate::storage::{OwnWrite, Stop, Store, UndoEntry, Undone};
 use crate::tpc::{Read, TxnId};
 use crate::zeo::{MessageId, Reply, UndoItem, Value};
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
@@ -113,10 +113,10 @@ pub(super) fn writes(buffer: &Transaction) -> Vec<(Oid, Read)> {
 }
 
 /// What the transaction itself makes of the objects that its undos touch.
-fn own(buffer: &Transaction) -> BTreeMap<Oid, Own> {
+fn own(buffer: &Transaction) -> BTreeMap<Oid, OwnWrite> {
     let own = |oid: &Oid| {
         let content = buffer.write(*oid, Base::Any)?.content;
-        Some((*oid, Own { undos: buffer.undos.stored.get(oid).copied().unwrap_or(0), content }))
+        Some((*oid, OwnWrite { undos: buffer.undos.stored.get(oid).copied().unwrap_or(0), content }))
     };
     buffer.undos.touched().iter().filter_map(own).collect()
 }

@@ -54,7 +54,7 @@ pub use position::Position;
 pub use stop::Stop;
 pub use store::{FORMAT, Store};
 pub use summary::Summary;
-pub use undo::{Own, Undone};
+pub use undo::{OwnWrite, Undone};
 pub use value::Current;
 pub use verify::Recount;
 pub use walk::{Holding, Listing};

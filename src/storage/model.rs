@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::testing::{S, create, next};
-use super::{HistoryEntry, Loaded, Own, Position, Store, TABLES};
+use super::{HistoryEntry, Loaded, OwnWrite, Position, Store, TABLES};
 use crate::command::{Base, Change, Command, Commit, Content, Outcome, Reign, Write};
 use crate::engine::{Durability, Engine, Rocks, SimDisk};
 use crate::zodb::{Oid, Refusal, Revision, State, Tid, TransactionMeta};
@@ -273,8 +273,8 @@ fn undo(store: &Store, model: &mut Model, undos: &[usize], stored: Option<(usize
     let undos: Vec<Tid> = undos.iter().filter_map(|n| model.transactions.keys().rev().nth(*n).copied()).collect();
     let stored =
         stored.map(|(n, oid, byte)| (n.min(undos.len()), Oid(oid), Bytes::from(vec![byte; usize::from(byte) % 7])));
-    let own = stored.iter().map(|(n, oid, data)| (*oid, Own { undos: *n, content: Content::Data(data.clone()) }));
-    let own: BTreeMap<Oid, Own> = own.collect();
+    let own = stored.iter().map(|(n, oid, data)| (*oid, OwnWrite { undos: *n, content: Content::Data(data.clone()) }));
+    let own: BTreeMap<Oid, OwnWrite> = own.collect();
     let found = store.undo(S, &undos, &own, &super::Stop::default()).unwrap();
     let wanted = match model.undo(&undos, stored) {
         Ok(wanted) => wanted,

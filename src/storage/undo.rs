@@ -34,7 +34,7 @@ use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
 /// What the transaction that undoes makes of an object by itself: a store, a restore, or a deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Own {
+pub struct OwnWrite {
     /// How many of its undos came before.
     pub undos: usize,
     /// What the object is to be.
@@ -95,7 +95,7 @@ impl Store {
         &self,
         storage: StorageId,
         undos: &[Tid],
-        own: &BTreeMap<Oid, Own>,
+        own: &BTreeMap<Oid, OwnWrite>,
         stop: &Stop,
     ) -> io::Result<Result<BTreeMap<Oid, Undone>, Refusal>> {
         // Each with the number of the undo that made it.

@@ -5,11 +5,11 @@
 //! `restore` looks at nothing, and `undo` only later; `checkCurrentSerialInTransaction` wants the object to be there, with
 //! that serial. A failed check or deletion outweighs conflicts: those can be resolved, it can't.
 
-use super::{Current, Read, Vote};
+use super::{CurrentSerial, Read, Vote};
 use crate::command::Base;
 use crate::zodb::{Conflict, Oid, Refusal, Tid};
 
-pub(super) enum Verdict {
+pub(super) enum Judgement {
     /// What each write is based on, for `storage::apply` to look at once more.
     Voted(Vec<(Oid, Base)>),
     Conflicts(Vec<Conflict>),
@@ -27,7 +27,7 @@ pub(super) fn questions(vote: &Vote) -> Vec<Oid> {
 }
 
 /// `current` answers [`questions`], one for one; `last` is the storage's last tid.
-pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<Current>)], last: Tid) -> Verdict {
+pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<CurrentSerial>)], last: Tid) -> Judgement {
     let of = |oid: Oid| {
         let at = current.binary_search_by_key(&oid, |&(o, _)| o).expect("serials answer the question, in its order");
         current[at].1
@@ -35,13 +35,13 @@ pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<Current>)], last: Tid) 
     if let Some(tid) = vote.brings_tid
         && tid <= last
     {
-        return Verdict::Failed(Refusal::BadValue(format!("tid {tid} is not later than the last one, {last}")));
+        return Judgement::Failed(Refusal::BadValue(format!("tid {tid} is not later than the last one, {last}")));
     }
     for &(oid, read) in &vote.checks {
         match of(oid) {
-            None | Some(Current { absent: true, .. }) => return Verdict::Failed(Refusal::NoObject(oid)),
-            Some(Current { tid, .. }) if tid != read => {
-                return Verdict::Failed(Refusal::ReadConflict(Conflict { oid, committed: tid, read }));
+            None | Some(CurrentSerial { absent: true, .. }) => return Judgement::Failed(Refusal::NoObject(oid)),
+            Some(CurrentSerial { tid, .. }) if tid != read => {
+                return Judgement::Failed(Refusal::ReadConflict(Conflict { oid, committed: tid, read }));
             }
             Some(_) => {}
         }
@@ -52,9 +52,9 @@ pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<Current>)], last: Tid) 
         let read = match read {
             Read::Serial(read) => read,
             Read::Existing(read) => match of(oid) {
-                None => return Verdict::Failed(Refusal::NoObject(oid)),
-                Some(Current { tid, .. }) if tid != read => {
-                    return Verdict::Failed(Refusal::Conflict(Conflict { oid, committed: tid, read }));
+                None => return Judgement::Failed(Refusal::NoObject(oid)),
+                Some(CurrentSerial { tid, .. }) if tid != read => {
+                    return Judgement::Failed(Refusal::Conflict(Conflict { oid, committed: tid, read }));
                 }
                 Some(_) => read,
             },
@@ -69,9 +69,9 @@ pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<Current>)], last: Tid) 
         };
         match of(oid) {
             None => bases.push((oid, Base::Serial(Tid::ZERO))),
-            Some(Current { tid, .. }) if tid == read => bases.push((oid, Base::Serial(tid))),
-            Some(Current { tid, .. }) => conflicts.push(Conflict { oid, committed: tid, read }),
+            Some(CurrentSerial { tid, .. }) if tid == read => bases.push((oid, Base::Serial(tid))),
+            Some(CurrentSerial { tid, .. }) => conflicts.push(Conflict { oid, committed: tid, read }),
         }
     }
-    if conflicts.is_empty() { Verdict::Voted(bases) } else { Verdict::Conflicts(conflicts) }
+    if conflicts.is_empty() { Judgement::Voted(bases) } else { Judgement::Conflicts(conflicts) }
 }

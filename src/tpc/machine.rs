@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::judge::{Verdict, judge, questions};
+use super::judge::{Judgement, judge, questions};
 use super::locks::{Locks, Ticket, Wants};
-use super::{Action, Counts, Current, Input, Settlement, TxnId, Vote};
+use super::{Action, Counts, CurrentSerial, Input, Settlement, TxnId, Vote};
 use crate::config::limits;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
@@ -176,7 +176,7 @@ impl Machine {
         &mut self,
         now: u64,
         txn: TxnId,
-        current: &[(Oid, Option<Current>)],
+        current: &[(Oid, Option<CurrentSerial>)],
         last_tid: Tid,
         actions: &mut VecDeque<Action>,
     ) {
@@ -188,15 +188,15 @@ impl Machine {
         transaction.vote.writes = Vec::new();
         transaction.vote.checks = Vec::new();
         match verdict {
-            Verdict::Voted(bases) => {
+            Judgement::Voted(bases) => {
                 transaction.phase = Phase::Voted;
                 actions.push_back(Action::Voted { txn, bases });
             }
-            Verdict::Conflicts(conflicts) => {
+            Judgement::Conflicts(conflicts) => {
                 transaction.phase = Phase::Resolving;
                 actions.push_back(Action::Conflicts { txn, conflicts });
             }
-            Verdict::Failed(refusal) => {
+            Judgement::Failed(refusal) => {
                 actions.push_back(Action::Failed { txn, refusal });
                 self.end(now, txn, actions);
             }

@@ -133,7 +133,7 @@ pub enum Input {
     Serials {
         txn: TxnId,
         /// The newest revision of each oid asked for, in that order; `None`: never stored.
-        current: Vec<(Oid, Option<Current>)>,
+        current: Vec<(Oid, Option<CurrentSerial>)>,
         /// The last tid of the storage.
         last_tid: Tid,
     },
@@ -182,7 +182,7 @@ pub enum Read {
 
 /// The newest revision of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Current {
+pub struct CurrentSerial {
     /// Its serial.
     pub tid: Tid,
     /// It says that there is no such object any more.

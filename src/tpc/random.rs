@@ -19,7 +19,7 @@ const SLOTS: usize = 7;
 type Throw = (u8, u8, u8, u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ModelPhase {
     Waiting,
     Reading,
     Resolving,
@@ -29,11 +29,11 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct Transaction {
+struct ModelTransaction {
     vote: Vote,
     /// What is locked; may be more than the vote of the moment needs.
     locks: Locked,
-    phase: Phase,
+    phase: ModelPhase,
     deadline: u64,
     tid: Tid,
     bases: Vec<(Oid, Base)>,
@@ -84,8 +84,8 @@ struct World {
     machine: Machine,
     now: u64,
     /// In the order in which they queued.
-    line: Vec<Transaction>,
-    database: BTreeMap<(StorageId, Oid), Current>,
+    line: Vec<ModelTransaction>,
+    database: BTreeMap<(StorageId, Oid), CurrentSerial>,
     last: BTreeMap<StorageId, Tid>,
     last_proposed: Tid,
     /// The transaction that each client speaks of.
@@ -104,7 +104,7 @@ impl World {
             database: [0, 1]
                 .into_iter()
                 .flat_map(|storage| (0..4).map(move |oid| (StorageId(storage), Oid(oid))))
-                .map(|place| (place, Current { tid: Tid(5), absent: place.1 == Oid(3) }))
+                .map(|place| (place, CurrentSerial { tid: Tid(5), absent: place.1 == Oid(3) }))
                 .collect(),
             last: BTreeMap::new(),
             last_proposed: Tid(10),
@@ -122,19 +122,19 @@ impl World {
             0 => self.vote(slot, detail, dice),
             // What is next in turn.
             1..=8 => match phase {
-                Some(Phase::Reading) => self.serials(txn),
-                Some(Phase::Voted) => self.finish(txn),
-                Some(Phase::Proposed | Phase::Unknown) => self.settle(txn, Settlement::Committed),
-                Some(Phase::Resolving) | None => self.vote(slot, detail, dice),
-                Some(Phase::Waiting) => self.tick(1),
+                Some(ModelPhase::Reading) => self.serials(txn),
+                Some(ModelPhase::Voted) => self.finish(txn),
+                Some(ModelPhase::Proposed | ModelPhase::Unknown) => self.settle(txn, Settlement::Committed),
+                Some(ModelPhase::Resolving) | None => self.vote(slot, detail, dice),
+                Some(ModelPhase::Waiting) => self.tick(1),
             },
             9 => self.finish(txn),
             10 => match phase {
-                Some(Phase::Proposed | Phase::Unknown) => self.settle(txn, Settlement::Refused),
+                Some(ModelPhase::Proposed | ModelPhase::Unknown) => self.settle(txn, Settlement::Refused),
                 _ => self.leave(Input::Abort { txn }, txn),
             },
             11 => match phase {
-                Some(Phase::Proposed | Phase::Unknown) => self.settle(txn, Settlement::Unknown),
+                Some(ModelPhase::Proposed | ModelPhase::Unknown) => self.settle(txn, Settlement::Unknown),
                 _ => self.leave(Input::Disconnect { txn }, txn),
             },
             12 => self.leave(Input::Abort { txn }, txn),
@@ -163,13 +163,13 @@ impl World {
     }
 
     fn check_invariants(&self) {
-        for (at, holder) in self.line.iter().enumerate().filter(|(_, t)| t.phase != Phase::Waiting) {
-            for other in self.line[at + 1..].iter().filter(|t| t.phase != Phase::Waiting) {
+        for (at, holder) in self.line.iter().enumerate().filter(|(_, t)| t.phase != ModelPhase::Waiting) {
+            for other in self.line[at + 1..].iter().filter(|t| t.phase != ModelPhase::Waiting) {
                 assert!(!holder.locks.conflicts(&other.locks), "two hold what excludes: {holder:?} {other:?}");
             }
         }
-        let waiting = self.line.iter().filter(|t| t.phase == Phase::Waiting).count();
-        let unknown = self.line.iter().filter(|t| t.phase == Phase::Unknown).count();
+        let waiting = self.line.iter().filter(|t| t.phase == ModelPhase::Waiting).count();
+        let unknown = self.line.iter().filter(|t| t.phase == ModelPhase::Unknown).count();
         let counts = self.machine.counts();
         assert_eq!((counts.waiting, counts.holding), (waiting, self.line.len() - waiting));
         assert_eq!(counts.unknown, unknown);
@@ -182,14 +182,16 @@ impl World {
     fn expect_grants(&mut self) {
         for at in 0..self.line.len() {
             let this = &self.line[at];
-            let blocks = |(other_at, other): (usize, &Transaction)| {
-                other_at != at && (other_at < at || other.phase != Phase::Waiting) && other.locks.conflicts(&this.locks)
+            let blocks = |(other_at, other): (usize, &ModelTransaction)| {
+                other_at != at
+                    && (other_at < at || other.phase != ModelPhase::Waiting)
+                    && other.locks.conflicts(&this.locks)
             };
-            if this.phase == Phase::Waiting && !self.line.iter().enumerate().any(blocks) {
+            if this.phase == ModelPhase::Waiting && !self.line.iter().enumerate().any(blocks) {
                 self.expected.push((Kind::Read, this.vote.txn));
                 let deadline = self.now + TIMEOUT;
                 let this = &mut self.line[at];
-                this.phase = Phase::Reading;
+                this.phase = ModelPhase::Reading;
                 this.deadline = deadline;
             }
         }
@@ -205,16 +207,16 @@ impl World {
             self.slots[slot] = txn;
         }
         let vote = match self.at(txn).map(|at| &self.line[at]) {
-            Some(earlier) if earlier.phase == Phase::Resolving && !detail.is_multiple_of(4) => {
+            Some(earlier) if earlier.phase == ModelPhase::Resolving && !detail.is_multiple_of(4) => {
                 self.resolved(&earlier.vote, dice)
             }
             _ => self.any_vote(txn, detail, dice),
         };
         match self.at(txn) {
             None => self.queue(vote.clone()),
-            Some(at) if self.line[at].phase != Phase::Resolving => self.expected.push((Kind::Refuse, txn)),
+            Some(at) if self.line[at].phase != ModelPhase::Resolving => self.expected.push((Kind::Refuse, txn)),
             Some(at) if self.line[at].locks.covers(&Locked::of(&vote)) => {
-                self.line[at].phase = Phase::Reading;
+                self.line[at].phase = ModelPhase::Reading;
                 self.line[at].vote = vote.clone();
                 self.expected.push((Kind::Read, txn));
             }
@@ -286,8 +288,8 @@ impl World {
         let locks = Locked::of(&vote);
         let locks =
             if locks.whole { Locked { writes: BTreeSet::new(), checks: BTreeSet::new(), ..locks } } else { locks };
-        let (phase, deadline, tid, bases) = (Phase::Waiting, 0, Tid::ZERO, Vec::new());
-        self.line.push(Transaction { vote, locks, phase, deadline, tid, bases });
+        let (phase, deadline, tid, bases) = (ModelPhase::Waiting, 0, Tid::ZERO, Vec::new());
+        self.line.push(ModelTransaction { vote, locks, phase, deadline, tid, bases });
         self.expect_grants();
     }
 
@@ -304,7 +306,7 @@ impl World {
         let current: Vec<_> = asked.iter().map(|&oid| (oid, newest(oid))).collect();
         let last_tid = self.last.get(&vote.storage).copied().unwrap_or_default();
         let last = self.machine.last_proposed(vote.storage).unwrap_or_default().max(last_tid);
-        let there = |oid| newest(oid).filter(|c: &Current| !c.absent).map(|c| c.tid);
+        let there = |oid| newest(oid).filter(|c: &CurrentSerial| !c.absent).map(|c| c.tid);
         let conflicts = |&(oid, read): &(Oid, Read)| match read {
             Read::Serial(tid) => newest(oid).is_some_and(|current| current.tid != tid),
             Read::Any | Read::Current | Read::Existing(_) => false,
@@ -319,10 +321,10 @@ impl World {
             self.expected.push((Kind::Failed, txn));
             self.expect_grants();
         } else if vote.writes.iter().any(conflicts) {
-            self.line[at].phase = Phase::Resolving;
+            self.line[at].phase = ModelPhase::Resolving;
             self.expected.push((Kind::Conflicts, txn));
         } else {
-            self.line[at].phase = Phase::Voted;
+            self.line[at].phase = ModelPhase::Voted;
             self.expected.push((Kind::Voted, txn));
         }
         let actions = self.tell(Input::Serials { txn, current, last_tid });
@@ -334,9 +336,9 @@ impl World {
 
     fn finish(&mut self, txn: TxnId) {
         match self.at(txn) {
-            Some(at) if self.line[at].phase == Phase::Voted => {
+            Some(at) if self.line[at].phase == ModelPhase::Voted => {
                 self.expected.push((Kind::Propose, txn));
-                self.line[at].phase = Phase::Proposed;
+                self.line[at].phase = ModelPhase::Proposed;
                 let tid = self.line[at].vote.brings_tid.unwrap_or(self.last_proposed.next());
                 // One counter for all storages: a tid that is brought may be less than what another storage has.
                 self.last_proposed = self.last_proposed.max(tid);
@@ -354,7 +356,7 @@ impl World {
     fn settle(&mut self, txn: TxnId, outcome: Settlement) {
         let at = self.at(txn).unwrap();
         if outcome == Settlement::Unknown {
-            self.line[at].phase = Phase::Unknown;
+            self.line[at].phase = ModelPhase::Unknown;
         } else {
             let transaction = self.line.remove(at);
             if outcome == Settlement::Committed {
@@ -366,13 +368,13 @@ impl World {
     }
 
     /// As `storage::apply` does it: the base must be what is current. This is where a lost update would show.
-    fn commit(&mut self, transaction: &Transaction) {
+    fn commit(&mut self, transaction: &ModelTransaction) {
         let storage = transaction.vote.storage;
         for &(oid, base) in &transaction.bases {
             let newest = self.newest(storage, oid);
             assert!(base == Base::Any || base == Base::Serial(newest), "lost update: {base:?} is not {newest}");
             let absent = transaction.tid.0.is_multiple_of(7);
-            self.database.insert((storage, oid), Current { tid: transaction.tid, absent });
+            self.database.insert((storage, oid), CurrentSerial { tid: transaction.tid, absent });
         }
         let last = self.last.entry(storage).or_default();
         *last = transaction.tid.max(*last);
@@ -420,12 +422,12 @@ impl World {
 }
 
 /// The locks belong to the proposal.
-fn owned(phase: Phase) -> bool {
-    matches!(phase, Phase::Proposed | Phase::Unknown)
+fn owned(phase: ModelPhase) -> bool {
+    matches!(phase, ModelPhase::Proposed | ModelPhase::Unknown)
 }
 
-fn counts_time(phase: Phase) -> bool {
-    matches!(phase, Phase::Reading | Phase::Resolving | Phase::Voted)
+fn counts_time(phase: ModelPhase) -> bool {
+    matches!(phase, ModelPhase::Reading | ModelPhase::Resolving | ModelPhase::Voted)
 }
 
 fn kind(action: &Action) -> (Kind, TxnId) {
