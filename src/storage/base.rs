@@ -1,4 +1,4 @@
-//! A store that was filled without a log: what an import leaves, and a cluster begins with.
+//! A store that was filled without a log: an import leaves one, and a cluster begins with one.
 
 use std::io;
 
@@ -9,15 +9,15 @@ use crate::command::Reign;
 use crate::engine::Batch;
 
 impl Store {
-    /// Makes what was applied so far the *base* of a new log, whose first entry is to be applied next: the position and the
-    /// reign are as in an empty store, nobody's membership is known, and pieces that no transaction has named are gone.
+    /// Makes the present content the *base* of a new log, whose first entry is to be applied next: position and reign
+    /// are as in an empty store, there is no membership, and unclaimed pieces are gone.
     ///
-    /// An import applies its commands at positions of its own, as no log has them, and ends with this. All nodes of a cluster
-    /// must begin with the same base; `raft::formation` sees to that.
+    /// An import applies its commands at positions of its own, as no log has them, and ends with this call. All nodes
+    /// of a cluster must begin with the same base; `raft::formation` sees to that.
     pub fn rebase(&self) -> io::Result<()> {
         let mut turn = self.writing();
         if turn.failed {
-            return Err(io::Error::other("a write to the store has failed before"));
+            return Err(io::Error::other("an earlier write to the store failed; it can't become the base of a log"));
         }
         let mut batch = Batch::new();
         self.drop_unclaimed(&[], &[0xff; 4], &mut batch)?;

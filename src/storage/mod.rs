@@ -1,23 +1,34 @@
 //! What a node keeps: the databases, over an [`Engine`].
 //!
 //! Transactions come in through [`Store::apply`] alone, one [`Command`](crate::command::Command) after the other, in
-//! the order of the log; import, replay and replication all call it. Reads run beside it, from any thread.
+//! the order of the log; import, replay and replication all call it. Reads run beside apply, from any thread.
 //!
-//! **Promises.** What a command does is seen whole or not at all, after a crash too: all its writes and the position in
-//! the log are one batch. Two stores that applied the same commands answer the same and have the same [`Summary`]. A
-//! read that is given a view never shows anything younger. A record that is not what was written is a fault that names
-//! it, never an answer.
+//! **Promises.** A command's changes are seen whole or not at all, after a crash too: all its writes and the position
+//! in the log are one batch. Two stores that applied the same commands answer the same and have the same [`Summary`].
+//! A read that is given a view never shows anything younger. A record that is not as it was written is a fault that
+//! names the record, never an answer.
 //!
 //! **Nothing here is durable by itself**: after a crash the engine may hold an older state, and the log is applied
-//! again from [`Store::applied`]. [`Store::flush`] says up to where that will not be needed.
+//! again from [`Store::applied`] on. Entries up to the position that [`Store::flush`] gives never need that.
 //!
-//! **Where to look**: `keys` lists every table and key, `value` what stands behind them, `pieces` what came ahead of its transaction, `apply` says what each command
-//! means, `load` and `history` read, `undo` works out what undoing makes of objects, `pack` what a pack removes, `feed` tells
-//! the sessions what was applied, `digest` and `verify` find out whether nodes hold the same. `docs/storage.md` has it in one
-//! piece.
+//! **Where to look**
 //!
-//! **Left out**, with room for it: snapshots. Locks and views are not kept here: a view
-//! is just a number that the caller brings along.
+//! | file | is about |
+//! |---|---|
+//! | `store` | opening, the catalog in memory, the writer's turn |
+//! | `keys`, `value` | every table and key, and the values behind the keys |
+//! | `apply` | what each command means (`decision`: what apply decides; `put`: how that becomes keys and values) |
+//! | `load`, `history`, `walk` | reads: of one object, along the time, of everything |
+//! | `undo` | which older revisions an undo makes objects show |
+//! | `pieces` | data that came ahead of its transaction |
+//! | `pack` | what a pack removes, and how |
+//! | `feed` | what was applied lately, for the sessions |
+//! | `summary`, `digest`, `verify` | whether nodes hold the same |
+//!
+//! `docs/storage.md` has the whole in one piece; `tests/scripts/storage/` plays it.
+//!
+//! **Left out**, with room for it: snapshots. Locks and views are not kept here: a view is just a number that the
+//! caller brings along.
 
 mod apply;
 mod base;

@@ -125,8 +125,8 @@ impl Store {
         Ok(Store { inner: Arc::new(inner) })
     }
 
-    /// The last entry of the log that was applied. (After a crash the store may stand behind an older entry, but never behind
-    /// one older than the last flush.)
+    /// The last entry of the log that was applied. (After a crash the store may stand behind an older entry, but never
+    /// behind one older than the last flush.)
     pub fn applied(&self) -> Position {
         self.catalog().position
     }

@@ -1,16 +1,23 @@
-//! The verdict on a vote, once its locks are held and its objects' serials are known.
+//! The judgement on a vote, once its locks are held and its objects' serials are known.
 //!
-//! As `FileStorage` does it: `store` wants the serial that is current, also where that is the end of the object (deleted, or
-//! its creation undone), and takes any where there never was one; `deleteObject` wants that serial, and that there is one;
-//! `restore` looks at nothing, and `undo` only later; `checkCurrentSerialInTransaction` wants the object to be there, with
-//! that serial. A failed check or deletion outweighs conflicts: those can be resolved, it can't.
+//! The rules are those of `FileStorage`:
+//!
+//! | call | wants |
+//! |---|---|
+//! | `store` | the current serial, also where the object is absent; any serial where the object was never stored |
+//! | `deleteObject` | the current serial, of an object that was stored |
+//! | `restore` | nothing |
+//! | `undo` | nothing here; its objects are looked at under the locks |
+//! | `checkCurrentSerialInTransaction` | the current serial, of an object that is not absent |
+//!
+//! A failed check or deletion outweighs conflicts: clients can resolve conflicts, but not those.
 
 use super::{CurrentSerial, Read, Vote};
 use crate::command::Base;
 use crate::zodb::{Conflict, Oid, Refusal, Tid};
 
 pub(super) enum Judgement {
-    /// What each write is based on, for `storage::apply` to look at once more.
+    /// The base of each write, which `storage::apply` checks once more.
     Voted(Vec<(Oid, Base)>),
     Conflicts(Vec<Conflict>),
     Failed(Refusal),

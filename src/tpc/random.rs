@@ -1,9 +1,9 @@
 //! Random inputs against a model that is too simple to be wrong.
 //!
-//! The model keeps transactions in the order in which they queued and finds grants by looking at every pair: quadratic,
-//! and plainly the rule. For every step it predicts which actions come, in which order; so an answer given twice, a
-//! wake-up that is lost, a waiter that is overtaken or a lock that is freed too early all show as a difference. Beneath
-//! it lies a database that commits what was proposed, and in which no update may be lost.
+//! The model keeps transactions in the order in which they queued and finds grants by looking at every pair:
+//! quadratic, and plainly the rule. For every step the model predicts the actions and their order; so an answer given
+//! twice, a lost wake-up, an overtaken waiter or a lock freed too early all show as a difference. Beneath the model
+//! lies a database that commits what was proposed, and in which no update may be lost.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -31,7 +31,7 @@ enum ModelPhase {
 #[derive(Debug)]
 struct ModelTransaction {
     vote: Vote,
-    /// What is locked; may be more than the vote of the moment needs.
+    /// The locks held or waited for; may be more than the latest vote needs.
     locks: Locked,
     phase: ModelPhase,
     deadline: u64,
@@ -68,7 +68,7 @@ impl Locked {
     }
 }
 
-/// What an action is, without its details.
+/// The kind of an action, without its details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Read,
@@ -120,7 +120,7 @@ impl World {
         let phase = self.at(txn).map(|at| self.line[at].phase);
         match what % 16 {
             0 => self.vote(slot, detail, dice),
-            // What is next in turn.
+            // The input that is next in turn for the transaction.
             1..=8 => match phase {
                 Some(ModelPhase::Reading) => self.serials(txn),
                 Some(ModelPhase::Voted) => self.finish(txn),
@@ -151,7 +151,7 @@ impl World {
         self.line.iter().position(|t| t.vote.txn == txn)
     }
 
-    /// Tells the machine, and compares with what is expected.
+    /// Gives the machine an input, and compares its actions with the expected ones.
     fn tell(&mut self, input: Input) -> VecDeque<Action> {
         let mut actions = VecDeque::new();
         self.machine.step(self.now, input.clone(), &mut actions);
@@ -178,7 +178,7 @@ impl World {
         assert_eq!(self.machine.next_deadline(), deadlines.min());
     }
 
-    /// The rule: granted is who is in conflict with nobody who came before and nobody who holds.
+    /// The rule: a transaction is granted if it conflicts with none that came before it and none that holds locks.
     fn expect_grants(&mut self) {
         for at in 0..self.line.len() {
             let this = &self.line[at];
@@ -201,7 +201,7 @@ impl World {
         let mut txn = self.slots[slot];
         let left_to_the_log = |at: usize| owned(self.line[at].phase) && detail % 4 == 3;
         if self.at(txn).is_none_or(left_to_the_log) {
-            // The last one is over, or its client has gone and left it to the log: a new transaction.
+            // The slot's last transaction is over, or its client has gone and left it to the log: begin a new one.
             self.last_txn += 1;
             txn = TxnId(self.last_txn);
             self.slots[slot] = txn;
@@ -254,8 +254,8 @@ impl World {
         vote
     }
 
-    /// The same again with the serials that are current, as a client does it; sometimes with one write or check more or
-    /// less, or with other wishes altogether.
+    /// The earlier vote again with current serials, as a client repeats it after resolving; sometimes with one write or
+    /// check more or less, or with another tid or storage.
     fn resolved(&self, earlier: &Vote, dice: u32) -> Vote {
         let mut vote = earlier.clone();
         for (oid, read) in &mut vote.writes {
@@ -367,7 +367,7 @@ impl World {
         self.tell(Input::Settled { txn, outcome });
     }
 
-    /// As `storage::apply` does it: the base must be what is current. This is where a lost update would show.
+    /// Commits like `storage::apply`: the base must be the current revision. This is where a lost update would show.
     fn commit(&mut self, transaction: &ModelTransaction) {
         let storage = transaction.vote.storage;
         for &(oid, base) in &transaction.bases {
@@ -421,7 +421,7 @@ impl World {
     }
 }
 
-/// The locks belong to the proposal.
+/// Whether the locks belong to the proposal.
 fn owned(phase: ModelPhase) -> bool {
     matches!(phase, ModelPhase::Proposed | ModelPhase::Unknown)
 }
@@ -454,7 +454,8 @@ proptest! {
     }
 }
 
-/// Plays votes of many objects, and counts nothing but the time that a square would take: hours.
+/// Votes of many objects, and long lines. There is no assertion on time: if the cost were a square, this test would
+/// take hours.
 #[test]
 fn large_transactions_and_long_lines_are_no_square() {
     let mut machine = Machine::new(TIMEOUT);

@@ -1,21 +1,22 @@
-//! Which objects a record refers to.
+//! The objects that a record refers to.
 //!
-//! This is the one place that looks into a record. A record is two pickles in a row, of the object's class and of its state,
-//! which share a memo. References stand in them as *persistent ids*, and all else is passed over: this is a machine that
-//! only knows how much each opcode takes off the stack and puts on it, and whether that may be part of a persistent id.
-//! Nothing is built, imported or called.
+//! This file alone looks into records. A record is two pickles in a row, of the object's class and of its state, which
+//! share a memo. References stand in them as *persistent ids*, and all else is passed over: the scanner is a machine
+//! that only knows how many items each opcode takes off the stack and puts on it, and whether such an item may be part
+//! of a persistent id. Nothing is built, imported or called.
 //!
 //! | persistent id | refers to |
 //! |---|---|
 //! | `(oid, class)`, `(oid, …)` | the object |
 //! | `oid`, as bytes or as a text of eight ASCII characters | the object |
-//! | a list: `['w', (oid,)]`, `[oid]` (weak), `['m', …]`, `['n', …]` (other databases) | nothing that a pack has to keep |
+//! | a list: `['w', (oid,)]`, `[oid]` (weak), `['m', …]`, `['n', …]` (other databases) | nothing to keep |
 //!
-//! as `ZODB.serialize.referencesf` has it. **Read**: protocols 0 to 5 (ZODB itself writes 3, in former times 1, and reads no
-//! more than 3). **Promises**: any bytes give references or an error, never a panic, in time and memory proportional to
-//! their length, and the memory within what [`limits::PICKLE_ITEMS`] of each kind take; a record of which anything is unclear is an error, as a reference that is not found costs an object.
+//! as in `ZODB.serialize.referencesf`. **Read**: protocols 0 to 5 (ZODB itself writes 3, in former times 1, and reads
+//! no more than 3). **Promises**: any bytes give references or an error, never a panic, in time and memory
+//! proportional to their length, holding at most [`limits::PICKLE_ITEMS`] of each kind; a record of which anything is
+//! unclear is an error, as a missed reference costs an object.
 //!
-//! **Left out**: what follows the second pickle is not looked at, as ZODB does not.
+//! **Left out**: bytes behind the second pickle are not looked at; ZODB ignores them too.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,7 +29,7 @@ use crate::zodb::Oid;
 /// Why the references of a record can't be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnreadableRecord {
-    /// How many bytes of it were read.
+    /// How many bytes of the record were read.
     pub at: usize,
     /// What is wrong there.
     pub why: &'static str,
@@ -42,12 +43,12 @@ impl fmt::Display for UnreadableRecord {
 
 impl std::error::Error for UnreadableRecord {}
 
-/// The objects that `record` refers to, in its order, as often as it does. An empty record refers to none.
+/// The objects that `record` refers to, in the order of the record, with repetitions. An empty record refers to none.
 pub fn references(record: &[u8]) -> Result<Vec<Oid>, UnreadableRecord> {
     scan(record, limits::PICKLE_ITEMS)
 }
 
-/// The same, holding at most so many of each.
+/// [`references`], holding at most `most` items, places of the memo, and references at once.
 fn scan(record: &[u8], most: usize) -> Result<Vec<Oid>, UnreadableRecord> {
     if record.is_empty() {
         return Ok(Vec::new());
@@ -64,12 +65,12 @@ fn scan(record: &[u8], most: usize) -> Result<Vec<Oid>, UnreadableRecord> {
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// How many of each it may hold.
+    /// The most items, places of the memo, and references that it may hold.
     most: usize,
     stack: Vec<Item>,
-    /// The places from 0 on that were filled in a row, as a pickler does.
+    /// The places of the memo that were filled in a row from 0 on, as picklers fill them.
     memo: Vec<Item>,
-    /// All others: a place costs what it holds, wherever it is.
+    /// All other places of the memo. (In a map, so that a far place costs no more memory than a near one.)
     sparse: BTreeMap<usize, Item>,
     found: Vec<Oid>,
 }
@@ -89,7 +90,7 @@ impl Scanner<'_> {
                 return Ok(());
             }
             self.opcode(opcode)?;
-            // An opcode adds at most one to any of them.
+            // Each opcode adds at most one item, place or reference.
             let held = self.stack.len().max(self.memo.len() + self.sparse.len()).max(self.found.len());
             if held > self.most {
                 return Err(TOO_MUCH);
@@ -141,7 +142,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Those that put something together.
+    /// Opcodes that put values together.
     fn composing(&mut self, opcode: u8) -> Scanned<()> {
         match opcode {
             // Tuples.
@@ -201,7 +202,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// The memo, and what all this is for.
+    /// Opcodes of the memo, and of persistent ids.
     fn referring(&mut self, opcode: u8) -> Scanned<()> {
         match opcode {
             b'q' => {
@@ -264,7 +265,7 @@ impl Scanner<'_> {
         self.take(count).map(drop)
     }
 
-    /// A number of so many bytes, little-endian.
+    /// A number of `count` bytes, little-endian.
     fn number(&mut self, count: usize) -> Scanned<usize> {
         let bytes = self.take(count)?;
         let number = bytes.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
@@ -283,14 +284,14 @@ impl Scanner<'_> {
         line.and_then(|line| line.trim().parse().ok()).ok_or("the number of a memo is none")
     }
 
-    /// Something of no interest, with so many bytes of argument.
+    /// Pushes a value of no interest; skips `argument` bytes.
     fn push(&mut self, argument: usize) -> Scanned<()> {
         self.skip(argument)?;
         self.stack.push(Item::Other);
         Ok(())
     }
 
-    /// Bytes behind their count, which has `width` bytes.
+    /// Pushes the item for the bytes behind a count of `width` bytes.
     fn counted(&mut self, width: usize, item: fn(&[u8]) -> Item) -> Scanned<()> {
         let length = self.number(width)?;
         let item = item(self.take(length)?);
@@ -306,7 +307,7 @@ impl Scanner<'_> {
         self.stack.pop().ok_or(EMPTY)
     }
 
-    /// Takes `count` items, which go into what lies below them.
+    /// Takes `count` items off the stack; they change the item below them, which stays.
     fn change(&mut self, count: usize) -> Scanned<()> {
         for _ in 0..count {
             self.pop()?;
@@ -322,7 +323,8 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Takes everything down to the last mark, that too; gives what lay right above it.
+    /// Takes everything off the stack down to the last mark, and the mark; gives the item that lay right above the
+    /// mark.
     fn back_to_mark(&mut self) -> Scanned<Option<Item>> {
         let mark = self.stack.iter().rposition(|item| *item == Item::Mark).ok_or(NO_MARK)?;
         let first = self.stack.get(mark + 1).copied();

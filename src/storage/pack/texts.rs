@@ -1,8 +1,8 @@
-//! Strings as the pickles of protocol 0 write them, a line each, as far as they may be object ids.
+//! Strings as pickles of protocol 0 have them, a line each, as far as they may be object ids.
 
 use super::items::{Item, Scanned, of_bytes};
 
-/// What is wrong with any other.
+/// The error for a line that is no such string.
 pub const QUOTES: &str = "a string is not what is written for one";
 
 /// A string as Python's `repr` writes it.
@@ -27,7 +27,7 @@ pub fn of_quoted(line: &[u8]) -> Scanned<Item> {
                 b'f' => 12,
                 digit @ b'0'..=b'7' => octal(digit, &mut rest)?,
                 other @ (b'\\' | b'\'' | b'"') => other,
-                // As Python has it: the backslash stays.
+                // As Python reads it: a backslash before any other byte stays.
                 other => {
                     string.push(b'\\');
                     other
