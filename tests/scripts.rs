@@ -1,6 +1,6 @@
-//! Golden scripts: stories for machines, with what they answered printed beneath each line.
+//! Golden scripts: stories for machines and for the storage, with the answers beneath each line.
 //!
-//! A script is a text file: `#` starts a comment, `> ` an input, and any other line is what the machine answered. The
+//! A script is a text file: `#` starts a comment, `> ` an input, and any other line is an answer. The
 //! runner plays the inputs and compares. `UPDATE=1 cargo test --test scripts` writes the answers anew; read the
 //! difference before you commit it.
 
@@ -8,6 +8,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+#[path = "scripts/packing.rs"]
+mod packing;
+#[path = "scripts/storage.rs"]
+mod storage;
 #[path = "scripts/tpc.rs"]
 mod tpc;
 
@@ -15,6 +19,14 @@ mod tpc;
 fn two_phase_commit() {
     play_all("tpc", || {
         let mut stage = tpc::Stage::default();
+        move |input: &str| stage.play(input)
+    });
+}
+
+#[test]
+fn the_storage() {
+    play_all("storage", || {
+        let mut stage = storage::Stage::default();
         move |input: &str| stage.play(input)
     });
 }
@@ -35,7 +47,7 @@ fn play_all<Play: FnMut(&str) -> Vec<String>>(folder: &str, stage: impl Fn() -> 
             fs::write(&path, &actual).unwrap();
         } else if let Some((line, was, is)) = first_difference(&expected, &actual) {
             let name = path.display();
-            writeln!(failures, "{name}:{line}\n  the script says  {was}\n  the machine says {is}").unwrap();
+            writeln!(failures, "{name}:{line}\n  the script says   {was}\n  but the answer is {is}").unwrap();
         }
     }
     assert!(failures.is_empty(), "\n{failures}(UPDATE=1 writes the scripts anew)");

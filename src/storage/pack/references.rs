@@ -75,10 +75,10 @@ struct Scanner<'a> {
     found: Vec<Oid>,
 }
 
-const CUT: &str = "it ends too early";
-const EMPTY: &str = "it takes more off the stack than there is";
-const TOO_MUCH: &str = "it holds too much at once";
-const NO_MARK: &str = "it goes back to a mark that is not there";
+const CUT: &str = "the record ends too early";
+const EMPTY: &str = "an opcode takes more off the stack than there is";
+const TOO_MUCH: &str = "the record holds too much at once";
+const NO_MARK: &str = "an opcode goes back to a mark that is not there";
 
 impl Scanner<'_> {
     /// Reads one pickle, to its end.
@@ -238,7 +238,7 @@ impl Scanner<'_> {
                 let id = of_bytes(self.line()?);
                 self.reference(id)?;
             }
-            0x97 => return Err("it wants a buffer that does not lie with it"),
+            0x97 => return Err("an opcode wants a buffer from outside the record"),
             _ => return Err("there is no such opcode"),
         }
         Ok(())
@@ -281,7 +281,7 @@ impl Scanner<'_> {
 
     fn decimal(&mut self) -> Scanned<usize> {
         let line = std::str::from_utf8(self.line()?).ok();
-        line.and_then(|line| line.trim().parse().ok()).ok_or("the number of a memo is none")
+        line.and_then(|line| line.trim().parse().ok()).ok_or("the place in a memo is no number")
     }
 
     /// Pushes a value of no interest; skips `argument` bytes.
@@ -346,7 +346,7 @@ impl Scanner<'_> {
 
     fn recall(&mut self, at: usize) -> Scanned<()> {
         match self.memo.get(at).or_else(|| self.sparse.get(&at)) {
-            None | Some(Item::Mark) => Err("it recalls what it has not remembered"),
+            None | Some(Item::Mark) => Err("an opcode recalls an empty place of the memo"),
             Some(item) => {
                 self.stack.push(*item);
                 Ok(())
@@ -428,7 +428,7 @@ mod tests {
         assert_eq!(found(&[b"Nr", far, b"C\x08", OID, b"\x940h\x01Q"]), [0x102]);
         // 2 first, then 0, 1 and 2 again, and 3.
         assert_eq!(found(&[b"Nq\x02q\0q\x01C\x08", OID, b"q\x02q\x030h\x02Qh\x03Q"]), [0x102, 0x102]);
-        assert_eq!(refused(&[b"Nq\x02h\x01"]), "it recalls what it has not remembered");
+        assert_eq!(refused(&[b"Nq\x02h\x01"]), "an opcode recalls an empty place of the memo");
     }
 
     #[test]
@@ -452,7 +452,7 @@ mod tests {
         assert_eq!(refused(&[b"C\x03abcQ"]), "a persistent id is of no known form");
         assert_eq!(refused(&[b"X\x09\0\0\0\0\0\0\0\0\0\x01\xc3\xa9Q"]), "a persistent id is of no known form");
         assert_eq!(refused(&[b"Pabc\n"]), "a persistent id is of no known form");
-        assert_eq!(refused(&[b"h\x07"]), "it recalls what it has not remembered");
+        assert_eq!(refused(&[b"h\x07"]), "an opcode recalls an empty place of the memo");
         assert_eq!(refused(&[b"0"]), EMPTY);
         assert_eq!(refused(&[b"t"]), NO_MARK);
         assert_eq!(refused(&[b"\xff"]), "there is no such opcode");
