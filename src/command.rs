@@ -1,11 +1,11 @@
-//! Everything that may be replicated, and what comes of it.
+//! Everything that may be replicated, and the outcomes.
 //!
 //! A [`Command`] is made by a primary, goes through the log, and is applied on every node in the same order by
 //! `storage::apply`, which alone says what a command means. Every choice that two nodes could make differently (the tid
-//! from the clock, for one) is made before, and stands in the command.
+//! from the clock, for one) is made by the primary, and stands in the command.
 //!
-//! **On disk and on the wire** a command is one format byte and then postcard. The format grows when a command is added
-//! or changed; a node that reads a format it does not know stops, as it can't follow.
+//! **On disk and on the wire** a command is one format byte and then postcard. The format number grows when a command
+//! is added or changed; a node that meets a newer format than it knows stops, as it can't apply that command.
 
 use std::fmt;
 
@@ -17,9 +17,9 @@ use crate::zodb::{Conflict, Oid, Refusal, StorageId, Tid, TransactionMeta};
 /// The newest command format this program knows; members tell each other theirs.
 pub const FORMAT: u8 = 2;
 
-/// A span in which one node may commit: the Raft term, and the count of leases within it.
+/// A span in which one node may commit: the Raft term, and the number of the lease within that term.
 ///
-/// Ordered: a barrier opens only a greater reign, and a command of a lesser one than the open one is stale.
+/// Ordered: a barrier opens only a greater reign, and a command of any other reign than the open one is stale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Reign {
     /// The Raft term.
@@ -28,107 +28,107 @@ pub struct Reign {
     pub number: u64,
 }
 
-/// What a primary proposes: a change, made in a reign.
+/// A proposal of a primary: a change, made in a reign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
-    /// The reign of the primary that made it.
+    /// The reign in which the primary made it.
     pub reign: Reign,
-    /// What it changes.
+    /// The change.
     pub change: Change,
 }
 
-/// What may be changed.
+/// A change of the databases, or of what the nodes know of reigns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Opens `Command::reign` and closes all before it. -> `Outcome::Done`
     Barrier,
     /// Creates a storage, unless there is one of that name. -> `Outcome::Storage`
     CreateStorage {
-        /// As clients name it.
+        /// The name by which clients ask for the storage.
         name: String,
     },
     /// Takes `count` unused object ids, in a row, out of the storage. -> `Outcome::Oids`
     ReserveOids {
-        /// Where.
+        /// The storage.
         storage: StorageId,
-        /// How many.
+        /// How many ids.
         count: u32,
     },
     /// A whole transaction. -> `Outcome::Committed`, or `Outcome::Refused`
     Commit(Commit),
-    /// Data of a transaction to come, ahead of it: its `Commit` then names these pieces. -> `Outcome::Staged`
+    /// Data of a later `Commit`, which then names these pieces. -> `Outcome::Staged`
     Stage {
-        /// Where.
+        /// The storage.
         storage: StorageId,
-        /// Each at most [`limits::PIECE`](crate::config::limits::PIECE) bytes.
+        /// The pieces, each at most [`limits::PIECE`](crate::config::limits::PIECE) bytes.
         #[serde(with = "crate::command::raw_list")]
         pieces: Vec<Bytes>,
     },
     /// Removes staged pieces that no transaction will name. (A barrier removes all that are left.) -> `Outcome::Done`
     Discard {
-        /// Where.
+        /// The storage.
         storage: StorageId,
-        /// Which; those that are not there, or belong to a transaction, are left out.
+        /// The pieces; those that are not there, or belong to a transaction, are passed over.
         pieces: Vec<Span>,
     },
     /// Begins a pack: from here on nothing up to the pack time can be undone. -> `Outcome::Done`, or `Outcome::Refused`
     /// while another is going on.
     PackBegin {
-        /// Where.
+        /// The storage.
         storage: StorageId,
-        /// The pack time; if nothing is as new, the last transaction's.
+        /// The pack time. (Apply takes the last transaction's tid if that is less.)
         upto: Tid,
     },
-    /// Removes some of what the pack that is going on removes. -> `Outcome::Done`, or `Outcome::Refused`
+    /// Carries out a part of the pack that is going on. -> `Outcome::Done`, or `Outcome::Refused`
     PackStep(PackStep),
     /// Ends the pack that is going on. -> `Outcome::Done`
     PackEnd {
-        /// Where.
+        /// The storage.
         storage: StorageId,
     },
 }
 
-/// A bounded part of what a pack removes.
+/// A bounded part of a pack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackStep {
-    /// Where.
+    /// The storage.
     pub storage: StorageId,
-    /// Objects, each once, and which of their revisions go.
+    /// Objects, each once, with the revisions of them that go.
     pub objects: Vec<Removal>,
-    /// Transactions to look at: those that hold no records go, and those that list an object more than once list it only where
-    /// it stands last.
+    /// Transactions to look at: a transaction without records goes; one that lists an object more than once keeps only
+    /// the last mention of it.
     pub transactions: Vec<Tid>,
 }
 
-/// What goes of one object.
+/// The revisions of one object that a pack removes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
     /// The object.
     pub oid: Oid,
-    /// Its newest revision as the plan knows it: if there is a newer one, the object is left as it is.
+    /// The newest revision that the plan has seen: if there is a newer one, the object is left as it is.
     pub current: Tid,
     /// The revisions that go.
     pub tids: Vec<Tid>,
-    /// The revisions that stay and show the record or the blob of one that goes, oldest first: of each, the first becomes
-    /// the holder.
+    /// The revisions that stay and show the record or blob of one that goes, oldest first. The first of those that
+    /// show a record or blob becomes its holder.
     pub heirs: Vec<Tid>,
 }
 
 /// Staged pieces in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Span {
-    /// The number of the first, which apply gave.
+    /// The number of the first piece, which apply gave.
     pub first: u64,
-    /// How many.
+    /// How many pieces.
     pub count: u32,
 }
 
-/// Data that came ahead of its transaction: its pieces, put together.
+/// A record or blob that came ahead of its transaction, in pieces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Staged {
-    /// In this order.
+    /// The pieces, in the order of the data.
     pub pieces: Vec<Span>,
-    /// Bytes of all of them.
+    /// Bytes of all pieces.
     pub length: u64,
     /// The content hash of the record, or of the blob (`storage::digest`).
     pub hash: [u8; 32],
@@ -137,7 +137,7 @@ pub struct Staged {
 /// A blob of a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Blob {
-    /// A new one.
+    /// A new blob, which came ahead in pieces.
     Staged(Staged),
     /// The blob of an older revision of the object, again.
     SameAs(Tid),
@@ -146,14 +146,14 @@ pub enum Blob {
 /// A transaction as it was voted: its locks were held and its serials checked on the primary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
-    /// Where.
+    /// The storage.
     pub storage: StorageId,
-    /// Greater than the storage's last; apply refuses it otherwise.
+    /// Greater than the storage's last tid; apply refuses the commit otherwise.
     pub tid: Tid,
-    /// Who and what for.
+    /// User, description and extension.
     pub meta: TransactionMeta,
-    /// At most one write per object, but for those that say [`Content::SameAs`] this commit's own tid: they list an object
-    /// once more, as it stands already.
+    /// At most one write per object, but for writes that say [`Content::SameAs`] this commit's own tid: such a write
+    /// lists an object once more, as it stands already.
     pub writes: Vec<Write>,
 }
 
@@ -162,16 +162,16 @@ pub struct Commit {
 pub struct Write {
     /// The object.
     pub oid: Oid,
-    /// What the writer has seen of it before.
+    /// The revision that the write is based on.
     pub base: Base,
-    /// What it is to be.
+    /// The new revision's content.
     pub content: Content,
     /// The blob that belongs to this revision.
     pub blob: Option<Blob>,
 }
 
 impl Write {
-    /// The record and the blob of it that came ahead.
+    /// The record and the blob of this write, as far as they came ahead in pieces.
     pub fn staged(&self) -> impl Iterator<Item = &Staged> {
         let record = match &self.content {
             Content::Staged(staged) => Some(staged),
@@ -185,47 +185,47 @@ impl Write {
     }
 }
 
-/// What the writer has seen of the object before.
+/// The revision of the object that a write is based on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Base {
     /// The newest revision must have this serial; `Tid::ZERO`: there must be none.
     Serial(Tid),
-    /// Copied from another database, as it is (`restore`).
+    /// Whatever is current: the write copies a revision from another database (`restore`).
     Any,
 }
 
-/// What a revision is to say.
+/// The content of a revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// A record, as the client pickled it.
     Data(#[serde(with = "crate::command::raw")] Bytes),
-    /// No such object any more (creation undone, deleted).
+    /// The object does not exist any more (creation undone, deleted).
     Absent,
-    /// The data of the revision that this transaction wrote, again.
+    /// The data of the object's revision by this older transaction, again.
     SameAs(Tid),
-    /// A record that came ahead.
+    /// A record that came ahead in pieces.
     Staged(Staged),
 }
 
-/// What came of a command, the same on every node.
+/// The outcome of a command, the same on every node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done; there is nothing to tell.
+    /// The command has been carried out; there is nothing more to tell.
     Done,
     /// The storage, new or not.
     Storage(StorageId),
     /// The object ids from `first` on.
     Oids {
-        /// The first one reserved.
+        /// The first id reserved.
         first: Oid,
-        /// How many, in a row.
+        /// How many ids, in a row.
         count: u32,
     },
-    /// The transaction is in.
+    /// The transaction is committed.
     Committed(Tid),
     /// The pieces are kept, numbered in a row from this one on.
     Staged(u64),
-    /// The database is as before.
+    /// The command is refused; the database is as before.
     Refused(Refusal),
     /// The command's reign was over; the database is as before.
     Stale,
@@ -240,15 +240,15 @@ impl Outcome {
 
 /// Bytes that are not a command of a format this program knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unreadable {
-    /// Written by a newer program.
+pub enum UnreadableCommand {
+    /// Bytes of a newer program's format.
     Format(u8),
-    /// It is damaged; why it can't be decoded.
+    /// Damaged bytes; why they can't be decoded.
     Broken(String),
 }
 
 impl Command {
-    /// As it stands in the log and on the wire.
+    /// The bytes in the log and on the wire.
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(self.size_hint());
         out.push(FORMAT);
@@ -257,11 +257,11 @@ impl Command {
     }
 
     /// Reads what [`Command::encode`] wrote, here or in another version of this program.
-    pub fn decode(bytes: &[u8]) -> Result<Command, Unreadable> {
+    pub fn decode(bytes: &[u8]) -> Result<Command, UnreadableCommand> {
         match bytes.split_first() {
-            Some((&FORMAT, body)) => postcard::from_bytes(body).map_err(|e| Unreadable::Broken(e.to_string())),
-            Some((&format, _)) => Err(Unreadable::Format(format)),
-            None => Err(Unreadable::Broken("no bytes".into())),
+            Some((&FORMAT, body)) => postcard::from_bytes(body).map_err(|e| UnreadableCommand::Broken(e.to_string())),
+            Some((&format, _)) => Err(UnreadableCommand::Format(format)),
+            None => Err(UnreadableCommand::Broken("no bytes".into())),
         }
     }
 
@@ -299,19 +299,19 @@ impl fmt::Display for Reign {
     }
 }
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for UnreadableCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unreadable::Format(format) => write!(
+            UnreadableCommand::Format(format) => write!(
                 f,
                 "a command of format {format}, but this program knows formats up to {FORMAT}: update zrsd on this node"
             ),
-            Unreadable::Broken(why) => write!(f, "not a command: {why}"),
+            UnreadableCommand::Broken(why) => write!(f, "not a command: {why}"),
         }
     }
 }
 
-impl std::error::Error for Unreadable {}
+impl std::error::Error for UnreadableCommand {}
 
 /// `Bytes` as one byte string (serde's default for them would be right too, but needs a feature of `bytes`).
 pub(crate) mod raw {
@@ -327,7 +327,7 @@ pub(crate) mod raw {
     }
 }
 
-/// The same for many.
+/// [`raw`], for a list of byte strings.
 pub(crate) mod raw_list {
     use bytes::Bytes;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -373,7 +373,7 @@ mod tests {
     fn a_newer_format_is_named() {
         let mut bytes = commit().encode().to_vec();
         bytes[0] = FORMAT + 1;
-        assert_eq!(Command::decode(&bytes), Err(Unreadable::Format(FORMAT + 1)));
+        assert_eq!(Command::decode(&bytes), Err(UnreadableCommand::Format(FORMAT + 1)));
     }
 
     proptest::proptest! {

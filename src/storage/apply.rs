@@ -1,80 +1,56 @@
 //! What every command means.
 //!
-//! Each call writes one batch: what the command changes, and the position in the log. A command that is refused or
-//! stale changes nothing but the position. Nothing here depends on anything but the command and what was applied
-//! before, so that every node comes to the same outcome.
+//! Each call writes one batch: the command's changes, and the position in the log. A command that is refused or stale
+//! changes nothing but the position. The outcome depends on nothing but the command and the commands applied before, so
+//! it is the same on every node.
 //!
 //! | command | means | else |
 //! |---|---|---|
-//! | `Barrier` | opens its reign, if that is greater than the open one; removes the pieces that belong to no revision | `Stale` |
+//! | `Barrier` | opens its reign, if that is greater than the open one; removes unclaimed pieces | `Stale` |
 //! | any other | is looked at if its reign is the open one | `Stale` |
 //! | `CreateStorage` | gives the storage of that name, new or not | `BadValue`: no name, or too long |
 //! | `ReserveOids` | takes `count` ids from `next_oid` on | `NoStorage`; `BadValue`: no ids left |
 //! | `PackBegin` | sets the pack time, at most the last tid | `NoStorage`; `BadValue`: a pack is going on |
-//! | `PackStep`, `PackEnd` | `pack::step` has it | |
+//! | `PackStep`, `PackEnd` | see `pack::step` | |
 //! | `Stage` | keeps pieces, numbered | `NoStorage`; `BadValue`: an empty piece, or one above 1 MiB |
-//! | `Discard` | removes those of the pieces that belong to no revision | `NoStorage` |
-//! | `Commit` | writes the transaction | `NoStorage`; `BadValue`: tid not later than the last, an object twice (but for `repeats`), `SameAs` what is not there, a piece that is not there or belongs to a revision; `Conflict`: the first write whose base is not current |
+//! | `Discard` | removes those of the pieces that are unclaimed | `NoStorage` |
+//! | `Commit` | writes the transaction | `NoStorage`; `BadValue`; `Conflict`: see below |
 //!
-//! The primary has checked all of it under locks; apply checks again, as a primary may be wrong about being one.
+//! A `Commit` is a `Conflict` at its first write whose base is not current. It is a `BadValue` if its tid is not later
+//! than the last; if it writes an object twice (but for `repeats`); if it says `SameAs` a revision that is not there;
+//! if it names a piece that is not there, or that belongs to a revision.
 //!
-//! A copied transaction that says it was packed moves `packed` up to it. Objects that are stored or restored move `next_oid` past them.
+//! The primary has checked all of this under locks; apply checks again, as a primary may be wrong about being one.
+//!
+//! A copied transaction of status "packed" moves `packed` up to its tid. An object that is stored or restored moves
+//! `next_oid` past its id.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering::SeqCst;
 
+use super::decision::{Decision, Next, no_storage};
 use super::feed::Applied;
-use super::history::PACKED;
-use super::keys;
+use super::position::Position;
 use super::put::{put_revision, put_summary, put_transaction};
-use super::value::{self, Stored};
-use super::{Position, State, Storage, Store, Summary, digest};
-use crate::command::{Base, Change, Command, Commit, Content, Outcome, Reign, Write};
+use super::store::{Catalog, Storage, Store, Writing};
+use super::summary::Summary;
+use super::value::{self, PACKED, Stored};
+use super::{digest, keys};
+use crate::command::{Base, Change, Command, Commit, Content, Outcome, Write};
 use crate::engine::Batch;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
-/// Bytes of a record's header, and of a pointer in place of data, in a `Data.fs` (`ZODB.FileStorage.format`).
+/// Bytes of a record's header, and of the pointer of a record without data, in a `Data.fs` (`ZODB.FileStorage.format`).
 const RECORD_HEADER: u64 = 42;
 const POINTER: u64 = 8;
 
 /// The longest name of a storage, in bytes.
 pub const NAME_LIMIT: usize = 255;
 
-/// What the state becomes once the batch is written.
-pub(super) enum Next {
-    Same,
-    Reign(Reign),
-    Membership(Vec<u8>),
-    Created(StorageId, String),
-    Summed(StorageId, Summary),
-    /// Revisions have gone: readers that met it in the middle look again.
-    Removed(StorageId, Summary),
-    /// A pack has ended.
-    Packed(StorageId, Summary),
-    Committed(Applied, Summary),
-}
-
-/// An outcome and what it takes.
-pub(super) struct Decision {
-    pub outcome: Outcome,
-    pub batch: Batch,
-    pub next: Next,
-}
-
-impl Decision {
-    pub fn nothing(outcome: Outcome) -> Decision {
-        Decision { outcome, batch: Batch::new(), next: Next::Same }
-    }
-
-    pub fn refuse(refusal: Refusal) -> Decision {
-        Decision::nothing(Outcome::Refused(refusal))
-    }
-}
-
 impl Store {
-    /// Does what `command`, the log's entry at `at`, says.
+    /// Applies `command`, the log's entry at `at`.
     ///
     /// # Errors
     /// A fault of the engine, or damaged data. After a failed write nothing can be applied any more: the node must
@@ -105,9 +81,9 @@ impl Store {
     }
 
     /// The right to write the entry at `at`.
-    fn turn(&self, at: Position) -> io::Result<MutexGuard<'_, bool>> {
-        let turn = self.inner.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if *turn {
+    fn turn(&self, at: Position) -> io::Result<MutexGuard<'_, Writing>> {
+        let turn = self.writing();
+        if turn.failed {
             return Err(io::Error::other(
                 "a write to the store has failed before; nothing can be applied until a restart",
             ));
@@ -118,23 +94,23 @@ impl Store {
         Ok(turn)
     }
 
-    /// Writes the batch, and then lets everybody know.
-    fn write(&self, mut failed: MutexGuard<'_, bool>, at: Position, mut batch: Batch, next: Next) -> io::Result<()> {
+    /// Writes the batch, then brings the catalog up to it and wakes everyone who watches [`Store::applied_watch`].
+    fn write(&self, mut turn: MutexGuard<'_, Writing>, at: Position, mut batch: Batch, next: Next) -> io::Result<()> {
         batch.put(keys::META, keys::POSITION, value::seal(&keys::POSITION, value::POSITION, &at.to_bytes()));
         let removal = matches!(next, Next::Removed(..));
         if removal {
             self.inner.removals.fetch_add(1, SeqCst);
         }
         if let Err(fault) = self.engine().write(batch) {
-            *failed = true;
+            turn.failed = true;
             return Err(fault);
         }
         {
-            // The feed is filled before the lock is let go: whoever sees the position or the tid finds it in the feed
-            // too.
-            let mut state = self.inner.state.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-            state.position = at;
-            state.take(at, next);
+            // The feed is filled before the catalog's lock is released: a reader that sees the new position or tid also
+            // finds the transaction in the feed.
+            let mut catalog = self.inner.catalog.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+            catalog.position = at;
+            catalog.take(at, next);
         }
         if removal {
             self.inner.removals.fetch_add(1, SeqCst);
@@ -151,7 +127,7 @@ impl Store {
             }
             let mut batch = Batch::new();
             let body = value::reign_bytes(command.reign);
-            // What was staged in the reigns before belongs to transactions that are over.
+            // Pieces staged in earlier reigns belong to transactions that are over.
             self.drop_unclaimed(&[], &[0xff; 4], &mut batch)?;
             batch.put(keys::META, keys::REIGN, value::seal(&keys::REIGN, value::REIGN, &body));
             return Ok(Decision { outcome: Outcome::Done, batch, next: Next::Reign(command.reign) });
@@ -180,7 +156,7 @@ impl Store {
             let why = format!("a storage's name has 1 to {NAME_LIMIT} bytes, not {}", name.len());
             return Decision::refuse(Refusal::BadValue(why));
         }
-        let last = self.state().storages.keys().next_back().map_or(0, |storage| storage.0);
+        let last = self.catalog().storages.keys().next_back().map_or(0, |storage| storage.0);
         // One below the largest number, so that every storage's keys have an end.
         let Some(storage) = last.checked_add(1).filter(|&number| number < u32::MAX).map(StorageId) else {
             return Decision::refuse(Refusal::BadValue("there are no storage numbers left".into()));
@@ -270,7 +246,7 @@ impl Store {
         summary.bytes += bytes;
         summary.transactions += 1;
         if commit.meta.status == PACKED {
-            // It was copied from a database that had been packed, and so had all before it.
+            // The transaction was copied from a packed database, and all before it had been packed too.
             summary.packed = summary.packed.max(commit.tid);
         }
         summary.history = digest::history(&summary.history, commit.tid, &commit.meta, &digested);
@@ -283,8 +259,8 @@ impl Store {
         Ok(Decision { outcome: Outcome::Committed(commit.tid), batch, next })
     }
 
-    /// How a write is stored, and the hash of what it shows. `None`: the revision that it wants to show again does not
-    /// exist.
+    /// How a write is stored, and the hash of the content it shows. `None`: the revision that the write is to show
+    /// again does not exist.
     fn resolve(&self, storage: StorageId, write: &Write) -> io::Result<Option<(Stored, digest::Digest)>> {
         Ok(match &write.content {
             Content::Data(data) => Some((Stored::Data(data.clone()), digest::content(Some(data)))),
@@ -293,7 +269,7 @@ impl Store {
                 None => None,
                 Some(Stored::Absent) => Some((Stored::Absent, digest::content(None))),
                 Some(stored) => {
-                    // The pointer goes to the data itself, so that a load has one hop at most.
+                    // The new pointer leads to the revision that holds the data, so that a load has one hop at most.
                     let at = if let Stored::SameAs(at) = stored { at } else { *tid };
                     Some((Stored::SameAs(at), self.content_hash(storage, write.oid, *tid, &stored)?))
                 }
@@ -301,13 +277,9 @@ impl Store {
             Content::Staged(staged) => Some((Stored::Pieces(staged.clone()), staged.hash)),
         })
     }
-
-    pub(super) fn summary_of(&self, storage: StorageId) -> Option<Summary> {
-        self.state().storages.get(&storage).map(|storage| storage.summary.clone())
-    }
 }
 
-impl State {
+impl Catalog {
     fn take(&mut self, at: Position, next: Next) {
         match next {
             Next::Same => {}
@@ -335,11 +307,7 @@ impl State {
     }
 }
 
-pub(super) fn no_storage(storage: StorageId) -> Refusal {
-    Refusal::NoStorage(storage.to_string())
-}
-
-/// Why no storage could take this transaction, whatever is in it.
+/// Why no storage after `last` could take this transaction, whatever its objects are.
 fn improper(commit: &Commit, last: Tid) -> Option<String> {
     if commit.tid <= last {
         return Some(format!("transaction {} is not later than the last one, {last}", commit.tid));
@@ -358,8 +326,8 @@ fn improper(commit: &Commit, last: Tid) -> Option<String> {
     })
 }
 
-/// Whether `write` only lists its object once more, as an earlier write of the same commit left it. `Data.fs` files have such
-/// records (a stored blob's), and whoever copies one wants them back.
+/// Whether `write` only lists its object once more, as an earlier write of the same commit left it. `Data.fs` files
+/// have such records (a stored blob's), and a copy of the file has to list them too.
 fn repeats(commit: &Commit, write: &Write) -> bool {
     write.content == Content::SameAs(commit.tid)
 }
@@ -372,6 +340,7 @@ mod tests {
     use super::super::TABLES;
     use super::super::testing::*;
     use super::*;
+    use crate::command::Reign;
     use crate::engine::{Faults, SimDisk};
 
     fn reserve(count: u32) -> Change {
@@ -427,7 +396,7 @@ mod tests {
         let late = commit(1, vec![over(0, 0, data("root"))]);
         assert_eq!(apply_in(&store, reign(2, 1), late), Outcome::Stale);
         assert_eq!(store.last_tid(S), Tid::ZERO);
-        // Nobody has opened this one.
+        // No barrier has opened this reign.
         assert_eq!(apply_in(&store, reign(2, 3), reserve(1)), Outcome::Stale);
     }
 
@@ -477,7 +446,7 @@ mod tests {
         apply(&store, commit(5, vec![over(0, 1, data("a")), over(0, 2, data("a"))]));
         let writes = vec![over(5, 1, data("b")), over(4, 2, data("b")), over(3, 3, data("b"))];
         assert_eq!(apply(&store, commit(6, writes)), Outcome::conflict(Oid(2), Tid(5), Tid(4)));
-        // Who restores does not ask.
+        // A restore asks for no serial.
         let writes = vec![restore(1, data("b")), restore(2, Content::Absent)];
         assert_eq!(apply(&store, commit(7, writes)), Outcome::Committed(Tid(7)));
         assert_eq!(apply(&store, commit(8, vec![over(7, 2, data("c"))])), Outcome::Committed(Tid(8)));

@@ -1,22 +1,23 @@
-//! A store that was filled without a log: what an import leaves, and a cluster begins with.
+//! A store that was filled without a log: an import leaves one, and a cluster begins with one.
 
 use std::io;
 
-use super::value;
-use super::{Position, Store, keys};
+use super::position::Position;
+use super::store::Store;
+use super::{keys, value};
 use crate::command::Reign;
 use crate::engine::Batch;
 
 impl Store {
-    /// Makes what was applied so far the *base* of a new log, whose first entry is to be applied next: the position and the
-    /// reign are as in an empty store, nobody's membership is known, and pieces that no transaction has named are gone.
+    /// Makes the present content the *base* of a new log, whose first entry is to be applied next: position and reign
+    /// are as in an empty store, there is no membership, and unclaimed pieces are gone.
     ///
-    /// An import applies its commands at positions of its own, as no log has them, and ends with this. All nodes of a cluster
-    /// must begin with the same base; `raft::formation` sees to that.
+    /// An import applies its commands at positions of its own, as no log has them, and ends with this call. All nodes
+    /// of a cluster must begin with the same base; `raft::formation` sees to that.
     pub fn rebase(&self) -> io::Result<()> {
-        let mut failed = self.inner.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if *failed {
-            return Err(io::Error::other("a write to the store has failed before"));
+        let mut turn = self.writing();
+        if turn.failed {
+            return Err(io::Error::other("an earlier write to the store failed; it can't become the base of a log"));
         }
         let mut batch = Batch::new();
         self.drop_unclaimed(&[], &[0xff; 4], &mut batch)?;
@@ -26,13 +27,13 @@ impl Store {
         let reign = Reign::default();
         batch.put(keys::META, keys::REIGN, value::seal(&keys::REIGN, value::REIGN, &value::reign_bytes(reign)));
         if let Err(fault) = self.engine().write(batch) {
-            *failed = true;
+            turn.failed = true;
             return Err(fault);
         }
-        let mut state = self.inner.state.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        state.position = position;
-        state.reign = reign;
-        state.membership = None;
+        let mut catalog = self.inner.catalog.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        catalog.position = position;
+        catalog.reign = reign;
+        catalog.membership = None;
         self.inner.applied.send(position.index);
         Ok(())
     }

@@ -2,26 +2,27 @@
 //!
 //! All hashes are BLAKE3 (32 bytes), all numbers big-endian. The *content hash* of a revision is the hash of `01` and
 //! the record, or of `00` alone if the object is absent; if the revision has a blob, the hash of `03`, that hash, and
-//! the blob's hash (of `02` and the blob). A revision that shows older data again has that data's hash:
-//! what is digested is what readers get, not how it is stored.
+//! the blob's hash (of `02` and the blob). A revision that shows older data again has that data's hash: a digest is
+//! over the data that readers get, not over the way it is stored.
 //!
-//! **history**, a chain over the transactions as they were committed; each node can extend it, none can undo it:
+//! **history**, a chain over the transactions as they were committed; each node can extend the chain, none can undo it:
 //!
 //! ```text
 //! history(0) = 32 zero bytes
-//! history(n) = H(history(n-1) ‖ tid u64 ‖ status u8 ‖ user ‖ description ‖ extension   (each: length u32, bytes)
+//! history(n) = H(history(n-1) ‖ tid u64 ‖ status u8
+//!                ‖ user ‖ description ‖ extension                       (each: length u32, bytes)
 //!                ‖ count u32 ‖ count times (oid u64 ‖ content hash))
 //! ```
 //!
-//! **present**, the sum of a hash for each revision that is there:
+//! **present**, the sum of a hash for each present revision:
 //!
 //! ```text
 //! present = Σ H(oid u64 ‖ tid u64 ‖ content hash)
 //! ```
 //!
-//! taken as four numbers u64 that are added apart, modulo 2^64. Order does not matter, what is removed is subtracted,
-//! and it can be recounted from the tables ([`Store::recount`](super::Store::recount)). Neither contains the storage's
-//! number, so equal databases have equal digests in different clusters too.
+//! taken as four numbers u64 that are added apart, modulo 2^64. The order does not matter, a removed revision is
+//! subtracted, and the sum can be recounted from the tables ([`Store::recount`](super::Store::recount)). Neither
+//! fingerprint contains the storage's number, so equal databases have equal digests in different clusters too.
 //!
 //! **Left out**: a defence against somebody who wants to make two databases look equal; sums of hashes are weak there.
 
@@ -31,7 +32,7 @@ use crate::zodb::{Oid, Tid, TransactionMeta};
 /// A BLAKE3 hash, or a sum of them.
 pub type Digest = [u8; 32];
 
-/// The hash of what a revision shows; `None`: the object is absent.
+/// The content hash of a revision with this record; `None`: the object is absent.
 pub(super) fn content(record: Option<&[u8]>) -> Digest {
     let mut hasher = blake3::Hasher::new();
     match record {
@@ -41,7 +42,7 @@ pub(super) fn content(record: Option<&[u8]>) -> Digest {
     hasher.finalize().into()
 }
 
-/// Hashes a record or a blob as it comes.
+/// Hashes a record or a blob piece by piece.
 pub struct Hashing(blake3::Hasher);
 
 impl Hashing {
@@ -61,12 +62,12 @@ impl Hashing {
         Hashing(hasher)
     }
 
-    /// The next bytes of it.
+    /// Adds the next bytes of the record or blob.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// Its content hash.
+    /// The content hash of all bytes that were added.
     pub fn finish(&self) -> Digest {
         self.0.finalize().into()
     }
@@ -112,7 +113,7 @@ fn lanes(a: &Digest, b: &Digest, each: fn(u64, u64) -> u64) -> Digest {
     result
 }
 
-/// The chain's next link.
+/// The next link of the chain `history`.
 pub(super) fn history(previous: &Digest, tid: Tid, meta: &TransactionMeta, writes: &[(Oid, Digest)]) -> Digest {
     let mut hasher = blake3::Hasher::new();
     hasher.update(previous).update(&tid.to_bytes()).update(&[meta.status]);

@@ -1,11 +1,12 @@
-//! What was applied lately: by this every session learns what to tell its client.
+//! The transactions applied lately: from the feed every session learns what to tell its client.
 //!
 //! A ring of the newest transactions of one storage, bounded in transactions and in object ids, and a watch of the
-//! latest tid. A session that wakes asks for what came [`after`](Feed::after) its own view; if it has fallen behind the
-//! ring, it gets the same from the table of transactions (`Store::changed_since`). Nothing here reads the engine.
+//! latest tid. A session that wakes asks for the transactions [`after`](Feed::after) its own view; a session that has
+//! fallen behind the ring gets the same from the table of transactions (`Store::changed_since`). Nothing here reads the
+//! engine.
 //!
-//! **Promises.** Transactions come in tid order, each once. What is in the feed can be read from the store, and the
-//! storage's summary knows of it.
+//! **Promises.** Transactions come in tid order, each once. A transaction in the feed can be read from the store, and
+//! the storage's summary counts it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,19 +15,19 @@ use crate::config::limits;
 use crate::env::{Watch, Watching};
 use crate::zodb::{Oid, StorageId, Tid};
 
-/// How many transactions a ring holds at most.
+/// The most transactions that a ring holds.
 pub const RING_TRANSACTIONS: usize = limits::FEED;
-/// How many oids a ring holds at most, unless its newest transaction alone has more (8 bytes each).
+/// The most oids that a ring holds (8 bytes each), unless its newest transaction alone has more.
 pub const RING_OIDS: usize = limits::FEED_OIDS;
 
-/// A transaction that can be read from now on.
+/// A transaction that has been applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// Where.
+    /// The storage that it is in.
     pub storage: StorageId,
     /// Its id.
     pub tid: Tid,
-    /// The objects it wrote, in its order, each once.
+    /// The objects that it wrote, in the order of the transaction, each once.
     pub oids: Vec<Oid>,
 }
 
@@ -40,7 +41,7 @@ pub struct Feed {
 
 #[derive(Debug)]
 struct Ring {
-    /// The newest transaction that the ring does not hold any more; all younger ones are in it.
+    /// The newest transaction that the ring does not hold any more; all younger ones are in the ring.
     floor: Tid,
     entries: VecDeque<Arc<Applied>>,
     oids: usize,
@@ -53,7 +54,7 @@ impl Feed {
         Feed { latest: Watch::new(latest), packs: Watch::new(0), ring: Mutex::new(ring) }
     }
 
-    /// The newest transaction; all that [`after`](Feed::after) gives up to it can be read.
+    /// The newest transaction; all transactions up to it can be read.
     pub fn latest(&self) -> Tid {
         *self.latest.look()
     }
@@ -68,12 +69,12 @@ impl Feed {
         Some(ring.entries.range(first..).cloned().collect())
     }
 
-    /// Tells of every newer transaction (or only of the newest, where several came at once).
+    /// Wakes for every newer transaction (once for several that came together).
     pub fn watching(&self) -> Watching<Tid> {
         self.latest.watching()
     }
 
-    /// Changes when a pack has ended.
+    /// Counts the packs that have ended.
     pub fn packs(&self) -> Watching<u64> {
         self.packs.watching()
     }
@@ -92,7 +93,7 @@ impl Feed {
         ring.oids += applied.oids.len();
         ring.entries.push_back(Arc::new(applied));
         while ring.entries.len() > 1 && (ring.entries.len() > RING_TRANSACTIONS || ring.oids > RING_OIDS) {
-            let oldest = ring.entries.pop_front().expect("it has more than one entry");
+            let oldest = ring.entries.pop_front().expect("the ring has more than one entry");
             ring.oids -= oldest.oids.len();
             ring.floor = oldest.tid;
         }

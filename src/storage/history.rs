@@ -2,11 +2,11 @@
 
 use std::io;
 
-use super::Store;
 use super::keys::{self, OIDS_PER_PART};
 use super::load::missing;
 use super::stop::Stop;
-use super::value::{self, Stored, TransactionHead};
+use super::store::Store;
+use super::value::{self, PACKED, Stored, TransactionHead, UNPACKED};
 use crate::config::limits;
 use crate::engine::Order;
 use crate::zodb::{Oid, Refusal, Revision, State, StorageId, Tid, TransactionMeta};
@@ -16,7 +16,7 @@ use crate::zodb::{Oid, Refusal, Revision, State, StorageId, Tid, TransactionMeta
 pub struct HistoryEntry {
     /// The transaction that wrote it.
     pub tid: Tid,
-    /// What that transaction says of itself.
+    /// That transaction's meta data.
     pub meta: TransactionMeta,
     /// The length of the record that lies with this revision: 0 if the object is absent, or shows older data again.
     pub size: u64,
@@ -25,25 +25,20 @@ pub struct HistoryEntry {
 /// A transaction in an undo log, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UndoEntry {
-    /// Which.
+    /// The transaction's id.
     pub tid: Tid,
-    /// What it says of itself.
+    /// Its meta data.
     pub meta: TransactionMeta,
-    /// Bytes that it takes (or would take) in a `Data.fs`.
+    /// Bytes that the transaction takes (or would take) in a `Data.fs`.
     pub size: u64,
 }
 
-/// The status of a transaction that a pack has reached (`TransactionRecord.status`).
-pub(super) const PACKED: u8 = b'p';
-/// The status of any other.
-pub(super) const UNPACKED: u8 = b' ';
-
-/// What each entry of a history costs beside its texts.
+/// Bytes that each entry of a history is counted with, beside its texts.
 const ENTRY_COST: usize = 64;
 
 impl Store {
-    /// The newest `size` revisions as of `view`, newest first (`IStorage.history`); `NoObject` if there is none. Fewer if what
-    /// is said of them comes to [`limits::HISTORY_BYTES`].
+    /// The newest `size` revisions as of `view`, newest first (`IStorage.history`); `NoObject` if there is none. Fewer
+    /// if their meta data comes to [`limits::HISTORY_BYTES`].
     pub fn history(
         &self,
         storage: StorageId,
@@ -77,7 +72,7 @@ impl Store {
             let length = Stored::decode(&key, value)?.length();
             let head = self.transaction(storage, tid)?.ok_or_else(|| {
                 value::damaged(format_args!(
-                    "storage {storage}: transaction {tid} is not there, but object {oid} tells of it"
+                    "storage {storage}: transaction {tid} is missing, but object {oid} has a revision of it"
                 ))
             })?;
             bytes += ENTRY_COST + head.meta.user.len() + head.meta.description.len() + head.meta.extension.len();
@@ -89,8 +84,8 @@ impl Store {
         Ok(if exists { Ok(entries) } else { Err(Refusal::NoObject(oid)) })
     }
 
-    /// The objects that the transactions after `after`, up to and with `upto`, have written; in order of their ids,
-    /// each once. `None`: those transactions have more than `most` writes, which bounds the time as well.
+    /// The objects that the transactions after `after`, up to and including `upto`, have written; in order of their
+    /// ids, each once. `None`: those transactions have more than `most` writes; so `most` bounds the time as well.
     pub fn changed_since(
         &self,
         storage: StorageId,
@@ -117,11 +112,12 @@ impl Store {
         Ok(Some(oids))
     }
 
-    /// The transactions that can be undone as of `view` (`IStorageUndoable.undoLog`), newest first: of those that `wanted`
-    /// takes, the ones from number `first` to before number `last`. It goes back as far as [`Store::undo_floor`].
+    /// The transactions that can be undone as of `view` (`IStorageUndoable.undoLog`), newest first: of those that
+    /// `wanted` takes, number `first` up to but without number `last`. The log goes back as far as
+    /// [`Store::undo_floor`].
     ///
-    /// There may be fewer: it ends after [`limits::UNDO_SEARCH`] transactions, and when what is said of them comes to
-    /// [`limits::HISTORY_BYTES`]. An error if it is asked to `stop`.
+    /// There may be fewer: the search ends after [`limits::UNDO_SEARCH`] transactions, and when the meta data found
+    /// comes to [`limits::HISTORY_BYTES`]. An error once `stop` was asked for.
     pub fn undo_log(
         &self,
         storage: StorageId,
@@ -159,7 +155,8 @@ impl Store {
         Ok(entries)
     }
 
-    /// The first transaction from `at_least` to `at_most`, both included. Its status is that it was packed, if it was.
+    /// The first transaction from `at_least` to `at_most`, both included. Its status is `b'p'` if a pack has reached
+    /// it.
     pub fn transaction_at(
         &self,
         storage: StorageId,
@@ -171,7 +168,7 @@ impl Store {
         }
         let (from, until) = (keys::transaction(storage, at_least), keys::transaction(storage, at_most.next()));
         let Some((key, value)) = self.engine().first(keys::TRANSACTIONS, &from, &until)? else { return Ok(None) };
-        // A transaction's own key comes before those of its parts, so this is one.
+        // A transaction's own key comes before the keys of its parts, so the first key found is a transaction's own.
         let (tid, _) = decode_key(&key)?;
         let mut meta = TransactionHead::decode(&key, &value)?.meta;
         if tid <= self.summary(storage).packed {
@@ -180,20 +177,21 @@ impl Store {
         Ok(Some((tid, meta)))
     }
 
-    /// The first object from the `n`th (from 0) on of a transaction as it left it, and which it is; in the order in which
-    /// they were stored. `None`: there is none, or no such transaction. What a pack has removed is left out.
+    /// Of the objects that a transaction lists, in the order in which they were stored: the first one from number `n`
+    /// (counted from 0) on, as the transaction left it, with its number. `None`: there is none, or no such transaction.
+    /// Revisions that a pack has removed are passed over.
     ///
-    /// Where the object shows an older state again, `data_tid` says which; that may show a still older one itself. As in a
-    /// `FileStorage`, what was packed tells of none.
+    /// Where the object shows an older revision again, `data_tid` names that one (which may show a still older one
+    /// itself). As in a `FileStorage`, a packed revision has no `data_tid`.
     pub fn record_at(&self, storage: StorageId, tid: Tid, n: usize) -> io::Result<Option<(usize, Revision)>> {
         self.steady(|| self.look_for_record(storage, tid, n))
     }
 
-    /// The same for a reader that comes back when a pack may have been here: of the `left` last objects that the transaction
-    /// lists (`None`: of all of them) the first one, and how many come after it.
+    /// [`Store::record_at`] for a reader that comes back, perhaps after a pack step: of the `left` last objects that
+    /// the transaction lists (`None`: of all of them) the first one, and how many come after that one.
     ///
-    /// It is counted from the end, as a pack lists an object that stands in the list more than once only where it stands last: so
-    /// none is ever passed over. One that was given before may come again.
+    /// The reader counts from the end because a pack shortens the list: an object that is listed more than once stays
+    /// only where it stands last. So no object is ever passed over; an object that was given before may come again.
     pub fn record_of_last(
         &self,
         storage: StorageId,
@@ -212,7 +210,7 @@ impl Store {
     fn look_for_record(&self, storage: StorageId, tid: Tid, from: usize) -> io::Result<Option<(usize, Revision)>> {
         let mut n = from;
         loop {
-            // Part by part.
+            // The list lies in parts, the first of them with the transaction itself.
             let (first, oids) = match n / OIDS_PER_PART {
                 0 => (0, self.transaction(storage, tid)?.map(|head| head.oids)),
                 part => {
@@ -241,7 +239,7 @@ impl Store {
         (stored, link): (Stored, Option<Tid>),
     ) -> io::Result<Revision> {
         let state = self.follow(storage, oid, tid, stored)?.map_or(State::Absent, |(data, _)| State::Data(data));
-        // A pack may have removed what it was linked to.
+        // A pack may have removed the revision that this one was linked to.
         let data_tid = match link {
             Some(link) if !self.may_be_packed(storage, tid) && self.stored(storage, oid, link)?.is_some() => Some(link),
             _ => None,
@@ -249,7 +247,7 @@ impl Store {
         Ok(Revision { oid, tid, state, data_tid })
     }
 
-    /// Whether a pack may have removed some of what transaction `tid` wrote.
+    /// Whether a pack may have removed revisions of transaction `tid`.
     fn may_be_packed(&self, storage: StorageId, tid: Tid) -> bool {
         self.with(storage, |storage| tid <= storage.summary.packed)
     }
@@ -261,7 +259,7 @@ impl Store {
     }
 }
 
-/// A transaction and the part of it that a key stands for.
+/// The transaction that a key belongs to, and the part of its list of objects.
 pub(super) fn decode_key(key: &[u8]) -> io::Result<(Tid, u32)> {
     let decoded = keys::decode_transaction(key).map(|(_, tid, part)| (tid, part));
     decoded.ok_or_else(|| value::damaged("a transaction's key is neither 12 nor 16 bytes"))
@@ -331,7 +329,7 @@ mod tests {
         assert_eq!(changed(4, 5, all.len()), Some(all.clone()));
         assert_eq!(changed(4, 5, all.len() - 1), None);
         assert_eq!(changed(5, 6, 1), Some(vec![Oid(7)]));
-        // Between two transactions lie the parts of the first, which are none.
+        // Between two transactions' own keys lie the keys of the first one's parts, which are no transactions.
         assert_eq!(store.transaction_at(S, Tid(6), Tid::MAX).unwrap().unwrap().0, Tid(6));
         assert_eq!(store.transaction_at(S, Tid(0), Tid(4)).unwrap(), None);
         let (summary, recount) = store.recount(S).unwrap();

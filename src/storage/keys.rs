@@ -1,7 +1,7 @@
 //! Every table of a node's store, and every key in it.
 //!
-//! All numbers are big-endian, so that byte order is number order. Each value is sealed (`value`): one byte that says
-//! what it is, a checksum, then the body given here.
+//! All numbers are big-endian, so that byte order is number order. Each value is sealed (`value`): one byte for its
+//! kind, a checksum, then the body given here.
 //!
 //! | table | key | kind | body |
 //! |---|---|---|---|
@@ -11,37 +11,44 @@
 //! | `meta` | `04` | `34` | membership: position as above, then Raft's bytes |
 //! | `meta` | `10` storage u32 | `35` | name of the storage, UTF-8 |
 //! | `meta` | `11` storage u32 | `36` | its summary, 128 bytes (`summary`) |
-//! | `objects` | storage u32, oid u64 | `21`, `22` | tid u64 of the newest revision, which has data (`21`) or is absent (`22`) |
+//! | `objects` | storage u32, oid u64 | `21` | tid u64 of the newest revision, which has data |
+//! | | | `22` | tid u64 of the newest revision, which is absent |
 //! | `revisions` | storage u32, oid u64, !tid u64 | `01` | the record, as the client sent it |
-//! | | | `02` | the object is absent as of tid: nothing, or link u64 |
-//! | | | `03` | data tid u64: the record lies with this older revision of the object, which is of kind `01` or `04`; link u64 if that is another |
-//! | | | `04` | the record lies in pieces: content hash 32 bytes, length u64, then spans: first piece u64, count u32 |
-//! | `blobs` | storage u32, oid u64, !tid u64 | `51` | the blob of this revision, in pieces: as `04`, with the blob's hash |
-//! | | | `52` | tid u64: it is the blob that lies with this older revision of the object, which is of kind `51` |
+//! | | | `02` | the object is absent as of tid: nothing, or *link* u64 |
+//! | | | `03` | the record lies with an older revision: *data tid* u64; *link* u64 if that is another |
+//! | | | `04` | the record lies in pieces: content hash 32 bytes, length u64, *spans* |
+//! | `blobs` | storage u32, oid u64, !tid u64 | `51` | the blob, in pieces: as `04`, with the blob's hash |
+//! | | | `52` | the blob lies with an older revision of the object, of kind `51`: its tid u64 |
 //! | `pieces` | storage u32, piece u64 | `41` | bytes of a record or blob, at most 1 MiB |
 //! | `unclaimed` | storage u32, piece u64 | `42` | nothing: the piece belongs to no revision (yet) |
-//! | `transactions` | storage u32, tid u64 | `11` | status u8, length u64 (in a `Data.fs`), count u32, left u32 (revisions of it that are there), three times (length u32, bytes): user, description, extension; then the first 512 oids u64 |
+//! | `transactions` | storage u32, tid u64 | `11` | the transaction's *head* |
 //! | | storage u32, tid u64, part u32 | `12` | oids from the (512 * part)th on, at most 512; part >= 1 |
 //!
-//! The *link* is the older revision that undo (or a copied transaction) made this one show again; it may show a still older
-//! one itself, and may have been packed away since. Loads have no use for it; iterators tell it, and undo asks for it.
+//! - *head*: status u8, length u64 (in a `Data.fs`), count u32, left u32 (its revisions that no pack has removed);
+//!   user, description and extension, each length u32 and bytes; then the first 512 oids u64.
+//! - *spans*: each the first piece u64 and the count u32.
+//! - *data tid*: an older revision of the object, of kind `01` or `04`.
+//! - *link*: the older revision that undo (or a copied transaction) made this one show again. That one may show a still
+//!   older one itself, and may have been packed away since. Loads have no use for a link; iterators tell it, and undo
+//!   asks for it.
 //!
-//! The tid in a revision's key is inverted (`!tid`), so that an object's newest revision comes first, and the one that
-//! a view shows is the first at or after the view's own key. `objects` repeats what the first revision of an object
-//! says without its data: whoever asks only *which* revision is current (a vote, apply) must not read a record for it.
+//! The tid in a revision's key is inverted (`!tid`), so that an object's newest revision comes first, and the revision
+//! that a view shows is the first at or after the view's own key. `objects` repeats the newest revision of each object
+//! without its data: a vote or apply, which only asks *which* revision is current, must not read a record to learn
+//! that.
 //!
 //! No tid is 0, so the key of tid 0 ends an object's revisions.
 
 use crate::engine::Table;
 use crate::zodb::{Oid, StorageId, Tid};
 
-/// What is true of the whole store.
+/// The catalog: the store's format, position and reign, and the storages.
 pub const META: Table = Table { index: 0, name: "meta", large_values: false, cached: true };
 /// The newest revision of each object.
 pub const OBJECTS: Table = Table { index: 1, name: "objects", large_values: false, cached: true };
-/// What each transaction left of each object it wrote.
+/// Each object as each transaction left it.
 pub const REVISIONS: Table = Table { index: 2, name: "revisions", large_values: true, cached: true };
-/// Each transaction's meta data, and what it wrote, in order.
+/// Each transaction's meta data, and the objects that it wrote, in order.
 pub const TRANSACTIONS: Table = Table { index: 3, name: "transactions", large_values: false, cached: true };
 
 /// The blobs of revisions.
@@ -54,7 +61,7 @@ pub const UNCLAIMED: Table = Table { index: 6, name: "unclaimed", large_values: 
 /// The tables that the engine of a store is opened with.
 pub const TABLES: &[Table] = &[META, OBJECTS, REVISIONS, TRANSACTIONS, BLOBS, PIECES, UNCLAIMED];
 
-/// How many oids stand in one value of `transactions`.
+/// The most oids that stand in one value of `transactions`.
 pub const OIDS_PER_PART: usize = 512;
 
 pub(super) const FORMAT: [u8; 1] = [0x01];
@@ -94,7 +101,7 @@ pub fn object(storage: StorageId, oid: Oid) -> [u8; 12] {
     pair(storage, oid.0)
 }
 
-/// What [`object`] made.
+/// Reads the key that [`object`] made.
 pub fn decode_object(key: &[u8]) -> Option<(StorageId, Oid)> {
     let (storage, oid) = split_pair(key)?;
     Some((storage, Oid(oid)))
@@ -108,7 +115,7 @@ pub fn revision(storage: StorageId, oid: Oid, tid: Tid) -> [u8; 20] {
     key
 }
 
-/// What [`revision`] made.
+/// Reads the key that [`revision`] made.
 pub fn decode_revision(key: &[u8]) -> Option<(StorageId, Oid, Tid)> {
     let (head, inverted) = key.split_at_checked(12)?;
     let (storage, oid) = split_pair(head)?;
@@ -128,7 +135,7 @@ pub fn transaction_part(storage: StorageId, tid: Tid, part: u32) -> [u8; 16] {
     key
 }
 
-/// What [`transaction`] (part 0) or [`transaction_part`] made.
+/// Reads the key that [`transaction`] (part 0) or [`transaction_part`] made.
 pub fn decode_transaction(key: &[u8]) -> Option<(StorageId, Tid, u32)> {
     let (head, part) = key.split_at_checked(12)?;
     let (storage, tid) = split_pair(head)?;
@@ -141,7 +148,7 @@ pub fn piece(storage: StorageId, piece: u64) -> [u8; 12] {
     pair(storage, piece)
 }
 
-/// What [`piece`] made.
+/// Reads the key that [`piece`] made.
 pub fn decode_piece(key: &[u8]) -> Option<(StorageId, u64)> {
     split_pair(key)
 }

@@ -1,8 +1,8 @@
 //! Reads of single objects.
 //!
-//! Every read is given a *view*: the youngest transaction that it may know of. Revisions above it are as if they were
-//! not there, so what is applied meanwhile changes no answer. The common load, of what is current in the view, is one
-//! seek.
+//! Every read is given a *view*: the youngest transaction that it may know of. Revisions above the view are as if they
+//! were not there, so a transaction that is applied meanwhile changes no answer. The common load, of the revision that
+//! is current in the view, is one seek.
 //!
 //! ```text
 //! revisions of an object      9   7   4        (youngest first, as in the table)
@@ -17,8 +17,10 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::digest::{self, Digest};
+use super::keys;
+use super::store::Store;
 use super::value::{self, Current, Stored};
-use super::{Digest, Store, keys};
 use crate::engine::Order;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
@@ -56,14 +58,14 @@ impl Store {
         view: Tid,
     ) -> io::Result<Result<Option<Loaded>, Refusal>> {
         let no_object = Ok(Err(Refusal::NoObject(oid)));
-        // If `before` is above the view, the seek begins at the view, and the first that it finds is the newest.
+        // If `before` is above the view, the seek begins at the view, and the first revision found is the newest.
         let newest = before > view;
         let found = match before {
             Tid::ZERO => None,
             _ => self.newest(storage, oid, before.previous().min(view))?,
         };
         let Some((tid, stored)) = found else {
-            // Nothing that early. Is there anything at all?
+            // No revision is that early. Does the view have any revision of the object?
             let exists = !newest && self.newest(storage, oid, view)?.is_some();
             return if exists { Ok(Ok(None)) } else { no_object };
         };
@@ -86,7 +88,7 @@ impl Store {
         Ok(shown.map(|(data, _)| data).ok_or(Refusal::NoObject(oid)))
     }
 
-    /// Whether transaction `tid`, as `view` knows it, left the object like this; `None`: absent.
+    /// Whether transaction `tid`, as `view` knows it, left the object with this record; `None`: absent.
     pub fn is_like(&self, storage: StorageId, oid: Oid, tid: Tid, view: Tid, data: Option<&Bytes>) -> io::Result<bool> {
         Ok(match data {
             Some(data) => self.load_serial(storage, oid, tid, view)?.as_ref() == Ok(data),
@@ -180,7 +182,7 @@ impl Store {
 
     /// The revision after that of `tid`, if `view` has it.
     fn next_younger(&self, storage: StorageId, oid: Oid, tid: Tid, view: Tid) -> io::Result<Option<Tid>> {
-        // Most objects have not changed since, and that is known without looking at another record.
+        // Most objects have not changed since; `objects` says so without reading a record.
         if self.current(storage, oid)?.is_some_and(|current| current.tid == tid) {
             return Ok(None);
         }
@@ -200,13 +202,28 @@ impl Store {
         value.map(|value| Stored::decode(&key, value)).transpose()
     }
 
-    /// The content hash of what the revision of exactly `tid` shows; `None`: there is no such revision.
+    /// The content hash of the revision of exactly `tid`; `None`: there is no such revision.
     pub fn content_of(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<Digest>> {
         let stored = self.stored(storage, oid, tid)?;
         stored.map(|stored| self.content_hash(storage, oid, tid, &stored)).transpose()
     }
 
-    /// The revision of exactly `tid`, and the older one that it was made to show again.
+    /// The content hash of a revision, without reading data that lies in pieces.
+    pub(super) fn content_hash(&self, storage: StorageId, oid: Oid, tid: Tid, stored: &Stored) -> io::Result<Digest> {
+        match stored {
+            Stored::Data(data) => Ok(digest::content(Some(data))),
+            Stored::Absent => Ok(digest::content(None)),
+            Stored::Pieces(staged) => Ok(staged.hash),
+            Stored::SameAs(at) => match self.stored(storage, oid, *at)? {
+                Some(holder @ (Stored::Data(_) | Stored::Pieces(_))) => self.content_hash(storage, oid, *at, &holder),
+                _ => Err(value::damaged(format_args!(
+                    "storage {storage}, object {oid}, transaction {tid}: its data is not with transaction {at}"
+                ))),
+            },
+        }
+    }
+
+    /// The revision of exactly `tid`, and the older one that it was made to show again, if it was.
     pub(super) fn linked(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<(Stored, Option<Tid>)>> {
         let key = keys::revision(storage, oid, tid);
         let Some(value) = self.engine().get(keys::REVISIONS, &key)? else { return Ok(None) };
@@ -238,7 +255,7 @@ impl Store {
     }
 }
 
-/// The fault that a revision is not there which another table tells of.
+/// The fault that another table names a revision which is not there.
 pub(super) fn missing(storage: StorageId, oid: Oid, tid: Tid) -> io::Error {
     value::damaged(format_args!("storage {storage}, object {oid}, transaction {tid}: the revision is not there"))
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::testing::{S, create, next};
-use super::{HistoryEntry, Loaded, Own, Position, Store, TABLES};
+use super::{HistoryEntry, Loaded, OwnWrite, Position, Store, TABLES};
 use crate::command::{Base, Change, Command, Commit, Content, Outcome, Reign, Write};
 use crate::engine::{Durability, Engine, Rocks, SimDisk};
 use crate::zodb::{Oid, Refusal, Revision, State, Tid, TransactionMeta};
@@ -20,15 +20,16 @@ enum Step {
     Commit {
         gap: u64,
         writes: Vec<(u64, Seen, Left)>,
-        /// It says that it was packed where it was copied from.
+        /// Whether it has the status of a transaction that was copied from a packed database.
         packed: bool,
     },
-    /// Undoes transactions, the newest being number 0; before so many of those, an object is stored.
+    /// Undoes transactions, counted back from the newest, which is number 0. `store`: after so many of the undos the
+    /// transaction stores an object itself.
     Undo {
         undos: Vec<usize>,
         store: Option<(usize, u64, u8)>,
     },
-    /// A commit whose tid is as old as the last, or older by this.
+    /// A commit whose tid is the last one's, or less by this much.
     LateCommit {
         by: u64,
     },
@@ -43,7 +44,7 @@ enum Step {
     Membership(u8),
 }
 
-/// What the writer has seen of the object.
+/// The serial that the writer has read of the object.
 #[derive(Clone, Debug)]
 enum Seen {
     Newest,
@@ -55,7 +56,7 @@ enum Seen {
 enum Left {
     Data(u8),
     Absent,
-    /// As the nth revision that it had, counted round and round; the highest may be one that it never had.
+    /// `SameAs` the object's nth revision, counted round and round; a high number may stand for one that never was.
     SameAs(usize),
 }
 
@@ -90,7 +91,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..24)
 }
 
-/// What a transaction left of an object.
+/// An object as a transaction left it.
 #[derive(Clone, Debug, PartialEq)]
 struct Shown {
     data: Option<Bytes>,
@@ -135,7 +136,7 @@ impl Model {
         (0..OIDS).filter_map(newest).filter_map(|(oid, tid, data)| Some((oid, tid, data?))).collect()
     }
 
-    /// The change that a step stands for, and what must come of it.
+    /// The change that a step stands for, and the outcome that it must have.
     fn take(&mut self, step: &Step) -> (Reign, Change, Outcome) {
         let bad = |tid: Tid, last: Tid| format!("transaction {tid} is not later than the last one, {last}");
         match step {
@@ -224,13 +225,13 @@ impl Model {
         (self.reign, Change::Commit(Commit { storage: S, tid, meta, writes }), outcome)
     }
 
-    /// Up to here nothing can be undone.
+    /// The tid up to which nothing can be undone.
     fn packed(&self) -> Tid {
         let packed = self.transactions.iter().rev().find(|(_, (meta, _))| meta.status == b'p');
         packed.map_or(Tid::ZERO, |(tid, _)| *tid)
     }
 
-    /// What the objects become, as `FileStorage` would say it; or which stand in the way (none: the transaction is packed).
+    /// The objects as `FileStorage` would undo them; or those that stand in the way (none: the transaction is packed).
     fn undo(&self, undos: &[Tid], store: Option<(usize, Oid, Bytes)>) -> Result<BTreeMap<Oid, Shown>, Vec<Oid>> {
         let mut now: BTreeMap<Oid, Shown> = BTreeMap::new();
         for n in 0..=undos.len() {
@@ -273,8 +274,8 @@ fn undo(store: &Store, model: &mut Model, undos: &[usize], stored: Option<(usize
     let undos: Vec<Tid> = undos.iter().filter_map(|n| model.transactions.keys().rev().nth(*n).copied()).collect();
     let stored =
         stored.map(|(n, oid, byte)| (n.min(undos.len()), Oid(oid), Bytes::from(vec![byte; usize::from(byte) % 7])));
-    let own = stored.iter().map(|(n, oid, data)| (*oid, Own { undos: *n, content: Content::Data(data.clone()) }));
-    let own: BTreeMap<Oid, Own> = own.collect();
+    let own = stored.iter().map(|(n, oid, data)| (*oid, OwnWrite { undos: *n, content: Content::Data(data.clone()) }));
+    let own: BTreeMap<Oid, OwnWrite> = own.collect();
     let found = store.undo(S, &undos, &own, &super::Stop::default()).unwrap();
     let wanted = match model.undo(&undos, stored) {
         Ok(wanted) => wanted,
@@ -423,7 +424,7 @@ fn compare_transactions(store: &Store, model: &Model) {
     for (&tid, (_, writes)) in &model.transactions {
         for (n, (oid, shown)) in writes.iter().enumerate() {
             let state = shown.data.clone().map_or(State::Absent, State::Data);
-            // What was packed stands for itself.
+            // A packed revision has no data_tid.
             let data_tid = shown.data_tid.filter(|_| tid > model.packed());
             let wanted = Revision { oid: *oid, tid, state, data_tid };
             assert_eq!(store.record_at(S, tid, n).unwrap(), Some((n, wanted)));
@@ -478,7 +479,7 @@ fn compare_feed(store: &Store, model: &Model) {
     assert_eq!(told, wanted);
 }
 
-/// Everything that two stores must agree on.
+/// Everything in which two stores must be equal.
 fn essence(store: &Store) -> String {
     format!("{:?}", (store.summaries(), store.reign(), store.membership(), store.storages()))
 }

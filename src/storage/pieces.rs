@@ -1,18 +1,19 @@
-//! Data that comes through the log ahead of its transaction: the pieces of large records, of large transactions, and of
-//! all blobs.
+//! Pieces: data that comes through the log ahead of its transaction. Large records, the records of large transactions
+//! and all blobs come so.
 //!
-//! Apply numbers the pieces as they come, and keeps each once. They belong to nobody (`unclaimed`) until a commit names
-//! them; then the revision says where its data lies, and it is never copied again. What nobody has claimed goes with the
-//! next barrier, as the transactions of a reign end with it, or earlier by a `Discard`.
+//! Apply numbers the pieces as they come, and keeps each once. A piece is *unclaimed* until a commit names it; then
+//! the revision says where its data lies, and the data is never copied again. Unclaimed pieces go with the next
+//! barrier, as the transactions of a reign end with the reign, or earlier by a `Discard`.
 
 use std::io;
 
 use bytes::{Bytes, BytesMut};
 
-use super::apply::{Decision, Next, no_storage};
+use super::decision::{Decision, Next, no_storage};
 use super::put::put_summary;
-use super::value::{self, Stored, StoredBlob};
-use super::{Store, digest, keys};
+use super::store::Store;
+use super::value::{self, StoredBlob};
+use super::{digest, keys};
 use crate::command::{Blob, Commit, Outcome, Span, Staged, Write};
 use crate::config::limits;
 use crate::engine::{Batch, Order, Table};
@@ -53,7 +54,7 @@ impl Store {
         Ok(Decision { outcome: Outcome::Done, batch, next: Next::Same })
     }
 
-    /// Removes all pieces that belong to nobody, from one key of `unclaimed` to another.
+    /// Removes all unclaimed pieces, from one key of `unclaimed` to another.
     pub(super) fn drop_unclaimed(&self, from: &[u8], until: &[u8], batch: &mut Batch) -> io::Result<()> {
         let mut run: Option<Run> = None;
         for pair in self.engine().range(keys::UNCLAIMED, from, until, Order::Ascending) {
@@ -75,13 +76,13 @@ impl Store {
         Ok(())
     }
 
-    /// Takes the pieces that `commit` names; `None`: some are not there, or belong to a revision already.
+    /// Claims the pieces that `commit` names; `None`: some are not there, or belong to a revision already.
     pub(super) fn claim(&self, commit: &Commit, batch: &mut Batch) -> io::Result<Option<()>> {
         let storage = commit.storage;
         let mut spans: Vec<Span> =
             commit.writes.iter().flat_map(Write::staged).flat_map(|s| &s.pieces).copied().collect();
         spans.sort_unstable();
-        // A large transaction's records lie one behind the other: they are looked for in as few runs as they make.
+        // A large transaction's pieces are numbered in a row as a rule: one range read checks each run of them.
         let mut runs: Vec<Run> = Vec::new();
         for span in spans {
             let end = span.first.saturating_add(span.count.into());
@@ -107,7 +108,7 @@ impl Store {
         Ok(Some(()))
     }
 
-    /// How many pieces belong to nobody (yet), up to `most`.
+    /// How many pieces are unclaimed, counted up to `most`.
     pub fn count_unclaimed(&self, storage: StorageId, most: usize) -> io::Result<u64> {
         let (from, until) = (storage.0.to_be_bytes(), keys::storage_end(storage));
         let mut count = 0;
@@ -118,7 +119,7 @@ impl Store {
         Ok(count)
     }
 
-    /// The pieces, put together.
+    /// The data of `staged`: its pieces, put together.
     pub fn read_staged(&self, storage: StorageId, staged: &Staged) -> io::Result<Bytes> {
         let numbers = || staged.pieces.iter().flat_map(|span| (span.first..).take(span.count as usize));
         let mut numbers = numbers().peekable();
@@ -146,12 +147,12 @@ impl Store {
         Ok(value::into_body(value))
     }
 
-    /// Where the blob of revision `tid` lies: its pieces, and the revision that it came with. `None`: it has none.
+    /// The blob of revision `tid`: the revision that it came with, and its pieces. `None`: the revision has no blob.
     pub fn blob(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<(Tid, Staged)>> {
         self.steady(|| self.find_blob(storage, oid, tid))
     }
 
-    /// As it is stored.
+    /// The blob's value as it is stored with revision `tid`: its pieces, or a pointer.
     pub(super) fn stored_blob(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<StoredBlob>> {
         let key = keys::revision(storage, oid, tid);
         let value = self.engine().get(keys::BLOBS, &key)?;
@@ -172,7 +173,8 @@ impl Store {
         }
     }
 
-    /// How the blob of a write is stored, and its hash. `Err`: the older one that it wants to show again does not exist.
+    /// How the blob of a write is stored, and its hash. `Err`: the write is to show an older blob again that does not
+    /// exist.
     pub(super) fn resolve_blob(
         &self,
         storage: StorageId,
@@ -187,30 +189,9 @@ impl Store {
             },
         })
     }
-
-    /// The content hash of what a revision shows, without reading what lies in pieces.
-    pub(super) fn content_hash(
-        &self,
-        storage: StorageId,
-        oid: Oid,
-        tid: Tid,
-        stored: &Stored,
-    ) -> io::Result<digest::Digest> {
-        match stored {
-            Stored::Data(data) => Ok(digest::content(Some(data))),
-            Stored::Absent => Ok(digest::content(None)),
-            Stored::Pieces(staged) => Ok(staged.hash),
-            Stored::SameAs(at) => match self.stored(storage, oid, *at)? {
-                Some(holder @ (Stored::Data(_) | Stored::Pieces(_))) => self.content_hash(storage, oid, *at, &holder),
-                _ => Err(value::damaged(format_args!(
-                    "storage {storage}, object {oid}, transaction {tid}: its data is not with transaction {at}"
-                ))),
-            },
-        }
-    }
 }
 
-/// Pieces of one storage in a row; `end` is none of them.
+/// Pieces of one storage, numbered in a row from `first` up to but without `end`.
 struct Run {
     storage: StorageId,
     first: u64,
@@ -218,7 +199,8 @@ struct Run {
 }
 
 impl Run {
-    /// Up to so many keys are deleted one by one: a range that is deleted costs all who read there until it is compacted.
+    /// The longest run whose keys are deleted one by one: a deleted range slows down every read of the table near it
+    /// until it is compacted.
     const FEW: u64 = 16;
 
     fn keys(&self) -> ([u8; 12], [u8; 12]) {

@@ -1,4 +1,4 @@
-//! Pieces: who owns them, and that none is lost or left over.
+//! Pieces: each has one owner or is unclaimed, and none is lost or left over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ fn numbers(store: &Store, table: crate::engine::Table) -> Vec<u64> {
     pairs.map(|pair| keys::decode_piece(&pair.unwrap().0).unwrap().1).collect()
 }
 
-/// The pieces that are there, and those of them that belong to nobody.
+/// All pieces, and the unclaimed ones among them.
 fn pieces(store: &Store) -> (Vec<u64>, Vec<u64>) {
     (numbers(store, keys::PIECES), numbers(store, keys::UNCLAIMED))
 }
@@ -178,7 +178,7 @@ fn what_is_missing_or_left_over_is_a_fault() {
         apply(&store, commit(5, vec![over(0, 1, content)]));
         store
     };
-    // The primary was wrong about the content.
+    // The hash and length in the commit are not those of the pieces.
     let store = lie(&[b"other"], record(b"wanted", &[(1, 1)]));
     let fault = store.recount(S).unwrap_err().to_string();
     assert!(fault.contains("object 0000000000000001") && fault.contains("do not make up"), "{fault}");
@@ -202,7 +202,7 @@ fn what_is_missing_or_left_over_is_a_fault() {
 enum Step {
     Stage(usize),
     Discard(u64, u32),
-    /// A transaction that names the first so many pieces that belong to nobody, as a record and as a blob.
+    /// A transaction that claims the first unclaimed pieces: so many as a record, and then so many as a blob.
     Commit {
         record: usize,
         blob: usize,
@@ -249,7 +249,7 @@ impl Model {
         (data, numbers.into_iter().map(|number| (number, 1)).collect())
     }
 
-    /// The command that a step stands for, and what must come of it.
+    /// The command that a step stands for, and the outcome that it must have.
     fn step(&mut self, step: &Step) -> Option<(Command, Outcome)> {
         let (change, outcome) = match step {
             Step::Flush => return None,

@@ -1,7 +1,7 @@
-//! How what apply has decided is put into a batch: keys and values, and nothing decided here.
+//! Puts what apply has decided into a batch, as keys and values. Nothing is decided here.
 
-use super::Summary;
 use super::keys::{self, OIDS_PER_PART};
+use super::summary::Summary;
 use super::value::{self, Current, Stored, TransactionHead};
 use crate::command::{Commit, Content, Write};
 use crate::engine::Batch;
@@ -27,9 +27,10 @@ pub(super) fn put_revision(batch: &mut Batch, commit: &Commit, write: &Write, st
     batch.put(keys::OBJECTS, key, current.encode(&key));
 }
 
-/// `records` is how long its records are in a `Data.fs`.
+/// Puts the transaction with the objects that it lists. `records`: the bytes of its records in a `Data.fs`; `left`: how
+/// many revisions it has.
 pub(super) fn put_transaction(batch: &mut Batch, commit: &Commit, records: u64, oids: &[Oid], left: usize) {
-    let left = u32::try_from(left).expect("it lists no fewer");
+    let left = u32::try_from(left).expect("a transaction has no more revisions than it lists objects");
     let count = u32::try_from(oids.len()).expect("a transaction of more objects is refused");
     let texts = value::texts(&commit.meta).iter().map(|text| text.len() as u64).sum::<u64>();
     let length = TRANSACTION_HEADER + texts + records;
@@ -37,7 +38,7 @@ pub(super) fn put_transaction(batch: &mut Batch, commit: &Commit, records: u64, 
     put_listed(batch, commit.storage, commit.tid, head, oids);
 }
 
-/// A transaction that lists these objects.
+/// Puts `head` with the objects that it lists, in as many parts as they take.
 pub(super) fn put_listed(batch: &mut Batch, storage: StorageId, tid: Tid, mut head: TransactionHead, oids: &[Oid]) {
     head.oids = oids[..oids.len().min(OIDS_PER_PART)].to_vec();
     let key = keys::transaction(storage, tid);

@@ -1,24 +1,25 @@
-//! Long reads end early when nobody waits for them any more.
+//! A way to end a long read whose answer nobody waits for any more.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Shared by a long read and whoever waits for it; clones are the same. The default was not asked to stop.
+/// Shared by a long read and the task that waits for its answer; clones are the same one. The default does not stop.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Nobody waits any more.
+    /// Tells the read that its answer is not wanted any more.
     pub fn ask(&self) {
         self.0.store(true, Relaxed);
     }
 
-    /// An error if nobody waits any more. A long read looks at every record; that costs nothing beside reading it.
+    /// An error of the kind `Interrupted` once the read was asked to stop. A long read calls this for every record;
+    /// beside reading the record it costs nothing.
     pub fn look(&self) -> io::Result<()> {
         if self.0.load(Relaxed) {
-            return Err(io::Error::new(io::ErrorKind::Interrupted, "nobody waits for this read any more"));
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "the read was stopped: its client is gone"));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What a storage is, in one line: kept up by apply, and stored in the same batch as what it sums up.
+//! A storage in numbers: kept up by apply, and stored in the same batch as the writes that it sums up.
 
 use std::io;
 
@@ -11,28 +11,29 @@ use crate::zodb::{Oid, Tid};
 pub struct Summary {
     /// The newest transaction; `Tid::ZERO`: there is none.
     pub last_tid: Tid,
-    /// How many objects have a revision, absent ones included (the `len` of a FileStorage).
+    /// The number of objects that have a revision, absent ones included (the `len` of a FileStorage).
     pub objects: u64,
-    /// The sum of the lengths of all records that are there, each counted where its data lies.
+    /// The sum of the lengths of all records, each counted where its data lies.
     pub bytes: u64,
-    /// How many transactions there are.
+    /// The number of transactions.
     pub transactions: u64,
     /// The object id that the next reservation begins with.
     pub next_oid: Oid,
     /// The number of the next piece that is staged.
     pub next_piece: u64,
-    /// The time of the pack that is going on; `Tid::ZERO`: there is none.
+    /// The pack time of the pack that is going on; `Tid::ZERO`: there is none.
     pub packing: Tid,
     /// The latest pack time of the packs that have removed something.
     pub packed: Tid,
     /// The digest of all transactions as they were committed (`digest`).
     pub history: Digest,
-    /// The digest of all revisions that are there (`digest`).
+    /// The digest of all present revisions (`digest`).
     pub present: Digest,
 }
 
 impl Default for Summary {
-    /// An empty storage. `Oid::ROOT` is taken from the start: every client stores the root there without asking.
+    /// An empty storage. `Oid::ROOT` is taken from the start: every client stores the root there without asking for an
+    /// id.
     fn default() -> Summary {
         Summary {
             last_tid: Tid::ZERO,

@@ -1,4 +1,4 @@
-//! What the tests of this module share: a store on a simulated disk, and short ways to make commands.
+//! Shared by the tests of this module: a store on a simulated disk, and short ways to make commands.
 
 use std::sync::Arc;
 

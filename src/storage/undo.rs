@@ -1,20 +1,21 @@
-//! Undo: what a transaction becomes that undoes others.
+//! Undo: the writes of a transaction that undoes others.
 //!
 //! Nothing is undone here: [`Store::undo`] only works out which older revision each object is to show again, and the
-//! transaction says so ([`Content::SameAs`]) when it is committed. It is asked while the objects are locked, so that its
-//! answer is still true then.
+//! transaction says so ([`Content::SameAs`]) when it is committed. The session asks while the objects are locked, so
+//! that the answer is still true at the commit.
 //!
-//! **The verdict on an object** is `FileStorage`'s (`_transactionalUndoRecord`). It gets the state from before the undone
-//! transaction if that transaction's revision is still current, or if what is current shows the same: because it was
-//! made to show that very revision again, or because the data are equal. Otherwise a merge would be needed, which takes
-//! the application's classes, and the undo fails; with it the whole transaction, and its client is told of all objects
-//! that stand in the way.
+//! **The verdict on an object** is `FileStorage`'s (`_transactionalUndoRecord`). The object gets the state from before
+//! the undone transaction if that transaction's revision is still current, or if the current revision shows the same:
+//! because it was made to show that very revision again, or because the data are equal. Otherwise a merge would be
+//! needed, which takes the application's classes: the undo fails, and with it the whole transaction. The client is told
+//! of all objects that stand in the way.
 //!
 //! ```text
-//! revisions of an object   1 "a"   2 "b"                      undo 2 ->  as 1
-//!                          1 "a"   2 "b"   3 as 1             undo 3 ->  as 2;  undo 1 ->  absent (3 shows the same)
-//!                          1 "a"   2 "b"   3 "c"              undo 2 ->  fails: 3 is neither 2 nor shows the same
-//!                          1 "a"   2 "b"   3 "c"              undo 3, then 2 ->  as 1: each sees what the one before did
+//! revisions of an object   1 "a"   2 "b"             undo 2         ->  as 1
+//!                          1 "a"   2 "b"   3 as 1    undo 3         ->  as 2
+//!                          1 "a"   2 "b"   3 as 1    undo 1         ->  absent: 3 shows the same as 1
+//!                          1 "a"   2 "b"   3 "c"     undo 2         ->  fails: 3 is neither 2 nor shows the same
+//!                          1 "a"   2 "b"   3 "c"     undo 3, then 2 ->  as 1: each works on the one before
 //! ```
 //!
 //! **Left out**: blobs that changed meanwhile. As in `FileStorage`, only records are compared, and those of two blobs
@@ -24,42 +25,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::digest::{self, Digest};
-use super::history::UNPACKED;
-use super::keys;
 use super::stop::Stop;
-use super::value::{self, Stored};
-use super::{Store, load};
+use super::store::Store;
+use super::value::{self, Stored, UNPACKED};
+use super::{keys, load};
 use crate::command::{Blob, Content};
 use crate::engine::Order;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
-/// What the transaction that undoes makes of an object by itself: a store, a restore, or a deletion.
+/// A write of the undoing transaction itself, beside its undos: a store, a restore, or a deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Own {
-    /// How many of its undos came before.
+pub struct OwnWrite {
+    /// How many of the transaction's undos came before this write.
     pub undos: usize,
-    /// What the object is to be.
+    /// The object's new content.
     pub content: Content,
 }
 
-/// What an object becomes by an undo.
+/// An object as an undo leaves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undone {
-    /// The older revision that it shows again, or that it is absent.
+    /// `SameAs` the older revision that the object shows again, or `Absent`.
     pub content: Content,
     /// The blob of that revision.
     pub blob: Option<Blob>,
 }
 
 impl Store {
-    /// Up to here transactions can't be undone: they are packed, or are being packed.
-    pub fn undo_floor(&self, storage: StorageId) -> Tid {
-        let summary = self.summary(storage);
-        summary.packed.max(summary.packing)
-    }
-
-    /// The objects that a transaction wrote, in order, each once; refused if it can't be undone (any more), or wrote more
-    /// than `most` records. An error if it is asked to `stop`.
+    /// The objects that a transaction wrote, in order, each once; refused if the transaction can't be undone (any
+    /// more), or wrote more than `most` records. An error once `stop` was asked for.
     pub fn undoable(
         &self,
         storage: StorageId,
@@ -93,19 +87,19 @@ impl Store {
         Ok(Ok(oids))
     }
 
-    /// What undoing the transactions `undos`, one after the other, makes of their objects, when all that is not of the
-    /// transaction itself (`own`) stays as it is. Objects that it stores after the undo are left out.
+    /// The objects as undoing the transactions `undos`, one after the other, leaves them. `own`: the other writes of
+    /// the undoing transaction; objects that it writes itself after the undo are left out.
     ///
-    /// Refused with `NotUndoable`, or `UndoFailed`, which says what is wrong with which object. An error if it is asked to
-    /// `stop`.
+    /// Refused with `NotUndoable`, or with `UndoFailed`, which says what is wrong with which object. An error once
+    /// `stop` was asked for. The answer is true as long as nobody else writes those objects.
     pub fn undo(
         &self,
         storage: StorageId,
         undos: &[Tid],
-        own: &BTreeMap<Oid, Own>,
+        own: &BTreeMap<Oid, OwnWrite>,
         stop: &Stop,
     ) -> io::Result<Result<BTreeMap<Oid, Undone>, Refusal>> {
-        // Each with the number of the undo that made it.
+        // Each content with the number of the undo that made it.
         let mut made: BTreeMap<Oid, (usize, Content)> = BTreeMap::new();
         for (n, &tid) in undos.iter().enumerate() {
             let oids = match self.undoable(storage, tid, usize::MAX, stop)? {
@@ -144,8 +138,8 @@ impl Store {
         Ok(Ok(undone))
     }
 
-    /// What an object becomes when its revision `tid` is undone; or why it can't. `now` is what it is already, in the
-    /// transaction that undoes; `None`: what is current.
+    /// The object's content once its revision `tid` is undone; or why that can't be. `now`: the content that the
+    /// undoing transaction has given to the object already; `None`: none, so the current revision counts.
     fn undo_object(
         &self,
         storage: StorageId,
@@ -178,7 +172,8 @@ impl Store {
         Ok(Ok(before.map_or(Content::Absent, Content::SameAs)))
     }
 
-    /// Whether an object is as revision `tid` left it: by that revision, or by one that was made to show it again.
+    /// Whether an object is as revision `tid` left it: by that revision itself, or by one that was made to show it
+    /// again.
     fn shows(&self, storage: StorageId, oid: Oid, tid: Tid, now: Option<&Content>) -> io::Result<bool> {
         match now {
             Some(Content::SameAs(at)) => Ok(*at == tid),
@@ -191,7 +186,7 @@ impl Store {
         }
     }
 
-    /// The hash of what revision `tid` shows; `None`: that the object is absent.
+    /// The content hash of revision `tid`; `None`: the object is absent.
     fn hash_at(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<Digest>> {
         match self.stored(storage, oid, tid)?.ok_or_else(|| load::missing(storage, oid, tid))? {
             Stored::Absent => Ok(None),

@@ -1,16 +1,16 @@
-//! What stands behind the keys: sealed values, and their bodies.
+//! The values behind the keys: how they are sealed, and their bodies.
 //!
-//! A sealed value is one byte that says of what kind it is (the kinds are listed in `keys`; the list grows, a number is
-//! never used again), four bytes of CRC-32C (big-endian) over the key, the kind and the body, and the body. As the key
-//! is part of the checksum, a value that turns up in another's place is found out as well as one that was damaged.
+//! A sealed value is one byte for its kind (the kinds are listed in `keys`; the list grows, a number is never used
+//! again), four bytes of CRC-32C (big-endian) over the key, the kind and the body, and the body. As the key is part of
+//! the checksum, a value that turns up in another's place is found out as well as one that was damaged.
 
 use std::fmt::Display;
 use std::io;
 
 use bytes::{Buf, Bytes};
 
-use super::Position;
 use super::keys::{self, OIDS_PER_PART};
+use super::position::Position;
 use crate::command::{Reign, Span, Staged};
 use crate::zodb::{Oid, Tid, TransactionMeta};
 
@@ -33,10 +33,15 @@ pub(super) const UNCLAIMED: u8 = 0x42;
 const BLOB: u8 = 0x51;
 const BLOB_SAME_AS: u8 = 0x52;
 
+/// The status of a transaction that a pack has reached (`TransactionRecord.status`).
+pub(super) const PACKED: u8 = b'p';
+/// The status of any other.
+pub(super) const UNPACKED: u8 = b' ';
+
 /// Bytes before the body.
 const HEAD: usize = 5;
 
-/// A fault of this node's data.
+/// The fault that this node's data is damaged.
 pub(super) fn damaged(what: impl Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the store is damaged: {what}"))
 }
@@ -53,7 +58,8 @@ pub(super) fn seal(key: &[u8], kind: u8, body: &[u8]) -> Vec<u8> {
     value
 }
 
-/// The kind, after the checksum was compared; the body is `value[5..]`. An error says what is wrong, and not yet where.
+/// The kind, after the checksum was compared; the body is `value[5..]`. The error says what is wrong; the caller adds
+/// where.
 fn unseal(key: &[u8], value: &[u8]) -> Result<u8, String> {
     let (head, body) = value.split_at_checked(HEAD).ok_or_else(|| format!("only {} bytes", value.len()))?;
     let found = checksum(key, head[0], body);
@@ -63,7 +69,7 @@ fn unseal(key: &[u8], value: &[u8]) -> Result<u8, String> {
     Ok(head[0])
 }
 
-/// The body of a value that [`body`] has looked at, without copying it.
+/// The body of a value that [`body`] has checked, without copying it.
 pub(super) fn into_body(value: Vec<u8>) -> Bytes {
     let mut body = Bytes::from(value);
     body.advance(HEAD);
@@ -115,8 +121,8 @@ impl Stored {
         }
     }
 
-    /// Which revision a sealed one was made to show again, though its data may lie further back; asked of a value that
-    /// can be decoded.
+    /// The older revision that a sealed revision was made to show again (the data may lie further back). `value` is
+    /// one that [`Stored::decode`] takes.
     pub fn link(value: &[u8]) -> Option<Tid> {
         let tid = |bytes: &[u8]| Tid::from_bytes(&bytes[bytes.len().saturating_sub(8)..]);
         match value.split_at_checked(HEAD)? {
@@ -125,7 +131,7 @@ impl Stored {
         }
     }
 
-    /// Takes the data over without copying it.
+    /// Reads a sealed revision; its data is not copied.
     pub fn decode(key: &[u8], value: Vec<u8>) -> io::Result<Stored> {
         let wrong = |why: String| match keys::decode_revision(key) {
             Some((storage, oid, tid)) => {
@@ -138,7 +144,7 @@ impl Stored {
             ABSENT if value.len() == HEAD || value.len() == HEAD + 8 => Ok(Stored::Absent),
             SAME_AS => match value[HEAD..].split_at_checked(8) {
                 Some((tid, link)) if link.is_empty() || link.len() == 8 => {
-                    Ok(Stored::SameAs(Tid::from_bytes(tid).expect("it has 8 bytes")))
+                    Ok(Stored::SameAs(Tid::from_bytes(tid).expect("the slice has 8 bytes")))
                 }
                 _ => Err(wrong("half a pointer".into())),
             },
@@ -163,7 +169,7 @@ impl Stored {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum StoredBlob {
     Pieces(Staged),
-    /// It lies with the revision of this tid, which is `Pieces`.
+    /// The blob lies with the revision of this tid, which is `Pieces`.
     SameAs(Tid),
 }
 
@@ -187,7 +193,7 @@ impl StoredBlob {
             BLOB_SAME_AS => Tid::from_bytes(&value[HEAD..]).map(StoredBlob::SameAs),
             kind => return Err(wrong(format!("unknown kind {kind:02x}"))),
         };
-        found.ok_or_else(|| wrong("it is cut short".into()))
+        found.ok_or_else(|| wrong("its value is cut short".into()))
     }
 }
 
@@ -244,17 +250,17 @@ impl Current {
     }
 }
 
-/// A transaction's own value: all but the oids that stand in further parts.
+/// A transaction's own value: everything but the oids in further parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TransactionHead {
     pub meta: TransactionMeta,
-    /// How long it is in a `Data.fs` (`tlen`); what the undo log calls its size.
+    /// The transaction's length in a `Data.fs` (`tlen`); the undo log calls it the size.
     pub length: u64,
-    /// How many objects it lists: those that it wrote, in order, some perhaps twice.
+    /// How many objects the transaction lists: those that it wrote, in order, some perhaps twice.
     pub count: u32,
-    /// How many of its revisions are there; a pack makes it fewer, and removes the transaction when there are none.
+    /// How many of its revisions are left; packs lower the number, and remove the transaction when it is 0.
     pub left: u32,
-    /// The first [`OIDS_PER_PART`] of them.
+    /// The first [`OIDS_PER_PART`] of the listed objects.
     pub oids: Vec<Oid>,
 }
 
@@ -282,7 +288,7 @@ impl TransactionHead {
     }
 }
 
-/// All but the oids.
+/// The head without its oids.
 fn take_head(rest: &mut &[u8]) -> Option<TransactionHead> {
     let status = take(rest, 1)?[0];
     let length = u64::from_be_bytes(take(rest, 8)?.try_into().ok()?);

@@ -1,20 +1,22 @@
-//! Counting again what the summary says, from the tables.
+//! Recounts a storage's summary from the tables.
 //!
-//! Data in pieces is read where it lies, and its length and hash are compared with what the revision says of them. Every piece
-//! must belong to one revision, or to none and be listed as such.
+//! Data in pieces is read where it lies, and its length and hash are compared with those in the revision. Every piece
+//! must belong to one revision, or be listed as unclaimed.
 
 use std::fmt::Display;
 use std::io;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::digest::{self, Digest, Hashing};
+use super::keys;
+use super::store::Store;
+use super::summary::Summary;
 use super::value::{self, Stored, StoredBlob, TransactionHead};
-use super::{Store, Summary, keys};
 use crate::command::Staged;
 use crate::engine::Order;
 use crate::zodb::{Oid, StorageId, Tid};
 
-/// What the tables hold, counted; to be compared with the [`Summary`] of the same moment.
+/// The content of the tables, counted; to be compared with the [`Summary`] of the same moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recount {
     /// As [`Summary::objects`].
@@ -25,9 +27,9 @@ pub struct Recount {
     pub transactions: u64,
     /// As [`Summary::present`].
     pub present: Digest,
-    /// Whether each transaction has as many revisions as it says are left of it.
+    /// Whether each transaction has as many revisions as its head says are left.
     pub left: bool,
-    /// Pieces of records and blobs, those that belong to nobody (yet) included.
+    /// Pieces of records and blobs, unclaimed ones included.
     pub pieces: u64,
 }
 
@@ -43,10 +45,10 @@ impl Recount {
 }
 
 impl Store {
-    /// Reads every revision of `storage`, and gives what it found with the summary as it was when it began.
+    /// Reads every revision of `storage`, and gives the count with the summary as it was at the beginning.
     ///
-    /// Apply goes on meanwhile. A record, blob or piece that is damaged ends it with a fault that names it; a pack that
-    /// removes something meanwhile, with one of the kind `Interrupted`.
+    /// Apply goes on meanwhile. A damaged record, blob or piece ends the count with a fault that names it; a pack that
+    /// removes something meanwhile ends it with a fault of the kind `Interrupted`.
     ///
     /// # Panics
     /// If `storage` is none of [`Store::storages`].
@@ -62,15 +64,15 @@ impl Store {
     fn count(&self, storage: StorageId) -> io::Result<(Summary, Recount)> {
         let (from, until) = (storage.0.to_be_bytes(), keys::storage_end(storage));
         let (summary, revisions, transactions, blobs, pieces, unclaimed) = {
-            // Nobody writes while the iterators are made, so all are of the same moment.
-            let _turn = self.inner.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            // Nothing is applied while the iterators are made, so all are of the same moment.
+            let _turn = self.writing();
             let range = |table| self.engine().range(table, &from, &until, Order::Ascending);
             let (revisions, transactions) = (range(keys::REVISIONS), range(keys::TRANSACTIONS));
             let (blobs, pieces, unclaimed) = (range(keys::BLOBS), range(keys::PIECES), range(keys::UNCLAIMED));
             (self.summary(storage), revisions, transactions, blobs, pieces, unclaimed)
         };
         let mut found = Recount { objects: 0, bytes: 0, transactions: 0, present: [0; 32], left: true, pieces: 0 };
-        // One sum over the revisions, one over what the transactions say: equal if each of them is right.
+        // One sum over the revisions, one over what the heads of the transactions say: equal if each head is right.
         let (mut there, mut said) = (0u64, 0u64);
         let mut owned = 0;
         let mut last: Option<Oid> = None;
@@ -115,8 +117,8 @@ impl Store {
         }
         if found.pieces != owned {
             return Err(value::damaged(format_args!(
-                "storage {storage}: there are {} pieces of records and blobs, but the revisions, and what waits for its \
-                 transaction, tell of {owned}",
+                "storage {storage}: there are {} pieces of records and blobs, but the revisions and the list of \
+                 unclaimed pieces tell of {owned}",
                 found.pieces
             )));
         }
@@ -136,8 +138,8 @@ impl Store {
         Ok((summary, found))
     }
 
-    /// Reads what lies in pieces and compares it with what is said of it; gives how many pieces those are. `there`: whether
-    /// it still is.
+    /// Reads a record or blob in pieces, compares its length and hash with `staged`, and gives the number of pieces.
+    /// `what` names the record or blob in faults; `there` says whether its revision is still there.
     fn check_staged(
         &self,
         storage: StorageId,
@@ -167,7 +169,7 @@ impl Store {
     }
 }
 
-/// A number for a transaction that is unlike all others'.
+/// A number for a transaction that (nearly certainly) no other transaction has.
 fn weight(tid: Tid) -> u64 {
     let hash: Digest = blake3::hash(&tid.to_bytes()).into();
     u64::from_be_bytes(std::array::from_fn(|n| hash[n]))

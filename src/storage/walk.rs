@@ -1,39 +1,39 @@
-//! A storage from its first transaction to its last, as it is stored: for those who copy all of it.
+//! A storage from its first transaction to its last, as it is stored: for a copy of the whole.
 
 use std::io;
 
 use bytes::Bytes;
 
-use super::keys;
+use super::store::Store;
 use super::value::{self, Stored, TransactionHead};
-use super::{Store, history};
+use super::{history, keys};
 use crate::command::Staged;
 use crate::engine::Order;
 use crate::zodb::{Oid, StorageId, Tid, TransactionMeta};
 
-/// A transaction and what it lists.
+/// A transaction and the objects that it lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
     /// Its id.
     pub tid: Tid,
-    /// What it said of itself when it was committed. (Whether it was packed since: [`Store::unmarked`].)
+    /// Its meta data as of its commit. (Whether it was packed since: [`Store::unmarked`].)
     pub meta: TransactionMeta,
-    /// The objects it wrote, in order; some perhaps twice. Of some, a pack may have removed what it wrote.
+    /// The objects that it wrote, in order; some perhaps twice. A pack may have removed the revisions of some.
     pub oids: Vec<Oid>,
-    /// How many revisions of it are there.
+    /// How many of its revisions are left.
     pub left: u32,
 }
 
 /// How a revision is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holding {
-    /// Its record.
+    /// The record lies with the revision.
     Data(Bytes),
-    /// Its record lies in pieces.
+    /// The record lies in pieces.
     Pieces(Staged),
     /// The object does not exist.
     Absent,
-    /// Its record is that of this older revision.
+    /// The record is that of this older revision.
     SameAs(Tid),
 }
 
@@ -49,7 +49,7 @@ impl From<Stored> for Holding {
 }
 
 impl Store {
-    /// The first transaction from `at_least` on; with everything that it lists.
+    /// The first transaction from `at_least` on, with all objects that it lists.
     pub fn listing(&self, storage: StorageId, at_least: Tid) -> io::Result<Option<Listing>> {
         let (from, until) = (keys::transaction(storage, at_least), keys::storage_end(storage));
         let mut found: Option<Listing> = None;
@@ -73,23 +73,24 @@ impl Store {
         Ok(found)
     }
 
-    /// Up to where a copy must say of each transaction that it was packed, as none of them does so itself.
+    /// The tid up to which a copy must give each transaction the status "packed", as their own meta data lacks it.
     ///
-    /// Nothing is undone behind a transaction that says so. Where the newest one that a pack has reached (or is reaching) says
-    /// it, because it was copied from a packed database, those before it can stay as they were copied: that is [`Tid::ZERO`].
+    /// `FileStorage` undoes nothing behind a transaction of that status. Where the newest transaction that a pack has
+    /// reached (or is reaching) has the status itself, because it was copied from a packed database, the transactions
+    /// before it can stay as they were copied: the answer is [`Tid::ZERO`].
     pub fn unmarked(&self, storage: StorageId) -> io::Result<Tid> {
         let floor = self.undo_floor(storage);
         let (from, until) = (keys::transaction(storage, Tid::ZERO), keys::transaction(storage, floor.next()));
         for pair in self.engine().range(keys::TRANSACTIONS, &from, &until, Order::Descending) {
             let (key, value) = pair?;
             let (_, 0) = history::decode_key(&key)? else { continue };
-            let says_so = TransactionHead::decode(&key, &value)?.meta.status == history::PACKED;
+            let says_so = TransactionHead::decode(&key, &value)?.meta.status == value::PACKED;
             return Ok(if says_so { Tid::ZERO } else { floor });
         }
         Ok(Tid::ZERO)
     }
 
-    /// How the revision of exactly `tid` is stored; `None`: there is none (any more).
+    /// How the revision of exactly `tid` is stored; `None`: there is no such revision (any more).
     pub fn holding(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<Holding>> {
         Ok(self.stored(storage, oid, tid)?.map(Holding::from))
     }
@@ -135,14 +136,14 @@ mod tests {
         let store = store();
         apply(&store, commit(4, vec![over(0, 1, data("x"))]));
         assert_eq!(store.unmarked(S).unwrap(), Tid::ZERO);
-        // It came from a packed database.
+        // A transaction that was copied from a packed database.
         let mut copied = commit(5, vec![over(4, 1, data("y"))]);
         let Change::Commit(commit_of) = &mut copied else { panic!("a commit") };
-        commit_of.meta.status = history::PACKED;
+        commit_of.meta.status = value::PACKED;
         apply(&store, copied);
         apply(&store, commit(6, vec![over(5, 1, data("z"))]));
         assert_eq!((store.undo_floor(S), store.unmarked(S).unwrap()), (Tid(5), Tid::ZERO));
-        // A pack that is not done yet, and may never be.
+        // A pack that has begun, and may never be finished.
         assert_eq!(apply(&store, Change::PackBegin { storage: S, upto: Tid(6) }), Outcome::Done);
         assert_eq!(store.unmarked(S).unwrap(), Tid(6));
     }

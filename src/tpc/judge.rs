@@ -1,16 +1,23 @@
-//! The verdict on a vote, once its locks are held and its objects' serials are known.
+//! The judgement on a vote, once its locks are held and its objects' serials are known.
 //!
-//! As `FileStorage` does it: `store` wants the serial that is current, also where that is the end of the object (deleted, or
-//! its creation undone), and takes any where there never was one; `deleteObject` wants that serial, and that there is one;
-//! `restore` looks at nothing, and `undo` only later; `checkCurrentSerialInTransaction` wants the object to be there, with
-//! that serial. A failed check or deletion outweighs conflicts: those can be resolved, it can't.
+//! The rules are those of `FileStorage`:
+//!
+//! | call | wants |
+//! |---|---|
+//! | `store` | the current serial, also where the object is absent; any serial where the object was never stored |
+//! | `deleteObject` | the current serial, of an object that was stored |
+//! | `restore` | nothing |
+//! | `undo` | nothing here; its objects are looked at under the locks |
+//! | `checkCurrentSerialInTransaction` | the current serial, of an object that is not absent |
+//!
+//! A failed check or deletion outweighs conflicts: clients can resolve conflicts, but not those.
 
-use super::{Current, Read, Vote};
+use super::{CurrentSerial, Read, Vote};
 use crate::command::Base;
 use crate::zodb::{Conflict, Oid, Refusal, Tid};
 
-pub(super) enum Verdict {
-    /// What each write is based on, for `storage::apply` to look at once more.
+pub(super) enum Judgement {
+    /// The base of each write, which `storage::apply` checks once more.
     Voted(Vec<(Oid, Base)>),
     Conflicts(Vec<Conflict>),
     Failed(Refusal),
@@ -27,7 +34,7 @@ pub(super) fn questions(vote: &Vote) -> Vec<Oid> {
 }
 
 /// `current` answers [`questions`], one for one; `last` is the storage's last tid.
-pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<Current>)], last: Tid) -> Verdict {
+pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<CurrentSerial>)], last: Tid) -> Judgement {
     let of = |oid: Oid| {
         let at = current.binary_search_by_key(&oid, |&(o, _)| o).expect("serials answer the question, in its order");
         current[at].1
@@ -35,13 +42,13 @@ pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<Current>)], last: Tid) 
     if let Some(tid) = vote.brings_tid
         && tid <= last
     {
-        return Verdict::Failed(Refusal::BadValue(format!("tid {tid} is not later than the last one, {last}")));
+        return Judgement::Failed(Refusal::BadValue(format!("tid {tid} is not later than the last one, {last}")));
     }
     for &(oid, read) in &vote.checks {
         match of(oid) {
-            None | Some(Current { absent: true, .. }) => return Verdict::Failed(Refusal::NoObject(oid)),
-            Some(Current { tid, .. }) if tid != read => {
-                return Verdict::Failed(Refusal::ReadConflict(Conflict { oid, committed: tid, read }));
+            None | Some(CurrentSerial { absent: true, .. }) => return Judgement::Failed(Refusal::NoObject(oid)),
+            Some(CurrentSerial { tid, .. }) if tid != read => {
+                return Judgement::Failed(Refusal::ReadConflict(Conflict { oid, committed: tid, read }));
             }
             Some(_) => {}
         }
@@ -52,9 +59,9 @@ pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<Current>)], last: Tid) 
         let read = match read {
             Read::Serial(read) => read,
             Read::Existing(read) => match of(oid) {
-                None => return Verdict::Failed(Refusal::NoObject(oid)),
-                Some(Current { tid, .. }) if tid != read => {
-                    return Verdict::Failed(Refusal::Conflict(Conflict { oid, committed: tid, read }));
+                None => return Judgement::Failed(Refusal::NoObject(oid)),
+                Some(CurrentSerial { tid, .. }) if tid != read => {
+                    return Judgement::Failed(Refusal::Conflict(Conflict { oid, committed: tid, read }));
                 }
                 Some(_) => read,
             },
@@ -69,9 +76,9 @@ pub(super) fn judge(vote: &Vote, current: &[(Oid, Option<Current>)], last: Tid) 
         };
         match of(oid) {
             None => bases.push((oid, Base::Serial(Tid::ZERO))),
-            Some(Current { tid, .. }) if tid == read => bases.push((oid, Base::Serial(tid))),
-            Some(Current { tid, .. }) => conflicts.push(Conflict { oid, committed: tid, read }),
+            Some(CurrentSerial { tid, .. }) if tid == read => bases.push((oid, Base::Serial(tid))),
+            Some(CurrentSerial { tid, .. }) => conflicts.push(Conflict { oid, committed: tid, read }),
         }
     }
-    if conflicts.is_empty() { Verdict::Voted(bases) } else { Verdict::Conflicts(conflicts) }
+    if conflicts.is_empty() { Judgement::Voted(bases) } else { Judgement::Conflicts(conflicts) }
 }

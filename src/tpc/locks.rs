@@ -1,21 +1,21 @@
-//! The locks of transactions: who has them, and who waits for them, in one line per place.
+//! The locks of transactions: each place has one line of the tickets that hold it or wait for it.
 //!
-//! **What.** A place is an object, or a storage as a whole. Writers exclude, checkers share. A transaction claims all its
-//! places in one step and gets one *ticket*, higher than all before. Every place has a line, in the order of tickets, of
-//! those who hold it or wait for it. A ticket is *blocked* at a place while one before it there is in conflict with it;
-//! it is granted once it is blocked nowhere.
+//! **What.** A place is an object, or a storage as a whole. Writers exclude, checkers share. A transaction claims all
+//! its places in one step and gets one *ticket*, higher than all before. The line of a place is in the order of
+//! tickets. A ticket is *blocked* at a place while a ticket before it there conflicts with it; the claim is granted
+//! once its ticket is blocked nowhere.
 //!
-//! **Why so.** The rule to keep is: a claim is granted if it conflicts with no holder and with no earlier waiter. Looking
-//! through all waiters whenever somebody leaves would be quadratic. But in a line by tickets whoever stands before is
-//! either a holder or an earlier waiter, so that "blocked nowhere" is that very rule, and each ticket needs only a
+//! **Why so.** The rule to keep is: a claim is granted if it conflicts with no holder and with no earlier waiter.
+//! Looking through all waiters at each release would be quadratic. But in a line by tickets each ticket before another
+//! is either a holder or an earlier waiter, so that "blocked nowhere" is that very rule, and each ticket needs only a
 //! count: in how many lines it is blocked. A release touches the lines of its own places and the tickets that it
 //! unblocks, no others.
 //!
-//! **Promises.** Nobody waits in a circle (all lines are in ticket order, and the lowest ticket is never blocked). Nobody
-//! starves (who comes later stands behind). Grants of one release come in ticket order.
+//! **Promises.** No tickets wait in a circle (all lines are in ticket order, and the lowest ticket is never blocked).
+//! No ticket starves (later ones stand behind). Grants of one release come in ticket order.
 //!
-//! **Whole storages.** Every claim stands in the line of its storage too: sharing, if it names objects; excluding, if
-//! it wants the whole storage, and then it stands in no other line.
+//! **Whole storages.** Every claim stands in the line of its storage too: a claim of objects shares that line; a claim
+//! of the whole storage excludes, and stands in no other line.
 //!
 //! ```text
 //!   ticket   claims              line of s1     line of object 5    line of object 6    blocked at
@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Read, TxnId};
 use crate::zodb::{Oid, StorageId, Tid};
 
-/// How a place is claimed.
+/// The way in which a place is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mode {
     /// By a check: beside other checks.
@@ -45,7 +45,7 @@ pub(super) enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(u64);
 
-/// All that one transaction locks.
+/// All places that one transaction locks.
 #[derive(Debug)]
 pub(super) struct Wants {
     storage: StorageId,
@@ -75,7 +75,7 @@ impl Wants {
         1 + self.objects.len()
     }
 
-    /// Whether all of `other` is locked where `self` is.
+    /// Whether a transaction that holds `self` holds all of `other` too.
     fn covers(&self, other: &Wants) -> bool {
         if self.storage != other.storage || (other.whole && !self.whole) {
             return false;
@@ -94,7 +94,7 @@ impl Wants {
     }
 }
 
-/// What can be locked.
+/// An object or a storage, to be locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Storage(StorageId),
@@ -105,7 +105,7 @@ enum Place {
 struct Claim {
     txn: TxnId,
     wants: Wants,
-    /// In how many lines somebody in conflict stands before; granted at 0.
+    /// In how many lines a conflicting ticket stands before this one; granted at 0.
     blocked: usize,
 }
 
@@ -117,7 +117,7 @@ pub(super) struct Locks {
     last_ticket: u64,
     waiting: usize,
     len: usize,
-    /// Kept for its memory.
+    /// Empty between calls; kept for its allocation.
     unblocked: Vec<Ticket>,
 }
 
@@ -141,7 +141,8 @@ impl Locks {
         (ticket, blocked == 0)
     }
 
-    /// Leaves all lines, as a holder or as a waiter; adds to `granted` who has all its locks now, in ticket order.
+    /// Leaves all lines, as a holder or as a waiter; adds to `granted` the tickets that have all their locks now, in
+    /// order.
     pub(super) fn release(&mut self, ticket: Ticket, granted: &mut Vec<(Ticket, TxnId)>) {
         let claim = self.claims.remove(&ticket).expect("a ticket is released once");
         self.len -= claim.wants.len();
@@ -155,7 +156,7 @@ impl Locks {
                 line.remove();
             }
             for ticket in self.unblocked.drain(..) {
-                let next = self.claims.get_mut(&ticket).expect("who stands in a line has a claim");
+                let next = self.claims.get_mut(&ticket).expect("every ticket in a line has a claim");
                 next.blocked -= 1;
                 if next.blocked == 0 {
                     self.waiting -= 1;
@@ -186,14 +187,15 @@ impl Locks {
     }
 }
 
-/// Who holds a place or waits for it. Nearly always that is one transaction, which then costs no memory of its own.
+/// The tickets that hold a place or wait for it. Nearly always there is one, which needs no allocation.
 #[derive(Debug)]
 enum Line {
     One(Ticket, Mode),
     Many(Box<Queue>),
 }
 
-/// Readers are blocked from the first writer on, and so are all writers but one that stands before everybody else.
+/// A line of several tickets. Readers behind the first writer are blocked; so is every writer that is not first in
+/// line.
 #[derive(Debug, Default)]
 struct Queue {
     readers: BTreeSet<Ticket>,
@@ -201,7 +203,7 @@ struct Queue {
 }
 
 impl Line {
-    /// Takes the end of the line. Returns whether the newcomer is blocked here.
+    /// Takes the end of the line. Returns whether the new ticket is blocked here.
     fn join(&mut self, ticket: Ticket, mode: Mode) -> bool {
         match self {
             Line::One(first, first_mode) => {
@@ -215,11 +217,11 @@ impl Line {
         }
     }
 
-    /// Adds to `unblocked` who is not blocked here any more. Returns whether the line is empty now.
+    /// Adds to `unblocked` the tickets that are not blocked here any more. Returns whether the line is empty now.
     fn leave(&mut self, ticket: Ticket, mode: Mode, unblocked: &mut Vec<Ticket>) -> bool {
         match self {
             Line::One(only, _) => {
-                assert_eq!(*only, ticket, "only who stands in a line leaves it");
+                assert_eq!(*only, ticket, "a ticket leaves only lines that it stands in");
                 true
             }
             Line::Many(queue) => queue.leave(ticket, mode, unblocked),
@@ -246,21 +248,21 @@ impl Queue {
         let first_writer = self.writers.first().copied();
         match mode {
             Mode::Shared => {
-                assert!(self.readers.remove(&ticket), "only who stands in a line leaves it");
+                assert!(self.readers.remove(&ticket), "a ticket leaves only lines that it stands in");
                 if let Some(writer) = first_writer
                     && ticket < writer
-                    && self.nobody_reads_before(writer)
+                    && self.no_reader_before(writer)
                 {
                     unblocked.push(writer);
                 }
             }
             Mode::Exclusive => {
-                assert!(self.writers.remove(&ticket), "only who stands in a line leaves it");
+                assert!(self.writers.remove(&ticket), "a ticket leaves only lines that it stands in");
                 if first_writer == Some(ticket) {
                     match self.writers.first().copied() {
                         Some(writer) => {
                             unblocked.extend(self.readers.range(ticket..writer));
-                            if self.nobody_reads_before(writer) {
+                            if self.no_reader_before(writer) {
                                 unblocked.push(writer);
                             }
                         }
@@ -272,7 +274,7 @@ impl Queue {
         self.readers.is_empty() && self.writers.is_empty()
     }
 
-    fn nobody_reads_before(&self, writer: Ticket) -> bool {
+    fn no_reader_before(&self, writer: Ticket) -> bool {
         self.readers.first().is_none_or(|&reader| reader > writer)
     }
 }

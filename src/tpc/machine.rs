@@ -1,10 +1,10 @@
-//! The machine itself; the module above tells its story.
+//! The machine: the phases of each transaction. The module's documentation has its rules and stories.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::judge::{Verdict, judge, questions};
+use super::judge::{Judgement, judge, questions};
 use super::locks::{Locks, Ticket, Wants};
-use super::{Action, Counts, Current, Input, Settlement, TxnId, Vote};
+use super::{Action, Counts, CurrentSerial, Input, Settlement, TxnId, Vote};
 use crate::config::limits;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
@@ -13,42 +13,42 @@ use crate::zodb::{Oid, Refusal, StorageId, Tid};
 pub struct Machine {
     /// Milliseconds from the grant to the finish.
     timeout: u64,
-    /// From their first vote to their end.
+    /// All transactions, each from its first vote to its end.
     transactions: BTreeMap<TxnId, Transaction>,
     locks: Locks,
-    /// When the transactions that hold locks and are not proposed expire.
+    /// The deadlines of the transactions that hold locks and are not proposed.
     deadlines: BTreeSet<(u64, TxnId)>,
     /// The last tid that was proposed in this reign.
     last_proposed: BTreeMap<StorageId, Tid>,
     unknown: usize,
-    /// Kept for its memory.
+    /// Empty between steps; kept for its allocation.
     granted: Vec<(Ticket, TxnId)>,
 }
 
 #[derive(Debug)]
 struct Transaction {
-    /// The vote of the moment; its lists are given back once it is judged.
+    /// The latest vote; its lists are emptied once it is judged.
     vote: Vote,
     ticket: Ticket,
     phase: Phase,
-    /// When it expires, from the grant on.
+    /// The time at which the transaction expires; set at the grant.
     deadline: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// In line; all further phases hold the locks.
+    /// The transaction is in line; in all further phases it holds its locks.
     Waiting,
-    /// Waits for the serials.
+    /// The serials were asked for.
     Reading,
     /// The client has the conflicts and will vote again.
     Resolving,
     Voted,
-    /// From here on the locks belong to the proposal.
+    /// The server was told to propose. From here on the locks belong to the proposal.
     Proposing,
-    /// It stands in the log's queue.
+    /// The proposal stands in the log's queue.
     Proposed,
-    /// It may commit yet.
+    /// The outcome is unknown: the proposal may commit yet.
     Unknown,
 }
 
@@ -72,10 +72,10 @@ impl Machine {
         }
     }
 
-    /// Takes one input and adds what is to be done to the end of `actions`, in that order.
+    /// Takes one input and adds the actions that follow from it to the end of `actions`, in order.
     ///
-    /// `now` is in milliseconds since any moment, and never goes back. Inputs about transactions that are not here (any
-    /// more) do nothing, but for a finish, which is refused: they have crossed with the end of the transaction.
+    /// `now` is in milliseconds since any moment, and never goes back. An input about a transaction that is not here
+    /// (any more) has crossed with its end: it does nothing, but for a finish, which is refused.
     pub fn step(&mut self, now: u64, input: Input, actions: &mut VecDeque<Action>) {
         match input {
             Input::Vote(vote) => self.vote(now, vote, actions),
@@ -88,7 +88,7 @@ impl Machine {
         }
     }
 
-    /// When the next [`Input::Tick`] has something to do.
+    /// The time at which the next [`Input::Tick`] has something to do.
     pub fn next_deadline(&self) -> Option<u64> {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
@@ -98,7 +98,7 @@ impl Machine {
         self.last_proposed.get(&storage).copied()
     }
 
-    /// How much there is of everything.
+    /// The numbers of transactions and locks.
     pub fn counts(&self) -> Counts {
         let waiting = self.locks.waiting();
         Counts { waiting, holding: self.transactions.len() - waiting, unknown: self.unknown, locks: self.locks.len() }
@@ -135,7 +135,8 @@ impl Machine {
                 actions.push_back(earlier.read());
                 return;
             }
-            // To wait while holding could be to wait in a circle: let go of all, and queue like anybody else.
+            // A vote that waits while it holds locks could wait in a circle: release all, and queue like any other
+            // vote.
             self.end(now, txn, actions);
         }
         self.join(now, vote, wants, actions);
@@ -152,7 +153,7 @@ impl Machine {
         let (ticket, granted) = self.locks.claim(txn, wants);
         if !granted && self.locks.waiting() > limits::WAITING_VOTES {
             self.locks.release(ticket, &mut self.granted);
-            assert!(self.granted.is_empty(), "nobody stands behind the last in line");
+            assert!(self.granted.is_empty(), "no ticket stands behind the last in line");
             let why = format!("vote: {} others wait already", limits::WAITING_VOTES);
             actions.push_back(Action::Failed { txn, refusal: Refusal::TooLarge(why) });
             return;
@@ -164,7 +165,7 @@ impl Machine {
     }
 
     fn grant(&mut self, now: u64, txn: TxnId, actions: &mut VecDeque<Action>) {
-        let transaction = self.transactions.get_mut(&txn).expect("who is in line is here");
+        let transaction = self.transactions.get_mut(&txn).expect("every ticket in line belongs to a transaction here");
         assert_eq!(transaction.phase, Phase::Waiting, "locks are granted once");
         transaction.phase = Phase::Reading;
         transaction.deadline = now.saturating_add(self.timeout);
@@ -176,27 +177,27 @@ impl Machine {
         &mut self,
         now: u64,
         txn: TxnId,
-        current: &[(Oid, Option<Current>)],
+        current: &[(Oid, Option<CurrentSerial>)],
         last_tid: Tid,
         actions: &mut VecDeque<Action>,
     ) {
         let Some(transaction) = self.transactions.get_mut(&txn) else { return };
-        assert_eq!(transaction.phase, Phase::Reading, "serials answer a question");
+        assert_eq!(transaction.phase, Phase::Reading, "serials come only after they were asked for");
         // A proposal that was refused leaves no trace in the storage, but its tid must not be proposed again.
         let last = self.last_proposed.get(&transaction.vote.storage).map_or(last_tid, |&tid| tid.max(last_tid));
         let verdict = judge(&transaction.vote, current, last);
         transaction.vote.writes = Vec::new();
         transaction.vote.checks = Vec::new();
         match verdict {
-            Verdict::Voted(bases) => {
+            Judgement::Voted(bases) => {
                 transaction.phase = Phase::Voted;
                 actions.push_back(Action::Voted { txn, bases });
             }
-            Verdict::Conflicts(conflicts) => {
+            Judgement::Conflicts(conflicts) => {
                 transaction.phase = Phase::Resolving;
                 actions.push_back(Action::Conflicts { txn, conflicts });
             }
-            Verdict::Failed(refusal) => {
+            Judgement::Failed(refusal) => {
                 actions.push_back(Action::Failed { txn, refusal });
                 self.end(now, txn, actions);
             }
@@ -219,7 +220,7 @@ impl Machine {
     }
 
     fn proposed(&mut self, txn: TxnId, tid: Tid) {
-        // It may have settled before this news of its start came.
+        // The proposal may have settled before the news of its start comes.
         let Some(transaction) = self.transactions.get_mut(&txn) else { return };
         assert!(transaction.phase.belongs_to_the_proposal(), "proposed without a finish: {txn:?}");
         if transaction.phase == Phase::Proposing {
@@ -263,7 +264,7 @@ impl Machine {
         }
     }
 
-    /// Forgets a transaction and lets those go on who have waited for its locks.
+    /// Forgets a transaction, releases its locks, and grants the votes that waited for nothing else.
     fn end(&mut self, now: u64, txn: TxnId, actions: &mut VecDeque<Action>) {
         let transaction = self.transactions.remove(&txn).expect("a transaction ends once");
         self.deadlines.remove(&(transaction.deadline, txn));
@@ -284,7 +285,7 @@ impl Transaction {
 }
 
 impl Phase {
-    /// "The transaction …", to the client.
+    /// The end of a sentence to the client, "the transaction …".
     fn told(self) -> &'static str {
         match self {
             Phase::Waiting => "waits for its locks",

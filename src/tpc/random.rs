@@ -1,9 +1,9 @@
 //! Random inputs against a model that is too simple to be wrong.
 //!
-//! The model keeps transactions in the order in which they queued and finds grants by looking at every pair: quadratic,
-//! and plainly the rule. For every step it predicts which actions come, in which order; so an answer given twice, a
-//! wake-up that is lost, a waiter that is overtaken or a lock that is freed too early all show as a difference. Beneath
-//! it lies a database that commits what was proposed, and in which no update may be lost.
+//! The model keeps transactions in the order in which they queued and finds grants by looking at every pair:
+//! quadratic, and plainly the rule. For every step the model predicts the actions and their order; so an answer given
+//! twice, a lost wake-up, an overtaken waiter or a lock freed too early all show as a difference. Beneath the model
+//! lies a database that commits what was proposed, and in which no update may be lost.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,7 +19,7 @@ const SLOTS: usize = 7;
 type Throw = (u8, u8, u8, u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ModelPhase {
     Waiting,
     Reading,
     Resolving,
@@ -29,11 +29,11 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct Transaction {
+struct ModelTransaction {
     vote: Vote,
-    /// What is locked; may be more than the vote of the moment needs.
+    /// The locks held or waited for; may be more than the latest vote needs.
     locks: Locked,
-    phase: Phase,
+    phase: ModelPhase,
     deadline: u64,
     tid: Tid,
     bases: Vec<(Oid, Base)>,
@@ -68,7 +68,7 @@ impl Locked {
     }
 }
 
-/// What an action is, without its details.
+/// The kind of an action, without its details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Read,
@@ -84,8 +84,8 @@ struct World {
     machine: Machine,
     now: u64,
     /// In the order in which they queued.
-    line: Vec<Transaction>,
-    database: BTreeMap<(StorageId, Oid), Current>,
+    line: Vec<ModelTransaction>,
+    database: BTreeMap<(StorageId, Oid), CurrentSerial>,
     last: BTreeMap<StorageId, Tid>,
     last_proposed: Tid,
     /// The transaction that each client speaks of.
@@ -104,7 +104,7 @@ impl World {
             database: [0, 1]
                 .into_iter()
                 .flat_map(|storage| (0..4).map(move |oid| (StorageId(storage), Oid(oid))))
-                .map(|place| (place, Current { tid: Tid(5), absent: place.1 == Oid(3) }))
+                .map(|place| (place, CurrentSerial { tid: Tid(5), absent: place.1 == Oid(3) }))
                 .collect(),
             last: BTreeMap::new(),
             last_proposed: Tid(10),
@@ -120,21 +120,21 @@ impl World {
         let phase = self.at(txn).map(|at| self.line[at].phase);
         match what % 16 {
             0 => self.vote(slot, detail, dice),
-            // What is next in turn.
+            // The input that is next in turn for the transaction.
             1..=8 => match phase {
-                Some(Phase::Reading) => self.serials(txn),
-                Some(Phase::Voted) => self.finish(txn),
-                Some(Phase::Proposed | Phase::Unknown) => self.settle(txn, Settlement::Committed),
-                Some(Phase::Resolving) | None => self.vote(slot, detail, dice),
-                Some(Phase::Waiting) => self.tick(1),
+                Some(ModelPhase::Reading) => self.serials(txn),
+                Some(ModelPhase::Voted) => self.finish(txn),
+                Some(ModelPhase::Proposed | ModelPhase::Unknown) => self.settle(txn, Settlement::Committed),
+                Some(ModelPhase::Resolving) | None => self.vote(slot, detail, dice),
+                Some(ModelPhase::Waiting) => self.tick(1),
             },
             9 => self.finish(txn),
             10 => match phase {
-                Some(Phase::Proposed | Phase::Unknown) => self.settle(txn, Settlement::Refused),
+                Some(ModelPhase::Proposed | ModelPhase::Unknown) => self.settle(txn, Settlement::Refused),
                 _ => self.leave(Input::Abort { txn }, txn),
             },
             11 => match phase {
-                Some(Phase::Proposed | Phase::Unknown) => self.settle(txn, Settlement::Unknown),
+                Some(ModelPhase::Proposed | ModelPhase::Unknown) => self.settle(txn, Settlement::Unknown),
                 _ => self.leave(Input::Disconnect { txn }, txn),
             },
             12 => self.leave(Input::Abort { txn }, txn),
@@ -151,7 +151,7 @@ impl World {
         self.line.iter().position(|t| t.vote.txn == txn)
     }
 
-    /// Tells the machine, and compares with what is expected.
+    /// Gives the machine an input, and compares its actions with the expected ones.
     fn tell(&mut self, input: Input) -> VecDeque<Action> {
         let mut actions = VecDeque::new();
         self.machine.step(self.now, input.clone(), &mut actions);
@@ -163,13 +163,13 @@ impl World {
     }
 
     fn check_invariants(&self) {
-        for (at, holder) in self.line.iter().enumerate().filter(|(_, t)| t.phase != Phase::Waiting) {
-            for other in self.line[at + 1..].iter().filter(|t| t.phase != Phase::Waiting) {
+        for (at, holder) in self.line.iter().enumerate().filter(|(_, t)| t.phase != ModelPhase::Waiting) {
+            for other in self.line[at + 1..].iter().filter(|t| t.phase != ModelPhase::Waiting) {
                 assert!(!holder.locks.conflicts(&other.locks), "two hold what excludes: {holder:?} {other:?}");
             }
         }
-        let waiting = self.line.iter().filter(|t| t.phase == Phase::Waiting).count();
-        let unknown = self.line.iter().filter(|t| t.phase == Phase::Unknown).count();
+        let waiting = self.line.iter().filter(|t| t.phase == ModelPhase::Waiting).count();
+        let unknown = self.line.iter().filter(|t| t.phase == ModelPhase::Unknown).count();
         let counts = self.machine.counts();
         assert_eq!((counts.waiting, counts.holding), (waiting, self.line.len() - waiting));
         assert_eq!(counts.unknown, unknown);
@@ -178,18 +178,20 @@ impl World {
         assert_eq!(self.machine.next_deadline(), deadlines.min());
     }
 
-    /// The rule: granted is who is in conflict with nobody who came before and nobody who holds.
+    /// The rule: a transaction is granted if it conflicts with none that came before it and none that holds locks.
     fn expect_grants(&mut self) {
         for at in 0..self.line.len() {
             let this = &self.line[at];
-            let blocks = |(other_at, other): (usize, &Transaction)| {
-                other_at != at && (other_at < at || other.phase != Phase::Waiting) && other.locks.conflicts(&this.locks)
+            let blocks = |(other_at, other): (usize, &ModelTransaction)| {
+                other_at != at
+                    && (other_at < at || other.phase != ModelPhase::Waiting)
+                    && other.locks.conflicts(&this.locks)
             };
-            if this.phase == Phase::Waiting && !self.line.iter().enumerate().any(blocks) {
+            if this.phase == ModelPhase::Waiting && !self.line.iter().enumerate().any(blocks) {
                 self.expected.push((Kind::Read, this.vote.txn));
                 let deadline = self.now + TIMEOUT;
                 let this = &mut self.line[at];
-                this.phase = Phase::Reading;
+                this.phase = ModelPhase::Reading;
                 this.deadline = deadline;
             }
         }
@@ -199,22 +201,22 @@ impl World {
         let mut txn = self.slots[slot];
         let left_to_the_log = |at: usize| owned(self.line[at].phase) && detail % 4 == 3;
         if self.at(txn).is_none_or(left_to_the_log) {
-            // The last one is over, or its client has gone and left it to the log: a new transaction.
+            // The slot's last transaction is over, or its client has gone and left it to the log: begin a new one.
             self.last_txn += 1;
             txn = TxnId(self.last_txn);
             self.slots[slot] = txn;
         }
         let vote = match self.at(txn).map(|at| &self.line[at]) {
-            Some(earlier) if earlier.phase == Phase::Resolving && !detail.is_multiple_of(4) => {
+            Some(earlier) if earlier.phase == ModelPhase::Resolving && !detail.is_multiple_of(4) => {
                 self.resolved(&earlier.vote, dice)
             }
             _ => self.any_vote(txn, detail, dice),
         };
         match self.at(txn) {
             None => self.queue(vote.clone()),
-            Some(at) if self.line[at].phase != Phase::Resolving => self.expected.push((Kind::Refuse, txn)),
+            Some(at) if self.line[at].phase != ModelPhase::Resolving => self.expected.push((Kind::Refuse, txn)),
             Some(at) if self.line[at].locks.covers(&Locked::of(&vote)) => {
-                self.line[at].phase = Phase::Reading;
+                self.line[at].phase = ModelPhase::Reading;
                 self.line[at].vote = vote.clone();
                 self.expected.push((Kind::Read, txn));
             }
@@ -252,8 +254,8 @@ impl World {
         vote
     }
 
-    /// The same again with the serials that are current, as a client does it; sometimes with one write or check more or
-    /// less, or with other wishes altogether.
+    /// The earlier vote again with current serials, as a client repeats it after resolving; sometimes with one write or
+    /// check more or less, or with another tid or storage.
     fn resolved(&self, earlier: &Vote, dice: u32) -> Vote {
         let mut vote = earlier.clone();
         for (oid, read) in &mut vote.writes {
@@ -286,8 +288,8 @@ impl World {
         let locks = Locked::of(&vote);
         let locks =
             if locks.whole { Locked { writes: BTreeSet::new(), checks: BTreeSet::new(), ..locks } } else { locks };
-        let (phase, deadline, tid, bases) = (Phase::Waiting, 0, Tid::ZERO, Vec::new());
-        self.line.push(Transaction { vote, locks, phase, deadline, tid, bases });
+        let (phase, deadline, tid, bases) = (ModelPhase::Waiting, 0, Tid::ZERO, Vec::new());
+        self.line.push(ModelTransaction { vote, locks, phase, deadline, tid, bases });
         self.expect_grants();
     }
 
@@ -304,7 +306,7 @@ impl World {
         let current: Vec<_> = asked.iter().map(|&oid| (oid, newest(oid))).collect();
         let last_tid = self.last.get(&vote.storage).copied().unwrap_or_default();
         let last = self.machine.last_proposed(vote.storage).unwrap_or_default().max(last_tid);
-        let there = |oid| newest(oid).filter(|c: &Current| !c.absent).map(|c| c.tid);
+        let there = |oid| newest(oid).filter(|c: &CurrentSerial| !c.absent).map(|c| c.tid);
         let conflicts = |&(oid, read): &(Oid, Read)| match read {
             Read::Serial(tid) => newest(oid).is_some_and(|current| current.tid != tid),
             Read::Any | Read::Current | Read::Existing(_) => false,
@@ -319,10 +321,10 @@ impl World {
             self.expected.push((Kind::Failed, txn));
             self.expect_grants();
         } else if vote.writes.iter().any(conflicts) {
-            self.line[at].phase = Phase::Resolving;
+            self.line[at].phase = ModelPhase::Resolving;
             self.expected.push((Kind::Conflicts, txn));
         } else {
-            self.line[at].phase = Phase::Voted;
+            self.line[at].phase = ModelPhase::Voted;
             self.expected.push((Kind::Voted, txn));
         }
         let actions = self.tell(Input::Serials { txn, current, last_tid });
@@ -334,9 +336,9 @@ impl World {
 
     fn finish(&mut self, txn: TxnId) {
         match self.at(txn) {
-            Some(at) if self.line[at].phase == Phase::Voted => {
+            Some(at) if self.line[at].phase == ModelPhase::Voted => {
                 self.expected.push((Kind::Propose, txn));
-                self.line[at].phase = Phase::Proposed;
+                self.line[at].phase = ModelPhase::Proposed;
                 let tid = self.line[at].vote.brings_tid.unwrap_or(self.last_proposed.next());
                 // One counter for all storages: a tid that is brought may be less than what another storage has.
                 self.last_proposed = self.last_proposed.max(tid);
@@ -354,7 +356,7 @@ impl World {
     fn settle(&mut self, txn: TxnId, outcome: Settlement) {
         let at = self.at(txn).unwrap();
         if outcome == Settlement::Unknown {
-            self.line[at].phase = Phase::Unknown;
+            self.line[at].phase = ModelPhase::Unknown;
         } else {
             let transaction = self.line.remove(at);
             if outcome == Settlement::Committed {
@@ -365,14 +367,14 @@ impl World {
         self.tell(Input::Settled { txn, outcome });
     }
 
-    /// As `storage::apply` does it: the base must be what is current. This is where a lost update would show.
-    fn commit(&mut self, transaction: &Transaction) {
+    /// Commits like `storage::apply`: the base must be the current revision. This is where a lost update would show.
+    fn commit(&mut self, transaction: &ModelTransaction) {
         let storage = transaction.vote.storage;
         for &(oid, base) in &transaction.bases {
             let newest = self.newest(storage, oid);
             assert!(base == Base::Any || base == Base::Serial(newest), "lost update: {base:?} is not {newest}");
             let absent = transaction.tid.0.is_multiple_of(7);
-            self.database.insert((storage, oid), Current { tid: transaction.tid, absent });
+            self.database.insert((storage, oid), CurrentSerial { tid: transaction.tid, absent });
         }
         let last = self.last.entry(storage).or_default();
         *last = transaction.tid.max(*last);
@@ -419,13 +421,13 @@ impl World {
     }
 }
 
-/// The locks belong to the proposal.
-fn owned(phase: Phase) -> bool {
-    matches!(phase, Phase::Proposed | Phase::Unknown)
+/// Whether the locks belong to the proposal.
+fn owned(phase: ModelPhase) -> bool {
+    matches!(phase, ModelPhase::Proposed | ModelPhase::Unknown)
 }
 
-fn counts_time(phase: Phase) -> bool {
-    matches!(phase, Phase::Reading | Phase::Resolving | Phase::Voted)
+fn counts_time(phase: ModelPhase) -> bool {
+    matches!(phase, ModelPhase::Reading | ModelPhase::Resolving | ModelPhase::Voted)
 }
 
 fn kind(action: &Action) -> (Kind, TxnId) {
@@ -452,7 +454,8 @@ proptest! {
     }
 }
 
-/// Plays votes of many objects, and counts nothing but the time that a square would take: hours.
+/// Votes of many objects, and long lines. There is no assertion on time: if the cost were a square, this test would
+/// take hours.
 #[test]
 fn large_transactions_and_long_lines_are_no_square() {
     let mut machine = Machine::new(TIMEOUT);

@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 
 use zrs::command::Base;
-use zrs::tpc::{Action, Current, Input, Machine, Read, Settlement, TxnId, Vote};
+use zrs::tpc::{Action, CurrentSerial, Input, Machine, Read, Settlement, TxnId, Vote};
 use zrs::zodb::{Conflict, Oid, Refusal, StorageId, Tid};
 
 /// A machine and the time.
@@ -98,9 +98,9 @@ fn serials<'a>(mut words: impl Iterator<Item = &'a str>) -> Input {
         }
         let (oid, serial) = word.split_once(':').expect("oid:serial");
         let newest = match serial.strip_prefix("absent:") {
-            Some(tid) => Some(Current { tid: Tid(number(tid)), absent: true }),
+            Some(tid) => Some(CurrentSerial { tid: Tid(number(tid)), absent: true }),
             None if serial == "none" => None,
-            None => Some(Current { tid: Tid(number(serial)), absent: false }),
+            None => Some(CurrentSerial { tid: Tid(number(serial)), absent: false }),
         };
         current.push((Oid(number(oid)), newest));
     }

@@ -31,7 +31,7 @@ use crate::env::{Env, Watch, Watching};
 use crate::raft::{Node, Unknown};
 use crate::server::bounds::LongReads;
 use crate::storage::Store;
-use crate::tpc::{Action, Counts, Current, Input, Machine, Settlement, TxnId, Vote};
+use crate::tpc::{Action, Counts, CurrentSerial, Input, Machine, Settlement, TxnId, Vote};
 use crate::zodb::{Conflict, Oid, Refusal, StorageId, Tid, TransactionMeta};
 
 pub mod ahead;
@@ -152,15 +152,14 @@ impl Primary {
 
     /// Ends the reign: waiting votes, and proposals that are still in the queue, get no answer any more.
     pub fn end(&self) {
-        let voters = {
+        let (voters, proposals) = {
             let mut state = self.state();
             state.ended = true;
             state.held.clear();
-            self.queue.close();
-            std::mem::take(&mut state.voters)
+            (std::mem::take(&mut state.voters), self.queue.close())
         };
         // The sessions learn of it by losing the senders.
-        drop(voters);
+        drop((voters, proposals));
         self.ended.send(true);
     }
 
@@ -391,7 +390,7 @@ impl Primary {
                     break;
                 }
                 match self.store.current(storage, oid) {
-                    Ok(found) => current.push((oid, found.map(|c| Current { tid: c.tid, absent: c.absent }))),
+                    Ok(found) => current.push((oid, found.map(|c| CurrentSerial { tid: c.tid, absent: c.absent }))),
                     Err(fault) => {
                         tracing::error!(%storage, %oid, %fault, "an object's serial could not be read");
                         questions.extend(self.fault(txn));

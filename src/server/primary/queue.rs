@@ -45,6 +45,11 @@ struct Proposal {
     answer: oneshot::Sender<Result<Outcome, Unknown>>,
 }
 
+/// Proposals that will never be.
+pub struct Dropped {
+    _waiting: VecDeque<Proposal>,
+}
+
 /// Why there is no place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPlace {
@@ -88,14 +93,13 @@ impl Queue {
         pending.await.ok()?.ok()
     }
 
-    /// Drops what waits, whose askers learn of it by losing the sender, and takes nothing more.
-    pub fn close(&self) {
-        let dropped = {
-            let mut line = self.line();
-            line.closed = true;
-            std::mem::take(&mut line.waiting)
-        };
-        drop(dropped);
+    /// Takes nothing more, and gives back the proposals that wait. When they are dropped, without a lock held (their settling
+    /// may own anything), their askers learn of it.
+    #[must_use]
+    pub fn close(&self) -> Dropped {
+        let mut line = self.line();
+        line.closed = true;
+        Dropped { _waiting: std::mem::take(&mut line.waiting) }
     }
 
     /// Takes the queue to the log, in order, until the reign has `ended`; outcomes are awaited beside.
@@ -145,7 +149,7 @@ mod tests {
     async fn a_closed_queue_answers_nobody_and_settles_nothing() {
         let queue = Queue::default();
         let pending = queue.place().unwrap().fill(change(), |_| panic!("settled without an outcome"));
-        queue.close();
+        drop(queue.close());
         assert!(pending.await.is_err());
         assert_eq!(queue.place().err(), Some(NoPlace::Closed));
         assert_eq!(queue.change(change()).await, None);

@@ -1,7 +1,7 @@
 //! A set of object ids, for millions of them.
 //!
-//! Ids are given out in a row, so nearly all of a database's lie close together: they are kept as bits, 512 in a piece. A
-//! database of 100 million objects takes some 20 MB; ids that are scattered at random take up to some 120 bytes each.
+//! Ids are given out in a row, so nearly all ids of a database lie close together: the set keeps them as bits, 512 in a
+//! piece. A database of 100 million objects takes some 20 MB; ids scattered at random take up to some 120 bytes each.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub struct Oids {
 }
 
 impl Oids {
-    /// Adds one; `true` if it was not there.
+    /// Adds an id; `true` if it was not in the set.
     pub fn insert(&mut self, oid: Oid) -> bool {
         let word = &mut self.pieces.entry(oid.0 / BITS).or_default()[(oid.0 % BITS / 64) as usize];
         let bit = 1 << (oid.0 % 64);
@@ -28,24 +28,24 @@ impl Oids {
         new
     }
 
-    /// Whether it is there.
+    /// Whether the id is in the set.
     pub fn contains(&self, oid: Oid) -> bool {
         self.pieces
             .get(&(oid.0 / BITS))
             .is_some_and(|piece| piece[(oid.0 % BITS / 64) as usize] & 1 << (oid.0 % 64) != 0)
     }
 
-    /// How many.
+    /// How many ids are in the set.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// All of them, in order.
+    /// All ids, in order.
     pub fn iter(&self) -> impl Iterator<Item = Oid> {
         self.pieces.iter().flat_map(|(first, piece)| {
             let bits = (0..BITS).filter(|bit| piece[(bit / 64) as usize] & 1 << (bit % 64) != 0);

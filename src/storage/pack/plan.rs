@@ -1,15 +1,15 @@
-//! What a pack removes: read on the primary, while commits go on.
+//! The plan of a pack: worked out on the primary, while commits go on.
 //!
-//! 1. [`Plan::reach`] marks what can be reached from the root as of the pack time ([`Plan::beyond`] adds what the records
-//!    after it refer to). All of this is left out without garbage collection.
-//! 2. [`Plan::page`] walks all objects and says what goes of each, a bounded page at a time.
-//! 3. [`Plan::transactions`] lists those that never had a record, or list one twice.
+//! 1. [`Plan::reach`] marks the objects that can be reached from the root as of the pack time; [`Plan::beyond`] adds
+//!    the objects that younger records lead to. Without garbage collection both are left out.
+//! 2. [`Plan::page`] walks all objects and plans which revisions of each go, a bounded page at a time.
+//! 3. [`Plan::transactions`] lists the transactions that never had a record, or list an object twice.
 //!
-//! All of it reads the store as it is: nobody but this pack removes anything, and what commits meanwhile is younger than the
-//! pack time. An object that has changed between its page and its step is planned again ([`Plan::object`]).
+//! The plan reads the store as it is: nobody but this pack removes anything, and every commit meanwhile is younger
+//! than the pack time. An object that has changed between its page and its step is planned again ([`Plan::object`]).
 //!
-//! **Memory**: a set of objects ([`Oids`]), a stack of those that are still to be read, and for one object at a time 24 bytes
-//! for each of its revisions.
+//! **Memory**: a set of objects ([`Oids`]), a stack of those that are still to be read, and for one object at a time a
+//! [`RevisionHead`] for each of its revisions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,93 +17,96 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::{Oids, Unreadable, references};
+use super::oids::Oids;
+use super::references::{UnreadableRecord, references};
 use crate::command::Removal;
 use crate::config::limits;
 use crate::engine::Order;
+use crate::storage::keys;
+use crate::storage::store::Store;
 use crate::storage::value::{self, Stored, StoredBlob, TransactionHead};
-use crate::storage::{Store, keys};
 use crate::zodb::{Oid, StorageId, Tid};
 
-/// One pack, as its reader sees it. Clones are the same one.
+/// The plan of one pack. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Plan {
     store: Store,
     storage: StorageId,
     upto: Tid,
     gc: bool,
-    /// Revisions that a step may take.
+    /// The most revisions that a step may remove.
     most: usize,
     stop: Arc<AtomicBool>,
 }
 
-/// Why a pack can't go on.
+/// A reason why a pack can't go on.
 #[derive(Debug)]
 pub enum Fault {
-    /// Something that can be reached from the root refers to an object that is not there.
+    /// An object that can be reached from the root refers to this one, which is not there.
     Missing(Oid),
     /// A record can't be read.
-    Unreadable(Oid, Tid, Unreadable),
+    Unreadable(Oid, Tid, UnreadableRecord),
     /// The store can't be read.
     Io(io::Error),
-    /// Nobody wants it any more.
+    /// The pack was asked to stop ([`Plan::stop`]).
     Stopped,
 }
 
-/// What goes of an object in one step.
+/// The revisions of one object that go in one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// For the command.
+    /// The removal, for the command.
     pub removal: Removal,
-    /// It goes because nothing refers to the object.
+    /// The revisions go because nothing refers to the object.
     pub garbage: bool,
     /// Bytes that move to a revision that stays.
     pub moved: u64,
-    /// Bytes that are read to remove it: what does not lie in pieces.
+    /// Bytes that the nodes read to remove the revisions: of the records that do not lie in pieces.
     pub read: u64,
 }
 
 impl Planned {
-    /// What it costs the nodes.
+    /// Bytes that the removal costs each node.
     pub fn bytes(&self) -> u64 {
         self.moved + self.read
     }
 }
 
-/// What becomes of an object that nothing refers to.
+/// The fate, in a pack, of an object that nothing refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It goes altogether.
+    /// The object goes altogether.
     Going,
-    /// It has a revision that is younger than the pack time.
+    /// The object stays: it has a revision that is younger than the pack time.
     Alive,
-    /// It is not there.
+    /// The object is not there.
     Absent,
 }
 
 /// A part of the walk over all objects.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// In order of their ids; an object with more revisions than a step may take comes more than once.
+    /// In order of object ids; an object with more revisions than a step may remove comes more than once.
     pub planned: Vec<Planned>,
-    /// Where to go on; `None` at the end.
+    /// The object to go on with; `None` at the end.
     pub next: Option<Oid>,
 }
 
-/// A revision, as far as a plan looks at it.
+/// A revision without its record.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct RevisionHead {
     tid: Tid,
-    /// Where its record lies: with itself, or with an older one. `None`: the object is absent.
+    /// The revision that its record lies with: itself, or an older one. `None`: the object is absent.
     holder: Option<Tid>,
-    /// The older revision that it was made to show again.
+    /// The older revision that this one was made to show again.
     link: Option<Tid>,
+    /// The length of the record that lies with this revision.
     bytes: u64,
-    /// How many of them lie with it, and not in pieces.
+    /// How many of these bytes do not lie in pieces.
     inline: u64,
 }
 
-/// How many objects are read before a look whether anybody still wants it.
+/// How many objects are read between two looks at [`Plan::stop`].
 const LOOK: usize = 256;
 
 impl Plan {
@@ -128,8 +131,8 @@ impl Plan {
         self.upto
     }
 
-    /// Whether there is nothing that this pack could remove: there are no objects, or nothing is as old as its time; or a pack with this time or a later
-    /// one has been here before, and nothing has committed between the two.
+    /// Whether this pack could remove nothing: there are no objects, or none as old as the pack time; or there was a
+    /// pack with this time or a later one, and nothing has committed between the two.
     pub fn is_idle(&self) -> io::Result<bool> {
         let summary = self.store.summary(self.storage);
         if summary.objects == 0 {
@@ -140,14 +143,14 @@ impl Plan {
         if after(packed, self.upto)?.is_some() {
             return Ok(false);
         }
-        // As `FileStorage`: the first one after the pack time must have been packed too, if there is one.
+        // As in `FileStorage`: the first transaction after the pack time, if there is one, must have been packed too.
         Ok(packed == Tid::ZERO || after(self.upto, Tid::MAX.previous())?.is_none_or(|(tid, _)| tid <= packed))
     }
 
-    /// Adds to `reached` the root and all that can be reached from it as of the pack time.
+    /// Adds to `reached` the root and all objects that can be reached from it as of the pack time.
     pub fn reach(&self, reached: &mut Oids) -> Result<(), Fault> {
         let Some(root) = self.at_pack_time(Oid::ROOT)? else {
-            // Without a root there is nothing that could be kept; if there is anything, something is wrong.
+            // Without a root no object can be kept, so any object there is shows that something is wrong.
             let any = self.store.next_object(self.storage, Oid::ROOT, self.upto)?;
             return if any.is_none() { Ok(()) } else { Err(Fault::Missing(Oid::ROOT)) };
         };
@@ -162,8 +165,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Adds what the records after the pack time, up to the last transaction of the moment, refer to. One that can't be read ends
-    /// it, as it may refer to anything.
+    /// Adds the objects that records younger than the pack time lead to, up to the last transaction of the moment. A
+    /// record that can't be read ends the pack, as it may refer to anything.
     pub fn beyond(&self, reached: &mut Oids) -> Result<(), Fault> {
         let (mut from, mut read) = (self.upto.next(), 0);
         while let Some((tid, _)) = self.store.transaction_at(self.storage, from, Tid::MAX.previous())? {
@@ -179,7 +182,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Adds these objects, and all that can be reached from them as of the pack time. What is not there is passed over.
+    /// Adds these objects, and all that can be reached from them as of the pack time. Objects that are not there are
+    /// passed over.
     pub fn pardon(&self, oids: Vec<Oid>, reached: &mut Oids) -> Result<(), Fault> {
         let mut todo = self.fresh_there(oids, reached)?;
         let mut read = 0;
@@ -192,13 +196,12 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether there is such an object, or was, as far as anybody can still tell. Only such are noted: of others a client could
-    /// name any number.
+    /// Whether the object has any revision. Only such objects are noted: of others a client could name any number.
     pub fn is_there(&self, oid: Oid) -> io::Result<bool> {
         Ok(self.store.current(self.storage, oid)?.is_some())
     }
 
-    /// What becomes of an object that is not reached.
+    /// The fate of an object that is not reached.
     pub fn fate(&self, oid: Oid) -> io::Result<Fate> {
         Ok(match self.store.current(self.storage, oid)? {
             None => Fate::Absent,
@@ -208,8 +211,8 @@ impl Plan {
         })
     }
 
-    /// These objects, and all that can be reached from them, but for what is `known` and what has changed since the pack time.
-    /// What is not there any more is among them if it was `taken`.
+    /// These objects, and all that can be reached from them, without the objects that are `known` and those that have
+    /// changed since the pack time. An object that is not there counts only if this pack has `taken` it.
     pub fn led_to(
         &self,
         oids: Vec<Oid>,
@@ -238,12 +241,12 @@ impl Plan {
         Ok(found)
     }
 
-    /// Marks what is not marked yet, and gives that.
+    /// Marks the objects that are not marked yet, and gives those.
     fn fresh(&self, oids: Vec<Oid>, reached: &mut Oids) -> Vec<Oid> {
         oids.into_iter().filter(|oid| reached.insert(*oid)).collect()
     }
 
-    /// The same, of those that are there.
+    /// Marks the objects that are there and not marked yet, and gives those.
     fn fresh_there(&self, oids: Vec<Oid>, reached: &mut Oids) -> Result<Vec<Oid>, Fault> {
         let (mut fresh, mut read) = (Vec::new(), 0);
         for oid in oids {
@@ -276,12 +279,12 @@ impl Plan {
         references(&data).map_err(|why| Fault::Unreadable(oid, tid, why))
     }
 
-    /// What goes of the objects from `from` on; `kept` says which are reached.
+    /// Plans the objects from `from` on; `kept` says which of them are reached.
     pub fn page(&self, from: Oid, kept: impl Fn(Oid) -> bool) -> Result<Page, Fault> {
         let start = keys::revision(self.storage, from, Tid(u64::MAX));
         let end = keys::storage_end(self.storage);
         let mut page = Page::default();
-        let mut object: Option<(Oid, Vec<Seen>)> = None;
+        let mut object: Option<(Oid, Vec<RevisionHead>)> = None;
         let (mut read, mut bytes) = (0, 0);
         for pair in self.store.engine().range(keys::REVISIONS, &start, &end, Order::Ascending) {
             self.look(&mut read)?;
@@ -308,7 +311,7 @@ impl Plan {
         Ok(page)
     }
 
-    /// What goes of one object, as it is now.
+    /// Plans one object, as it is now.
     pub fn object(&self, oid: Oid, kept: bool) -> Result<Vec<Planned>, Fault> {
         let start = keys::revision(self.storage, oid, Tid(u64::MAX));
         let end = keys::revision(self.storage, oid, Tid::ZERO);
@@ -319,30 +322,30 @@ impl Plan {
         self.planned(oid, &revisions, !kept)
     }
 
-    /// What goes of an object with these revisions, youngest first, in as many steps as it takes.
-    fn planned(&self, oid: Oid, revisions: &[Seen], unreached: bool) -> Result<Vec<Planned>, Fault> {
+    /// Plans an object with these revisions, youngest first, in as many steps as it takes.
+    fn planned(&self, oid: Oid, revisions: &[RevisionHead], unreached: bool) -> Result<Vec<Planned>, Fault> {
         let young = revisions.partition_point(|seen| seen.tid > self.upto);
         let Some(at_pack_time) = revisions.get(young) else { return Ok(Vec::new()) };
         let garbage = self.gc && unreached && at_pack_time.holder.is_some();
         let whole = garbage || at_pack_time.holder.is_none();
         let linked = revisions[..young].iter().filter(|_| self.gc).filter_map(|seen| seen.link);
         let shown_again: BTreeSet<Tid> = linked.collect();
-        let goes = |seen: &&Seen| !shown_again.contains(&seen.tid) && (whole || seen.tid < at_pack_time.tid);
-        let going: Vec<Seen> = revisions[young..].iter().filter(goes).rev().copied().collect();
+        let goes = |seen: &&RevisionHead| !shown_again.contains(&seen.tid) && (whole || seen.tid < at_pack_time.tid);
+        let going: Vec<RevisionHead> = revisions[young..].iter().filter(goes).rev().copied().collect();
         if going.is_empty() {
             return Ok(Vec::new());
         }
         let blobs = self.blobs(oid)?;
         let blob_of = |tid: Tid| blobs.iter().find(|(of, _)| *of == tid).map(|(_, holder)| *holder);
-        // Oldest first, so that the newest revision goes last, if it does.
+        // Oldest first: the newest revision, if it goes, must go last.
         let mut planned = Vec::new();
-        // To remove what shows an older record, that one is read.
+        // Removing a revision that shows an older record reads that record.
         let inline: BTreeMap<Tid, u64> = revisions.iter().map(|seen| (seen.tid, seen.inline)).collect();
-        let cost = |seen: &Seen| seen.holder.and_then(|holder| inline.get(&holder)).copied().unwrap_or(0);
+        let cost = |seen: &RevisionHead| seen.holder.and_then(|holder| inline.get(&holder)).copied().unwrap_or(0);
         let mut rest = &going[..];
         while !rest.is_empty() {
             let mut read = 0;
-            let fits = |(n, seen): &(usize, &Seen)| {
+            let fits = |(n, seen): &(usize, &RevisionHead)| {
                 read += cost(seen);
                 *n == 0 || (*n < self.most && read <= limits::PACK_BYTES)
             };
@@ -353,7 +356,7 @@ impl Plan {
             let records: BTreeSet<Tid> = tids.iter().filter_map(|seen| seen.holder).collect();
             let holders: BTreeSet<Tid> = tids.iter().filter_map(|seen| blob_of(seen.tid)).collect();
             let first = tids[0].tid;
-            let shows = |seen: &Seen| {
+            let shows = |seen: &RevisionHead| {
                 seen.holder.is_some_and(|holder| records.contains(&holder))
                     || blob_of(seen.tid).is_some_and(|holder| holders.contains(&holder))
             };
@@ -367,7 +370,7 @@ impl Plan {
         Ok(planned)
     }
 
-    /// The blobs of an object: of which revision, and with which they lie.
+    /// The blobs of an object: for each revision that has one, the revision with which the blob lies.
     fn blobs(&self, oid: Oid) -> io::Result<Vec<(Tid, Tid)>> {
         let start = keys::revision(self.storage, oid, Tid(u64::MAX));
         let end = keys::revision(self.storage, oid, Tid::ZERO);
@@ -385,13 +388,13 @@ impl Plan {
         Ok(blobs)
     }
 
-    /// Transactions up to the pack time that hold no record, or list an object more than once; from `from` on, and where to
-    /// go on.
+    /// Transactions from `from` up to the pack time that hold no record, or list an object more than once; with the
+    /// transaction to go on with.
     pub fn transactions(&self, from: Tid) -> Result<(Vec<Tid>, Option<Tid>), Fault> {
         let start = keys::transaction(self.storage, from);
         let end = keys::transaction(self.storage, self.upto.next());
         let (mut found, mut read) = (Vec::new(), 0);
-        // The one that is being read, and what it lists.
+        // The transaction that is being read, and the objects that it lists.
         let mut open: Option<(Tid, Vec<Oid>)> = None;
         let repeats = |open: Option<(Tid, Vec<Oid>)>| {
             let (tid, mut oids) = open?;
@@ -427,7 +430,7 @@ impl Plan {
     }
 }
 
-fn seen((key, value): (Vec<u8>, Vec<u8>)) -> io::Result<(Oid, Seen)> {
+fn seen((key, value): (Vec<u8>, Vec<u8>)) -> io::Result<(Oid, RevisionHead)> {
     let (_, oid, tid) =
         keys::decode_revision(&key).ok_or_else(|| value::damaged("a revision's key is not 20 bytes"))?;
     let link = Stored::link(&value);
@@ -439,7 +442,7 @@ fn seen((key, value): (Vec<u8>, Vec<u8>)) -> io::Result<(Oid, Seen)> {
         Stored::SameAs(holder) => Some(holder),
         Stored::Data(_) | Stored::Pieces(_) => Some(tid),
     };
-    Ok((oid, Seen { tid, holder, link, bytes, inline }))
+    Ok((oid, RevisionHead { tid, holder, link, bytes, inline }))
 }
 
 impl From<io::Error> for Fault {

@@ -1,100 +1,88 @@
-//! Which objects a record refers to.
+//! The objects that a record refers to.
 //!
-//! This is the one place that looks into a record. A record is two pickles in a row, of the object's class and of its state,
-//! which share a memo. References stand in them as *persistent ids*, and all else is passed over: this is a machine that
-//! only knows how much each opcode takes off the stack and puts on it, and whether that may be part of a persistent id.
-//! Nothing is built, imported or called.
+//! This file alone looks into records. A record is two pickles in a row, of the object's class and of its state, which
+//! share a memo. References stand in them as *persistent ids*, and all else is passed over: the scanner is a machine
+//! that only knows how many items each opcode takes off the stack and puts on it, and whether such an item may be part
+//! of a persistent id. Nothing is built, imported or called.
 //!
 //! | persistent id | refers to |
 //! |---|---|
 //! | `(oid, class)`, `(oid, …)` | the object |
 //! | `oid`, as bytes or as a text of eight ASCII characters | the object |
-//! | a list: `['w', (oid,)]`, `[oid]` (weak), `['m', …]`, `['n', …]` (other databases) | nothing that a pack has to keep |
+//! | a list: `['w', (oid,)]`, `[oid]` (weak), `['m', …]`, `['n', …]` (other databases) | nothing to keep |
 //!
-//! as `ZODB.serialize.referencesf` has it. **Read**: protocols 0 to 5 (ZODB itself writes 3, in former times 1, and reads no
-//! more than 3). **Promises**: any bytes give references or an error, never a panic, in time and memory proportional to
-//! their length, and the memory within what [`limits::PICKLE_ITEMS`] of each kind take; a record of which anything is unclear is an error, as a reference that is not found costs an object.
+//! as in `ZODB.serialize.referencesf`. **Read**: protocols 0 to 5 (ZODB itself writes 3, in former times 1, and reads
+//! no more than 3). **Promises**: any bytes give references or an error, never a panic, in time and memory
+//! proportional to their length, holding at most [`limits::PICKLE_ITEMS`] of each kind; a record of which anything is
+//! unclear is an error, as a missed reference costs an object.
 //!
-//! **Left out**: what follows the second pickle is not looked at, as ZODB does not.
+//! **Left out**: bytes behind the second pickle are not looked at; ZODB ignores them too.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::items::{Item, Scanned, of_bytes, of_text, tuple};
 use super::texts::{of_escaped, of_quoted};
 use crate::config::limits;
 use crate::zodb::Oid;
 
 /// Why the references of a record can't be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unreadable {
-    /// How many bytes of it were read.
+pub struct UnreadableRecord {
+    /// How many bytes of the record were read.
     pub at: usize,
     /// What is wrong there.
     pub why: &'static str,
 }
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for UnreadableRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "its references can't be read: {} (at byte {})", self.why, self.at)
     }
 }
 
-impl std::error::Error for Unreadable {}
+impl std::error::Error for UnreadableRecord {}
 
-/// The objects that `record` refers to, in its order, as often as it does. An empty record refers to none.
-pub fn references(record: &[u8]) -> Result<Vec<Oid>, Unreadable> {
+/// The objects that `record` refers to, in the order of the record, with repetitions. An empty record refers to none.
+pub fn references(record: &[u8]) -> Result<Vec<Oid>, UnreadableRecord> {
     scan(record, limits::PICKLE_ITEMS)
 }
 
-/// The same, holding at most so many of each.
-fn scan(record: &[u8], most: usize) -> Result<Vec<Oid>, Unreadable> {
+/// [`references`], holding at most `most` items, places of the memo, and references at once.
+fn scan(record: &[u8], most: usize) -> Result<Vec<Oid>, UnreadableRecord> {
     if record.is_empty() {
         return Ok(Vec::new());
     }
     let mut scanner = Scanner { bytes: record, most, ..Scanner::default() };
     // The class, and the state.
     for _ in 0..2 {
-        scanner.pickle().map_err(|why| Unreadable { at: scanner.at, why })?;
+        scanner.pickle().map_err(|why| UnreadableRecord { at: scanner.at, why })?;
     }
     Ok(scanner.found)
-}
-
-/// What lies on the stack, as far as it may become a persistent id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Item {
-    Mark,
-    /// A string of eight bytes, or of eight ASCII characters.
-    Oid([u8; 8]),
-    /// A tuple that begins with such.
-    Tuple([u8; 8]),
-    List,
-    Other,
 }
 
 #[derive(Default)]
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// How many of each it may hold.
+    /// The most items, places of the memo, and references that it may hold.
     most: usize,
     stack: Vec<Item>,
-    /// The places from 0 on that were filled in a row, as a pickler does.
+    /// The places of the memo that were filled in a row from 0 on, as picklers fill them.
     memo: Vec<Item>,
-    /// All others: a place costs what it holds, wherever it is.
+    /// All other places of the memo. (In a map, so that a far place costs no more memory than a near one.)
     sparse: BTreeMap<usize, Item>,
     found: Vec<Oid>,
 }
 
-pub(super) type Step<T> = Result<T, &'static str>;
-
-const CUT: &str = "it ends too early";
-const EMPTY: &str = "it takes more off the stack than there is";
-const TOO_MUCH: &str = "it holds too much at once";
-const NO_MARK: &str = "it goes back to a mark that is not there";
+const CUT: &str = "the record ends too early";
+const EMPTY: &str = "an opcode takes more off the stack than there is";
+const TOO_MUCH: &str = "the record holds too much at once";
+const NO_MARK: &str = "an opcode goes back to a mark that is not there";
 
 impl Scanner<'_> {
     /// Reads one pickle, to its end.
-    fn pickle(&mut self) -> Step<()> {
+    fn pickle(&mut self) -> Scanned<()> {
         self.stack.clear();
         loop {
             let opcode = self.take(1)?[0];
@@ -102,7 +90,7 @@ impl Scanner<'_> {
                 return Ok(());
             }
             self.opcode(opcode)?;
-            // An opcode adds at most one to any of them.
+            // Each opcode adds at most one item, place or reference.
             let held = self.stack.len().max(self.memo.len() + self.sparse.len()).max(self.found.len());
             if held > self.most {
                 return Err(TOO_MUCH);
@@ -110,7 +98,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn opcode(&mut self, opcode: u8) -> Step<()> {
+    fn opcode(&mut self, opcode: u8) -> Scanned<()> {
         match opcode {
             // Frames.
             0x80 => self.skip(1)?,
@@ -154,8 +142,8 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Those that put something together.
-    fn composing(&mut self, opcode: u8) -> Step<()> {
+    /// Opcodes that put values together.
+    fn composing(&mut self, opcode: u8) -> Scanned<()> {
         match opcode {
             // Tuples.
             b')' => self.stack.push(Item::Other),
@@ -214,8 +202,8 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// The memo, and what all this is for.
-    fn referring(&mut self, opcode: u8) -> Step<()> {
+    /// Opcodes of the memo, and of persistent ids.
+    fn referring(&mut self, opcode: u8) -> Scanned<()> {
         match opcode {
             b'q' => {
                 let at = self.number(1)?;
@@ -250,13 +238,13 @@ impl Scanner<'_> {
                 let id = of_bytes(self.line()?);
                 self.reference(id)?;
             }
-            0x97 => return Err("it wants a buffer that does not lie with it"),
+            0x97 => return Err("an opcode wants a buffer from outside the record"),
             _ => return Err("there is no such opcode"),
         }
         Ok(())
     }
 
-    fn reference(&mut self, id: Item) -> Step<()> {
+    fn reference(&mut self, id: Item) -> Scanned<()> {
         match id {
             Item::Oid(oid) | Item::Tuple(oid) => self.found.push(Oid(u64::from_be_bytes(oid))),
             Item::List => {}
@@ -266,68 +254,68 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn take(&mut self, count: usize) -> Step<&[u8]> {
+    fn take(&mut self, count: usize) -> Scanned<&[u8]> {
         let rest = &self.bytes[self.at..];
         let taken = rest.get(..count).ok_or(CUT)?;
         self.at += count;
         Ok(taken)
     }
 
-    fn skip(&mut self, count: usize) -> Step<()> {
+    fn skip(&mut self, count: usize) -> Scanned<()> {
         self.take(count).map(drop)
     }
 
-    /// A number of so many bytes, little-endian.
-    fn number(&mut self, count: usize) -> Step<usize> {
+    /// A number of `count` bytes, little-endian.
+    fn number(&mut self, count: usize) -> Scanned<usize> {
         let bytes = self.take(count)?;
         let number = bytes.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
         usize::try_from(number).map_err(|_| CUT)
     }
 
-    fn line(&mut self) -> Step<&[u8]> {
+    fn line(&mut self) -> Scanned<&[u8]> {
         let rest = &self.bytes[self.at..];
         let length = rest.iter().position(|byte| *byte == b'\n').ok_or(CUT)?;
         self.at += length + 1;
         Ok(&rest[..length])
     }
 
-    fn decimal(&mut self) -> Step<usize> {
+    fn decimal(&mut self) -> Scanned<usize> {
         let line = std::str::from_utf8(self.line()?).ok();
-        line.and_then(|line| line.trim().parse().ok()).ok_or("the number of a memo is none")
+        line.and_then(|line| line.trim().parse().ok()).ok_or("the place in a memo is no number")
     }
 
-    /// Something of no interest, with so many bytes of argument.
-    fn push(&mut self, argument: usize) -> Step<()> {
+    /// Pushes a value of no interest; skips `argument` bytes.
+    fn push(&mut self, argument: usize) -> Scanned<()> {
         self.skip(argument)?;
         self.stack.push(Item::Other);
         Ok(())
     }
 
-    /// Bytes behind their count, which has `width` bytes.
-    fn counted(&mut self, width: usize, item: fn(&[u8]) -> Item) -> Step<()> {
+    /// Pushes the item for the bytes behind a count of `width` bytes.
+    fn counted(&mut self, width: usize, item: fn(&[u8]) -> Item) -> Scanned<()> {
         let length = self.number(width)?;
         let item = item(self.take(length)?);
         self.stack.push(item);
         Ok(())
     }
 
-    fn top(&self) -> Step<Item> {
+    fn top(&self) -> Scanned<Item> {
         self.stack.last().copied().ok_or(EMPTY)
     }
 
-    fn pop(&mut self) -> Step<Item> {
+    fn pop(&mut self) -> Scanned<Item> {
         self.stack.pop().ok_or(EMPTY)
     }
 
-    /// Takes `count` items, which go into what lies below them.
-    fn change(&mut self, count: usize) -> Step<()> {
+    /// Takes `count` items off the stack; they change the item below them, which stays.
+    fn change(&mut self, count: usize) -> Scanned<()> {
         for _ in 0..count {
             self.pop()?;
         }
         self.top().map(drop)
     }
 
-    fn instead_of(&mut self, count: usize) -> Step<()> {
+    fn instead_of(&mut self, count: usize) -> Scanned<()> {
         for _ in 0..count {
             self.pop()?;
         }
@@ -335,15 +323,16 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Takes everything down to the last mark, that too; gives what lay right above it.
-    fn back_to_mark(&mut self) -> Step<Option<Item>> {
+    /// Takes everything off the stack down to the last mark, and the mark; gives the item that lay right above the
+    /// mark.
+    fn back_to_mark(&mut self) -> Scanned<Option<Item>> {
         let mark = self.stack.iter().rposition(|item| *item == Item::Mark).ok_or(NO_MARK)?;
         let first = self.stack.get(mark + 1).copied();
         self.stack.truncate(mark);
         Ok(first)
     }
 
-    fn remember(&mut self, at: usize) -> Step<()> {
+    fn remember(&mut self, at: usize) -> Scanned<()> {
         let item = self.top()?;
         if let Some(place) = self.memo.get_mut(at) {
             *place = item;
@@ -355,30 +344,14 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn recall(&mut self, at: usize) -> Step<()> {
+    fn recall(&mut self, at: usize) -> Scanned<()> {
         match self.memo.get(at).or_else(|| self.sparse.get(&at)) {
-            None | Some(Item::Mark) => Err("it recalls what it has not remembered"),
+            None | Some(Item::Mark) => Err("an opcode recalls an empty place of the memo"),
             Some(item) => {
                 self.stack.push(*item);
                 Ok(())
             }
         }
-    }
-}
-
-pub(super) fn of_bytes(bytes: &[u8]) -> Item {
-    bytes.try_into().map_or(Item::Other, Item::Oid)
-}
-
-/// Python 2 wrote strings of bytes as text where all were ASCII.
-fn of_text(text: &[u8]) -> Item {
-    if text.is_ascii() { of_bytes(text) } else { Item::Other }
-}
-
-fn tuple(first: Option<Item>) -> Item {
-    match first {
-        Some(Item::Oid(oid)) => Item::Tuple(oid),
-        _ => Item::Other,
     }
 }
 
@@ -455,7 +428,7 @@ mod tests {
         assert_eq!(found(&[b"Nr", far, b"C\x08", OID, b"\x940h\x01Q"]), [0x102]);
         // 2 first, then 0, 1 and 2 again, and 3.
         assert_eq!(found(&[b"Nq\x02q\0q\x01C\x08", OID, b"q\x02q\x030h\x02Qh\x03Q"]), [0x102, 0x102]);
-        assert_eq!(refused(&[b"Nq\x02h\x01"]), "it recalls what it has not remembered");
+        assert_eq!(refused(&[b"Nq\x02h\x01"]), "an opcode recalls an empty place of the memo");
     }
 
     #[test]
@@ -479,13 +452,13 @@ mod tests {
         assert_eq!(refused(&[b"C\x03abcQ"]), "a persistent id is of no known form");
         assert_eq!(refused(&[b"X\x09\0\0\0\0\0\0\0\0\0\x01\xc3\xa9Q"]), "a persistent id is of no known form");
         assert_eq!(refused(&[b"Pabc\n"]), "a persistent id is of no known form");
-        assert_eq!(refused(&[b"h\x07"]), "it recalls what it has not remembered");
+        assert_eq!(refused(&[b"h\x07"]), "an opcode recalls an empty place of the memo");
         assert_eq!(refused(&[b"0"]), EMPTY);
         assert_eq!(refused(&[b"t"]), NO_MARK);
         assert_eq!(refused(&[b"\xff"]), "there is no such opcode");
         assert_eq!(refused(&[b"S'\n"]), QUOTES);
         // One pickle is not a record.
-        assert_eq!(references(b"\x80\x03N."), Err(Unreadable { at: 4, why: CUT }));
+        assert_eq!(references(b"\x80\x03N."), Err(UnreadableRecord { at: 4, why: CUT }));
         assert_eq!(references(b""), Ok(vec![]));
     }
 

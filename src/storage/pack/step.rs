@@ -2,24 +2,30 @@
 //!
 //! | command | means | else |
 //! |---|---|---|
-//! | `PackBegin` | sets `packing` to its time, or to the last tid if that is less | `BadValue`: a pack is going on, or there is no time |
-//! | `PackStep` | removes what it names; sets `packed` to the time of the pack, if it has removed anything | `BadValue`: no pack is going on; it names a revision younger than its time, or the newest of an object but not all |
+//! | `PackBegin` | sets `packing` to the pack time, at most the last tid | `BadValue`: a pack is going on; the time is 0 |
+//! | `PackStep` | removes the revisions that it names; if any, sets `packed` to the pack time | `BadValue`: see below |
 //! | `PackEnd` | sets `packing` to nothing | |
 //!
-//! A step leaves an object alone that has a newer revision than the one it was planned with, and passes over what is not
-//! there. Where a revision that stays shows what lies with one that goes, the data moves there, so that every revision shows
-//! after a step what it showed before. A transaction goes with its last revision; the list of its objects stays as it was.
+//! A `PackStep` is a `BadValue` if no pack is going on; if it names a revision younger than the pack time; if it names
+//! the newest revision of an object, but not all.
+//!
+//! A step leaves an object alone that has a newer revision than the one it was planned with, and passes over revisions
+//! that are not there. Where a revision that stays shows data that lies with one that goes, the data moves to the one
+//! that stays, so that every revision shows the same after a step as before. A transaction goes with its last
+//! revision; until then the list of its objects stays as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use crate::command::{Outcome, PackStep, Removal, Staged};
 use crate::engine::{Batch, Order};
-use crate::storage::apply::{Decision, Next, no_storage};
+use crate::storage::decision::{Decision, Next, no_storage};
 use crate::storage::keys::OIDS_PER_PART;
 use crate::storage::put::{put_listed, put_summary};
+use crate::storage::store::Store;
+use crate::storage::summary::Summary;
 use crate::storage::value::{self, Stored, StoredBlob, TransactionHead};
-use crate::storage::{Store, Summary, digest, keys};
+use crate::storage::{digest, keys};
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
 /// A step on its way into a batch.
@@ -31,10 +37,10 @@ struct Stepping {
     gone: BTreeMap<Tid, u32>,
 }
 
-/// A revision that stays, and may have to take over what lies with one that goes.
+/// A revision that stays, and may have to take over the data of one that goes.
 struct Heir {
     tid: Tid,
-    /// With the older revision that it was made to show again.
+    /// The stored revision, and the older one that it was made to show again.
     record: Option<(Stored, Option<Tid>)>,
     blob: Option<StoredBlob>,
 }
@@ -45,7 +51,7 @@ impl Store {
         if summary.packing != Tid::ZERO {
             return Decision::refuse(Refusal::BadValue("a pack is going on already".into()));
         }
-        // What commits from now on is younger than the pack time, whatever was asked for.
+        // Capped, so that every later commit is younger than the pack time.
         summary.packing = upto.min(summary.last_tid);
         if summary.packing == Tid::ZERO {
             return Decision::refuse(Refusal::BadValue("there is nothing to pack up to that time".into()));
@@ -75,7 +81,8 @@ impl Store {
         for removal in &step.objects {
             let oid = removal.oid;
             if !seen.insert(oid) || removal.tids.iter().any(|tid| *tid > upto) {
-                let why = format!("a pack up to {upto} can't remove this of object {oid}");
+                let why =
+                    format!("a pack up to {upto} can't remove younger revisions of object {oid}, or name it twice");
                 return Ok(Decision::refuse(Refusal::BadValue(why)));
             }
             let current = self.current(storage, oid)?;
@@ -91,8 +98,8 @@ impl Store {
             self.lessen(&mut stepping, tid, count)?;
         }
         if !step.objects.is_empty() && !step.transactions.is_empty() {
-            // What it says of a transaction may be what it changes.
-            let why = "a step removes revisions, or looks at transactions";
+            // Removing a revision changes its transaction; one batch must not decide on a head that it changes.
+            let why = "a step removes revisions or looks at transactions, not both";
             return Ok(Decision::refuse(Refusal::BadValue(why.into())));
         }
         for &tid in step.transactions.iter().filter(|tid| **tid <= upto) {
@@ -111,7 +118,7 @@ impl Store {
         Ok(Decision { outcome: Outcome::Done, batch, next: Next::Removed(storage, summary) })
     }
 
-    /// Removes revisions of one object. `false`: the newest would go, and an older one stay.
+    /// Removes revisions of one object. `false`: the newest revision would go and an older one stay.
     fn remove(&self, stepping: &mut Stepping, removal: &Removal) -> io::Result<bool> {
         let (storage, oid) = (stepping.storage, removal.oid);
         let tids: BTreeSet<Tid> = removal.tids.iter().copied().collect();
@@ -157,7 +164,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Whether the object has a revision that is none of these.
+    /// Whether the object has a revision that is not among `tids`.
     fn has_others(&self, storage: StorageId, oid: Oid, tids: &BTreeSet<Tid>) -> io::Result<bool> {
         let from = keys::revision(storage, oid, Tid(u64::MAX));
         let until = keys::revision(storage, oid, Tid::ZERO);
@@ -171,10 +178,14 @@ impl Store {
         Ok(false)
     }
 
-    /// Takes `count` off what is left of a transaction, and removes it if that is nothing.
+    /// Counts `count` revisions of a transaction as gone, and removes the transaction if none is left.
     fn lessen(&self, stepping: &mut Stepping, tid: Tid, count: u32) -> io::Result<()> {
         let storage = stepping.storage;
-        let astray = || value::damaged(format_args!("storage {storage}: transaction {tid} has lost more than it had"));
+        let astray = || {
+            value::damaged(format_args!(
+                "storage {storage}: transaction {tid} has fewer revisions left than the tables hold"
+            ))
+        };
         let head = self.transaction(storage, tid)?.ok_or_else(astray)?;
         let left = head.left.checked_sub(count).ok_or_else(astray)?;
         let key = keys::transaction(storage, tid);
@@ -191,7 +202,8 @@ impl Store {
         Ok(())
     }
 
-    /// Lists each object of a transaction only where it stands last, as a `FileStorage` keeps the last of equal records.
+    /// Lists each object of a transaction only where it stands last: of two records of one object in a transaction, a
+    /// `FileStorage` keeps the last.
     fn list_once(&self, stepping: &mut Stepping, tid: Tid, mut head: TransactionHead) -> io::Result<()> {
         let storage = stepping.storage;
         let mut oids = std::mem::take(&mut head.oids);
@@ -200,7 +212,7 @@ impl Store {
             let key = keys::transaction_part(storage, tid, number);
             let value = self.engine().get(keys::TRANSACTIONS, &key)?;
             let value = value.ok_or_else(|| {
-                value::damaged(format_args!("storage {storage}: a part of transaction {tid} is not there"))
+                value::damaged(format_args!("storage {storage}: part {number} of transaction {tid} is missing"))
             })?;
             oids.extend(value::decode_oids(&key, &value)?);
         }
@@ -217,14 +229,15 @@ impl Store {
             keys::transaction_part(storage, tid, 1),
             keys::transaction_part(storage, tid, parts),
         );
-        head.count = u32::try_from(oids.len()).expect("there are fewer than there were");
+        head.count = u32::try_from(oids.len()).expect("the shortened list is shorter than the old one, which fits");
         put_listed(&mut stepping.batch, storage, tid, head, &oids);
         Ok(())
     }
 }
 
 impl Stepping {
-    /// The record of a revision that goes: to the first of those that show it, or it goes too.
+    /// Moves the record of a revision that goes to the first revision that shows it; removes the record if there is
+    /// none.
     fn hand_on_record(&mut self, oid: Oid, stored: Stored, mut showing: impl Iterator<Item = (Tid, Option<Tid>)>) {
         let Some((holder, _)) = showing.next() else {
             self.summary.bytes -= stored.length();
@@ -241,7 +254,7 @@ impl Stepping {
         }
     }
 
-    /// The same for its blob.
+    /// Moves the blob of a revision that goes, like its record.
     fn hand_on_blob(&mut self, oid: Oid, blob: StoredBlob, mut showing: impl Iterator<Item = Tid>) {
         let StoredBlob::Pieces(staged) = &blob else { return };
         let Some(holder) = showing.next() else { return self.drop_pieces(staged) };

@@ -81,7 +81,7 @@ fn a_step_reads_no_more_than_it_may() {
     for tid in 1..=3 {
         apply(&store, commit(tid, vec![over(tid - 1, 0, data(&format!("{tid}{}", &large[1..])))]));
     }
-    // Each of these is read where it lies.
+    // To remove one of these revisions, the older record that it shows is read.
     apply(&store, commit(4, vec![over(3, 0, Content::SameAs(Tid(1)))]));
     apply(&store, commit(5, vec![over(4, 0, Content::SameAs(Tid(2)))]));
     apply(&store, commit(6, vec![over(5, 0, data("new"))]));
@@ -120,7 +120,7 @@ enum Left {
         references: Vec<u64>,
     },
     Absent,
-    /// As the nth revision that it has, counted round and round.
+    /// `SameAs` the object's nth revision, counted round and round.
     SameAs(usize),
 }
 
@@ -168,13 +168,13 @@ impl Model {
         assert_eq!(apply(store, commit(tid, commits)), Outcome::Committed(Tid(tid)));
     }
 
-    /// What an object shows as of a time; `None`: it is absent.
+    /// The revision of an object that is current at a time; `None`: the object is absent then.
     fn at(&self, oid: u64, upto: u64) -> Option<(u64, &Shown)> {
         let (tid, shown) = self.revisions.get(&oid)?.range(..=upto).next_back()?;
         shown.data.is_some().then_some((*tid, shown))
     }
 
-    /// Adds what `oid` leads to; an object that is missing, if all must be there.
+    /// Adds the objects that `oid` leads to. If `strict`, the error is an object that is referred to and missing.
     fn reach(&self, oid: u64, upto: u64, strict: bool, reached: &mut BTreeSet<u64>) -> Result<(), u64> {
         let mut todo = vec![oid];
         while let Some(oid) = todo.pop() {
@@ -281,7 +281,7 @@ proptest! {
     ) {
         let store = store();
         let mut model = Model::default();
-        // All are there to begin with, so that fewer references lead nowhere.
+        // All objects are stored at the beginning, so that fewer references lead nowhere.
         let all = (0..OIDS).map(|oid| (oid, Left::Data { text: 0, references: vec![(oid + 1) % OIDS] }));
         before.insert(0, all.collect());
         for (tid, writes) in (1..).zip(before.iter().chain(&after)) {
@@ -294,7 +294,7 @@ proptest! {
             }
             match (pack(&store, upto, gc, most), model.pack(upto, gc)) {
                 (Ok(()), Ok(())) => {}
-                // Which one of several is missing depends on the order.
+                // If several objects are missing, the order of reading decides which one is told.
                 (Err(Fault::Missing(_)), Err(_)) => {}
                 (found, wanted) => prop_assert!(false, "{:?}, but {:?}", found, wanted),
             }

@@ -1,12 +1,12 @@
-//! Strings as the pickles of protocol 0 write them, a line each, as far as they may be object ids.
+//! Strings as pickles of protocol 0 have them, a line each, as far as they may be object ids.
 
-use super::references::{Item, Step, of_bytes};
+use super::items::{Item, Scanned, of_bytes};
 
-/// What is wrong with any other.
+/// The error for a line that is no such string.
 pub const QUOTES: &str = "a string is not what is written for one";
 
 /// A string as Python's `repr` writes it.
-pub fn of_quoted(line: &[u8]) -> Step<Item> {
+pub fn of_quoted(line: &[u8]) -> Scanned<Item> {
     let line = line.trim_ascii_end();
     let (quote, inner) = match line {
         [quote @ (b'\'' | b'"'), inner @ .., last] if quote == last => (*quote, inner),
@@ -27,7 +27,7 @@ pub fn of_quoted(line: &[u8]) -> Step<Item> {
                 b'f' => 12,
                 digit @ b'0'..=b'7' => octal(digit, &mut rest)?,
                 other @ (b'\\' | b'\'' | b'"') => other,
-                // As Python has it: the backslash stays.
+                // As Python reads it: a backslash before any other byte stays.
                 other => {
                     string.push(b'\\');
                     other
@@ -41,7 +41,7 @@ pub fn of_quoted(line: &[u8]) -> Step<Item> {
     Ok(of_bytes(&string))
 }
 
-fn octal(first: u8, rest: &mut (impl Iterator<Item = u8> + Clone)) -> Step<u8> {
+fn octal(first: u8, rest: &mut (impl Iterator<Item = u8> + Clone)) -> Scanned<u8> {
     let mut number = u32::from(first - b'0');
     for _ in 0..2 {
         let mut ahead = rest.clone();
@@ -54,7 +54,7 @@ fn octal(first: u8, rest: &mut (impl Iterator<Item = u8> + Clone)) -> Step<u8> {
     u8::try_from(number & 0xff).map_err(|_| QUOTES)
 }
 
-fn hexadecimal(rest: &mut impl Iterator<Item = u8>, digits: usize) -> Step<u32> {
+fn hexadecimal(rest: &mut impl Iterator<Item = u8>, digits: usize) -> Scanned<u32> {
     let mut number = 0;
     for _ in 0..digits {
         let digit = rest.next().and_then(|digit| char::from(digit).to_digit(16)).ok_or(QUOTES)?;
@@ -64,7 +64,7 @@ fn hexadecimal(rest: &mut impl Iterator<Item = u8>, digits: usize) -> Step<u32> 
 }
 
 /// A text as Python's codec `raw-unicode-escape` writes it.
-pub fn of_escaped(line: &[u8]) -> Step<Item> {
+pub fn of_escaped(line: &[u8]) -> Scanned<Item> {
     let mut rest = line.iter().copied();
     let mut text = Vec::with_capacity(8);
     while let Some(byte) = rest.next() {

@@ -26,7 +26,7 @@ use super::undos::Touched;
 use crate::command::Base;
 use crate::config::limits;
 use crate::server::session::desk::{Desk, Done};
-use crate::storage::{Own, Stop, Store};
+use crate::storage::{OwnWrite, Stop, Store};
 use crate::zeo::MessageId;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
@@ -50,10 +50,10 @@ pub fn work_out(desk: &mut Desk, open: &OpenTransaction, id: &MessageId) {
 }
 
 /// What the transaction itself makes of the objects that its undos touch.
-fn own(buffer: &Buffer) -> BTreeMap<Oid, Own> {
+fn own(buffer: &Buffer) -> BTreeMap<Oid, OwnWrite> {
     let own = |oid: &Oid| {
         let content = buffer.write(*oid, Base::Any)?.content;
-        Some((*oid, Own { undos: buffer.undos.before_store_of(*oid), content }))
+        Some((*oid, OwnWrite { undos: buffer.undos.before_store_of(*oid), content }))
     };
     buffer.undos.touched().iter().filter_map(own).collect()
 }

@@ -1,0 +1,42 @@
+//! What `apply` decided about a command: its outcome, the batch to write, and what the catalog in memory becomes.
+
+use super::feed::Applied;
+use super::summary::Summary;
+use crate::command::{Outcome, Reign};
+use crate::engine::Batch;
+use crate::zodb::{Refusal, StorageId};
+
+/// What the catalog becomes once the batch is written.
+pub(super) enum Next {
+    Same,
+    Reign(Reign),
+    Membership(Vec<u8>),
+    Created(StorageId, String),
+    Summed(StorageId, Summary),
+    /// Revisions are gone: a read that spans this batch starts again.
+    Removed(StorageId, Summary),
+    /// A pack has ended.
+    Packed(StorageId, Summary),
+    Committed(Applied, Summary),
+}
+
+/// An outcome, and the writes that go with it.
+pub(super) struct Decision {
+    pub outcome: Outcome,
+    pub batch: Batch,
+    pub next: Next,
+}
+
+impl Decision {
+    pub fn nothing(outcome: Outcome) -> Decision {
+        Decision { outcome, batch: Batch::new(), next: Next::Same }
+    }
+
+    pub fn refuse(refusal: Refusal) -> Decision {
+        Decision::nothing(Outcome::Refused(refusal))
+    }
+}
+
+pub(super) fn no_storage(storage: StorageId) -> Refusal {
+    Refusal::NoStorage(storage.to_string())
+}
