@@ -30,7 +30,7 @@ use rocksdb::{
     DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
 };
 
-use super::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
+use super::contract::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
 
 /// Keys that begin with the same so many bytes are looked up with a Bloom filter: storage (4) and oid or tid (8).
 /// Tables with other keys are read rightly too, without its help.
@@ -197,7 +197,7 @@ impl Engine for Rocks {
             Order::Ascending => iterator.seek_to_first(),
             Order::Descending => iterator.seek_to_last(),
         }
-        Box::new(Range { rocks: self, iterator, order, fresh: true, over: false })
+        Box::new(RocksRange { rocks: self, iterator, order, fresh: true, over: false })
     }
 
     fn write(&self, batch: Batch) -> io::Result<()> {
@@ -234,7 +234,7 @@ impl Engine for Rocks {
     }
 }
 
-struct Range<'a> {
+struct RocksRange<'a> {
     rocks: &'a Rocks,
     iterator: DBRawIterator<'a>,
     order: Order,
@@ -243,7 +243,7 @@ struct Range<'a> {
     over: bool,
 }
 
-impl Iterator for Range<'_> {
+impl Iterator for RocksRange<'_> {
     type Item = io::Result<Pair>;
 
     fn next(&mut self) -> Option<io::Result<Pair>> {

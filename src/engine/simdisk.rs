@@ -24,7 +24,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
+use super::contract::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
 
 type Value = Arc<[u8]>;
 type Content = BTreeMap<Vec<u8>, Value>;
@@ -301,7 +301,7 @@ impl Engine for SimEngine {
         let content = self.device().and_then(|mut device| device.read(table).cloned());
         match content {
             Ok(content) => {
-                Box::new(Range { content, from: Bound::Included(from.to_vec()), until: until.to_vec(), order })
+                Box::new(SimRange { content, from: Bound::Included(from.to_vec()), until: until.to_vec(), order })
             }
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
@@ -356,7 +356,7 @@ impl Engine for SimEngine {
 }
 
 /// A range over the content of the moment when it was made: writers copy the table while somebody looks at it.
-struct Range {
+struct SimRange {
     content: Arc<Content>,
     /// Grows when ascending; `until` shrinks when descending.
     from: Bound<Vec<u8>>,
@@ -364,7 +364,7 @@ struct Range {
     order: Order,
 }
 
-impl Iterator for Range {
+impl Iterator for SimRange {
     type Item = io::Result<Pair>;
 
     fn next(&mut self) -> Option<io::Result<Pair>> {

@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::wire::{self, Stamp};
+use super::stamp::Stamp;
 use crate::storage::Store;
 use crate::zodb::{StorageId, Tid};
 
@@ -74,7 +74,7 @@ impl Base {
 
     /// In short, for the stamp.
     pub fn digest(&self) -> [u8; 32] {
-        blake3::hash(&wire::pack(self)).into()
+        blake3::hash(&postcard::to_stdvec(self).expect("a base is plain data")).into()
     }
 }
 

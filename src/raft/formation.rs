@@ -23,8 +23,9 @@ use std::time::Duration;
 use super::base::{Base, disagreement};
 use super::link::{Caller, Connection, Target};
 use super::log::LogStore;
+use super::stamp::{Stamp, cluster_name};
 use super::types::Seat;
-use super::wire::{FormAnswer, FormAsk, Purpose, Stamp, cluster_name};
+use super::wire::{FormAnswer, FormAsk, Purpose};
 use crate::env::Watch;
 
 pub(super) const STAMP: &[u8] = b"stamp";

@@ -15,9 +15,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
+use super::stamp::ClusterId;
 use super::wire::{
-    Answer, Ask, ClusterId, GREETING, Hello, Numbered, PeerKey, Proof, Purpose, Side, VERSION, Verdict, Welcome, pack,
-    unpack,
+    Answer, Ask, GREETING, Hello, Numbered, PeerKey, Proof, Purpose, Side, VERSION, Verdict, Welcome, pack, unpack,
 };
 use crate::command;
 use crate::config::limits;

@@ -1,6 +1,6 @@
 //! The Raft log on disk: entries, the vote, and what little else must survive.
 //!
-//! **One writer.** Whatever changes the log (entries, a vote, a truncation) is an [`Edit`] in one queue. The writer takes
+//! **One writer.** Whatever changes the log (entries, a vote, a truncation) is an [`LogEdit`] in one queue. The writer takes
 //! all that waits, writes it as one batch, syncs once, and then tells everybody; so the more wait, the more share an
 //! fsync. Nobody syncs by himself, and `append` returns before the disk has moved: entries are readable at once, from the
 //! tail in memory, and durable when openraft's callback is called.
@@ -49,11 +49,11 @@ pub type Durable = Result<u64, String>;
 /// A handle to the log of this node; cheap to clone.
 #[derive(Clone)]
 pub struct LogStore {
-    shared: Arc<Shared>,
-    edits: mpsc::Sender<Edit>,
+    shared: Arc<SharedLog>,
+    edits: mpsc::Sender<LogEdit>,
 }
 
-struct Shared {
+struct SharedLog {
     engine: Arc<dyn Engine>,
     env: Env,
     tail: Mutex<Tail>,
@@ -73,7 +73,7 @@ struct Tail {
     bytes: usize,
 }
 
-enum Edit {
+enum LogEdit {
     Append(Vec<Entry>, IOFlushed<Types>),
     Truncate { from: u64, done: oneshot::Sender<io::Result<()>> },
     Purge { place: Place, done: oneshot::Sender<io::Result<()>> },
@@ -87,7 +87,7 @@ impl LogStore {
         let tail = env.offload(move || read_tail(&*reading)).await?;
         let upto = tail.last.map_or(0, |last| last.index + 1);
         let (edits, queue) = mpsc::channel(limits::LOG_QUEUE);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedLog {
             engine,
             env: env.clone(),
             tail: Mutex::new(tail),
@@ -122,10 +122,10 @@ impl LogStore {
     /// Sets a value of the `meta` table; durable on return.
     pub async fn set_meta<T: Serialize>(&self, key: &'static [u8], value: &T) -> io::Result<()> {
         let value = sealed(value);
-        self.edit(|done| Edit::Meta { key, value, done }).await
+        self.edit(|done| LogEdit::Meta { key, value, done }).await
     }
 
-    async fn edit(&self, make: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Edit) -> io::Result<()> {
+    async fn edit(&self, make: impl FnOnce(oneshot::Sender<io::Result<()>>) -> LogEdit) -> io::Result<()> {
         let (done, answer) = oneshot::channel();
         self.edits.send(make(done)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
@@ -169,7 +169,7 @@ impl LogStore {
     }
 }
 
-impl Shared {
+impl SharedLog {
     fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -291,7 +291,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let value = sealed(&Ballot::from(vote));
-        self.edit(|done| Edit::Meta { key: VOTE, value, done }).await?;
+        self.edit(|done| LogEdit::Meta { key: VOTE, value, done }).await?;
         self.shared.tail().vote = Some(*vote);
         Ok(())
     }
@@ -308,7 +308,7 @@ impl RaftLogStorage<Types> for LogStore {
                 tail.push(entry.clone());
             }
         }
-        self.edits.send(Edit::Append(entries, flushed)).await.map_err(|_| stopped())
+        self.edits.send(LogEdit::Append(entries, flushed)).await.map_err(|_| stopped())
     }
 
     async fn truncate_after(&mut self, last: Option<LogPosition>) -> Result<(), io::Error> {
@@ -321,7 +321,7 @@ impl RaftLogStorage<Types> for LogStore {
             }
             tail.last = last;
         }
-        self.edit(|done| Edit::Truncate { from, done }).await
+        self.edit(|done| LogEdit::Truncate { from, done }).await
     }
 
     async fn purge(&mut self, upto: LogPosition) -> Result<(), io::Error> {
@@ -333,12 +333,12 @@ impl RaftLogStorage<Types> for LogStore {
                 tail.bytes -= dropped;
             }
         }
-        self.edit(|done| Edit::Purge { place: upto.into(), done }).await
+        self.edit(|done| LogEdit::Purge { place: upto.into(), done }).await
     }
 }
 
 /// The writer: takes what waits, writes and syncs it in one go, tells.
-async fn write_edits(shared: Arc<Shared>, mut queue: mpsc::Receiver<Edit>) {
+async fn write_edits(shared: Arc<SharedLog>, mut queue: mpsc::Receiver<LogEdit>) {
     let mut group = Vec::new();
     while queue.recv_many(&mut group, limits::LOG_QUEUE).await > 0 {
         let edits = std::mem::take(&mut group);
@@ -372,43 +372,43 @@ async fn write_edits(shared: Arc<Shared>, mut queue: mpsc::Receiver<Edit>) {
 }
 
 /// The edits as one batch, and the log's next index after them if they say so.
-fn batch_of(edits: &[Edit]) -> (Batch, Option<u64>) {
+fn batch_of(edits: &[LogEdit]) -> (Batch, Option<u64>) {
     let mut batch = Batch::new();
     let mut upto = None;
     for edit in edits {
         match edit {
-            Edit::Append(entries, _) => {
+            LogEdit::Append(entries, _) => {
                 for entry in entries {
                     batch.put(ENTRIES, entry.log_id.index.to_be_bytes(), sealed(&Record::from(entry)));
                     upto = Some(entry.log_id.index + 1);
                 }
             }
-            Edit::Truncate { from, .. } => {
+            LogEdit::Truncate { from, .. } => {
                 batch.delete_range(ENTRIES, from.to_be_bytes(), [0xff; 9]);
                 upto = Some(*from);
             }
-            Edit::Purge { place, .. } => {
+            LogEdit::Purge { place, .. } => {
                 batch.put(META, PURGED, sealed(place));
                 batch.delete_range(ENTRIES, [0; 8], (place.index + 1).to_be_bytes());
             }
-            Edit::Meta { key, value, .. } => batch.put(META, *key, value.clone()),
+            LogEdit::Meta { key, value, .. } => batch.put(META, *key, value.clone()),
         }
     }
     (batch, upto)
 }
 
-fn batch_size(edits: &[Edit]) -> u64 {
-    let size = |edit: &Edit| match edit {
-        Edit::Append(entries, _) => entries.iter().map(entry_size).sum::<usize>(),
-        Edit::Truncate { .. } | Edit::Purge { .. } | Edit::Meta { .. } => 0,
+fn batch_size(edits: &[LogEdit]) -> u64 {
+    let size = |edit: &LogEdit| match edit {
+        LogEdit::Append(entries, _) => entries.iter().map(entry_size).sum::<usize>(),
+        LogEdit::Truncate { .. } | LogEdit::Purge { .. } | LogEdit::Meta { .. } => 0,
     };
     edits.iter().map(size).sum::<usize>() as u64
 }
 
-fn tell(edit: Edit, result: io::Result<()>) {
+fn tell(edit: LogEdit, result: io::Result<()>) {
     match edit {
-        Edit::Append(_, flushed) => flushed.io_completed(result),
-        Edit::Truncate { done, .. } | Edit::Purge { done, .. } | Edit::Meta { done, .. } => {
+        LogEdit::Append(_, flushed) => flushed.io_completed(result),
+        LogEdit::Truncate { done, .. } | LogEdit::Purge { done, .. } | LogEdit::Meta { done, .. } => {
             let _ = done.send(result);
         }
     }

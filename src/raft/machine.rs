@@ -20,7 +20,7 @@ use crate::env::{Env, Watching};
 use crate::storage::{Position, Store};
 
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
-type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
+pub type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
 
 /// openraft's state machine: the store, and the watermark of the log.
 pub struct Machine {

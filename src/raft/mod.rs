@@ -22,16 +22,16 @@ mod machine;
 mod node;
 pub mod offline;
 mod peers;
-mod reign;
 mod runtime;
-mod status;
+mod stamp;
 mod types;
 pub(crate) mod wire;
 
 pub use link::ip_of;
 pub use log::{TABLES, unapplied};
-pub use node::{Accepted, Member, Node, NotSettled, Proposal, RelayRefused, Role, Setup, Unknown};
-pub use status::{MemberStatus, NodeStatus};
+pub use node::{
+    Accepted, Member, MemberStatus, Node, NodeStatus, NotSettled, Proposal, RelayRefused, Role, Setup, Unknown,
+};
 pub use wire::RelayRequest;
 
 /// Directives for the log that keep openraft to what operators need. What it says of a node that stops (an error, even

@@ -18,26 +18,26 @@ use openraft::{LinearizerOption, OptionalSend};
 
 use super::heard::Heard;
 use super::link::{Caller, Connection, Link, Target};
-use super::machine::{Machine, NoSnapshot};
+use super::machine::{Machine, NoSnapshot, Snapshot};
+use super::stamp::ClusterId;
 use super::types::{Ballot, LogPosition, Place, Record, Seat, Types, Vote};
-use super::wire::{Answer, Appended, Ask, ClusterId, Numbered, pack, unpack};
+use super::wire::{Answer, Appended, Ask, Numbered, pack, unpack};
 use crate::config::limits;
 use crate::env::Env;
 
 pub type Raft = openraft::Raft<Types, Machine>;
-type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
 
 /// Links to all peers, made when they are first needed.
 #[derive(Clone)]
 pub struct Peers {
     caller: Caller,
     cluster: ClusterId,
-    links: Arc<Mutex<BTreeMap<Target, Pair>>>,
+    links: Arc<Mutex<BTreeMap<Target, PeerLinks>>>,
 }
 
 /// The links to one peer.
 #[derive(Clone)]
-pub struct Pair {
+pub struct PeerLinks {
     /// For entries.
     pub bulk: Link,
     /// For what must not stand behind entries.
@@ -53,18 +53,18 @@ impl Peers {
         self.cluster
     }
 
-    pub fn links(&self, target: Target) -> Pair {
+    pub fn links(&self, target: Target) -> PeerLinks {
         let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let make = |quiet| Link::new(self.caller.clone(), target.clone(), self.cluster, quiet);
-        let make = || Pair { bulk: make(limits::PEER_CALL_TIMEOUT), control: make(self.caller.patience * 2) };
+        let make = || PeerLinks { bulk: make(limits::PEER_CALL_TIMEOUT), control: make(self.caller.patience * 2) };
         links.entry(target.clone()).or_insert_with(make).clone()
     }
 }
 
 impl RaftNetworkFactory<Types> for Peers {
-    type Network = Pair;
+    type Network = PeerLinks;
 
-    async fn new_client(&mut self, target: u64, seat: &Seat) -> Pair {
+    async fn new_client(&mut self, target: u64, seat: &Seat) -> PeerLinks {
         self.links(Target { node: target, address: seat.address.clone() })
     }
 }
@@ -97,7 +97,7 @@ fn voted(answer: Answer) -> Result<VoteResponse<Types>, RPCError<Types>> {
     }
 }
 
-impl RaftNetworkV2<Types> for Pair {
+impl RaftNetworkV2<Types> for PeerLinks {
     type SnapshotData = NoSnapshot;
 
     /// openraft gives every append the time of a heartbeat. That is right for a heartbeat; entries may wait for a slow

@@ -27,15 +27,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::base::Base;
+use super::stamp::{ClusterId, Stamp};
 use super::types::{Ballot, Place, Record};
 
 /// The first two bytes of a peer's first frame.
 pub const GREETING: &[u8; 2] = b"P1";
 /// The newest version of what this page says.
 pub const VERSION: u8 = 1;
-
-/// A cluster's name for itself: drawn by chance when it forms.
-pub type ClusterId = [u8; 16];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -190,16 +188,6 @@ pub enum FormAnswer {
     Refused(String),
 }
 
-/// What makes a data folder one of a cluster's; in `log/` as `stamp`, fsynced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    pub cluster: ClusterId,
-    /// The members that the cluster began with: address and incarnation by node.
-    pub members: BTreeMap<u64, super::types::Seat>,
-    /// The digest of what all of them began with (`base`).
-    pub base: [u8; 32],
-}
-
 /// # Panics
 /// Never for the types on this page.
 pub fn pack<T: Serialize>(value: &T) -> Vec<u8> {
@@ -209,11 +197,6 @@ pub fn pack<T: Serialize>(value: &T) -> Vec<u8> {
 pub fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     postcard::from_bytes(bytes)
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("a peer's message can't be read: {e}")))
-}
-
-/// The cluster id as people see it.
-pub fn cluster_name(id: &ClusterId) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 mod frames {

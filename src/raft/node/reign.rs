@@ -20,10 +20,11 @@ use std::sync::Arc;
 
 use openraft::ServerState;
 
-use super::node::{Inner, Member, Role};
-use super::peers::{Raft, read_index};
+use super::inner::{Inner, Role};
+use super::proposal::submit;
 use crate::command::{Change, Command, Outcome, Reign};
 use crate::config::limits;
+use crate::raft::peers::{Raft, read_index};
 
 /// Publishes this node's role until the node stops.
 pub async fn rule(node: Arc<Inner>, raft: Raft) {
@@ -43,12 +44,12 @@ pub async fn rule(node: Arc<Inner>, raft: Raft) {
                     node.publish(Role::Primary(reign));
                     let why = hold(&node, &raft, reign).await;
                     tracing::info!("primary no more: reign {reign} ends, as {why}");
-                    node.heard().led();
-                    node.publish(node.follow(&raft));
+                    node.heard.led();
+                    node.publish(follow(&node, &raft));
                     continue;
                 }
             }
-            None => node.publish(node.follow(&raft)),
+            None => node.publish(follow(&node, &raft)),
         }
         node.pause(&raft).await;
     }
@@ -63,14 +64,14 @@ fn leads(raft: &Raft) -> Option<u64> {
 
 /// Proposes the barrier of a new reign; whether it applied.
 async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
-    if read_index(raft, node.config().election_timeout).await.is_err() {
+    if read_index(raft, node.config.election_timeout).await.is_err() {
         return false;
     }
     let barrier = Command { reign, change: Change::Barrier };
-    let proposal = super::node::submit(raft, barrier.encode()).await;
+    let proposal = submit(raft, barrier.encode()).await;
     match node.env().timeout(limits::PEER_CALL_TIMEOUT, proposal.outcome()).await {
         Ok(Ok(Outcome::Done)) => {
-            leads(raft) == Some(reign.term) && read_index(raft, node.config().election_timeout).await.is_ok()
+            leads(raft) == Some(reign.term) && read_index(raft, node.config.election_timeout).await.is_ok()
         }
         Ok(Ok(outcome)) => {
             tracing::debug!("the barrier of reign {reign} came to nothing: {outcome:?}");
@@ -82,7 +83,7 @@ async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
 
 /// Returns why the reign is over, once it is.
 async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
-    let mut abdicated = node.abdicated();
+    let mut abdicated = node.abdicated.watching();
     let _ = abdicated.look_now();
     loop {
         if node.stopping() {
@@ -94,7 +95,7 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
         if abdicated.look().is_some_and(|ended| ended >= reign) {
             return "a proposal was refused";
         }
-        if read_index(raft, node.config().election_timeout).await.is_err() {
+        if read_index(raft, node.config.election_timeout).await.is_err() {
             return "its lease has lapsed";
         }
         if raft.trigger().heartbeat().await.is_err() {
@@ -104,23 +105,16 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
     }
 }
 
-impl Inner {
-    /// Who is primary, when this node is not.
-    fn follow(&self, raft: &Raft) -> Role {
-        let term = raft.metrics().look().current_term;
-        let patience = self.config().election_timeout * 2;
-        let applied = self.store().applied().index;
-        match self.heard().leader(term, patience, applied) {
-            Some((leader, caught_up)) if leader != self.config().node => match self.member(leader) {
-                Some(primary) => Role::Secondary { primary, caught_up },
-                None => Role::Candidate,
-            },
-            _ => Role::Candidate,
-        }
-    }
-
-    /// The member with this id, as the log or else the stamp has it.
-    fn member(&self, id: u64) -> Option<Member> {
-        self.members().into_iter().find(|member| member.id == id)
+/// This node's role while another node, or none, is primary.
+fn follow(node: &Inner, raft: &Raft) -> Role {
+    let term = raft.metrics().look().current_term;
+    let patience = node.config.election_timeout * 2;
+    let applied = node.store.applied().index;
+    match node.heard.leader(term, patience, applied) {
+        Some((leader, caught_up)) if leader != node.config.node => match node.member(leader) {
+            Some(primary) => Role::Secondary { primary, caught_up },
+            None => Role::Candidate,
+        },
+        _ => Role::Candidate,
     }
 }
