@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-/// A table of an engine; which there are is the owner's matter (`storage::keys`, `raft::log`).
+/// A table of an engine. The engine's owner lists its tables (`storage::keys`, `raft::log`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Table {
     /// Its place in the list that the engine was opened with.
@@ -13,13 +13,13 @@ pub struct Table {
     pub name: &'static str,
     /// Whether large values lie apart from the keys (key-value separation).
     pub large_values: bool,
-    /// Whether large values are worth memory after they were read; what is read once at a time, in order, is not.
+    /// Whether large values are kept in memory after a read; of no use for values that are read once, in order.
     pub cached: bool,
 }
 
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
-/// Pairs in the order asked for; an error ends it.
+/// Pairs in the order asked for; an error ends the iteration.
 pub type Pairs<'a> = Box<dyn Iterator<Item = io::Result<Pair>> + Send + 'a>;
 
 /// Which way a range is read.
@@ -34,18 +34,18 @@ pub enum Order {
 /// Writes that belong together, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// A later one prevails over an earlier one.
+    /// A later edit of a key prevails over an earlier one.
     pub edits: Vec<Edit>,
 }
 
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// A key's value.
+    /// Sets a key's value.
     Put(Table, Vec<u8>, Vec<u8>),
-    /// A key, which need not be there.
+    /// Removes a key, which need not be there.
     Delete(Table, Vec<u8>),
-    /// All keys from the first (included) to the second (excluded); none if the second is not the greater one.
+    /// Removes all keys from the first (included) to the second (excluded); none if the second is not the greater one.
     DeleteRange(Table, Vec<u8>, Vec<u8>),
 }
 

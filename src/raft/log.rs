@@ -1,19 +1,20 @@
-//! The Raft log on disk: entries, the vote, and what little else must survive.
+//! The Raft log on disk: entries, the vote, the stamp and the incarnation.
 //!
-//! **One writer.** Whatever changes the log (entries, a vote, a truncation) is an [`LogEdit`] in one queue. The writer takes
-//! all that waits, writes it as one batch, syncs once, and then tells everybody; so the more wait, the more share an
-//! fsync. Nobody syncs by himself, and `append` returns before the disk has moved: entries are readable at once, from the
+//! **One writer.** Every change of the log (entries, a vote, a truncation) is a [`LogEdit`] in one queue. The writer
+//! takes all edits that wait, writes them as one batch, syncs once, and then tells their callers; so the more edits
+//! wait, the more share an fsync. `append` returns before the disk has moved: entries are readable at once, from the
 //! tail in memory, and durable when openraft's callback is called.
 //!
-//! **Promises.** [`LogStore::open`] syncs before it reads, so that what is read stays. Edits become durable in the
-//! order of their calls. `truncate_after` and `save_vote` are durable on return. [`LogStore::durable`] is the
+//! **Promises.** [`LogStore::open`] syncs before it reads, so that everything read is durable. Edits become durable in
+//! the order of their calls. `truncate_after` and `save_vote` are durable on return. [`LogStore::durable`] is the
 //! watermark that apply waits for: everything up to it is fsynced here; after a failed write or sync it
 //! becomes a fault for good, and every later call fails.
 //!
 //! **On disk** (all numbers big-endian): table `entries`: index (8) -> crc32c of the rest (4), postcard of [`Record`].
-//! Table `meta`: `vote` -> [`Ballot`], `purged` -> [`Place`], `stamp` -> `formation::Stamp`, each crc32c (4) and postcard.
+//! Table `meta`: `vote` -> [`Ballot`], `purged` -> [`Place`], `stamp` -> `stamp::Stamp`, `incarnation` -> `u64`; each
+//! crc32c (4) and postcard.
 //!
-//! **Left out.** Purging is carried out if asked for, but nobody asks yet: nodes keep their whole log until snapshots exist.
+//! **Left out.** Purging works, but nothing asks for it yet: nodes keep their whole log until snapshots exist.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -62,13 +63,13 @@ struct SharedLog {
     syncs: AtomicU64,
 }
 
-/// What is known of the log without asking the disk.
+/// The part of the log that is in memory.
 #[derive(Default)]
 struct Tail {
     vote: Option<Vote>,
     purged: Option<LogPosition>,
     last: Option<LogPosition>,
-    /// The newest entries, without gaps up to `last`; all that are not on disk yet are here.
+    /// The newest entries, without gaps up to `last`; every entry that is not on disk yet is among them.
     entries: VecDeque<Entry>,
     bytes: usize,
 }
@@ -133,7 +134,7 @@ impl LogStore {
 
     /// Entries from `start` to before `end`; at most `bytes` of them, but one at least if there is one.
     ///
-    /// The tail may let go of entries while the disk is read, so it is looked at anew after each read.
+    /// The tail may drop entries while the disk is read, so each read is followed by another look at the tail.
     async fn read(&self, start: u64, end: u64, bytes: usize) -> io::Result<Vec<Entry>> {
         let (mut entries, mut next, mut left) = (Vec::new(), start, bytes);
         loop {
@@ -208,7 +209,7 @@ impl Tail {
         self.entries.push_back(entry);
     }
 
-    /// Lets go of old entries that are on disk, while there are too many bytes in memory.
+    /// Drops the oldest entries that are on disk, while there are too many bytes in memory.
     fn shrink(&mut self, durable: u64) {
         while self.bytes > limits::LOG_TAIL_BYTES {
             match self.entries.front() {
@@ -250,7 +251,7 @@ impl RaftLogReader<Types> for LogStore {
         self.read(start, end, usize::MAX).await
     }
 
-    /// What apply reads: in parts, as a node may have all of its log to apply.
+    /// The entries to apply, read in parts: a node may have all of its log to apply.
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
@@ -337,7 +338,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 }
 
-/// The writer: takes what waits, writes and syncs it in one go, tells.
+/// The writer: takes all edits that wait, writes and syncs them in one go, and tells their callers.
 async fn write_edits(shared: Arc<SharedLog>, mut queue: mpsc::Receiver<LogEdit>) {
     let mut group = Vec::new();
     while queue.recv_many(&mut group, limits::LOG_QUEUE).await > 0 {
@@ -371,7 +372,7 @@ async fn write_edits(shared: Arc<SharedLog>, mut queue: mpsc::Receiver<LogEdit>)
     }
 }
 
-/// The edits as one batch, and the log's next index after them if they say so.
+/// The edits as one batch, and the log's next index after them if they change it.
 fn batch_of(edits: &[LogEdit]) -> (Batch, Option<u64>) {
     let mut batch = Batch::new();
     let mut upto = None;
@@ -428,7 +429,8 @@ fn read_tail(engine: &dyn Engine) -> io::Result<Tail> {
     Ok(Tail { vote, purged, last, ..Tail::default() })
 }
 
-/// How many entries the log in `engine` has that `store` has not applied; `None` if it has none. `engine` was opened with [`TABLES`].
+/// How many entries the log in `engine` has that `store` has not applied; `None` if there are none. The engine must
+/// have been opened with [`TABLES`].
 ///
 /// Some of them may never have been committed; the log alone can't tell.
 pub fn unapplied(engine: &dyn Engine, store: &Store) -> io::Result<Option<u64>> {

@@ -1,7 +1,7 @@
 //! The stamp: what makes a data folder one of a cluster's.
 //!
-//! A node takes part in a cluster if, and only if, its folder is stamped; `formation` says how it comes to that. The stamp
-//! goes to disk as it goes to peers.
+//! A node takes part in a cluster if, and only if, its folder is stamped; `formation` says how a folder gets its stamp.
+//! Disk and peers get the same bytes of it.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What peers say to each other, byte for byte: the `P1` handshake, and the calls and answers of Raft.
+//! The peers' messages, byte for byte: the `P1` handshake, and the calls and answers of Raft.
 //!
 //! **Handshake**, one frame each (4-byte big-endian length, then the bytes), postcard behind the two letters:
 //!
@@ -10,8 +10,8 @@
 //!   Proof{mac}                        ────►      Verdict::Accepted, or Refused{why}
 //! ```
 //!
-//! Both proofs are keyed BLAKE3 over (a word for the side, the Hello as sent, the acceptor's nonce), keyed with what
-//! BLAKE3's `derive_key` makes of the cluster's shared secret. Nonces are drawn by chance for each connection, and the
+//! Both proofs are keyed BLAKE3 over (a word for the side, the Hello as sent, the acceptor's nonce); the key is derived
+//! from the cluster's shared secret by BLAKE3's `derive_key`. Nonces are drawn by chance for each connection, and the
 //! Hello names both ends, so that a recorded or reflected proof is worth nothing. Without a secret the
 //! key is public, and the acceptor looks at the address instead (`Caller::comes_from`).
 //!
@@ -32,7 +32,7 @@ use super::types::{Ballot, Place, Record};
 
 /// The first two bytes of a peer's first frame.
 pub const GREETING: &[u8; 2] = b"P1";
-/// The newest version of what this page says.
+/// The newest version of the peers' protocol.
 pub const VERSION: u8 = 1;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ pub enum Verdict {
     Refused(String),
 }
 
-/// Who proves; part of what is proved, so that one side's proof can't be played back as the other's.
+/// The side that proves. It is part of the proof, so that one side's can't be played back as the other's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Initiator,
@@ -128,7 +128,7 @@ pub enum Ask {
         to: u64,
         last: Option<Place>,
     },
-    /// How far must one have applied to have all that was answered before now?
+    /// Up to which entry must a node have applied, to have every commit that was answered before now?
     ReadIndex,
 }
 
@@ -143,7 +143,7 @@ pub enum Answer {
     Transferring(Result<(), String>),
     /// `Err`: not the primary, or not sure of it.
     ReadIndex(Result<Place, String>),
-    /// The call can't be answered: this node is stopping, say.
+    /// The call can't be answered, for the reason given: this node is stopping, say.
     Failed(String),
 }
 
@@ -172,10 +172,10 @@ pub struct RelayRequest {
     pub opening: Vec<Bytes>,
 }
 
-/// A question about forming a cluster, and what is answered; see `formation`.
+/// A question about forming a cluster; see `formation`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FormAsk {
-    /// Who are you, and who do you think belongs to us?
+    /// Which incarnation are you, which peers do you have, and which base?
     Probe,
     /// Take this stamp, if your folder is empty.
     Stamp(Stamp),

@@ -1,4 +1,4 @@
-//! The door of a node for its peers: who is one, and clients on their way from node to node.
+//! The door of a node for its peers: decides which connections are a peer's, and hands clients on from node to node.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,16 +21,16 @@ pub struct RelayRefused(pub String);
 
 /// What became of a connection that began with `P1`.
 pub enum Accepted {
-    /// It was a peer's, and is closed.
+    /// The connection was a peer's, and is closed.
     Served,
     /// A peer hands over a client; the streams carry that client's dialogue from here on.
     Relay(RelayRequest, FrameReader, FrameWriter),
-    /// It was refused, or broke; why.
+    /// The connection was refused, or broke, for the reason given.
     Refused(String),
 }
 
 /// Takes over a connection whose first frame began with `P1`; returns when it has ended or is a client's.
-/// `credentials`: what it has shown, where TLS is spoken.
+/// `credentials`: what the peer has shown, where TLS is spoken.
 pub async fn accept(
     node: &Inner,
     first: Bytes,
@@ -44,7 +44,7 @@ pub async fn accept(
         Ok(hello) => hello,
         Err(fault) => return Accepted::Refused(fault.to_string()),
     };
-    // Only who has proved membership may send so much.
+    // Only a peer that has proved its membership may send frames of this size.
     connection.reader.set_limit(limits::PEER_FRAME);
     let (env, lease) = (node.env(), node.config.election_timeout);
     let served = match (hello.purpose, node.running.get()) {
@@ -62,7 +62,7 @@ pub async fn accept(
     Accepted::Served
 }
 
-/// Where the members are, by their addresses in `--peers`; nowhere, if one can't be looked up.
+/// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.
 pub async fn hosts(node: &Inner) -> BTreeMap<String, Vec<IpAddr>> {
     let mut found = BTreeMap::new();
     for Seat { address, .. } in node.seats().into_values() {
@@ -115,7 +115,7 @@ pub async fn open_relay(node: &Inner, request: RelayRequest) -> Result<(u64, Fra
     }
 }
 
-/// Looks at a peer's Hello and proof. `Err`: the connection was refused, or broke.
+/// Checks a peer's Hello and proof. `Err`: the connection was refused, or broke.
 async fn admit(
     node: &Inner,
     first: &Bytes,

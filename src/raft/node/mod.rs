@@ -1,4 +1,4 @@
-//! A node: what the rest of the program knows of consensus.
+//! A node: the handle by which the rest of the program uses consensus.
 
 mod door;
 mod inner;
@@ -38,7 +38,7 @@ pub use inner::{Member, Role};
 pub use proposal::{Proposal, Unknown};
 pub use status::{MemberStatus, NodeStatus};
 
-/// What a node is made of.
+/// The parts that a node is made of.
 pub struct Setup {
     /// Which node this is, and its peers and times.
     pub config: Arc<Config>,
@@ -46,11 +46,11 @@ pub struct Setup {
     pub env: Env,
     /// The way to the peers.
     pub network: Arc<dyn Network>,
-    /// How to speak TLS with them; `None`: they are spoken to as they are.
+    /// How to speak TLS with peers; `None`: without TLS.
     pub tls: Option<Tls>,
     /// The engine of `log/`, opened with [`super::TABLES`].
     pub log: Arc<dyn Engine>,
-    /// What commands are applied to.
+    /// The store that commands are applied to.
     pub store: Store,
 }
 
@@ -60,12 +60,12 @@ pub struct Node {
     inner: Arc<Inner>,
 }
 
-/// The node could not make sure that it has everything that was answered.
+/// The node could not make sure that its store has every commit that was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotSettled(pub String);
 
 impl Node {
-    /// Opens the log and begins to take part: at once where the folder is stamped, else as soon as the cluster has formed.
+    /// Opens the log and begins to take part: at once if the folder is stamped, else as soon as the cluster has formed.
     pub async fn start(setup: Setup) -> anyhow::Result<Node> {
         let Setup { config, env, network, tls, log, store } = setup;
         let log = LogStore::open(log, env.clone()).await?;
@@ -111,22 +111,22 @@ impl Node {
         Ok(Node { inner })
     }
 
-    /// What this node is; changes wake the receiver.
+    /// This node's role; changes wake the receiver.
     pub fn role(&self) -> Watching<Role> {
         self.inner.role.watching()
     }
 
-    /// Set when this node can't take part any more (a disk that fails, a command it can't read); the process should end.
+    /// Set when this node can't take part any more (its disk fails, it can't read a command); the process should end.
     pub fn fault(&self) -> Watching<Option<String>> {
         self.inner.fault.watching()
     }
 
-    /// Puts a change into the queue to the log; calls of one task keep their order. Returns when it stands there.
+    /// Puts a change into the queue to the log; calls of one task keep their order. Returns when the change is queued.
     pub async fn propose(&self, reign: Reign, change: Change) -> Proposal {
         let Some(running) = self.inner.running.get() else { return Proposal::untaken() };
         let command = Command { reign, change };
         let bytes = match &command.change {
-            // As for applying it: so many writes take their time.
+            // Encoding so many writes takes long enough to delay this thread's other tasks.
             Change::Commit(commit) if commit.writes.len() > limits::WRITES_INLINE => {
                 self.inner.env().offload(move || command.encode()).await
             }
@@ -173,7 +173,7 @@ impl Node {
         }
     }
 
-    /// Hands the primary's role to node `chosen`, or to the member that has most of the log; gives the new primary.
+    /// Hands the primary's role to node `chosen`, or to the member with most of the log; gives the new primary's id.
     pub async fn transfer(&self, chosen: Option<u64>) -> anyhow::Result<u64> {
         let Role::Primary(_) = self.inner.role() else { anyhow::bail!("this node is not the primary") };
         let Some(running) = self.inner.running.get() else { anyhow::bail!("the cluster has not formed") };
@@ -191,7 +191,7 @@ impl Node {
         let gone = self.inner.env().timeout(patience, gone).await;
         match (gone, self.inner.role()) {
             (Ok(_), Role::Secondary { primary, .. }) if primary.id == to => Ok(to),
-            // Somebody else was faster. Who only wanted to be relieved is.
+            // Another node was faster; without a chosen one, any other primary will do.
             (Ok(_), Role::Secondary { primary, .. }) if chosen.is_none() => Ok(primary.id),
             (Ok(_), Role::Secondary { primary, .. }) => {
                 anyhow::bail!("node {} has taken over, not node {to}", primary.id)

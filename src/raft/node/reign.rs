@@ -1,9 +1,9 @@
-//! Reigns: when this node may act as the primary, and who is when it may not.
+//! Reigns: when this node may act as the primary, and which node is primary otherwise.
 //!
 //! openraft's leader does not step down when it loses its majority; it refuses proposals once its lease has lapsed, and
-//! goes on in the same term when the lease returns. So leadership alone says little. A *reign* opens when this node leads,
-//! has its lease, and a barrier of its own has been applied here; it ends for good when the lease is lost, the term moves
-//! on, or a proposal is forwarded to somebody else.
+//! goes on in the same term when the lease returns. So leadership alone says little. A *reign* opens when this node
+//! leads, has its lease, and has applied a barrier of its own; the reign ends for good when the lease is lost, the term
+//! moves on, or a proposal is forwarded to another node.
 //!
 //! ```text
 //! leader of term 7      ├────────────────────────────────────────────────┤
@@ -13,8 +13,8 @@
 //! reign 7.2                                       ├──────────────────────┤
 //! ```
 //!
-//! Between the two, another leader cannot have been: that would have moved the term. But what was proposed in 7.1
-//! may still commit before the barrier of 7.2; after it, apply refuses it as stale.
+//! Between the two reigns no other node can have led: that would have moved the term. But a command proposed in 7.1 may
+//! still commit before the barrier of 7.2; after the barrier, apply refuses the command as stale.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ pub async fn rule(node: Arc<Inner>, raft: Raft) {
             Some(term) => {
                 let number = if last.term == term { last.number + 1 } else { 1 };
                 let reign = Reign { term, number };
-                // Whether it opens or not: a barrier that was given up may still apply, and its number is used then.
+                // The number counts as used even if the reign does not open: an abandoned barrier may still apply.
                 last = reign;
                 if open(&node, &raft, reign).await {
                     tracing::info!("primary: reign {reign} begins");
@@ -55,14 +55,14 @@ pub async fn rule(node: Arc<Inner>, raft: Raft) {
     }
 }
 
-/// The term that this node leads.
+/// The term that this node leads, if it leads.
 fn leads(raft: &Raft) -> Option<u64> {
     let metrics = raft.metrics();
     let metrics = metrics.look();
     (metrics.state == ServerState::Leader && metrics.running_state.is_ok()).then_some(metrics.current_term)
 }
 
-/// Proposes the barrier of a new reign; whether it applied.
+/// Proposes the barrier of a new reign; whether it was applied, and this node still leads.
 async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
     if read_index(raft, node.config.election_timeout).await.is_err() {
         return false;
@@ -81,7 +81,7 @@ async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
     }
 }
 
-/// Returns why the reign is over, once it is.
+/// Keeps the lease by heartbeats; returns why the reign is over, once it is.
 async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
     let mut abdicated = node.abdicated.watching();
     let _ = abdicated.look_now();
@@ -96,7 +96,7 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
             return "a proposal was refused";
         }
         if read_index(raft, node.config.election_timeout).await.is_err() {
-            return "its lease has lapsed";
+            return "the lease has lapsed";
         }
         if raft.trigger().heartbeat().await.is_err() {
             return "consensus has stopped";

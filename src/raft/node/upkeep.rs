@@ -1,4 +1,4 @@
-//! Two tasks of a running node, whatever its role: one flushes the store, one sets the node's fault when consensus stops.
+//! Two tasks of a node in any role: one flushes the store, one sets the node's fault when consensus stops.
 
 use std::sync::Arc;
 
