@@ -6,10 +6,10 @@
 //!
 //! **Promises.** A reader sees a whole batch or nothing of it, from the moment when `write` returns, and sees batches
 //! in the order in which they were written. After a crash the engine holds a prefix of the batches written, which
-//! includes at least every batch written before the last successful `sync` *began*. What an engine holds when it is opened is
-//! durable: a second crash does not take it away. A folder (or simulated disk) is open once at a time. A range iterator
-//! shows the state of the moment when it was made. After an error from `write` or `sync` the batch may or may not be
-//! there after a restart; the owner of the engine must stop.
+//! includes at least every batch written before the last successful `sync` *began*. What an engine holds when it is
+//! opened is durable: a second crash does not take it away. A folder (or simulated disk) is open once at a time. A
+//! range iterator shows the state of the moment when it was made. After an error from `write` or `sync` the batch may
+//! or may not be there after a restart; the owner of the engine must stop.
 //!
 //! **Left out.** Transactions, comparators, expiry: the storage has no use for them.
 

@@ -2,8 +2,8 @@
 //!
 //! Code that reads the time, waits, draws a number or leaves work to a thread asks the [`Env`] it was given, and so
 //! runs the same in production and in simulation, where time is virtual, chance comes from a seed, a host's clock may
-//! drift or be set wrong, and there are no threads. openraft asks for these things by static functions, which find the Env in
-//! a task-local that [`Env::spawn`] hands down to every task.
+//! drift or be set wrong, and there are no threads. openraft asks for these things by static functions, which find the
+//! Env in a task-local that [`Env::spawn`] hands down to every task.
 //!
 //! [`Watch`] is here because tokio's own watch wakes its waiters in an order drawn from the operating system's chance.
 
