@@ -10,13 +10,13 @@
 //! DIR/old/     for that moment: the database that was
 //! ```
 //!
-//! **Promises.** Nothing is written into a folder that holds other things than ours, or ours of a newer format, or that
-//! somebody else uses; the refusal says what was found and what to do. The marker is there, whole and durable, before
-//! anything else is but an empty `new/`, so that no import, wherever it is cut off, leaves what looks like an empty folder. The
-//! name `made/` decides: with it, the next who opens the folder ends what was begun; before it, the folder is refused until
-//! somebody imports again.
+//! **Promises.** Nothing is written into a folder that holds foreign files, has a newer format, or is used by another
+//! process; the refusal says what was found and what to do. The marker is there, whole and durable, before anything
+//! else but an empty `new/`, so that an import never leaves what looks like an empty folder, wherever it is cut off.
+//! The name `made/` decides: once it is there, the next opening of the folder finishes the import; before, the folder
+//! is refused until somebody imports again.
 //!
-//! **Left out.** Which node and cluster the folder belongs to: that is stamped into `log/` by those who agree on it.
+//! **Left out.** Which node and cluster the folder belongs to: the nodes agree on that, and stamp it into `log/`.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
@@ -32,10 +32,10 @@ const LOG: &str = "log";
 const NEW: &str = "new";
 const MADE: &str = "made";
 const OLD: &str = "old";
-/// What a file system or a crash of ours may have left in a folder that is still empty.
+/// Names that a file system, or a crash of zrsd, may have left in a folder that counts as empty all the same.
 const NOTHING: [&str; 3] = [LOCK, "ZRS.new", "lost+found"];
 
-/// A data folder that this process holds. It is free again when this is dropped, or the process dies.
+/// A data folder that this process holds; dropping the handle, or the end of the process, frees the folder.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -46,11 +46,11 @@ impl Folder {
     /// Makes the folder if it is not there, and takes it.
     ///
     /// # Errors
-    /// It can't be made or read, it is in use, it is not ours, or its format is newer than this program. The error names
-    /// the folder and says what to do.
+    /// The folder can't be made or read, is in use, is no data folder, or has a newer format than this program knows.
+    /// The error names the folder and says what to do.
     pub fn open(path: &Path) -> io::Result<Folder> {
         fs::create_dir_all(path).map_err(|why| refuse(path, format!("can't be made: {why}")))?;
-        // (Once before the lock, which writes a file, and once under it.)
+        // Inspected twice: before the lock, as locking writes a file, and again under the lock.
         inspect(path)?;
         let lock = lock(path)?;
         let marked = inspect(path)?;
@@ -121,18 +121,18 @@ pub struct NewFolder {
 }
 
 impl NewFolder {
-    /// Takes a folder that is empty, or not there, or in which an import was cut off; or one with a database that no node has
-    /// used yet ([`NewFolder::base`]).
+    /// Takes a folder that is empty, or not there, or in which an import was cut off; or one with a database that no
+    /// node has used yet ([`NewFolder::base`]).
     ///
     /// # Errors
-    /// As [`Folder::open`], and if a node has used it.
+    /// Those of [`Folder::open`]; and if a node has used the folder.
     pub fn take(path: &Path) -> io::Result<NewFolder> {
         let made = !path.exists();
         fs::create_dir_all(path).map_err(|why| refuse(path, format!("can't be made: {why}")))?;
         inspect(path)?;
         let lock = lock(path)?;
         let cut_off = path.join(NEW).exists() && !path.join(STORE).exists();
-        // (One that was cut off in an empty folder has left its own mark.)
+        // An import that was cut off in an empty folder has left its marker there: the folder counts as unmarked.
         let marked = inspect(path)? && !cut_off;
         if path.join(LOG).exists() {
             return Err(refuse(
@@ -141,7 +141,7 @@ impl NewFolder {
             ));
         }
         let store = path.join(NEW).join(STORE);
-        // (From here on, what goes wrong is tidied up.)
+        // From here on, dropping `taken` puts the folder back as it was.
         let taken = NewFolder { path: path.to_owned(), store, made, marked, kept: false, _lock: lock };
         taken.begin().map_err(|why| refuse(path, why))?;
         Ok(taken)
@@ -159,7 +159,7 @@ impl NewFolder {
         if self.marked { Ok(()) } else { mark(&self.path) }
     }
 
-    /// The database that is there, and stays there unless a new one is kept in its place.
+    /// The database that the folder had before; it stays unless a new one is kept in its place.
     pub fn base(&self) -> Option<PathBuf> {
         let store = self.path.join(STORE);
         store.exists().then_some(store)
@@ -170,12 +170,13 @@ impl NewFolder {
         &self.path
     }
 
-    /// Where to make the database; not there yet.
+    /// Where to make the database; the folder of that name does not exist yet.
     pub fn store(&self) -> &Path {
         &self.store
     }
 
-    /// Everything that can fail of [`NewFolder::keep`], but for its renames. The database must be closed, and all of it on disk.
+    /// Does everything of [`NewFolder::keep`] that can fail, except for the renames. The database must be closed, and
+    /// all of it on disk.
     pub fn settle(&self) -> io::Result<()> {
         let settle = || {
             File::open(&self.store)?.sync_all()?;
@@ -188,10 +189,10 @@ impl NewFolder {
         settle().map_err(|why| refuse(&self.path, why))
     }
 
-    /// Makes a data folder of what is settled, for [`Folder::open`].
+    /// Makes the settled database the folder's own, for [`Folder::open`].
     pub fn keep(mut self) -> io::Result<()> {
         fs::rename(self.path.join(NEW), self.path.join(MADE)).map_err(|why| refuse(&self.path, why))?;
-        // (What goes wrong from here on is ended by who opens it.)
+        // After an error from here on, the next opening of the folder finishes the import.
         self.kept = true;
         let finish = || {
             File::open(&self.path)?.sync_all()?;
@@ -206,8 +207,8 @@ impl Drop for NewFolder {
         if self.kept {
             return;
         }
-        // As far as it goes: an error is on its way already.
-        // (What is left until the marker is gone tells that it was an import.)
+        // Errors are ignored: the import has failed already, and its own error is reported.
+        // `new/` goes after the marker, so that what is left meanwhile is known as an import's.
         let _ = fs::remove_dir_all(&self.store);
         if !self.marked {
             let _ = fs::remove_file(self.path.join(MARKER));
@@ -222,7 +223,7 @@ impl Drop for NewFolder {
     }
 }
 
-/// Puts a database that was made in its place; also if an earlier attempt was cut off, anywhere.
+/// Puts a database below `made/` in its place, wherever an earlier attempt at that was cut off.
 fn finish(path: &Path) -> io::Result<()> {
     let (made, old, store) = (path.join(MADE), path.join(OLD), path.join(STORE));
     if !made.exists() && !old.exists() {
@@ -238,7 +239,10 @@ fn finish(path: &Path) -> io::Result<()> {
         File::open(&made)?.sync_all()?;
     }
     if !store.exists() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, format!("it has {MADE}/ or {OLD}/, but no {STORE}/")));
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("the folder has {MADE}/ or {OLD}/, but no {STORE}/"),
+        ));
     }
     for gone in [made, old] {
         if gone.exists() {
@@ -252,7 +256,7 @@ fn refuse(path: &Path, why: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("data folder {}: {why}", path.display()))
 }
 
-/// Whether the folder is marked as ours; an error if it is neither ours nor empty.
+/// Whether the folder has our marker; an error if it has none and is not empty.
 fn inspect(path: &Path) -> io::Result<bool> {
     match fs::read_to_string(path.join(MARKER)) {
         Ok(text) => return understand(path, &text).map(|()| true),
@@ -262,7 +266,7 @@ fn inspect(path: &Path) -> io::Result<bool> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(|why| refuse(path, format!("can't be read: {why}")))? {
         let name = entry.map_err(|why| refuse(path, why))?.file_name().to_string_lossy().into_owned();
-        // (An import begins with it.)
+        // An import begins with an empty `new/`.
         let begun = name == NEW && fs::read_dir(path.join(NEW)).is_ok_and(|mut inside| inside.next().is_none());
         if !begun && !NOTHING.contains(&name.as_str()) {
             found.push(name);
@@ -330,7 +334,7 @@ fn lock(path: &Path) -> io::Result<File> {
         }
         Err(TryLockError::Error(why)) => return Err(refuse(path, format!("can't be locked: {why}"))),
     }
-    // For the message above only, so that a full disk is no reason to fail here.
+    // The process id is only for the message above, so a full disk is no reason to fail here.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "process {}", std::process::id()));
     Ok(file)
 }

@@ -1,119 +1,26 @@
 //! Ordered bytes on disk.
 //!
 //! The [`Engine`] is one of the three seams below which production and simulation differ: [`Rocks`] keeps its tables in
-//! RocksDB, [`SimDisk`] in memory, with exactly the promises below and no more. Tables are ordered by key, byte by byte.
+//! RocksDB, [`SimDisk`] in memory, with exactly the promises below and no more. Tables are ordered by the bytes of
+//! their keys.
 //!
-//! **Promises.** A batch is seen whole or not at all, at once by whoever reads next, and batches are seen in
-//! the order in which they were written. After a crash the engine holds a prefix of what was written, whole batches in their order, which
-//! reaches at least to the last batch written before the last `sync` *began* that returned `Ok`. What is there when an
-//! engine is opened is durable: it does not go in a second crash. A folder (or simulated disk) is open once at a time. What a range iterator
-//! shows is the state of the moment when it was made. An error from `write` or `sync` leaves it open whether the batch
-//! will be there after a restart; the owner of the engine must stop.
+//! **Promises.** A reader sees a whole batch or nothing of it, from the moment when `write` returns, and sees batches
+//! in the order in which they were written. After a crash the engine holds a prefix of the batches written, which
+//! includes at least every batch written before the last successful `sync` *began*. What an engine holds when it is
+//! opened is durable: a second crash does not take it away. A folder (or simulated disk) is open once at a time. A
+//! range iterator shows the state of the moment when it was made. After an error from `write` or `sync` the batch may
+//! or may not be there after a restart; the owner of the engine must stop.
 //!
 //! **Left out.** Transactions, comparators, expiry: the storage has no use for them.
 
-use std::io;
-use std::path::Path;
-
+mod contract;
 mod folder;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 mod simdisk;
 
+pub use contract::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
 pub use folder::{FORMAT as FOLDER_FORMAT, Folder, NewFolder};
 #[cfg(feature = "rocksdb")]
 pub use rocks::{Durability, Rocks};
 pub use simdisk::{Counters, Faults, SimDisk, SimEngine};
-
-/// A table of an engine; which there are is the owner's matter (`storage::keys`, `raft::log`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Table {
-    /// Its place in the list that the engine was opened with.
-    pub index: usize,
-    /// Its name on disk (a column family).
-    pub name: &'static str,
-    /// Whether large values lie apart from the keys (key-value separation).
-    pub large_values: bool,
-    /// Whether large values are worth memory after they were read; what is read once at a time, in order, is not.
-    pub cached: bool,
-}
-
-/// A key and its value.
-pub type Pair = (Vec<u8>, Vec<u8>);
-/// Pairs in the order asked for; an error ends it.
-pub type Pairs<'a> = Box<dyn Iterator<Item = io::Result<Pair>> + Send + 'a>;
-
-/// Which way a range is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// By growing keys.
-    Ascending,
-    /// By shrinking keys.
-    Descending,
-}
-
-/// Writes that belong together, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// A later one prevails over an earlier one.
-    pub edits: Vec<Edit>,
-}
-
-/// One write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Edit {
-    /// A key's value.
-    Put(Table, Vec<u8>, Vec<u8>),
-    /// A key, which need not be there.
-    Delete(Table, Vec<u8>),
-    /// All keys from the first (included) to the second (excluded); none if the second is not the greater one.
-    DeleteRange(Table, Vec<u8>, Vec<u8>),
-}
-
-impl Batch {
-    /// An empty batch.
-    pub fn new() -> Batch {
-        Batch::default()
-    }
-
-    /// Adds [`Edit::Put`].
-    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.edits.push(Edit::Put(table, key.into(), value.into()));
-    }
-
-    /// Adds [`Edit::Delete`].
-    pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
-        self.edits.push(Edit::Delete(table, key.into()));
-    }
-
-    /// Adds [`Edit::DeleteRange`].
-    pub fn delete_range(&mut self, table: Table, from: impl Into<Vec<u8>>, until: impl Into<Vec<u8>>) {
-        self.edits.push(Edit::DeleteRange(table, from.into(), until.into()));
-    }
-
-    /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.edits.is_empty()
-    }
-}
-
-/// Ordered bytes on disk; see the module for what is promised. All calls may block for the disk.
-pub trait Engine: Send + Sync + 'static {
-    /// The value of `key`.
-    fn get(&self, table: Table, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
-
-    /// The first pair of `from <= key < until`.
-    fn first(&self, table: Table, from: &[u8], until: &[u8]) -> io::Result<Option<Pair>>;
-
-    /// The pairs of `from <= key < until`.
-    fn range<'a>(&'a self, table: Table, from: &[u8], until: &[u8], order: Order) -> Pairs<'a>;
-
-    /// Makes `batch` readable; durable only after the next `sync`.
-    fn write(&self, batch: Batch) -> io::Result<()>;
-
-    /// Returns once everything written before the call survives a crash.
-    fn sync(&self) -> io::Result<()>;
-
-    /// A copy of the present state in `folder`, which must not exist yet (hard links where the disk can).
-    fn checkpoint(&self, folder: &Path) -> io::Result<()>;
-}

@@ -4,18 +4,18 @@
 //!
 //! - `Log`: batches go to RocksDB's write-ahead log, into a buffer of this process; `sync` writes the buffer out and
 //!   fsyncs. After a crash the log is replayed up to its first unreadable record, which makes the prefix. RocksDB
-//!   writes what it replayed into tables, fsynced, before an opening returns. When one table's memory is written out, the log
-//!   before it is synced first, so that no table runs ahead of the others.
+//!   writes the replayed batches into tables, fsynced, before an opening returns. Before it writes out one table's
+//!   memory, it syncs the log, so that no table runs ahead of the others.
 //! - `Flush`: no log. `sync` writes the memory of all tables out as files, in one atomic step (`atomic_flush`), as does
 //!   RocksDB when its memory is full. After a crash the engine holds the last such step.
 //!
-//! Callers of `sync` share: while one fsync runs, all that come wait for one more, which serves them together. After a
-//! failed sync every later one fails: the kernel may have dropped the pages it could not write, and a second fsync would
-//! then say that all is well.
+//! Callers of `sync` share: all that come while one fsync runs wait for one more, which serves them together. After a
+//! failed sync every later one fails: the kernel may have dropped the pages it could not write, and a second fsync
+//! would then report success.
 //!
-//! **Reads.** `first` is the hot path: where a range lies within one key prefix of [`PREFIX`] bytes, a Bloom filter spares
-//! files that have no such prefix. Iterators are not kept from call to call: one costs a microsecond or two, and one that is kept
-//! pins files and memory that compaction wants to free.
+//! **Reads.** `first` is the hot path: where a range lies within one key prefix of [`PREFIX`] bytes, a Bloom filter
+//! saves reading files without that prefix. Iterators are not kept from call to call: making one costs a microsecond or
+//! two, and keeping one pins files and memory that compaction wants to free.
 //!
 //! **Left out.** Tuning by configuration: the numbers below are for one database per host.
 
@@ -30,45 +30,46 @@ use rocksdb::{
     DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
 };
 
-use super::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
+use super::contract::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
 
 /// Keys that begin with the same so many bytes are looked up with a Bloom filter: storage (4) and oid or tid (8).
-/// Tables with other keys are read rightly too, without its help.
+/// Tables with other keys are read correctly too, without the filter's help.
 const PREFIX: usize = 12;
 /// Bloom filter: 1% false positives.
 const BLOOM_BITS: f64 = 10.0;
 /// The unit of reading and compressing: some records of ordinary size, which often belong together.
 const BLOCK: usize = 8 << 10;
 /// From this size on, a value of a table with `large_values` lies in a blob file. Below it, sharing a compressed block
-/// with its neighbours saves more than not being rewritten by compaction; above it, it would fill most of a block alone.
+/// with its neighbours saves more than not being rewritten by compaction; above it, a value would fill most of a block.
 const BLOB: u64 = 4 << 10;
 /// A blob file; the unit in which space is given back.
 const BLOB_FILE: u64 = 128 << 20;
-/// When so much of the oldest blob files is garbage, they are rewritten.
+/// The share of garbage in the oldest blob files from which on they are rewritten.
 const BLOB_GARBAGE: f64 = 0.5;
 /// Blocks, indexes, filters and blobs in memory, for all tables of one engine: the database, and the log (which is read
 /// from its memory tables while followers keep up).
 const CACHE_FLUSH: usize = 256 << 20;
 const CACHE_LOG: usize = 16 << 20;
-/// Written and not yet in files, for all tables of one engine, from which on it is written out. While that goes on about as much
-/// again may come; then writing waits. So it bounds what a large transaction costs in memory.
+/// How much all tables of one engine may hold in memory before it is written out to files. Meanwhile about as much
+/// again may be written; then writing waits. So this bounds what a large transaction costs in memory.
 const WRITE_BUFFERS_FLUSH: usize = 32 << 20;
 const WRITE_BUFFERS_LOG: usize = 16 << 20;
-/// The write-ahead log on disk (`Durability::Log`): what an opening has to replay.
+/// The largest write-ahead log on disk (`Durability::Log`), which an opening has to replay.
 const WAL: u64 = 256 << 20;
 const OPEN_FILES: i32 = 1000;
-/// RocksDB's own log of what it does.
+/// RocksDB's own log for people: the size of a file, and how many are kept.
 const INFO_LOG: usize = 1 << 20;
 const INFO_LOGS: usize = 3;
-/// Files are handed to the disk in steps of this size while they are written, so that the fsync at the end finds little.
+/// Files are handed to the disk in steps of this size while they are written, so that little is left for the fsync at
+/// the end.
 const SMOOTH: u64 = 1 << 20;
 
 /// How `sync` makes batches durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// By a write-ahead log: for small batches that are synced often.
+    /// A write-ahead log: for small batches that are synced often.
     Log,
-    /// By writing out whole tables: for a database that can be replayed from elsewhere.
+    /// Writing out all tables: for a database that can be replayed from elsewhere.
     Flush,
 }
 
@@ -85,12 +86,12 @@ pub struct Rocks {
 
 impl Rocks {
     /// Opens the engine in the folder `path`, which is made if need be (and then fsynced into its parents). Everything
-    /// that is read from it from here on survives another crash.
+    /// that can be read from the engine after that survives another crash.
     ///
     /// # Errors
-    /// - `ResourceBusy`: another process, or this one, has it open.
-    /// - `InvalidData`: its files are damaged, or its tables are not these.
-    /// - whatever the file system says.
+    /// - `ResourceBusy`: another process, or this one, has the folder open.
+    /// - `InvalidData`: the files are damaged, or the folder has other tables.
+    /// - Any error of the file system.
     pub fn open(path: &Path, tables: &[Table], durability: Durability) -> io::Result<Rocks> {
         check_indexes(tables);
         make_folder(path).map_err(|error| named("make the folder", path, &error))?;
@@ -197,13 +198,13 @@ impl Engine for Rocks {
             Order::Ascending => iterator.seek_to_first(),
             Order::Descending => iterator.seek_to_last(),
         }
-        Box::new(Range { rocks: self, iterator, order, fresh: true, over: false })
+        Box::new(RocksRange { rocks: self, iterator, order, fresh: true, over: false })
     }
 
     fn write(&self, batch: Batch) -> io::Result<()> {
         self.writable()?;
         let mut writes = WriteBatch::default();
-        // Each is let go of once it is copied: a batch may be large.
+        // Each edit is dropped once it is copied: a batch may be large.
         for edit in batch.edits {
             match edit {
                 Edit::Put(table, key, value) => writes.put_cf(self.table(table), key, value),
@@ -211,7 +212,7 @@ impl Engine for Rocks {
                 Edit::DeleteRange(table, from, until) if from < until => {
                     writes.delete_range_cf(self.table(table), from, until);
                 }
-                // RocksDB refuses a range that ends before it begins; here it is an empty one.
+                // RocksDB refuses a range that ends before it begins; the contract says that it is empty.
                 Edit::DeleteRange(..) => {}
             }
         }
@@ -234,7 +235,7 @@ impl Engine for Rocks {
     }
 }
 
-struct Range<'a> {
+struct RocksRange<'a> {
     rocks: &'a Rocks,
     iterator: DBRawIterator<'a>,
     order: Order,
@@ -243,7 +244,7 @@ struct Range<'a> {
     over: bool,
 }
 
-impl Iterator for Range<'_> {
+impl Iterator for RocksRange<'_> {
     type Item = io::Result<Pair>;
 
     fn next(&mut self) -> Option<io::Result<Pair>> {
@@ -267,7 +268,7 @@ impl Iterator for Range<'_> {
     }
 }
 
-/// Lets callers share syncs: one that comes while a sync runs is served by the next one.
+/// Lets callers share syncs: a caller that comes while a sync runs is served by the next one.
 #[derive(Default)]
 struct Syncs {
     state: Mutex<SyncState>,
@@ -332,7 +333,7 @@ fn within_prefix(from: &[u8], until: &[u8]) -> bool {
     true
 }
 
-/// Makes the folder and what is missing above it, so that it is there after a crash.
+/// Makes a folder, and those missing above it, so that it is there after a crash.
 fn make_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -392,10 +393,10 @@ fn check_tables(path: &Path, tables: &[Table], durability: Durability, cache: &C
     let (here, missing): (Vec<Table>, Vec<Table>) =
         tables.iter().partition(|table| present.iter().any(|name| name == table.name));
     let Some(lacking) = missing.first() else { return Ok(()) };
-    // The first opening may have crashed before it had made them all. If there is anything in the others, it had not.
+    // The first opening may have crashed before it had made all tables; then those that are there are empty.
     let db = open_tables(path, &here, durability, cache)?;
     for table in here {
-        let handle = db.cf_handle(table.name).expect("it was opened with this table");
+        let handle = db.cf_handle(table.name).expect("the database was opened with this table");
         let mut iterator = db.raw_iterator_cf(handle);
         iterator.seek_to_first();
         iterator.status().map_err(|error| fault(path, error))?;
@@ -478,7 +479,7 @@ fn table_options(table: Table, durability: Durability, cache: &Cache) -> Options
     options
 }
 
-/// What RocksDB says, as an error that an operator can act on.
+/// RocksDB's error as one that an operator can act on.
 fn fault(path: &Path, error: rocksdb::Error) -> io::Error {
     let said = error.to_string();
     let path = path.display();

@@ -1,19 +1,19 @@
-//! A simulated disk: an [`Engine`] in memory that keeps exactly what the module promises, and no more.
+//! A simulated disk: an [`Engine`] in memory that keeps exactly the promises of [`crate::engine`], and no more.
 //!
 //! A [`SimDisk`] is the device. It survives the host that uses it: the simulation holds on to it while hosts crash and
 //! come back. [`SimDisk::open`] gives a host its engine. Everything is deterministic: ordered maps, no threads, no
-//! clock, and chance only from the numbers that the caller gives. (How long a sync takes is the caller's matter too: the
+//! clock, and chance only from the numbers that the caller gives. (The caller decides how long a sync takes, too: the
 //! engine is called from offloaded work.)
 //!
-//! **How.** The tables always hold everything that was written. Each batch since the last sync leaves behind what it
-//! takes to undo it; `sync` throws that away, and [`SimDisk::crash`] undoes a number of batches from the end:
+//! **How.** The tables always hold everything that was written. Each batch since the last sync leaves behind the edits
+//! that undo it; `sync` throws those away, and [`SimDisk::crash`] undoes a number of batches from the end:
 //!
 //! ```text
 //! write a, write b, sync, write c, write d, write e, crash    ->  [a b], [a b c], [a b c d] or [a b c d e]
 //! ```
 //!
 //! A failed write may have reached the disk all the same, and after a failed sync nothing more can be synced until the
-//! engine is opened anew: a disk that lost a write does not say so twice.
+//! engine is opened anew: a disk reports a lost write only once.
 //!
 //! **Left out.** Damaged bytes: the storage's checksums are tested with values that were damaged on purpose
 //! ([`SimDisk::damage`]). Torn batches: RocksDB never shows half a batch, so neither does this.
@@ -24,7 +24,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
+use super::contract::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
 
 type Value = Arc<[u8]>;
 type Content = BTreeMap<Vec<u8>, Value>;
@@ -42,7 +42,7 @@ pub struct Faults {
     pub space: Option<u64>,
 }
 
-/// What was asked of the disk so far, over all openings.
+/// How often each operation was asked of the disk, over all openings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// `get`, `first`, and ranges made.
@@ -61,7 +61,7 @@ pub struct SimDisk {
     device: Arc<Mutex<Device>>,
 }
 
-/// A [`SimDisk`] in use by a host. It is given back when this is dropped.
+/// A [`SimDisk`] in use by a host. Dropping it gives the disk back.
 pub struct SimEngine {
     device: Arc<Mutex<Device>>,
     opening: u64,
@@ -69,7 +69,7 @@ pub struct SimEngine {
 
 #[derive(Default)]
 struct Device {
-    /// By name. The Arc is shared with ranges, so that they go on showing what was there.
+    /// By name. Ranges share the Arc, so that they go on showing the content of their beginning.
     tables: BTreeMap<&'static str, Arc<Content>>,
     /// What undoes the batches since the last sync, each from its end.
     unsynced: Vec<Vec<Undo>>,
@@ -97,10 +97,10 @@ impl SimDisk {
         SimDisk::default()
     }
 
-    /// Opens the disk; what is read from it from here on survives another crash.
+    /// Opens the disk; everything that can be read from it after that survives another crash.
     ///
     /// # Errors
-    /// If it is open already, or if it holds other tables.
+    /// If the disk is open already, or holds other tables.
     pub fn open(&self, tables: &[Table]) -> io::Result<SimEngine> {
         let mut device = self.device();
         if device.in_use {
@@ -125,8 +125,8 @@ impl SimDisk {
         Ok(SimEngine { device: self.device.clone(), opening: device.opening })
     }
 
-    /// The host is gone, and with it what was not synced, except for as many of its first batches as `chance` says.
-    /// The engine that was open, if the host's remains still hold it, only gives errors from now on.
+    /// Crashes the host: of the batches that were not synced, only as many of the first as `chance` says remain.
+    /// The engine that was open only gives errors from now on.
     pub fn crash(&self, chance: u64) {
         let mut device = self.device();
         let unsynced = device.unsynced.len() as u64;
@@ -151,7 +151,7 @@ impl SimDisk {
         self.device().faults = faults;
     }
 
-    /// What was asked of the disk so far.
+    /// How often each operation was asked of the disk so far.
     pub fn counters(&self) -> Counters {
         self.device().counters
     }
@@ -178,7 +178,7 @@ impl SimDisk {
         self.device().checkpoints.remove(folder).is_some()
     }
 
-    /// Flips a bit of a value, as a bad disk would; which one is drawn from `chance`. False if there is no such value.
+    /// Flips a bit of a value, as a bad disk would; `chance` chooses the bit. False if there is no such value.
     pub fn damage(&self, table: Table, key: &[u8], chance: u64) -> bool {
         let mut device = self.device();
         let Some(content) = device.tables.get_mut(table.name) else { return false };
@@ -301,7 +301,7 @@ impl Engine for SimEngine {
         let content = self.device().and_then(|mut device| device.read(table).cloned());
         match content {
             Ok(content) => {
-                Box::new(Range { content, from: Bound::Included(from.to_vec()), until: until.to_vec(), order })
+                Box::new(SimRange { content, from: Bound::Included(from.to_vec()), until: until.to_vec(), order })
             }
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
@@ -355,8 +355,8 @@ impl Engine for SimEngine {
     }
 }
 
-/// A range over the content of the moment when it was made: writers copy the table while somebody looks at it.
-struct Range {
+/// A range over the content of the moment when it was made: writers copy a table that a range still shares.
+struct SimRange {
     content: Arc<Content>,
     /// Grows when ascending; `until` shrinks when descending.
     from: Bound<Vec<u8>>,
@@ -364,7 +364,7 @@ struct Range {
     order: Order,
 }
 
-impl Iterator for Range {
+impl Iterator for SimRange {
     type Item = io::Result<Pair>;
 
     fn next(&mut self) -> Option<io::Result<Pair>> {

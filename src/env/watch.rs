@@ -1,4 +1,4 @@
-//! The latest value of something, and a way to wait for the next one; waiters wake first in, first out.
+//! A value that tasks can wait on: they see the latest one, and wake first in, first out when it changes.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -17,7 +17,7 @@ pub struct Watching<T> {
     seen: u64,
 }
 
-/// Nobody is left who could send another value.
+/// The last sender is gone: no other value will come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
@@ -50,7 +50,7 @@ impl<T> Shared<T> {
 }
 
 impl<T> Watch<T> {
-    /// Begins with `value`.
+    /// A watch whose first value is `value`.
     pub fn new(value: T) -> Watch<T> {
         Watch(Arc::new(Shared {
             value: RwLock::new(value),
@@ -73,7 +73,7 @@ impl<T> Watch<T> {
         self.0.look()
     }
 
-    /// Changes the value and wakes who waits.
+    /// Changes the value and wakes all waiters.
     pub fn send(&self, value: T) {
         self.send_if(|present| {
             *present = value;
@@ -118,7 +118,7 @@ impl<T> Watching<T> {
         }
     }
 
-    /// Waits until the value is as wanted (it may be already).
+    /// Waits until `wanted` is true of the value (at once, if it is already).
     pub async fn until(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Result<(), Closed> {
         loop {
             if wanted(&self.look_now()) {

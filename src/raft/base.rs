@@ -1,19 +1,19 @@
-//! What a store holds before the first entry of the log: nothing, or what was imported.
+//! A base: the content of a store before the first entry of the log; none, or an imported database.
 //!
-//! The log says what came after, and never what was there before; so all nodes of a cluster must begin with the same. They
-//! tell each other while the cluster forms, and the stamp keeps the digest, for a store that is not the one that the log
-//! belongs to is found out by it.
+//! The log says what came after its base, never what the base holds; so all nodes of a cluster must begin with the same
+//! base. They compare theirs while the cluster forms. The stamp keeps the base's digest, by which a store that does not
+//! belong to the log is found out.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::wire::{self, Stamp};
+use super::stamp::Stamp;
 use crate::storage::Store;
 use crate::zodb::{StorageId, Tid};
 
-/// A base, as nodes tell each other. Two are equal if the stores are.
+/// The description of a base that nodes send each other. Two are equal if the stores are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
     storages: Vec<Part>,
@@ -25,12 +25,12 @@ struct Part {
     name: String,
     transactions: u64,
     last: Tid,
-    /// Of all that the store knows of itself, its own digests among it.
+    /// The digest of the storage's summary, which has digests of its records.
     digest: [u8; 32],
 }
 
 impl Base {
-    /// That of a store in which no entry of a log was applied yet.
+    /// The base of a store in which no entry of a log was applied yet.
     pub fn of(store: &Store) -> Base {
         let part = |(number, name): (StorageId, String)| {
             let summary = store.summary(number);
@@ -52,7 +52,7 @@ impl Base {
         Base { storages: store.storages().into_iter().map(part).collect() }
     }
 
-    /// The same, after a look at whether the store is the one to which the log belongs.
+    /// The base of `store`; an error if the log with this stamp belongs to another store.
     pub fn checked(store: &Store, stamp: Option<&Stamp>) -> anyhow::Result<Base> {
         let base = Base::of(store);
         let applied = store.applied().index;
@@ -72,9 +72,9 @@ impl Base {
         }
     }
 
-    /// In short, for the stamp.
+    /// The base in short, for the stamp.
     pub fn digest(&self) -> [u8; 32] {
-        blake3::hash(&wire::pack(self)).into()
+        blake3::hash(&postcard::to_stdvec(self).expect("a base is plain data")).into()
     }
 }
 
@@ -93,7 +93,7 @@ impl fmt::Display for Base {
     }
 }
 
-/// Which nodes begin with something else than the others, in words; `None`: none does.
+/// Says which nodes begin with other data than the rest, for people; `None` if all agree.
 pub fn disagreement(bases: &BTreeMap<u64, Base>) -> Option<String> {
     let mut groups: Vec<(Vec<u64>, &Base)> = Vec::new();
     for (node, base) in bases {
@@ -105,7 +105,7 @@ pub fn disagreement(bases: &BTreeMap<u64, Base>) -> Option<String> {
     if groups.len() < 2 {
         return None;
     }
-    // The odd ones first. (The sort is stable, so all nodes say the same.)
+    // The smallest groups first. (The sort is stable, so all nodes say the same.)
     groups.sort_by_key(|(nodes, _)| nodes.len());
     let named = groups.iter().map(|(nodes, base)| match &nodes[..] {
         [node] => format!("node {node} has {base}"),

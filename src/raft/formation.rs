@@ -1,14 +1,15 @@
 //! How a cluster forms: once, by itself, in any order of starting, and through any crash.
 //!
-//! 1. A node with an empty folder draws an *incarnation* by chance and fsyncs it. It now knows who it is, and nothing else.
-//! 2. The founder (the smallest node id of `--peers`) asks all others until each has answered that it is new, has
-//!    the same list, and begins with the same data (`base`: none, or what was imported). Then it draws the cluster's id and fsyncs its own [`Stamp`]: cluster, members, incarnations, base.
-//! 3. It hands the stamp to the others, who fsync it, and asks again until all have it. From the stamp on, a node runs
-//!    Raft and votes; but nobody is a candidate yet, as no log names members.
+//! 1. A node with an empty folder draws an *incarnation* by chance and fsyncs it. It now knows who it is, and no more.
+//! 2. The founder (the smallest node id of `--peers`) asks all others until each has answered that it is new, has the
+//!    same list, and begins with the same data (`base`: none, or an imported database). Then the founder draws the
+//!    cluster's id and fsyncs its own [`Stamp`]: cluster, members, incarnations, base.
+//! 3. The founder hands the stamp to the others, which fsync it, and asks again until all have it. From the stamp on, a
+//!    node runs Raft and votes; but no node is a candidate yet, as no log names members.
 //! 4. Once all are stamped, the founder initialises its log with the members. Raft does the rest.
 //!
-//! **Any crash** resumes at the step whose result is on disk: an incarnation is asked again, a stamp is handed out again, an
-//! initialised log is never initialised again.
+//! **Any crash** resumes at the step whose result is on disk: incarnations are asked for again, a stamp is handed out
+//! again, an initialised log is never initialised again.
 //!
 //! **An empty node that meets a cluster** (its disk was replaced, say) has an incarnation that no stamp names. Nobody
 //! stamps it, and it neither initialises nor votes: a vote of a node that forgot what it had acknowledged could undo a
@@ -23,8 +24,9 @@ use std::time::Duration;
 use super::base::{Base, disagreement};
 use super::link::{Caller, Connection, Target};
 use super::log::LogStore;
+use super::stamp::{Stamp, cluster_name};
 use super::types::Seat;
-use super::wire::{FormAnswer, FormAsk, Purpose, Stamp, cluster_name};
+use super::wire::{FormAnswer, FormAsk, Purpose};
 use crate::env::Watch;
 
 pub(super) const STAMP: &[u8] = b"stamp";
@@ -32,19 +34,19 @@ pub(super) const INCARNATION: &[u8] = b"incarnation";
 /// How often the others are asked while a cluster forms.
 const ROUND: Duration = Duration::from_millis(100);
 
-/// What a node knows of its cluster, as far as it has come.
+/// This node's part in forming the cluster.
 pub struct Formation {
     pub caller: Caller,
     pub log: LogStore,
-    /// What this node's store began with.
+    /// The base of this node's store.
     pub base: Base,
     /// All members, this node among them, as `--peers` lists them.
     pub peers: BTreeMap<u64, String>,
     /// Set once, when the stamp is on disk.
     pub stamp: Watch<Option<Stamp>>,
-    /// Who considers a stamp holds this.
+    /// Held while a stamp that came in is considered.
     pub turn: tokio::sync::Mutex<()>,
-    /// What this node waits for, in words for people; empty when for nothing.
+    /// What this node waits for, in words for people; empty if it waits for nothing.
     pub waiting: Watch<String>,
 }
 
@@ -58,7 +60,7 @@ pub async fn incarnation(log: &LogStore, draw: impl FnOnce() -> u64) -> io::Resu
     Ok(drawn)
 }
 
-/// The stamp in this folder, if it has one, after a look at whether it is this node's.
+/// The stamp in this folder, if there is one; an error if the stamp is another node's.
 pub async fn read_stamp(log: &LogStore, node: u64, incarnation: u64) -> anyhow::Result<Option<Stamp>> {
     let Some(stamp) = log.meta::<Stamp>(STAMP).await? else { return Ok(None) };
     let owner = stamp.members.iter().find(|(_, seat)| seat.incarnation == incarnation);
@@ -91,7 +93,7 @@ impl Formation {
         others.map(|(node, address)| Target { node: *node, address: address.clone() })
     }
 
-    /// Returns with the stamp once this node has one. A founder makes it.
+    /// Returns the stamp once this node has one. On the founder, makes it.
     pub async fn await_stamp(&self) -> io::Result<Stamp> {
         let mut stamped = self.stamp.watching();
         loop {
@@ -131,7 +133,7 @@ impl Formation {
         self.waiting.send(String::new());
     }
 
-    /// Asks all others once. Gives all members' seats if everybody is empty and agrees.
+    /// Asks all others once. Gives all members' seats if every folder is empty and all agree.
     async fn ask_round(&self) -> Option<BTreeMap<u64, Seat>> {
         let seat = |node: &u64, incarnation| Seat { address: self.peers[node].clone(), incarnation };
         let mut seats = BTreeMap::from([(self.node(), seat(&self.node(), self.caller.incarnation))]);
@@ -217,7 +219,7 @@ impl Formation {
     }
 
     async fn consider(&self, stamp: Stamp) -> io::Result<FormAnswer> {
-        // One at a time, from the look to the disk: of two stamps one is taken.
+        // One stamp at a time, from the check to the disk: of two stamps only one is taken.
         let _turn = self.turn.lock().await;
         if let Some(mine) = self.stamp.look().clone() {
             return Ok(FormAnswer::Stamped(mine));

@@ -1,7 +1,7 @@
-//! What a secondary has heard of its primary, and when.
+//! The leader's last signs of life, as a secondary has heard them.
 //!
-//! Raft's own word for the leader of a term stays what it was when the leader dies; whether it is alive, and
-//! whether this node has caught up with it, is seen here, from the appends that come in.
+//! Raft goes on naming the leader of a term after that leader has died. Whether the leader is alive, and whether this
+//! node has caught up with it, is judged here, from the appends that come in.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::env::Env;
 pub struct Heard {
     env: Env,
     last: Mutex<Option<Word>>,
-    /// The last moment of which this node has surely applied all that was committed then.
+    /// The last moment for which this node has surely applied every entry that was committed then.
     reached: Mutex<Option<Instant>>,
 }
 
@@ -23,10 +23,10 @@ struct Word {
     leader: u64,
     term: u64,
     at: Instant,
-    /// How many entries the leader said last that it had committed.
+    /// How many entries the leader had committed, as it last said.
     committed: u64,
-    /// What it had committed at some moment of this term, and when that was heard. Once applied here, a newer one takes
-    /// its place.
+    /// How many entries the leader had committed at some moment of this term, and when that was heard. Once this node
+    /// has applied them, a newer goal takes their place.
     goal: (u64, Instant),
     /// Whether a goal was reached in this term.
     caught_up: bool,
@@ -37,7 +37,7 @@ impl Heard {
         Heard { env, last: Mutex::new(None), reached: Mutex::new(None) }
     }
 
-    /// An append of `leader` was accepted; it has committed up to `committed`.
+    /// Notes that an append of `leader` was accepted, which has committed up to `committed`.
     pub fn note(&self, leader: u64, term: u64, committed: Option<Place>) {
         let committed = committed.map_or(0, |place| place.index + 1);
         let at = self.env.now();
@@ -50,8 +50,8 @@ impl Heard {
         });
     }
 
-    /// The leader that was heard `within` that time, in this node's `term` or a later one, and whether the `applied` entries have once reached what it had
-    /// committed in its term. To be asked often: it moves the goal on.
+    /// The leader that was heard `within` that time, in this node's `term` or a later one; and whether the entries that
+    /// this node has applied have once reached a goal of the leader's term. Must be called often, as it moves the goal.
     pub fn leader(&self, term: u64, within: Duration, applied: u64) -> Option<(u64, bool)> {
         let mut last = self.lock();
         let word = last.as_mut()?;
@@ -60,18 +60,18 @@ impl Heard {
             word.caught_up = true;
             word.goal = (word.committed, word.at);
         }
-        // In an earlier term it may have been alive a moment ago, and is leader no more.
+        // The leader of an earlier term may have been alive a moment ago, and leads no more.
         let alive = word.term >= term && self.env.now().saturating_duration_since(word.at) <= within;
         alive.then_some((word.leader, word.caught_up))
     }
 
-    /// How old the state is that this node has surely applied: the time since it was a leader's newest.
+    /// How far this node's state may lie behind: the time since it was surely a leader's newest.
     pub fn lag(&self) -> Option<Duration> {
         let reached = (*self.reached())?;
         Some(self.env.now().saturating_duration_since(reached))
     }
 
-    /// This node was primary itself until now.
+    /// Notes that this node was primary itself until now.
     pub fn led(&self) {
         *self.reached() = Some(self.env.now());
     }

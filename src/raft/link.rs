@@ -1,8 +1,8 @@
-//! Connections between peers: the handshake from both sides, and [`Link`], one lasting connection with many calls on it.
+//! Connections between peers: the handshake from both sides, and [`Link`], a lasting connection with many calls on it.
 //!
-//! A link connects when it is first asked, and again after it broke. Calls are numbered, so that a caller who gives up
-//! does not disturb the others; what breaks, breaks for all who wait. There are two links to each peer: one for
-//! entries, one for what must not stand behind entries (votes, heartbeats, read indices).
+//! A link connects at its first call, and again at the next call after it broke. Calls are numbered, so that a caller
+//! who gives up does not disturb the others; a break fails all calls that wait. There are two links to each peer: one
+//! for entries, one for calls that must not wait behind entries (votes, heartbeats, read indices).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,21 +15,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
+use super::stamp::ClusterId;
 use super::wire::{
-    Answer, Ask, ClusterId, GREETING, Hello, Numbered, PeerKey, Proof, Purpose, Side, VERSION, Verdict, Welcome, pack,
-    unpack,
+    Answer, Ask, GREETING, Hello, Numbered, PeerKey, Proof, Purpose, Side, VERSION, Verdict, Welcome, pack, unpack,
 };
 use crate::command;
 use crate::config::limits;
 use crate::env::Env;
 use crate::net::{FrameReader, FrameWriter, Network, Tls};
 
-/// What a node needs to call its peers, and to be called by them.
+/// This node as its peers know it, and its means to call them.
 #[derive(Clone)]
 pub struct Caller {
     pub env: Env,
     pub network: Arc<dyn Network>,
-    /// Peers are spoken to by TLS.
+    /// `Some`: connections to peers use TLS.
     pub tls: Option<Tls>,
     pub key: PeerKey,
     pub node: u64,
@@ -108,7 +108,9 @@ impl Caller {
         let nonce = match receive_greeting(&mut connection).await? {
             Welcome::Challenge { nonce, proof } => {
                 if !self.key.is_proof(&proof, Side::Acceptor, &hello, &nonce) {
-                    return Err(refused("it does not know the cluster's secret (compare the files of --secret-file)"));
+                    return Err(refused(
+                        "the peer does not know the cluster's secret (compare the files of --secret-file)",
+                    ));
                 }
                 nonce
             }
@@ -131,7 +133,8 @@ impl Caller {
         nonce
     }
 
-    /// The acceptor's side, after `first`, the frame with the Hello, came in and `verdict` was found on it.
+    /// The acceptor's side of the handshake, after `first`, the frame with the Hello, has come in; `verdict`: whether
+    /// its sender may be a peer.
     ///
     /// `Err` if the connection is not to be used: refused, or broken.
     pub async fn accept(
@@ -156,7 +159,7 @@ impl Caller {
         connection.send(&Verdict::Accepted).await
     }
 
-    /// Whether `peer` (`host:port`) has the address of the host in `address`: all there is to check without a secret.
+    /// Whether `peer` (`host:port`) has an IP address of the host in `address`: the only check without a secret.
     pub async fn comes_from(&self, peer: &str, address: &str) -> bool {
         let Some(ip) = ip_of(peer) else { return false };
         match self.network.resolve(address).await {
@@ -174,13 +177,13 @@ pub fn read_hello(first: &[u8]) -> io::Result<Hello> {
     let body = first.strip_prefix(GREETING.as_slice()).unwrap_or_default();
     let hello: Hello = unpack(body)?;
     if hello.version != VERSION {
-        let why = format!("it speaks version {} of the peers' protocol, this node {VERSION}", hello.version);
+        let why = format!("the peer speaks version {} of the peers' protocol, this node {VERSION}", hello.version);
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     Ok(hello)
 }
 
-/// Passes over a ZEO greeting (two bytes), which a primary sends to whoever connects.
+/// Reads the acceptor's Welcome, past the ZEO greeting (two bytes) that a primary sends to every connection.
 async fn receive_greeting(connection: &mut Connection) -> io::Result<Welcome> {
     loop {
         match connection.reader.next().await.map_err(io::Error::from)? {
@@ -215,8 +218,8 @@ struct Call {
 }
 
 impl Link {
-    /// `quiet`: how long the peer may say nothing while it owes an answer. After that the connection is made anew, as TCP
-    /// may need as long as a partition has lasted to find out that it is over.
+    /// `quiet`: how long the peer may say nothing while it owes an answer. After that the link connects anew, as TCP
+    /// may need as long as a partition has lasted to find out that the partition is over.
     pub fn new(caller: Caller, target: Target, cluster: ClusterId, quiet: Duration) -> Link {
         let (calls, queue) = mpsc::channel(limits::PEER_CALLS);
         let env = caller.env.clone();
@@ -224,7 +227,7 @@ impl Link {
         Link { calls, env }
     }
 
-    /// Asks the peer; an error if it can't be reached or does not answer `within` that time.
+    /// Asks the peer; an error if the peer can't be reached or does not answer `within` that time.
     pub async fn call(&self, ask: Ask, within: Duration) -> io::Result<Answer> {
         let call = async {
             let (answer, answered) = oneshot::channel();
@@ -240,7 +243,7 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the link is closed")
 }
 
-/// Keeps a link: connects when there is a call, until nobody can call any more.
+/// The task of a link: connects when there is a call, and ends when the last [`Link`] is dropped.
 struct Keeper {
     caller: Caller,
     target: Target,
@@ -293,7 +296,7 @@ async fn converse(
     queue: &mut mpsc::Receiver<Call>,
 ) -> io::Error {
     let Connection { mut reader, mut writer } = connection;
-    // How many answers the peer owes, and when it was last seen to take or to say something.
+    // How many answers the peer owes, and when it last took or sent bytes.
     let (mut owed, mut alive) = (0u64, env.now());
     let mut waiting: BTreeMap<u64, oneshot::Sender<io::Result<Answer>>> = BTreeMap::new();
     let mut number = 0;

@@ -1,19 +1,20 @@
-//! The Raft log on disk: entries, the vote, and what little else must survive.
+//! The Raft log on disk: entries, the vote, the stamp and the incarnation.
 //!
-//! **One writer.** Whatever changes the log (entries, a vote, a truncation) is an [`Edit`] in one queue. The writer takes
-//! all that waits, writes it as one batch, syncs once, and then tells everybody; so the more wait, the more share an
-//! fsync. Nobody syncs by himself, and `append` returns before the disk has moved: entries are readable at once, from the
+//! **One writer.** Every change of the log (entries, a vote, a truncation) is a [`LogEdit`] in one queue. The writer
+//! takes all edits that wait, writes them as one batch, syncs once, and then tells their callers; so the more edits
+//! wait, the more share an fsync. `append` returns before the disk has moved: entries are readable at once, from the
 //! tail in memory, and durable when openraft's callback is called.
 //!
-//! **Promises.** [`LogStore::open`] syncs before it reads, so that what is read stays. Edits become durable in the
-//! order of their calls. `truncate_after` and `save_vote` are durable on return. [`LogStore::durable`] is the
+//! **Promises.** [`LogStore::open`] syncs before it reads, so that everything read is durable. Edits become durable in
+//! the order of their calls. `truncate_after` and `save_vote` are durable on return. [`LogStore::durable`] is the
 //! watermark that apply waits for: everything up to it is fsynced here; after a failed write or sync it
 //! becomes a fault for good, and every later call fails.
 //!
 //! **On disk** (all numbers big-endian): table `entries`: index (8) -> crc32c of the rest (4), postcard of [`Record`].
-//! Table `meta`: `vote` -> [`Ballot`], `purged` -> [`Place`], `stamp` -> `formation::Stamp`, each crc32c (4) and postcard.
+//! Table `meta`: `vote` -> [`Ballot`], `purged` -> [`Place`], `stamp` -> `stamp::Stamp`, `incarnation` -> `u64`; each
+//! crc32c (4) and postcard.
 //!
-//! **Left out.** Purging is carried out if asked for, but nobody asks yet: nodes keep their whole log until snapshots exist.
+//! **Left out.** Purging works, but nothing asks for it yet: nodes keep their whole log until snapshots exist.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -49,11 +50,11 @@ pub type Durable = Result<u64, String>;
 /// A handle to the log of this node; cheap to clone.
 #[derive(Clone)]
 pub struct LogStore {
-    shared: Arc<Shared>,
-    edits: mpsc::Sender<Edit>,
+    shared: Arc<SharedLog>,
+    edits: mpsc::Sender<LogEdit>,
 }
 
-struct Shared {
+struct SharedLog {
     engine: Arc<dyn Engine>,
     env: Env,
     tail: Mutex<Tail>,
@@ -62,18 +63,18 @@ struct Shared {
     syncs: AtomicU64,
 }
 
-/// What is known of the log without asking the disk.
+/// The part of the log that is in memory.
 #[derive(Default)]
 struct Tail {
     vote: Option<Vote>,
     purged: Option<LogPosition>,
     last: Option<LogPosition>,
-    /// The newest entries, without gaps up to `last`; all that are not on disk yet are here.
+    /// The newest entries, without gaps up to `last`; every entry that is not on disk yet is among them.
     entries: VecDeque<Entry>,
     bytes: usize,
 }
 
-enum Edit {
+enum LogEdit {
     Append(Vec<Entry>, IOFlushed<Types>),
     Truncate { from: u64, done: oneshot::Sender<io::Result<()>> },
     Purge { place: Place, done: oneshot::Sender<io::Result<()>> },
@@ -87,7 +88,7 @@ impl LogStore {
         let tail = env.offload(move || read_tail(&*reading)).await?;
         let upto = tail.last.map_or(0, |last| last.index + 1);
         let (edits, queue) = mpsc::channel(limits::LOG_QUEUE);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedLog {
             engine,
             env: env.clone(),
             tail: Mutex::new(tail),
@@ -122,10 +123,10 @@ impl LogStore {
     /// Sets a value of the `meta` table; durable on return.
     pub async fn set_meta<T: Serialize>(&self, key: &'static [u8], value: &T) -> io::Result<()> {
         let value = sealed(value);
-        self.edit(|done| Edit::Meta { key, value, done }).await
+        self.edit(|done| LogEdit::Meta { key, value, done }).await
     }
 
-    async fn edit(&self, make: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Edit) -> io::Result<()> {
+    async fn edit(&self, make: impl FnOnce(oneshot::Sender<io::Result<()>>) -> LogEdit) -> io::Result<()> {
         let (done, answer) = oneshot::channel();
         self.edits.send(make(done)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
@@ -133,7 +134,7 @@ impl LogStore {
 
     /// Entries from `start` to before `end`; at most `bytes` of them, but one at least if there is one.
     ///
-    /// The tail may let go of entries while the disk is read, so it is looked at anew after each read.
+    /// The tail may drop entries while the disk is read, so each read is followed by another look at the tail.
     async fn read(&self, start: u64, end: u64, bytes: usize) -> io::Result<Vec<Entry>> {
         let (mut entries, mut next, mut left) = (Vec::new(), start, bytes);
         loop {
@@ -169,7 +170,7 @@ impl LogStore {
     }
 }
 
-impl Shared {
+impl SharedLog {
     fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -208,7 +209,7 @@ impl Tail {
         self.entries.push_back(entry);
     }
 
-    /// Lets go of old entries that are on disk, while there are too many bytes in memory.
+    /// Drops the oldest entries that are on disk, while there are too many bytes in memory.
     fn shrink(&mut self, durable: u64) {
         while self.bytes > limits::LOG_TAIL_BYTES {
             match self.entries.front() {
@@ -250,7 +251,7 @@ impl RaftLogReader<Types> for LogStore {
         self.read(start, end, usize::MAX).await
     }
 
-    /// What apply reads: in parts, as a node may have all of its log to apply.
+    /// The entries to apply, read in parts: a node may have all of its log to apply.
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
@@ -291,7 +292,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let value = sealed(&Ballot::from(vote));
-        self.edit(|done| Edit::Meta { key: VOTE, value, done }).await?;
+        self.edit(|done| LogEdit::Meta { key: VOTE, value, done }).await?;
         self.shared.tail().vote = Some(*vote);
         Ok(())
     }
@@ -308,7 +309,7 @@ impl RaftLogStorage<Types> for LogStore {
                 tail.push(entry.clone());
             }
         }
-        self.edits.send(Edit::Append(entries, flushed)).await.map_err(|_| stopped())
+        self.edits.send(LogEdit::Append(entries, flushed)).await.map_err(|_| stopped())
     }
 
     async fn truncate_after(&mut self, last: Option<LogPosition>) -> Result<(), io::Error> {
@@ -321,7 +322,7 @@ impl RaftLogStorage<Types> for LogStore {
             }
             tail.last = last;
         }
-        self.edit(|done| Edit::Truncate { from, done }).await
+        self.edit(|done| LogEdit::Truncate { from, done }).await
     }
 
     async fn purge(&mut self, upto: LogPosition) -> Result<(), io::Error> {
@@ -333,12 +334,12 @@ impl RaftLogStorage<Types> for LogStore {
                 tail.bytes -= dropped;
             }
         }
-        self.edit(|done| Edit::Purge { place: upto.into(), done }).await
+        self.edit(|done| LogEdit::Purge { place: upto.into(), done }).await
     }
 }
 
-/// The writer: takes what waits, writes and syncs it in one go, tells.
-async fn write_edits(shared: Arc<Shared>, mut queue: mpsc::Receiver<Edit>) {
+/// The writer: takes all edits that wait, writes and syncs them in one go, and tells their callers.
+async fn write_edits(shared: Arc<SharedLog>, mut queue: mpsc::Receiver<LogEdit>) {
     let mut group = Vec::new();
     while queue.recv_many(&mut group, limits::LOG_QUEUE).await > 0 {
         let edits = std::mem::take(&mut group);
@@ -371,44 +372,44 @@ async fn write_edits(shared: Arc<Shared>, mut queue: mpsc::Receiver<Edit>) {
     }
 }
 
-/// The edits as one batch, and the log's next index after them if they say so.
-fn batch_of(edits: &[Edit]) -> (Batch, Option<u64>) {
+/// The edits as one batch, and the log's next index after them if they change it.
+fn batch_of(edits: &[LogEdit]) -> (Batch, Option<u64>) {
     let mut batch = Batch::new();
     let mut upto = None;
     for edit in edits {
         match edit {
-            Edit::Append(entries, _) => {
+            LogEdit::Append(entries, _) => {
                 for entry in entries {
                     batch.put(ENTRIES, entry.log_id.index.to_be_bytes(), sealed(&Record::from(entry)));
                     upto = Some(entry.log_id.index + 1);
                 }
             }
-            Edit::Truncate { from, .. } => {
+            LogEdit::Truncate { from, .. } => {
                 batch.delete_range(ENTRIES, from.to_be_bytes(), [0xff; 9]);
                 upto = Some(*from);
             }
-            Edit::Purge { place, .. } => {
+            LogEdit::Purge { place, .. } => {
                 batch.put(META, PURGED, sealed(place));
                 batch.delete_range(ENTRIES, [0; 8], (place.index + 1).to_be_bytes());
             }
-            Edit::Meta { key, value, .. } => batch.put(META, *key, value.clone()),
+            LogEdit::Meta { key, value, .. } => batch.put(META, *key, value.clone()),
         }
     }
     (batch, upto)
 }
 
-fn batch_size(edits: &[Edit]) -> u64 {
-    let size = |edit: &Edit| match edit {
-        Edit::Append(entries, _) => entries.iter().map(entry_size).sum::<usize>(),
-        Edit::Truncate { .. } | Edit::Purge { .. } | Edit::Meta { .. } => 0,
+fn batch_size(edits: &[LogEdit]) -> u64 {
+    let size = |edit: &LogEdit| match edit {
+        LogEdit::Append(entries, _) => entries.iter().map(entry_size).sum::<usize>(),
+        LogEdit::Truncate { .. } | LogEdit::Purge { .. } | LogEdit::Meta { .. } => 0,
     };
     edits.iter().map(size).sum::<usize>() as u64
 }
 
-fn tell(edit: Edit, result: io::Result<()>) {
+fn tell(edit: LogEdit, result: io::Result<()>) {
     match edit {
-        Edit::Append(_, flushed) => flushed.io_completed(result),
-        Edit::Truncate { done, .. } | Edit::Purge { done, .. } | Edit::Meta { done, .. } => {
+        LogEdit::Append(_, flushed) => flushed.io_completed(result),
+        LogEdit::Truncate { done, .. } | LogEdit::Purge { done, .. } | LogEdit::Meta { done, .. } => {
             let _ = done.send(result);
         }
     }
@@ -428,7 +429,8 @@ fn read_tail(engine: &dyn Engine) -> io::Result<Tail> {
     Ok(Tail { vote, purged, last, ..Tail::default() })
 }
 
-/// How many entries the log in `engine` has that `store` has not applied; `None` if it has none. `engine` was opened with [`TABLES`].
+/// How many entries the log in `engine` has that `store` has not applied; `None` if there are none. The engine must
+/// have been opened with [`TABLES`].
 ///
 /// Some of them may never have been committed; the log alone can't tell.
 pub fn unapplied(engine: &dyn Engine, store: &Store) -> io::Result<Option<u64>> {

@@ -1,10 +1,10 @@
 //! The bridge from Raft to the store: committed entries in, outcomes out.
 //!
-//! What a command means stands in `storage::apply`. Here is only the order of things: an entry is applied once
-//! it is fsynced in this node's own log (a commit needs a majority, not this node), so that the store never outruns
-//! the log that it is replayed from.
+//! What a command means stands in `storage::apply`. Here is only the order: an entry is applied once it is fsynced in
+//! this node's own log (a commit needs a majority, not this node), so that the store never outruns the log that it is
+//! replayed from.
 //!
-//! **Left out.** Snapshots: a follower that needs one is told that there is none. Nobody purges, so nobody needs one.
+//! **Left out.** Snapshots: a follower that needs one is told that there is none. As no log is purged, none is needed.
 
 use std::io;
 
@@ -20,7 +20,7 @@ use crate::env::{Env, Watching};
 use crate::storage::{Position, Store};
 
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
-type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
+pub type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
 
 /// openraft's state machine: the store, and the watermark of the log.
 pub struct Machine {
@@ -55,13 +55,13 @@ impl Machine {
                         io::Error::new(io::ErrorKind::InvalidData, why)
                     })
                 };
-                // A large one takes long enough to keep this thread from heartbeats.
+                // Decoding a large command takes long enough to delay this thread's heartbeats.
                 if large {
                     return Env::current().offload(move || store.apply(at, &decode()?)).await;
                 }
                 let command = decode()?;
                 let takes_long = match &command.change {
-                    // These are short, and remove much.
+                    // Commands of few bytes that remove many keys.
                     Change::PackStep(_) | Change::Discard { .. } | Change::Barrier => true,
                     Change::Stage { pieces, .. } => pieces.len() > limits::WRITES_INLINE,
                     _ => false,
@@ -128,7 +128,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 }
 
-/// What stands where openraft wants snapshot data.
+/// Stands where openraft wants snapshot data.
 #[derive(Debug)]
 pub struct NoSnapshot;
 

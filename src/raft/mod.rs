@@ -1,15 +1,16 @@
 //! Consensus: the only place that names openraft.
 //!
-//! **What** goes in is a [`Command`](crate::command::Command), what comes out is its outcome, after a majority has it on disk
-//! and this node has applied it. Around that stand what a cluster needs besides a log: how it forms (`formation`), how
-//! peers find and trust each other (`link`, `wire`), and when this node may call itself primary (`reign`).
+//! A [`Command`](crate::command::Command) goes in; its outcome comes out, after a majority has the command on disk and
+//! this node has applied it. Around the log stands the rest that a cluster needs: how it forms (`formation`), how peers
+//! find and trust each other (`link`, `wire`), and when this node may call itself primary (`node::reign`).
 //!
-//! **Why** apart: openraft's interface moves; nobody else has to move with it. Everybody else says primary and secondary,
-//! and [`Role`] is what they watch.
+//! **Why** apart: openraft's interface changes, and the rest of zrs need not change with it. The rest says primary and
+//! secondary, and watches the [`Role`].
 //!
 //! **Promises.** Proposals of one caller keep their order in the log. An outcome is given once, after apply; everything
-//! else is [`Unknown`]. A role of `Primary(reign)` is published after the reign's barrier has applied here, and withdrawn
-//! within a heartbeat of the lease's end. [`Node::settle`] returns once this node has every commit that anybody was told of.
+//! else is [`Unknown`]. A role of `Primary(reign)` is published after the reign's barrier has applied here, and is
+//! withdrawn within a heartbeat of the lease's end. [`Node::settle`] returns once this node has every commit whose
+//! outcome any client was told.
 //!
 //! **Left out** until issues ask: snapshots and purging, changes of membership, certificates for peers.
 
@@ -22,20 +23,20 @@ mod machine;
 mod node;
 pub mod offline;
 mod peers;
-mod reign;
 mod runtime;
-mod status;
+mod stamp;
 mod types;
 pub(crate) mod wire;
 
 pub use link::ip_of;
 pub use log::{TABLES, unapplied};
-pub use node::{Accepted, Member, Node, NotSettled, Proposal, RelayRefused, Role, Setup, Unknown};
-pub use status::{MemberStatus, NodeStatus};
+pub use node::{
+    Accepted, Member, MemberStatus, Node, NodeStatus, NotSettled, Proposal, RelayRefused, Role, Setup, Unknown,
+};
 pub use wire::RelayRequest;
 
-/// Directives for the log that keep openraft to what operators need. What it says of a node that stops (an error, even
-/// if it was asked to), [`Node::fault`] tells.
+/// Directives for tracing that keep openraft to what operators need. Its message about a node that stops (an error,
+/// even if the node was told to stop) is off: [`Node::fault`] says the same.
 pub const LOG_QUIET: &str = "openraft=warn,openraft::raft::raft_inner=off";
-/// The same for those who follow its steps.
+/// Directives for tracing that show openraft's steps.
 pub const LOG_VERBOSE: &str = "openraft=info";

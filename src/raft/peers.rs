@@ -18,29 +18,29 @@ use openraft::{LinearizerOption, OptionalSend};
 
 use super::heard::Heard;
 use super::link::{Caller, Connection, Link, Target};
-use super::machine::{Machine, NoSnapshot};
+use super::machine::{Machine, NoSnapshot, Snapshot};
+use super::stamp::ClusterId;
 use super::types::{Ballot, LogPosition, Place, Record, Seat, Types, Vote};
-use super::wire::{Answer, Appended, Ask, ClusterId, Numbered, pack, unpack};
+use super::wire::{Answer, Appended, Ask, Numbered, pack, unpack};
 use crate::config::limits;
 use crate::env::Env;
 
 pub type Raft = openraft::Raft<Types, Machine>;
-type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
 
 /// Links to all peers, made when they are first needed.
 #[derive(Clone)]
 pub struct Peers {
     caller: Caller,
     cluster: ClusterId,
-    links: Arc<Mutex<BTreeMap<Target, Pair>>>,
+    links: Arc<Mutex<BTreeMap<Target, PeerLinks>>>,
 }
 
 /// The links to one peer.
 #[derive(Clone)]
-pub struct Pair {
+pub struct PeerLinks {
     /// For entries.
     pub bulk: Link,
-    /// For what must not stand behind entries.
+    /// For calls that must not wait behind entries.
     pub control: Link,
 }
 
@@ -53,18 +53,18 @@ impl Peers {
         self.cluster
     }
 
-    pub fn links(&self, target: Target) -> Pair {
+    pub fn links(&self, target: Target) -> PeerLinks {
         let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let make = |quiet| Link::new(self.caller.clone(), target.clone(), self.cluster, quiet);
-        let make = || Pair { bulk: make(limits::PEER_CALL_TIMEOUT), control: make(self.caller.patience * 2) };
+        let make = || PeerLinks { bulk: make(limits::PEER_CALL_TIMEOUT), control: make(self.caller.patience * 2) };
         links.entry(target.clone()).or_insert_with(make).clone()
     }
 }
 
 impl RaftNetworkFactory<Types> for Peers {
-    type Network = Pair;
+    type Network = PeerLinks;
 
-    async fn new_client(&mut self, target: u64, seat: &Seat) -> Pair {
+    async fn new_client(&mut self, target: u64, seat: &Seat) -> PeerLinks {
         self.links(Target { node: target, address: seat.address.clone() })
     }
 }
@@ -97,11 +97,11 @@ fn voted(answer: Answer) -> Result<VoteResponse<Types>, RPCError<Types>> {
     }
 }
 
-impl RaftNetworkV2<Types> for Pair {
+impl RaftNetworkV2<Types> for PeerLinks {
     type SnapshotData = NoSnapshot;
 
-    /// openraft gives every append the time of a heartbeat. That is right for a heartbeat; entries may wait for a slow
-    /// disk longer than that, and sending them again would only add to its work.
+    /// openraft gives every append the time of a heartbeat. That is right for a heartbeat; entries may wait longer for
+    /// a slow disk, and sending them again would only add to the disk's work.
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<Types>,
@@ -109,7 +109,7 @@ impl RaftNetworkV2<Types> for Pair {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let (link, within) = match rpc.entries.is_empty() {
             true => (&self.control, option.hard_ttl()),
-            // And a microsecond for each byte: a slow line must get the largest entry through.
+            // A microsecond more for each byte: a slow line must get the largest entry through.
             false => {
                 let bytes: usize = rpc.entries.iter().map(|entry| Record::from(entry).size()).sum();
                 (&self.bulk, limits::PEER_CALL_TIMEOUT + Duration::from_micros(bytes as u64))
@@ -180,7 +180,7 @@ impl RaftNetworkV2<Types> for Pair {
     }
 }
 
-/// Answers a peer's calls until it hangs up.
+/// Answers a peer's calls until the peer closes the connection.
 pub async fn serve_calls(raft: &Raft, heard: &Heard, lease: Duration, connection: Connection) -> io::Result<()> {
     let Connection { mut reader, mut writer } = connection;
     let mut answering = FuturesUnordered::new();
@@ -225,10 +225,10 @@ async fn answer(raft: &Raft, heard: &Heard, lease: Duration, ask: Ask) -> Answer
     answered.unwrap_or_else(Answer::Failed)
 }
 
-/// On the primary, while its lease holds: the last entry that may have been answered.
+/// On the primary, while its lease holds: the last entry whose outcome may have been told.
 ///
-/// A tenth of the lease is left alone, for clocks that run at different speeds. Consensus that does not answer (its
-/// disk hangs, say) is no better than a lease that is over.
+/// The last tenth of the lease is not used, as clocks run at different speeds. If consensus does not answer (its disk
+/// hangs, say), the lease counts as over.
 pub async fn read_index(raft: &Raft, lease: Duration) -> Result<Place, String> {
     let sure = LinearizerOption::new(Some(lease * 9 / 10), false).with_wait_timeout(Duration::ZERO);
     let asked = Env::current().timeout(lease, raft.get_read_linearizer(sure)).await;

@@ -1,6 +1,6 @@
 //! openraft's view of the world: tokio, with time and chance from the task's [`Env`], and [`Watch`] for its watches.
 //!
-//! openraft calls these as static functions; the Env reaches them through the task-local that `Env::spawn` hands down.
+//! openraft calls its runtime's static functions; the Env reaches them by the task-local that `Env::spawn` hands down.
 //! Two things must not come from the operating system if a seed is to give the same run twice: the numbers that
 //! openraft draws (election timeouts), and the order in which tokio's own watch wakes its waiters.
 

@@ -1,5 +1,5 @@
-//! openraft's types as zrs fills them in, and what of them goes to disk and to peers: structs of our own, so that a
-//! change in openraft changes neither the disk format nor the wire.
+//! openraft's types as zrs fills them in, and structs of our own for the values among them that go to disk and to
+//! peers, so that a change in openraft changes neither the disk format nor the wire.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +15,7 @@ use super::runtime::Runtime;
 use crate::command::Outcome;
 use crate::storage::Position;
 
-/// A command as it was encoded once, by the primary; it is decoded again only where it is applied.
+/// A command as the primary encoded it; nodes decode it only to apply it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposed(pub Bytes);
 
@@ -30,7 +30,7 @@ impl fmt::Display for Proposed {
 pub struct Seat {
     /// `host:port`, for clients and peers alike.
     pub address: String,
-    /// Drawn by chance for each empty data folder; a node with another one has lost what this one knew.
+    /// Drawn by chance for each empty data folder; a node with another incarnation has lost what it knew.
     pub incarnation: u64,
 }
 
@@ -105,7 +105,7 @@ pub enum RecordContent {
     Membership(Members),
 }
 
-/// Who belongs to the cluster: voters (two sets while they change), and everybody's seat.
+/// The members of the cluster: the voters (two sets while they change), and every member's seat.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members {
     pub voters: Vec<BTreeSet<u64>>,
@@ -192,7 +192,7 @@ impl Record {
 }
 
 impl Record {
-    /// About how many bytes it takes, on disk or on the wire.
+    /// About how many bytes the record takes, on disk or on the wire.
     pub fn size(&self) -> usize {
         match &self.content {
             RecordContent::Command(bytes) => bytes.len() + 32,

@@ -1,4 +1,4 @@
-//! What peers say to each other, byte for byte: the `P1` handshake, and the calls and answers of Raft.
+//! The peers' messages, byte for byte: the `P1` handshake, and the calls and answers of Raft.
 //!
 //! **Handshake**, one frame each (4-byte big-endian length, then the bytes), postcard behind the two letters:
 //!
@@ -10,8 +10,8 @@
 //!   Proof{mac}                        ────►      Verdict::Accepted, or Refused{why}
 //! ```
 //!
-//! Both proofs are keyed BLAKE3 over (a word for the side, the Hello as sent, the acceptor's nonce), keyed with what
-//! BLAKE3's `derive_key` makes of the cluster's shared secret. Nonces are drawn by chance for each connection, and the
+//! Both proofs are keyed BLAKE3 over (a word for the side, the Hello as sent, the acceptor's nonce); the key is derived
+//! from the cluster's shared secret by BLAKE3's `derive_key`. Nonces are drawn by chance for each connection, and the
 //! Hello names both ends, so that a recorded or reflected proof is worth nothing. Without a secret the
 //! key is public, and the acceptor looks at the address instead (`Caller::comes_from`).
 //!
@@ -27,15 +27,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::base::Base;
+use super::stamp::{ClusterId, Stamp};
 use super::types::{Ballot, Place, Record};
 
 /// The first two bytes of a peer's first frame.
 pub const GREETING: &[u8; 2] = b"P1";
-/// The newest version of what this page says.
+/// The newest version of the peers' protocol.
 pub const VERSION: u8 = 1;
-
-/// A cluster's name for itself: drawn by chance when it forms.
-pub type ClusterId = [u8; 16];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -73,7 +71,7 @@ pub enum Verdict {
     Refused(String),
 }
 
-/// Who proves; part of what is proved, so that one side's proof can't be played back as the other's.
+/// The side that proves. It is part of the proof, so that one side's can't be played back as the other's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Initiator,
@@ -130,7 +128,7 @@ pub enum Ask {
         to: u64,
         last: Option<Place>,
     },
-    /// How far must one have applied to have all that was answered before now?
+    /// Up to which entry must a node have applied, to have every commit that was answered before now?
     ReadIndex,
 }
 
@@ -145,7 +143,7 @@ pub enum Answer {
     Transferring(Result<(), String>),
     /// `Err`: not the primary, or not sure of it.
     ReadIndex(Result<Place, String>),
-    /// The call can't be answered: this node is stopping, say.
+    /// The call can't be answered, for the reason given: this node is stopping, say.
     Failed(String),
 }
 
@@ -174,10 +172,10 @@ pub struct RelayRequest {
     pub opening: Vec<Bytes>,
 }
 
-/// A question about forming a cluster, and what is answered; see `formation`.
+/// A question about forming a cluster; see `formation`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FormAsk {
-    /// Who are you, and who do you think belongs to us?
+    /// Which incarnation are you, which peers do you have, and which base?
     Probe,
     /// Take this stamp, if your folder is empty.
     Stamp(Stamp),
@@ -190,16 +188,6 @@ pub enum FormAnswer {
     Refused(String),
 }
 
-/// What makes a data folder one of a cluster's; in `log/` as `stamp`, fsynced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    pub cluster: ClusterId,
-    /// The members that the cluster began with: address and incarnation by node.
-    pub members: BTreeMap<u64, super::types::Seat>,
-    /// The digest of what all of them began with (`base`).
-    pub base: [u8; 32],
-}
-
 /// # Panics
 /// Never for the types on this page.
 pub fn pack<T: Serialize>(value: &T) -> Vec<u8> {
@@ -209,11 +197,6 @@ pub fn pack<T: Serialize>(value: &T) -> Vec<u8> {
 pub fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     postcard::from_bytes(bytes)
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("a peer's message can't be read: {e}")))
-}
-
-/// The cluster id as people see it.
-pub fn cluster_name(id: &ClusterId) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 mod frames {

@@ -1,4 +1,4 @@
-//! The door of a node for its peers: who is one, and clients on their way from node to node.
+//! The door of a node for its peers: decides which connections are a peer's, and hands clients on from node to node.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,13 +6,14 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::super::link::{Connection, Target, read_hello};
-use super::super::peers::serve_calls;
-use super::super::types::Seat;
-use super::super::wire::{Hello, Purpose, RelayRequest, Verdict, cluster_name};
-use super::{Inner, Node, Role};
+use super::inner::{Inner, Role};
 use crate::config::limits;
 use crate::net::{Credentials, FrameReader, FrameWriter};
+use crate::raft::link::{Connection, Target, read_hello};
+use crate::raft::peers::serve_calls;
+use crate::raft::stamp::cluster_name;
+use crate::raft::types::Seat;
+use crate::raft::wire::{Hello, Purpose, RelayRequest, Verdict};
 
 /// The relay did not come about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,167 +21,152 @@ pub struct RelayRefused(pub String);
 
 /// What became of a connection that began with `P1`.
 pub enum Accepted {
-    /// It was a peer's, and is closed.
+    /// The connection was a peer's, and is closed.
     Served,
     /// A peer hands over a client; the streams carry that client's dialogue from here on.
     Relay(RelayRequest, FrameReader, FrameWriter),
-    /// It was refused, or broke; why.
+    /// The connection was refused, or broke, for the reason given.
     Refused(String),
 }
 
-impl Node {
-    /// Takes over a connection whose first frame began with `P1`; returns when it has ended or is a client's.
-    /// `credentials`: what it has shown, where TLS is spoken.
-    pub async fn accept_peer(
-        &self,
-        first: Bytes,
-        reader: FrameReader,
-        writer: FrameWriter,
-        peer: &str,
-        credentials: Option<&Credentials>,
-    ) -> Accepted {
-        let mut connection = Connection { reader, writer };
-        let hello = match self.inner.admit(&first, &mut connection, peer, credentials).await {
-            Ok(hello) => hello,
-            Err(fault) => return Accepted::Refused(fault.to_string()),
-        };
-        // Only who has proved membership may send so much.
-        connection.reader.set_limit(limits::PEER_FRAME);
-        let (env, lease) = (self.inner.env(), self.inner.config.election_timeout);
-        let served = match (hello.purpose, self.inner.running.get()) {
-            (Purpose::Form, _) => {
-                let answered = env.timeout(limits::HANDSHAKE_TIMEOUT, self.inner.formation.answer(&mut connection));
-                answered.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            }
-            (Purpose::Calls, Some(running)) => serve_calls(&running.raft, &self.inner.heard, lease, connection).await,
-            (Purpose::Relay, Some(_)) => return self.accept_relay(connection).await,
-            (Purpose::Calls | Purpose::Relay, None) => Ok(()),
-        };
-        if let Err(fault) = served {
-            tracing::debug!("the connection of node {} ended: {fault}", hello.from);
+/// Takes over a connection whose first frame began with `P1`; returns when it has ended or is a client's.
+/// `credentials`: what the peer has shown, where TLS is spoken.
+pub async fn accept(
+    node: &Inner,
+    first: Bytes,
+    reader: FrameReader,
+    writer: FrameWriter,
+    peer: &str,
+    credentials: Option<&Credentials>,
+) -> Accepted {
+    let mut connection = Connection { reader, writer };
+    let hello = match admit(node, &first, &mut connection, peer, credentials).await {
+        Ok(hello) => hello,
+        Err(fault) => return Accepted::Refused(fault.to_string()),
+    };
+    // Only a peer that has proved its membership may send frames of this size.
+    connection.reader.set_limit(limits::PEER_FRAME);
+    let (env, lease) = (node.env(), node.config.election_timeout);
+    let served = match (hello.purpose, node.running.get()) {
+        (Purpose::Form, _) => {
+            let answered = env.timeout(limits::HANDSHAKE_TIMEOUT, node.formation.answer(&mut connection));
+            answered.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }
-        Accepted::Served
+        (Purpose::Calls, Some(running)) => serve_calls(&running.raft, &node.heard, lease, connection).await,
+        (Purpose::Relay, Some(_)) => return accept_relay(node, connection).await,
+        (Purpose::Calls | Purpose::Relay, None) => Ok(()),
+    };
+    if let Err(fault) = served {
+        tracing::debug!("the connection of node {} ended: {fault}", hello.from);
     }
+    Accepted::Served
+}
 
-    /// Where the members are, by their addresses in `--peers`; nowhere, if one can't be looked up.
-    pub async fn hosts(&self) -> BTreeMap<String, Vec<IpAddr>> {
-        let mut found = BTreeMap::new();
-        for Seat { address, .. } in self.inner.seats().into_values() {
-            let there = self.inner.caller.network.resolve(&address).await.unwrap_or_default();
-            found.insert(address, there);
-        }
-        found
+/// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.
+pub async fn hosts(node: &Inner) -> BTreeMap<String, Vec<IpAddr>> {
+    let mut found = BTreeMap::new();
+    for Seat { address, .. } in node.seats().into_values() {
+        let there = node.caller.network.resolve(&address).await.unwrap_or_default();
+        found.insert(address, there);
     }
+    found
+}
 
-    async fn accept_relay(&self, mut connection: Connection) -> Accepted {
-        let answered = async {
-            let request: RelayRequest = connection.receive().await?;
-            let verdict = match self.inner.role() {
-                Role::Primary(_) => Verdict::Accepted,
-                _ => Verdict::Refused("this node is not the primary".into()),
-            };
-            connection.send(&verdict).await?;
-            io::Result::Ok((request, verdict))
+async fn accept_relay(node: &Inner, mut connection: Connection) -> Accepted {
+    let answered = async {
+        let request: RelayRequest = connection.receive().await?;
+        let verdict = match node.role() {
+            Role::Primary(_) => Verdict::Accepted,
+            _ => Verdict::Refused("this node is not the primary".into()),
         };
-        let answered = self.inner.env().timeout(limits::HANDSHAKE_TIMEOUT, answered).await;
-        match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok((request, Verdict::Accepted)) => Accepted::Relay(request, connection.reader, connection.writer),
-            Ok((_, Verdict::Refused(_))) => Accepted::Served,
-            Err(fault) => Accepted::Refused(fault.to_string()),
-        }
-    }
-
-    /// Hands a client over to the primary of the moment, and says which node that is.
-    pub async fn open_relay(&self, request: RelayRequest) -> Result<(u64, FrameReader, FrameWriter), RelayRefused> {
-        let Role::Secondary { primary, .. } = self.inner.role() else {
-            return Err(RelayRefused("no other node is known as primary".into()));
-        };
-        let Some(running) = self.inner.running.get() else {
-            return Err(RelayRefused("the cluster has not formed".into()));
-        };
-        let target = Target { node: primary.id, address: primary.address };
-        let opening = async {
-            let cluster = Some(running.peers.cluster());
-            let mut connection = self.inner.caller.connect(&target, cluster, Purpose::Relay).await?;
-            connection.send(&request).await?;
-            let verdict: Verdict = connection.receive().await?;
-            io::Result::Ok((connection, verdict))
-        };
-        let patience = self.inner.caller.patience * 2;
-        match self.inner.env().timeout(patience, opening).await {
-            Ok(Ok((connection, Verdict::Accepted))) => Ok((target.node, connection.reader, connection.writer)),
-            Ok(Ok((_, Verdict::Refused(why)))) => Err(RelayRefused(why)),
-            Ok(Err(fault)) => Err(RelayRefused(fault.to_string())),
-            Err(_) => Err(RelayRefused(format!("no answer within {patience:?}"))),
-        }
+        connection.send(&verdict).await?;
+        io::Result::Ok((request, verdict))
+    };
+    let answered = node.env().timeout(limits::HANDSHAKE_TIMEOUT, answered).await;
+    match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok((request, Verdict::Accepted)) => Accepted::Relay(request, connection.reader, connection.writer),
+        Ok((_, Verdict::Refused(_))) => Accepted::Served,
+        Err(fault) => Accepted::Refused(fault.to_string()),
     }
 }
 
-impl Inner {
-    /// Looks at a peer's Hello and proof. `Err`: the connection was refused, or broke.
-    async fn admit(
-        &self,
-        first: &Bytes,
-        connection: &mut Connection,
-        peer: &str,
-        credentials: Option<&Credentials>,
-    ) -> io::Result<Hello> {
-        let shaking = async {
-            let hello = read_hello(first)?;
-            let verdict = self.judge(&hello, peer, credentials).await;
-            self.caller.accept(first, connection, verdict).await?;
-            Ok(hello)
-        };
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long");
-        self.env().timeout(limits::HANDSHAKE_TIMEOUT, shaking).await.unwrap_or_else(|_| Err(late()))
+/// Hands a client over to the primary of the moment, and says which node that is.
+pub async fn open_relay(node: &Inner, request: RelayRequest) -> Result<(u64, FrameReader, FrameWriter), RelayRefused> {
+    let Role::Secondary { primary, .. } = node.role() else {
+        return Err(RelayRefused("no other node is known as primary".into()));
+    };
+    let Some(running) = node.running.get() else {
+        return Err(RelayRefused("the cluster has not formed".into()));
+    };
+    let target = Target { node: primary.id, address: primary.address };
+    let opening = async {
+        let cluster = Some(running.peers.cluster());
+        let mut connection = node.caller.connect(&target, cluster, Purpose::Relay).await?;
+        connection.send(&request).await?;
+        let verdict: Verdict = connection.receive().await?;
+        io::Result::Ok((connection, verdict))
+    };
+    let patience = node.caller.patience * 2;
+    match node.env().timeout(patience, opening).await {
+        Ok(Ok((connection, Verdict::Accepted))) => Ok((target.node, connection.reader, connection.writer)),
+        Ok(Ok((_, Verdict::Refused(why)))) => Err(RelayRefused(why)),
+        Ok(Err(fault)) => Err(RelayRefused(fault.to_string())),
+        Err(_) => Err(RelayRefused(format!("no answer within {patience:?}"))),
     }
+}
 
-    /// Who may be a peer: the members, or who is to become one.
-    fn seats(&self) -> BTreeMap<u64, Seat> {
-        match &*self.formation.stamp.look() {
-            Some(stamp) => stamp.members.clone(),
-            None => {
-                let seat = |address: &String| Seat { address: address.clone(), incarnation: 0 };
-                self.formation.peers.iter().map(|(id, address)| (*id, seat(address))).collect()
-            }
-        }
-    }
+/// Checks a peer's Hello and proof. `Err`: the connection was refused, or broke.
+async fn admit(
+    node: &Inner,
+    first: &Bytes,
+    connection: &mut Connection,
+    peer: &str,
+    credentials: Option<&Credentials>,
+) -> io::Result<Hello> {
+    let shaking = async {
+        let hello = read_hello(first)?;
+        let verdict = judge(node, &hello, peer, credentials).await;
+        node.caller.accept(first, connection, verdict).await?;
+        Ok(hello)
+    };
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long");
+    node.env().timeout(limits::HANDSHAKE_TIMEOUT, shaking).await.unwrap_or_else(|_| Err(late()))
+}
 
-    async fn judge(&self, hello: &Hello, peer: &str, credentials: Option<&Credentials>) -> Result<(), String> {
-        let own = self.config.node;
-        if hello.to != own {
-            return Err(format!("this is node {own}, not node {}", hello.to));
-        }
-        let stamp = self.formation.stamp.look().clone();
-        let seats = self.seats();
-        let Some(seat) = seats.get(&hello.from) else {
-            return Err(format!("node {} is no member of this cluster", hello.from));
-        };
-        if hello.purpose != Purpose::Form {
-            let Some(stamp) = &stamp else {
-                return Err("this node belongs to no cluster yet".into());
-            };
-            if hello.cluster != Some(stamp.cluster) {
-                return Err(format!("this node belongs to cluster {}", cluster_name(&stamp.cluster)));
-            }
-            if hello.from_incarnation != seat.incarnation {
-                return Err(format!("node {} is known with another data folder", hello.from));
-            }
-        }
-        if credentials.is_none() && self.caller.tls.is_some() {
-            return Err("with TLS, peers are known by their certificates, and this connection has none".into());
-        }
-        if let Some(credentials) = credentials {
-            let trusted = "--tls-peer-ca says who is a peer";
-            let verdict = credentials.may_be_peer(&seat.address);
-            return verdict.map_err(|why| format!("by its certificate not node {}: {why} ({trusted})", hello.from));
-        }
-        if self.config.secret.is_none() && !self.caller.comes_from(peer, &seat.address).await {
-            return Err(format!(
-                "{peer} is not the address of node {}; with --secret-file on all nodes, addresses do not matter",
-                hello.from
-            ));
-        }
-        Ok(())
+async fn judge(node: &Inner, hello: &Hello, peer: &str, credentials: Option<&Credentials>) -> Result<(), String> {
+    let own = node.config.node;
+    if hello.to != own {
+        return Err(format!("this is node {own}, not node {}", hello.to));
     }
+    let stamp = node.formation.stamp.look().clone();
+    let seats = node.seats();
+    let Some(seat) = seats.get(&hello.from) else {
+        return Err(format!("node {} is no member of this cluster", hello.from));
+    };
+    if hello.purpose != Purpose::Form {
+        let Some(stamp) = &stamp else {
+            return Err("this node belongs to no cluster yet".into());
+        };
+        if hello.cluster != Some(stamp.cluster) {
+            return Err(format!("this node belongs to cluster {}", cluster_name(&stamp.cluster)));
+        }
+        if hello.from_incarnation != seat.incarnation {
+            return Err(format!("node {} is known with another data folder", hello.from));
+        }
+    }
+    if credentials.is_none() && node.caller.tls.is_some() {
+        return Err("with TLS, peers are known by their certificates, and this connection has none".into());
+    }
+    if let Some(credentials) = credentials {
+        let trusted = "--tls-peer-ca says who is a peer";
+        let verdict = credentials.may_be_peer(&seat.address);
+        return verdict.map_err(|why| format!("by its certificate not node {}: {why} ({trusted})", hello.from));
+    }
+    if node.config.secret.is_none() && !node.caller.comes_from(peer, &seat.address).await {
+        return Err(format!(
+            "{peer} is not the address of node {}; with --secret-file on all nodes, addresses do not matter",
+            hello.from
+        ));
+    }
+    Ok(())
 }

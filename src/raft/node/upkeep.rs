@@ -1,14 +1,12 @@
-//! What a running node sees to by itself, whatever its role: that the store is flushed, and that somebody is told when
-//! consensus has stopped.
+//! Two tasks of a node in any role: one flushes the store, one sets the node's fault when consensus stops.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Inner;
+use super::inner::Inner;
 use crate::config::limits;
 use crate::raft::peers::Raft;
 
-/// The flush rule: the store is flushed whenever the log has grown by so much, so that a restart never replays more,
+/// Flushes the store whenever the log has grown by [`limits::FLUSH_AFTER_BYTES`], so that a restart never replays more,
 /// and so that a later purge (which may only go up to where a flush began) finds something to purge.
 pub async fn flush_as_the_log_grows(node: Arc<Inner>) {
     let mut flushed_at = 0;
@@ -29,7 +27,7 @@ pub async fn flush_as_the_log_grows(node: Arc<Inner>) {
     }
 }
 
-/// Tells of a consensus that has stopped by itself.
+/// Sets the node's fault when consensus stops though the node was not told to stop.
 pub async fn watch_for_faults(node: Arc<Inner>, raft: Raft) {
     let mut metrics = raft.metrics();
     let stopped = metrics.until(|metrics| metrics.running_state.is_err()).await;
@@ -40,16 +38,5 @@ pub async fn watch_for_faults(node: Arc<Inner>, raft: Raft) {
         };
         tracing::error!("{why}");
         node.fault.send(Some(why));
-    }
-}
-
-impl Inner {
-    /// `--peers` matters when a cluster forms; afterwards the log has the members.
-    pub(super) fn warn_of_changed_peers(&self) {
-        let Some(stamp) = self.formation.stamp.look().clone() else { return };
-        let known: BTreeMap<u64, String> = stamp.members.iter().map(|(id, s)| (*id, s.address.clone())).collect();
-        if !self.config.peers.is_empty() && self.config.peers != known {
-            tracing::warn!("--peers differs from the cluster's own list, which rules: {known:?}");
-        }
     }
 }

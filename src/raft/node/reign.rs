@@ -1,9 +1,9 @@
-//! Reigns: when this node may act as the primary, and who is when it may not.
+//! Reigns: when this node may act as the primary, and which node is primary otherwise.
 //!
 //! openraft's leader does not step down when it loses its majority; it refuses proposals once its lease has lapsed, and
-//! goes on in the same term when the lease returns. So leadership alone says little. A *reign* opens when this node leads,
-//! has its lease, and a barrier of its own has been applied here; it ends for good when the lease is lost, the term moves
-//! on, or a proposal is forwarded to somebody else.
+//! goes on in the same term when the lease returns. So leadership alone says little. A *reign* opens when this node
+//! leads, has its lease, and has applied a barrier of its own; the reign ends for good when the lease is lost, the term
+//! moves on, or a proposal is forwarded to another node.
 //!
 //! ```text
 //! leader of term 7      ├────────────────────────────────────────────────┤
@@ -13,17 +13,18 @@
 //! reign 7.2                                       ├──────────────────────┤
 //! ```
 //!
-//! Between the two, another leader cannot have been: that would have moved the term. But what was proposed in 7.1
-//! may still commit before the barrier of 7.2; after it, apply refuses it as stale.
+//! Between the two reigns no other node can have led: that would have moved the term. But a command proposed in 7.1 may
+//! still commit before the barrier of 7.2; after the barrier, apply refuses the command as stale.
 
 use std::sync::Arc;
 
 use openraft::ServerState;
 
-use super::node::{Inner, Member, Role};
-use super::peers::{Raft, read_index};
+use super::inner::{Inner, Role};
+use super::proposal::submit;
 use crate::command::{Change, Command, Outcome, Reign};
 use crate::config::limits;
+use crate::raft::peers::{Raft, read_index};
 
 /// Publishes this node's role until the node stops.
 pub async fn rule(node: Arc<Inner>, raft: Raft) {
@@ -36,41 +37,41 @@ pub async fn rule(node: Arc<Inner>, raft: Raft) {
             Some(term) => {
                 let number = if last.term == term { last.number + 1 } else { 1 };
                 let reign = Reign { term, number };
-                // Whether it opens or not: a barrier that was given up may still apply, and its number is used then.
+                // The number counts as used even if the reign does not open: an abandoned barrier may still apply.
                 last = reign;
                 if open(&node, &raft, reign).await {
                     tracing::info!("primary: reign {reign} begins");
                     node.publish(Role::Primary(reign));
                     let why = hold(&node, &raft, reign).await;
                     tracing::info!("primary no more: reign {reign} ends, as {why}");
-                    node.heard().led();
-                    node.publish(node.follow(&raft));
+                    node.heard.led();
+                    node.publish(follow(&node, &raft));
                     continue;
                 }
             }
-            None => node.publish(node.follow(&raft)),
+            None => node.publish(follow(&node, &raft)),
         }
         node.pause(&raft).await;
     }
 }
 
-/// The term that this node leads.
+/// The term that this node leads, if it leads.
 fn leads(raft: &Raft) -> Option<u64> {
     let metrics = raft.metrics();
     let metrics = metrics.look();
     (metrics.state == ServerState::Leader && metrics.running_state.is_ok()).then_some(metrics.current_term)
 }
 
-/// Proposes the barrier of a new reign; whether it applied.
+/// Proposes the barrier of a new reign; whether it was applied, and this node still leads.
 async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
-    if read_index(raft, node.config().election_timeout).await.is_err() {
+    if read_index(raft, node.config.election_timeout).await.is_err() {
         return false;
     }
     let barrier = Command { reign, change: Change::Barrier };
-    let proposal = super::node::submit(raft, barrier.encode()).await;
+    let proposal = submit(raft, barrier.encode()).await;
     match node.env().timeout(limits::PEER_CALL_TIMEOUT, proposal.outcome()).await {
         Ok(Ok(Outcome::Done)) => {
-            leads(raft) == Some(reign.term) && read_index(raft, node.config().election_timeout).await.is_ok()
+            leads(raft) == Some(reign.term) && read_index(raft, node.config.election_timeout).await.is_ok()
         }
         Ok(Ok(outcome)) => {
             tracing::debug!("the barrier of reign {reign} came to nothing: {outcome:?}");
@@ -80,9 +81,9 @@ async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
     }
 }
 
-/// Returns why the reign is over, once it is.
+/// Keeps the lease by heartbeats; returns why the reign is over, once it is.
 async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
-    let mut abdicated = node.abdicated();
+    let mut abdicated = node.abdicated.watching();
     let _ = abdicated.look_now();
     loop {
         if node.stopping() {
@@ -94,8 +95,8 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
         if abdicated.look().is_some_and(|ended| ended >= reign) {
             return "a proposal was refused";
         }
-        if read_index(raft, node.config().election_timeout).await.is_err() {
-            return "its lease has lapsed";
+        if read_index(raft, node.config.election_timeout).await.is_err() {
+            return "the lease has lapsed";
         }
         if raft.trigger().heartbeat().await.is_err() {
             return "consensus has stopped";
@@ -104,23 +105,16 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
     }
 }
 
-impl Inner {
-    /// Who is primary, when this node is not.
-    fn follow(&self, raft: &Raft) -> Role {
-        let term = raft.metrics().look().current_term;
-        let patience = self.config().election_timeout * 2;
-        let applied = self.store().applied().index;
-        match self.heard().leader(term, patience, applied) {
-            Some((leader, caught_up)) if leader != self.config().node => match self.member(leader) {
-                Some(primary) => Role::Secondary { primary, caught_up },
-                None => Role::Candidate,
-            },
-            _ => Role::Candidate,
-        }
-    }
-
-    /// The member with this id, as the log or else the stamp has it.
-    fn member(&self, id: u64) -> Option<Member> {
-        self.members().into_iter().find(|member| member.id == id)
+/// This node's role while another node, or none, is primary.
+fn follow(node: &Inner, raft: &Raft) -> Role {
+    let term = raft.metrics().look().current_term;
+    let patience = node.config.election_timeout * 2;
+    let applied = node.store.applied().index;
+    match node.heard.leader(term, patience, applied) {
+        Some((leader, caught_up)) if leader != node.config.node => match node.member(leader) {
+            Some(primary) => Role::Secondary { primary, caught_up },
+            None => Role::Candidate,
+        },
+        _ => Role::Candidate,
     }
 }

@@ -1,11 +1,11 @@
 //! The only source of time, chance and threads.
 //!
-//! Whoever wants to know the time, wait, draw a number or leave work to a thread asks the [`Env`] it was given, and so
-//! runs the same in production and in simulation, where time is virtual, chance comes from a seed, a host's clock
-//! may drift or be set wrong, and there are no threads. openraft asks for these things through static functions; they
-//! reach the Env through a task-local that [`Env::spawn`] hands down to every task.
+//! Code that reads the time, waits, draws a number or leaves work to a thread asks the [`Env`] it was given, and so
+//! runs the same in production and in simulation, where time is virtual, chance comes from a seed, a host's clock may
+//! drift or be set wrong, and there are no threads. openraft asks for these things by static functions, which find the
+//! Env in a task-local that [`Env::spawn`] hands down to every task.
 //!
-//! [`Watch`] is here because tokio's own wakes its waiters in an order drawn from the operating system's chance.
+//! [`Watch`] is here because tokio's own watch wakes its waiters in an order drawn from the operating system's chance.
 
 mod watch;
 
@@ -21,16 +21,16 @@ pub use watch::{Closed, Look, Watch, Watching};
 
 /// Work for a thread that may block.
 pub type Work = Box<dyn FnOnce() + Send>;
-/// Done when the work is.
+/// A future that is done when the work is.
 pub type Working = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What differs between production and simulation.
+/// A host's clock, chance and threads, which differ between production and simulation.
 pub trait World: Send + Sync + 'static {
     /// This host's wall clock: the time since the Unix epoch, right or wrong.
     fn wall(&self) -> Duration;
     /// How long a wait of `wanted` takes on this host, whose clock may drift.
     fn stretch(&self, wanted: Duration) -> Duration;
-    /// A number by chance.
+    /// A random number.
     fn seed(&self) -> u64;
     /// Does `work` where it may block.
     fn offload(&self, work: Work) -> Working;
@@ -100,7 +100,7 @@ impl Env {
         tokio::time::sleep(self.world.stretch(duration))
     }
 
-    /// Waits until `deadline`; done at once if that is past.
+    /// Waits until `deadline`; done at once if the deadline is past.
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         self.sleep(deadline.saturating_duration_since(Instant::now()))
     }
@@ -110,7 +110,7 @@ impl Env {
         tokio::time::timeout(self.world.stretch(duration), future)
     }
 
-    /// A number by chance, for ids and for seeding generators.
+    /// A random number, for ids and for seeding generators.
     pub fn seed(&self) -> u64 {
         self.world.seed()
     }

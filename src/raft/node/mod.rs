@@ -1,0 +1,260 @@
+//! A node: the handle by which the rest of the program uses consensus.
+
+mod door;
+mod inner;
+mod join;
+mod proposal;
+mod reign;
+mod status;
+mod upkeep;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::base::Base;
+use super::formation::{self, Formation};
+use super::heard::Heard;
+use super::link::{Caller, Target};
+use super::log::LogStore;
+use super::peers::read_index;
+use super::types::Place;
+use super::wire::{Answer, Ask, PeerKey, RelayRequest};
+use crate::command::{Change, Command, Reign};
+use crate::config::{Config, limits};
+use crate::engine::Engine;
+use crate::env::{Env, Watch, Watching};
+use crate::net::{Credentials, FrameReader, FrameWriter, Network, Tls};
+use crate::storage::Store;
+use inner::Inner;
+use proposal::submit;
+
+pub use door::{Accepted, RelayRefused};
+pub use inner::{Member, Role};
+pub use proposal::{Proposal, Unknown};
+pub use status::{MemberStatus, NodeStatus};
+
+/// The parts that a node is made of.
+pub struct Setup {
+    /// Which node this is, and its peers and times.
+    pub config: Arc<Config>,
+    /// Time, chance and threads.
+    pub env: Env,
+    /// The way to the peers.
+    pub network: Arc<dyn Network>,
+    /// How to speak TLS with peers; `None`: without TLS.
+    pub tls: Option<Tls>,
+    /// The engine of `log/`, opened with [`super::TABLES`].
+    pub log: Arc<dyn Engine>,
+    /// The store that commands are applied to.
+    pub store: Store,
+}
+
+/// A handle to this node's consensus; cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+/// The node could not make sure that its store has every commit that was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotSettled(pub String);
+
+impl Node {
+    /// Opens the log and begins to take part: at once if the folder is stamped, else as soon as the cluster has formed.
+    pub async fn start(setup: Setup) -> anyhow::Result<Node> {
+        let Setup { config, env, network, tls, log, store } = setup;
+        let log = LogStore::open(log, env.clone()).await?;
+        let incarnation = formation::incarnation(&log, || env.seed()).await?;
+        let stamp = formation::read_stamp(&log, config.node, incarnation).await?;
+        let caller = Caller {
+            env: env.clone(),
+            network,
+            tls,
+            key: PeerKey::of_secret(config.secret.as_deref()),
+            node: config.node,
+            incarnation,
+            patience: config.election_timeout * 2,
+        };
+        let mut peers = config.peers.clone();
+        if peers.is_empty() {
+            peers.insert(config.node, config.public_address());
+        }
+        let formation = Formation {
+            caller: caller.clone(),
+            log: log.clone(),
+            base: Base::checked(&store, stamp.as_ref())?,
+            peers,
+            stamp: Watch::new(stamp),
+            turn: tokio::sync::Mutex::new(()),
+            waiting: Watch::new(String::new()),
+        };
+        let inner = Arc::new(Inner {
+            heard: Heard::new(env.clone()),
+            config,
+            caller,
+            store,
+            log,
+            formation,
+            role: Watch::new(Role::Forming(String::new())),
+            abdicated: Watch::new(None),
+            fault: Watch::new(None),
+            stopping: AtomicBool::new(false),
+            running: OnceLock::new(),
+        });
+        join::warn_of_changed_peers(&inner);
+        env.spawn(join::take_part(inner.clone()));
+        Ok(Node { inner })
+    }
+
+    /// This node's role; changes wake the receiver.
+    pub fn role(&self) -> Watching<Role> {
+        self.inner.role.watching()
+    }
+
+    /// Set when this node can't take part any more (its disk fails, it can't read a command); the process should end.
+    pub fn fault(&self) -> Watching<Option<String>> {
+        self.inner.fault.watching()
+    }
+
+    /// Puts a change into the queue to the log; calls of one task keep their order. Returns when the change is queued.
+    pub async fn propose(&self, reign: Reign, change: Change) -> Proposal {
+        let Some(running) = self.inner.running.get() else { return Proposal::untaken() };
+        let command = Command { reign, change };
+        let bytes = match &command.change {
+            // Encoding so many writes takes long enough to delay this thread's other tasks.
+            Change::Commit(commit) if commit.writes.len() > limits::WRITES_INLINE => {
+                self.inner.env().offload(move || command.encode()).await
+            }
+            _ => command.encode(),
+        };
+        submit(&running.raft, bytes).await.in_reign(self.inner.clone(), reign)
+    }
+
+    /// Returns once this node's store has every commit that was answered, by anybody, before the call.
+    pub async fn settle(&self, within: Duration) -> Result<(), NotSettled> {
+        let env = self.inner.env();
+        let attempt = async {
+            loop {
+                match self.read_index().await {
+                    Ok(place) => {
+                        let mut applied = self.inner.store.applied_watch();
+                        if applied.until(|applied| *applied > place.index).await.is_ok() {
+                            return;
+                        }
+                    }
+                    Err(why) => tracing::trace!("no read index: {why}"),
+                }
+                env.sleep(self.inner.config.heartbeat).await;
+            }
+        };
+        let late = |_| NotSettled(format!("no primary confirmed within {within:?} what has been committed"));
+        env.timeout(within, attempt).await.map_err(late)
+    }
+
+    async fn read_index(&self) -> Result<Place, String> {
+        let running = self.inner.running.get().ok_or("the cluster has not formed")?;
+        let role = self.inner.role();
+        match role {
+            Role::Primary(_) => read_index(&running.raft, self.inner.config.election_timeout).await,
+            Role::Secondary { primary, .. } => {
+                let link = running.peers.links(Target { node: primary.id, address: primary.address }).control;
+                match link.call(Ask::ReadIndex, self.inner.config.election_timeout).await {
+                    Ok(Answer::ReadIndex(index)) => index,
+                    Ok(other) => Err(format!("an answer to another question: {other:?}")),
+                    Err(fault) => Err(fault.to_string()),
+                }
+            }
+            Role::Forming(_) | Role::Candidate => Err("no primary is known".into()),
+        }
+    }
+
+    /// Hands the primary's role to node `chosen`, or to the member with most of the log; gives the new primary's id.
+    pub async fn transfer(&self, chosen: Option<u64>) -> anyhow::Result<u64> {
+        let Role::Primary(_) = self.inner.role() else { anyhow::bail!("this node is not the primary") };
+        let Some(running) = self.inner.running.get() else { anyhow::bail!("the cluster has not formed") };
+        let own = self.inner.config.node;
+        let to = match chosen {
+            Some(to) if to == own => return Ok(own),
+            Some(to) if self.inner.members().iter().any(|member| member.id == to) => to,
+            Some(to) => anyhow::bail!("node {to} is no member of this cluster"),
+            None => self.most_advanced().ok_or_else(|| anyhow::anyhow!("no other member is known to be there"))?,
+        };
+        running.raft.trigger().transfer_leader(to).await.map_err(|fatal| anyhow::anyhow!("{fatal}"))?;
+        let mut role = self.role();
+        let gone = role.until(|role| matches!(role, Role::Secondary { .. }));
+        let patience = self.inner.config.election_timeout * 8;
+        let gone = self.inner.env().timeout(patience, gone).await;
+        match (gone, self.inner.role()) {
+            (Ok(_), Role::Secondary { primary, .. }) if primary.id == to => Ok(to),
+            // Another node was faster; without a chosen one, any other primary will do.
+            (Ok(_), Role::Secondary { primary, .. }) if chosen.is_none() => Ok(primary.id),
+            (Ok(_), Role::Secondary { primary, .. }) => {
+                anyhow::bail!("node {} has taken over, not node {to}", primary.id)
+            }
+            _ => anyhow::bail!("node {to} has not taken over within {patience:?}"),
+        }
+    }
+
+    fn most_advanced(&self) -> Option<u64> {
+        let status = self.status();
+        let patience = self.inner.config.election_timeout.as_millis() as u64;
+        let others = status.members.iter().filter(|member| member.node != status.node);
+        let there = others.filter(|member| member.silence_ms.is_some_and(|silence| silence <= patience));
+        there.max_by_key(|member| member.log).map(|member| member.node)
+    }
+
+    /// How long ago this node was last sure to be up to date with a primary; zero on the primary itself.
+    pub fn lag(&self) -> Option<Duration> {
+        match self.inner.role() {
+            Role::Primary(_) => Some(Duration::ZERO),
+            _ => self.inner.heard.lag(),
+        }
+    }
+
+    /// A description for people.
+    pub fn status(&self) -> NodeStatus {
+        status::describe(&self.inner, self.inner.running.get().map(|running| &running.raft))
+    }
+
+    /// Takes over a connection whose first frame began with `P1`; returns when it has ended or is a client's.
+    /// `credentials`: what the peer has shown, where TLS is spoken.
+    pub async fn accept_peer(
+        &self,
+        first: Bytes,
+        reader: FrameReader,
+        writer: FrameWriter,
+        peer: &str,
+        credentials: Option<&Credentials>,
+    ) -> Accepted {
+        door::accept(&self.inner, first, reader, writer, peer, credentials).await
+    }
+
+    /// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.
+    pub async fn hosts(&self) -> BTreeMap<String, Vec<IpAddr>> {
+        door::hosts(&self.inner).await
+    }
+
+    /// Hands a client over to the primary of the moment, and says which node that is.
+    pub async fn open_relay(&self, request: RelayRequest) -> Result<(u64, FrameReader, FrameWriter), RelayRefused> {
+        door::open_relay(&self.inner, request).await
+    }
+
+    /// Stops taking part, and flushes the store.
+    pub async fn shutdown(&self) {
+        self.inner.stopping.store(true, Ordering::SeqCst);
+        if let Some(running) = self.inner.running.get()
+            && let Err(fault) = running.raft.shutdown().await
+        {
+            tracing::warn!("consensus did not stop cleanly: {fault}");
+        }
+        let store = self.inner.store.clone();
+        if let Err(fault) = self.inner.env().offload(move || store.flush()).await {
+            tracing::warn!("the store could not be flushed; it will be replayed from the log: {fault}");
+        }
+    }
+}

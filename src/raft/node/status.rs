@@ -1,0 +1,106 @@
+//! A node's status: what it tells people about itself and the other members.
+
+use openraft::Instant;
+use serde::Serialize;
+
+use super::inner::{Inner, Role};
+use crate::raft::peers::Raft;
+
+/// The state of this node's consensus, as of the moment of asking.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeStatus {
+    /// Its number in `--peers`.
+    pub node: u64,
+    /// `forming`, `candidate`, `secondary` or `primary`.
+    pub role: &'static str,
+    /// The primary's node id, as far as this node knows one that is alive.
+    pub primary: Option<u64>,
+    /// Whether this node has caught up with that primary once (the primary itself has).
+    pub caught_up: bool,
+    /// The Raft term.
+    pub term: u64,
+    /// How many log entries this node has applied.
+    pub applied: u64,
+    /// How many log entries are known to be committed.
+    pub committed: u64,
+    /// How many log entries this node has.
+    pub log: u64,
+    /// The cluster's id; `None` while this node belongs to none.
+    pub cluster: Option<String>,
+    /// What this node waits for, in words.
+    pub waiting: Option<String>,
+    /// Why this node has stopped taking part, if it has.
+    pub fault: Option<String>,
+    /// All members, this one included.
+    pub members: Vec<MemberStatus>,
+    /// fsyncs of the Raft log since the start.
+    pub log_syncs: u64,
+}
+
+/// A member, as this node knows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberStatus {
+    /// Its number in `--peers`.
+    pub node: u64,
+    /// `host:port`, for clients and peers alike.
+    pub address: String,
+    /// On the primary: how many log entries that member is known to have on disk.
+    pub log: Option<u64>,
+    /// On the primary: milliseconds since that member last answered.
+    pub silence_ms: Option<u64>,
+}
+
+/// The status of `node` now; `raft` is `None` until the cluster has formed.
+pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
+    let role = node.role();
+    let mut status = NodeStatus {
+        node: node.config.node,
+        role: match &role {
+            Role::Forming(_) => "forming",
+            Role::Candidate => "candidate",
+            Role::Secondary { .. } => "secondary",
+            Role::Primary(_) => "primary",
+        },
+        primary: match &role {
+            Role::Secondary { primary, .. } => Some(primary.id),
+            Role::Primary(_) => Some(node.config.node),
+            Role::Forming(_) | Role::Candidate => None,
+        },
+        caught_up: matches!(role, Role::Primary(_) | Role::Secondary { caught_up: true, .. }),
+        term: 0,
+        applied: node.store.applied().index,
+        committed: 0,
+        log: 0,
+        cluster: node.cluster(),
+        waiting: match role {
+            Role::Forming(what) if !what.is_empty() => Some(what),
+            _ => None,
+        },
+        fault: node.fault(),
+        members: node
+            .members()
+            .into_iter()
+            .map(|member| MemberStatus { node: member.id, address: member.address, log: None, silence_ms: None })
+            .collect(),
+        log_syncs: node.log.syncs(),
+    };
+    if let Some(raft) = raft {
+        let metrics = raft.metrics();
+        let metrics = metrics.look();
+        status.term = metrics.current_term;
+        status.committed = metrics.local_committed.map_or(0, |id| id.index + 1);
+        status.log = metrics.last_log_index.map_or(0, |index| index + 1);
+        if let Some(replication) = &metrics.replication {
+            for member in &mut status.members {
+                member.log = replication.get(&member.node).map(|matching| matching.map_or(0, |id| id.index + 1));
+            }
+        }
+        if let Some(heartbeats) = &metrics.heartbeat {
+            for member in &mut status.members {
+                let answered = heartbeats.get(&member.node).and_then(|at| *at);
+                member.silence_ms = answered.map(|at| at.elapsed().as_millis() as u64);
+            }
+        }
+    }
+    status
+}

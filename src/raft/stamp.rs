@@ -1,0 +1,28 @@
+//! The stamp: what makes a data folder one of a cluster's.
+//!
+//! A node takes part in a cluster if, and only if, its folder is stamped; `formation` says how a folder gets its stamp.
+//! Disk and peers get the same bytes of it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::types::Seat;
+
+/// A cluster's name for itself: drawn by chance when it forms.
+pub type ClusterId = [u8; 16];
+
+/// What makes a data folder one of a cluster's; in `log/` as `stamp`, fsynced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    pub cluster: ClusterId,
+    /// The members that the cluster began with: address and incarnation by node.
+    pub members: BTreeMap<u64, Seat>,
+    /// The digest of the data that every member began with (`base`).
+    pub base: [u8; 32],
+}
+
+/// The cluster id as people see it.
+pub fn cluster_name(id: &ClusterId) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
