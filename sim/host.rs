@@ -1,8 +1,8 @@
 //! The simulated host: a [`World`] with virtual time, seeded chance, and no threads for offloaded work.
 //!
-//! Each host's wall clock is off by up to five seconds and may be set anew; its waits are up to two percent too long or
-//! too short. Offloaded work (everything that touches a disk) happens at one moment, between two drawn delays: a crash in
-//! the first delay loses the work, a crash in the second loses only its answer.
+//! Each host's wall clock is off by up to five seconds and may be set anew; its waits are up to two percent too long
+//! or too short. Offloaded work (everything that touches a disk) happens at one moment, between two drawn delays: a
+//! crash in the first delay loses the work, a crash in the second loses only its answer.
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};

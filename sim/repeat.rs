@@ -1,8 +1,8 @@
 //! **One seed, one run.** The same seed gives the same trace, byte for byte: in the same process, and in another.
 //!
-//! Everything else here rests on this: a failure that can't be repeated can't be understood. Kept out of everything above
-//! the seams, as they would break it: clocks, chance and threads that are not `Env`'s, the order of hash maps, unbiased
-//! `select!`, tokio's watch (which wakes by chance).
+//! Everything else here rests on this: a failure that can't be repeated can't be understood. Kept out of everything
+//! above the seams, as they would break it: clocks, chance and threads that are not `Env`'s, the order of hash maps,
+//! unbiased `select!`, tokio's watch (which wakes by chance).
 
 use crate::trace::Summary;
 

@@ -1,4 +1,5 @@
-//! The runner: a parent process hands the seeds to child processes, one per core, compares what they report, and counts.
+//! The runner: a parent process hands the seeds to child processes, one per core, compares what they report, and
+//! counts.
 //!
 //! A run needs a thread of its own, and a panic or an endless loop in one run should end nothing else; hence processes.
 //! Every fifth seed runs twice in one child and once in another, for `repeat`.
@@ -6,7 +7,8 @@
 //! What is printed:
 //!
 //! - of each run, how much happened in it, and the counts of its faults and workloads (`seen`);
-//! - of a run that failed (or that was asked for by `SEED`), the story as well, what failed, and the line that repeats it;
+//! - of a run that failed (or that was asked for by `SEED`), the story as well, what failed, and the line that repeats
+//!   it;
 //! - of all runs, the totals by fault and workload, and `N passed, N failed`.
 //!
 //! A fault or a workload that no run has seen counts as a failure, from [`EVERYDAY`] seeds on.
@@ -105,7 +107,7 @@ pub fn parent() -> ExitCode {
             (from..from + number("SEEDS").unwrap_or(EVERYDAY)).collect()
         }
     };
-    let twice = |seed: u64| single.is_some() || seed % REPEATED == 0;
+    let twice = |seed: u64| single.is_some() || seed.is_multiple_of(REPEATED);
     // Two at least, so that a seed can be repeated in another process.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = number("JOBS").map_or(cores, |jobs| jobs as usize).max(2);

@@ -1,10 +1,11 @@
 //! What stock clients and the stock server say to each other, replayed against the codec, byte for byte.
 //!
-//! `tests/zeo_dialogues/` holds dialogues of ZEO 6.2, recorded by a proxy between the two while a client does all that it can
-//! (`tests/python/zeo_dialogues.py` records them again). Each frame of the client must be read as the call that it is, and be
-//! written again as the same bytes; each frame of the server must be read as the answer to its call, or as a push, and be written
-//! again as the same bytes: so that a stock client can't tell our answer from the stock server's where the content is equal.
-//! What is not so stands in [`DIFFERENCES`] and [`SAID_OTHERWISE`], and must be not so.
+//! `tests/zeo_dialogues/` holds dialogues of ZEO 6.2, recorded by a proxy between the two while a client does all that
+//! it can (`tests/python/zeo_dialogues.py` records them again). Each frame of the client must be read as the call that
+//! it is, and be written again as the same bytes; each frame of the server must be read as the answer to its call, or
+//! as a push, and be written again as the same bytes: so that a stock client can't tell our answer from the stock
+//! server's where the content is equal. What is not so stands in [`DIFFERENCES`] and [`SAID_OTHERWISE`], and must be
+//! not so.
 
 use std::collections::{BTreeMap, BTreeSet};
 

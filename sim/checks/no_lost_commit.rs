@@ -1,5 +1,5 @@
-//! **No lost commit.** The answer to a commit stays true: a transaction whose finish was answered is there, with the tid
-//! of the answer and all that it wrote; one that was refused is not.
+//! **No lost commit.** The answer to a commit stays true: a transaction whose finish was answered is there, with the
+//! tid of the answer and all that it wrote; one that was refused is not.
 //!
 //! A transaction whose finish was not answered may be there or not, but not twice.
 

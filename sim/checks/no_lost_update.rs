@@ -1,5 +1,5 @@
-//! **No lost update.** A transaction that wrote a counter had read the value that the transaction before it wrote: in the
-//! order of the tids, each counter goes up by one, from nought.
+//! **No lost update.** A transaction that wrote a counter had read the value that the transaction before it wrote: in
+//! the order of the tids, each counter goes up by one, from nought.
 
 use std::collections::BTreeMap;
 

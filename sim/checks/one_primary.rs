@@ -1,5 +1,5 @@
-//! **One primary.** No two nodes are primary at the same moment: a primary that is cut off gives up before another begins.
-//! (No commit depends on that; but clients should not stay with a primary that can answer nothing.)
+//! **One primary.** No two nodes are primary at the same moment: a primary that is cut off gives up before another
+//! begins. (No commit depends on that; but clients should not stay with a primary that can answer nothing.)
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

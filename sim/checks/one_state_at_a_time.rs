@@ -1,6 +1,6 @@
-//! **One state at a time.** A transaction reads the database as it was at one tid, whichever node served it, whatever was
-//! cached, through failovers; and no client is shown what is taken back later. A client sees what it has committed, and
-//! after a sync all that any client was told of before.
+//! **One state at a time.** A transaction reads the database as it was at one tid, whichever node served it, whatever
+//! was cached, through failovers; and no client is shown what is taken back later. A client sees what it has
+//! committed, and after a sync all that any client was told of before.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! **Same state at the same index.** Nodes that have applied the log up to the same entry hold the same: the entry's term
-//! and the digests are equal, also when a node applies the entry again after a crash.
+//! **Same state at the same index.** Nodes that have applied the log up to the same entry hold the same: the entry's
+//! term and the digests are equal, also when a node applies the entry again after a crash.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

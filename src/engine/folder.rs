@@ -69,8 +69,8 @@ impl Folder {
     /// that starts meanwhile is refused.
     ///
     /// # Errors
-    /// There is no such folder, it is not ours, its format is newer than this program, a node uses it, or an import into
-    /// it is not finished. The error names the folder and says what to do.
+    /// There is no such folder, it is not ours, its format is newer than this program, a node uses it, or an import
+    /// into it is not finished. The error names the folder and says what to do.
     pub fn open_read_only(path: &Path) -> io::Result<Folder> {
         if !path.is_dir() {
             return Err(refuse(path, "is not there, or not a folder"));

@@ -103,9 +103,9 @@ impl Rocks {
         Ok(rocks)
     }
 
-    /// Opens the engine in the folder `path` to read it: none of its files changes, and `write`, `sync` and `checkpoint`
-    /// are refused. Batches that only the write-ahead log has are read into memory. The caller keeps other processes from
-    /// writing to the folder meanwhile.
+    /// Opens the engine in the folder `path` to read it: none of its files changes, and `write`, `sync` and
+    /// `checkpoint` are refused. Batches that only the write-ahead log has are read into memory. The caller keeps
+    /// other processes from writing to the folder meanwhile.
     ///
     /// # Errors
     /// As [`Rocks::open`]; but a folder that is not there, or lacks a table, is `InvalidData`.

@@ -9,7 +9,7 @@
 //!
 //! **Promises.** Proposals of one caller keep their order in the log. An outcome is given once, after apply; everything
 //! else is [`Unknown`]. A role of `Primary(reign)` is published after the reign's barrier has applied here, and is
-//! withdrawn within a heartbeat of the lease's end. [`Node::settle`] returns once this node has every commit whose
+//! withdrawn within a heartbeat of the lease's end. [`Node::catch_up`] returns once this node has every commit whose
 //! outcome any client was told.
 //!
 //! **Left out** until issues ask: snapshots and purging, changes of membership, certificates for peers.
@@ -31,7 +31,7 @@ pub(crate) mod wire;
 pub use link::ip_of;
 pub use log::{TABLES, unapplied};
 pub use node::{
-    Accepted, Member, MemberStatus, Node, NodeStatus, NotSettled, Proposal, RelayRefused, Role, Setup, Unknown,
+    Accepted, Member, MemberStatus, Node, NodeStatus, NotCaughtUp, Proposal, RelayRefused, Role, Setup, Unknown,
 };
 pub use wire::RelayRequest;
 

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::formation::{INCARNATION, STAMP};
 use super::log::{ENTRIES, PURGED, VOTE, read_meta, unsealed};
+use super::stamp::{Stamp, cluster_name};
 use super::types::{Ballot, Members, Place, Record, RecordContent};
-use super::wire::{Stamp, cluster_name};
 use crate::engine::{Engine, Order, Pair};
 use crate::storage::Position;
 

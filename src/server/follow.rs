@@ -1,4 +1,5 @@
-//! Follows this node's role in the cluster: begins and ends its reigns, and tells all connections where the node stands.
+//! Follows this node's role in the cluster: begins and ends its reigns, and tells all connections where the node
+//! stands.
 //!
 //! One task does it. This node counts as *leading* only once the storages that its configuration asks for exist, and no
 //! more from the moment its role changes.

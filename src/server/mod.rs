@@ -27,10 +27,10 @@
 //!
 //! # What it promises
 //!
-//! A client with any one live address of a cluster that has a quorum gets to the primary; all that it gets from there is one
-//! ordered stream; every answered commit is on the disks of a majority. Each module says which part of that is its own.
-//! Everything here is bounded by [`crate::config::limits`], and every wait has a deadline or an owner. `docs/architecture.md`
-//! is the map.
+//! A client with any one live address of a cluster that has a quorum gets to the primary; all that it gets from there
+//! is one ordered stream; every answered commit is on the disks of a majority. Each module says which part of that is
+//! its own. Everything here is bounded by [`crate::config::limits`], and every wait has a deadline or an owner.
+//! `docs/architecture.md` is the map.
 //!
 //! # What is left out
 //!
@@ -197,8 +197,8 @@ impl Server {
         matches!(*self.shared.standing.look(), Standing::Leading(_))
     }
 
-    /// Hands the primary's role to node `to`, or to the most advanced one, once the voted transactions are finished: gives
-    /// the new primary. An error says why nothing has changed.
+    /// Hands the primary's role to node `to`, or to the most advanced one, once the voted transactions are finished:
+    /// gives the new primary. An error says why nothing has changed.
     pub async fn hand_over(&self, to: Option<u64>) -> anyhow::Result<u64> {
         let Shared { env, standing, node, .. } = &*self.shared;
         let leading = match &*standing.look() {
@@ -217,7 +217,8 @@ impl Server {
         }
         let handed = node.transfer(to).await;
         if *node.role().look_now() != Role::Primary(leading.reign()) {
-            // The node knows of it before its sessions do. Held votes end with the reign: none may be answered in its last moment.
+            // The node knows of it before its sessions do. Held votes end with the reign: none may be answered in its
+            // last moment.
             let mut ended = leading.ended();
             let _ = env.timeout(limits::DRAIN, ended.until(|ended| *ended)).await;
         }

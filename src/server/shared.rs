@@ -63,7 +63,7 @@ impl Shared {
         loop {
             let left = patience.left(self)?;
             standing.look_now();
-            match self.node.settle(left).await {
+            match self.node.catch_up(left).await {
                 Ok(()) => return Ok(()),
                 Err(why) => tracing::debug!(why = why.0, "could not catch up"),
             }

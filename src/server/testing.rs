@@ -1,5 +1,5 @@
-//! For the tests of several rooms: a small storage over a simulated disk, without Raft and sessions, and the runner of golden
-//! scripts.
+//! For the tests of several rooms: a small storage over a simulated disk, without Raft and sessions, and the runner of
+//! golden scripts.
 
 use std::sync::Arc;
 

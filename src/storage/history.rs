@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::answered::Answered;
 use super::keys::{self, OIDS_PER_PART};
 use super::load::missing;
 use super::stop::Stop;
@@ -39,23 +40,11 @@ const ENTRY_COST: usize = 64;
 impl Store {
     /// The newest `size` revisions as of `view`, newest first (`IStorage.history`); `NoObject` if there is none. Fewer
     /// if their meta data comes to [`limits::HISTORY_BYTES`].
-    pub fn history(
-        &self,
-        storage: StorageId,
-        oid: Oid,
-        size: usize,
-        view: Tid,
-    ) -> io::Result<Result<Vec<HistoryEntry>, Refusal>> {
+    pub fn history(&self, storage: StorageId, oid: Oid, size: usize, view: Tid) -> Answered<Vec<HistoryEntry>> {
         self.steady(|| self.look_back(storage, oid, size, view))
     }
 
-    fn look_back(
-        &self,
-        storage: StorageId,
-        oid: Oid,
-        size: usize,
-        view: Tid,
-    ) -> io::Result<Result<Vec<HistoryEntry>, Refusal>> {
+    fn look_back(&self, storage: StorageId, oid: Oid, size: usize, view: Tid) -> Answered<Vec<HistoryEntry>> {
         let from = keys::revision(storage, oid, view);
         let until = keys::revision(storage, oid, Tid::ZERO);
         let mut entries = Vec::new();

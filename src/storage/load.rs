@@ -17,6 +17,7 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::answered::Answered;
 use super::digest::{self, Digest};
 use super::keys;
 use super::store::Store;
@@ -40,23 +41,11 @@ impl Store {
     ///
     /// `Ok(None)`: the object exists, but all its revisions are as young as `before` or younger.
     /// Refused with `NoObject`: the view knows no such object, or it is absent at that time.
-    pub fn load_before(
-        &self,
-        storage: StorageId,
-        oid: Oid,
-        before: Tid,
-        view: Tid,
-    ) -> io::Result<Result<Option<Loaded>, Refusal>> {
+    pub fn load_before(&self, storage: StorageId, oid: Oid, before: Tid, view: Tid) -> Answered<Option<Loaded>> {
         self.steady(|| self.look_before(storage, oid, before, view))
     }
 
-    fn look_before(
-        &self,
-        storage: StorageId,
-        oid: Oid,
-        before: Tid,
-        view: Tid,
-    ) -> io::Result<Result<Option<Loaded>, Refusal>> {
+    fn look_before(&self, storage: StorageId, oid: Oid, before: Tid, view: Tid) -> Answered<Option<Loaded>> {
         let no_object = Ok(Err(Refusal::NoObject(oid)));
         // If `before` is above the view, the seek begins at the view, and the first revision found is the newest.
         let newest = before > view;
@@ -77,7 +66,7 @@ impl Store {
     }
 
     /// The record that transaction `tid` wrote (`IStorage.loadSerial`).
-    pub fn load_serial(&self, storage: StorageId, oid: Oid, tid: Tid, view: Tid) -> io::Result<Result<Bytes, Refusal>> {
+    pub fn load_serial(&self, storage: StorageId, oid: Oid, tid: Tid, view: Tid) -> Answered<Bytes> {
         if tid > view {
             return Ok(Err(Refusal::NoObject(oid)));
         }
@@ -104,7 +93,7 @@ impl Store {
     }
 
     /// The tid of the newest revision as of `view`; refused with `NoObject` if there is none, or the object is absent.
-    pub fn get_tid(&self, storage: StorageId, oid: Oid, view: Tid) -> io::Result<Result<Tid, Refusal>> {
+    pub fn get_tid(&self, storage: StorageId, oid: Oid, view: Tid) -> Answered<Tid> {
         let current = self.steady(|| self.current_as_of(storage, oid, view))?;
         Ok(current.filter(|current| !current.absent).map(|current| current.tid).ok_or(Refusal::NoObject(oid)))
     }

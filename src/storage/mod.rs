@@ -30,6 +30,7 @@
 //! **Left out**, with room for it: snapshots. Locks and views are not kept here: a view is just a number that the
 //! caller brings along.
 
+mod answered;
 mod apply;
 mod base;
 mod decision;
@@ -57,6 +58,7 @@ mod value;
 mod verify;
 mod walk;
 
+pub use answered::Answered;
 pub use digest::{Digest, Hashing};
 pub use feed::{Applied, Feed, RING_OIDS, RING_TRANSACTIONS};
 pub use history::{HistoryEntry, UndoEntry};

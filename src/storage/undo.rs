@@ -24,6 +24,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use super::answered::Answered;
 use super::digest::{self, Digest};
 use super::stop::Stop;
 use super::store::Store;
@@ -54,13 +55,7 @@ pub struct Undone {
 impl Store {
     /// The objects that a transaction wrote, in order, each once; refused if the transaction can't be undone (any
     /// more), or wrote more than `most` records. An error once `stop` was asked for.
-    pub fn undoable(
-        &self,
-        storage: StorageId,
-        tid: Tid,
-        most: usize,
-        stop: &Stop,
-    ) -> io::Result<Result<Vec<Oid>, Refusal>> {
+    pub fn undoable(&self, storage: StorageId, tid: Tid, most: usize, stop: &Stop) -> Answered<Vec<Oid>> {
         let refuse = |why: &str| Ok(Err(Refusal::NotUndoable(format!("transaction {tid} {why}"))));
         let Some(head) = self.transaction(storage, tid)? else { return refuse("is not there (any more)") };
         if tid <= self.undo_floor(storage) {
@@ -98,7 +93,7 @@ impl Store {
         undos: &[Tid],
         own: &BTreeMap<Oid, OwnWrite>,
         stop: &Stop,
-    ) -> io::Result<Result<BTreeMap<Oid, Undone>, Refusal>> {
+    ) -> Answered<BTreeMap<Oid, Undone>> {
         // Each content with the number of the undo that made it.
         let mut made: BTreeMap<Oid, (usize, Content)> = BTreeMap::new();
         for (n, &tid) in undos.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! A data folder belongs to one node of one cluster, and one process uses it at a time; zrsd refuses anything else and says why.
+//! A data folder belongs to one node of one cluster, and one process uses it at a time; zrsd refuses anything else and
+//! says why.
 
 use std::path::Path;
 

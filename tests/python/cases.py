@@ -215,8 +215,8 @@ class ThreeNodes(Case):
         self.addCleanup(transaction.abort)
         self.cluster.check()
         self.heal()
-        # Registered first, done last: nodes that a test has paused are there again for the next one, and one that has ended by
-        # itself is an error of this one.
+        # Registered first, done last: nodes that a test has paused are there again for the next one, and one that has
+        # ended by itself is an error of this one.
         self.addCleanup(self.cluster.check)
         self.addCleanup(self.resume_all)
 

@@ -75,8 +75,9 @@ def history(seed, length=None):
     rnd = random.Random(seed)
     steps = []
     touched = {}  # key -> oids
-    # To undo twice in one transaction, or what came after an object was gone for the first time, may leave a FileStorage that cannot
-    # be asked to pack (see is_peculiar). Two of three histories do not; others pack no more when they have.
+    # To undo twice in one transaction, or what came after an object was gone for the first time, may leave a
+    # FileStorage that cannot be asked to pack (see is_peculiar). Two of three histories do not; others pack no more
+    # when they have.
     tame, wild = seed % 3, False
     created, gone = {}, {}  # oid -> key
     blobs = {OIDS + i for i in range(3)}
@@ -450,7 +451,8 @@ class Sides:
             return
         theirs = outcome(self.file.pack, when, referencesf, self.gc)
         if theirs and theirs[1].startswith(('AssertionError', 'PackError')):
-            # A defect of its own: without garbage collection it forgets what later undos point to, and fails. All stays as it was.
+            # A defect of its own: without garbage collection it forgets what later undos point to, and fails. All
+            # stays as it was.
             self.packs['failed by FileStorage'] += 1
             return
         self.packs['compared'] += 1
@@ -530,7 +532,8 @@ class Sides:
             self.same(f'undoLog {first} {last}', lambda s: without_sizes(s.undoLog(first, last)))
         self.same('undoInfo', lambda s: without_sizes(s.undoInfo(0, -20, dict(user_name=b'fred'))))
         self.same('undoInfo', lambda s: without_sizes(s.undoInfo(0, -20, dict(description=b'what', a=1))))
-        # (To undo a transaction in which an object was undone twice, FileStorage tries it twice, too, and takes the later place.)
+        # (To undo a transaction in which an object was undone twice, FileStorage tries it twice, too, and takes the
+        # later place.)
         in_order = not self.is_peculiar()
         self.same('iterator', lambda s: iterated(s, in_order=in_order))
         for tid in moments[1::3]:

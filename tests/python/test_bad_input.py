@@ -143,7 +143,8 @@ class BadFrames(BadInput):
             bomb = b'\x80\x03]q\0(' + b''.join(b'h\0' for _ in range(10)) + b'e'
             for level in range(1, 12):
                 bomb += b']q' + bytes([level]) + b'(' + (b'h' + bytes([level - 1])) * 10 + b'e'
-            # (The same list ten times in a list, ten times in a list...: 10^12 leaves, if one copies instead of refers.)
+            # (The same list ten times in a list, ten times in a list...: 10^12 leaves, if one copies instead of
+            # refers.)
             messages = evil + [deep, nested, bomb + b'.', b'\x80\x03cbuiltins\neval\n(X\1\0\0\x001tR.',
                                b'\x80\x04\x8e' + b'\xff' * 8, b'\x80\x03B\xff\xff\xff\x7f', b'\x80\x03r\xff\xff\xff\xff.']
         for message in messages:
@@ -278,7 +279,8 @@ class SlowClients(BadInput):
             c.close()
 
     def test_who_pours_in_stores_without_end(self):
-        # What is large goes to the disk as it comes, and away again with its client; the server's memory stays as it is.
+        # What is large goes to the disk as it comes, and away again with its client; the server's memory stays as it
+        # is.
         c = self.raw()
         c.begin(1)
         data = os.urandom(4 * MB)

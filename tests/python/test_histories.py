@@ -13,7 +13,8 @@ import histories
 from cases import OneServer, ThreeNodes, note
 from zrs_cluster import Cluster
 
-# Storages of one server. Each history has one for itself; those that are left over are for searching what matters in one that failed.
+# Storages of one server. Each history has one for itself; those that are left over are for searching what matters in
+# one that failed.
 STORAGES = 10
 SPARE = 60
 SEARCH = 20  # seconds

@@ -143,7 +143,8 @@ class OneNode(Large, OneServer):
 class Cluster(Large, ThreeNodes):
     is_template = False
     limit = 240
-    # This is about large things; three nodes of an unoptimised build on a machine that does other things too need patience.
+    # This is about large things; three nodes of an unoptimised build on a machine that does other things too need
+    # patience.
     options = ('--election-timeout', '1000')
 
     def test_a_hundred_thousand_objects_are_everywhere(self):

@@ -363,8 +363,8 @@ class Log(OneServer):
 
     @zrs_only
     def test_a_prefix_of_a_users_path(self):
-        # What Zope asks for when a user may undo what others of the same folder did. (The stock server compares it with text,
-        # and has bytes.)
+        # What Zope asks for when a user may undo what others of the same folder did. (The stock server compares it
+        # with text, and has bytes.)
         if self.msgpack:
             return  # which has no such objects
         self.log()

@@ -115,7 +115,8 @@ _libc = ctypes.CDLL(None)
 
 
 def _die_with_parent():
-    # A test process that is killed leaves no server behind. (The kernel means the thread: servers are started by the main one.)
+    # A test process that is killed leaves no server behind. (The kernel means the thread: servers are started by the
+    # main one.)
     _libc.prctl(1, signal.SIGKILL)
 
 

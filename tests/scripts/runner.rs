@@ -1,5 +1,5 @@
-//! The runner of golden scripts: for the tests of public machines (`tests/scripts.rs`) and, by `#[path]`, for the unit tests of
-//! private ones.
+//! The runner of golden scripts: for the tests of public machines (`tests/scripts.rs`) and, by `#[path]`, for the unit
+//! tests of private ones.
 //!
 //! A script is a text file: `#` starts a comment, `> ` an input, and any other line is an answer. The
 //! runner plays the inputs and compares. `UPDATE=1 cargo test` writes the answers anew; read the difference before you

@@ -7,8 +7,8 @@
 //! src/d.rs        fn f(x: &crate::a::Kind)          uses src/a/mod.rs, if that defines Kind
 //! ```
 //!
-//! That a module is declared (`mod b;`) is no use of it. **Left out**: methods, as only a compiler knows whose they are,
-//! and what macros make.
+//! That a module is declared (`mod b;`) is no use of it. **Left out**: methods, as only a compiler knows whose they
+//! are, and what macros make.
 
 use std::collections::{BTreeMap, BTreeSet};
 

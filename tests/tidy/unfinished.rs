@@ -5,36 +5,7 @@
 /// A rule, the beginning of the paths that need not keep it yet, and why.
 type Exception = (&'static str, &'static str, &'static str);
 
-const UNFINISHED: [Exception; 28] = [
-    ("circles", "src/client/", "its vocabulary moves down"),
-    ("circles", "src/config", "its vocabulary moves down"),
-    ("circles", "src/filestorage/", "its vocabulary moves down"),
-    ("circles", "src/net/", "its vocabulary moves down"),
-    ("circles", "src/server/", "being rebuilt into rooms"),
-    ("circles", "src/storage/", "its vocabulary moves down"),
-    ("circles", "src/tpc/", "its vocabulary moves down"),
-    ("circles", "src/zeo/", "its vocabulary moves down"),
-    ("rooms", "src/server/", "being rebuilt into rooms"),
-    ("rooms", "src/storage/", "its table is new"),
-    ("faces", "src/bin/zrsctl.rs", "moves to its folder"),
-    ("faces", "src/config.rs", "moves to its folder"),
-    ("faces", "src/net/tls.rs", "moves to its folder"),
-    ("comments", "bench/", "being reworded"),
-    ("comments", "sim/", "being reworded"),
-    ("comments", "src/bin/", "being reworded"),
-    ("comments", "src/client/", "being reworded"),
-    ("comments", "src/command.rs", "being reworded"),
-    ("comments", "src/config", "being reworded"),
-    ("comments", "src/filestorage/", "being reworded"),
-    ("comments", "src/http/", "being reworded"),
-    ("comments", "src/net/", "being reworded"),
-    ("comments", "src/server/", "being rebuilt into rooms"),
-    ("comments", "src/storage/", "being reworded"),
-    ("comments", "src/tpc/", "being reworded"),
-    ("comments", "src/zeo/", "being reworded"),
-    ("comments", "src/zodb/", "being reworded"),
-    ("comments", "tests/", "being reworded"),
-];
+const UNFINISHED: [Exception; 0] = [];
 
 /// Where a rule is broken: the files that are at fault, and what to tell.
 pub struct Breach {

@@ -62,7 +62,7 @@ pub struct Node {
 
 /// The node could not make sure that its store has every commit that was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotSettled(pub String);
+pub struct NotCaughtUp(pub String);
 
 impl Node {
     /// Opens the log and begins to take part: at once if the folder is stamped, else as soon as the cluster has formed.
@@ -136,7 +136,7 @@ impl Node {
     }
 
     /// Returns once this node's store has every commit that was answered, by anybody, before the call.
-    pub async fn settle(&self, within: Duration) -> Result<(), NotSettled> {
+    pub async fn catch_up(&self, within: Duration) -> Result<(), NotCaughtUp> {
         let env = self.inner.env();
         let attempt = async {
             loop {
@@ -152,7 +152,7 @@ impl Node {
                 env.sleep(self.inner.config.heartbeat).await;
             }
         };
-        let late = |_| NotSettled(format!("no primary confirmed within {within:?} what has been committed"));
+        let late = |_| NotCaughtUp(format!("no primary confirmed within {within:?} what has been committed"));
         env.timeout(within, attempt).await.map_err(late)
     }
 

@@ -1,8 +1,8 @@
 //! Complaints about connections, each said once.
 //!
-//! A client or a peer with the wrong settings tries again several times in a second, for as long as it takes somebody to
-//! read the log. So the same complaint about the same host is a warning once in a while, and a debug line otherwise; the
-//! counters count every one.
+//! A client or a peer with the wrong settings tries again several times in a second, for as long as it takes somebody
+//! to read the log. So the same complaint about the same host is a warning once in a while, and a debug line
+//! otherwise; the counters count every one.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,9 +1,9 @@
 //! Room for the cluster itself: when there are too many connections, peers still come in.
 //!
-//! A node that is not primary keeps clients waiting in silence, and anybody may connect and say nothing. If too many of
-//! those turned peers away as well, a cluster without a quorum could not get one back. So connections over the limit are
-//! let in from the hosts of members, for as long as a peer takes to say that it is one; clients on those hosts are not.
-//! The hosts are looked up beforehand, time and again: a burst of connections triggers no DNS queries.
+//! A node that is not primary keeps clients waiting in silence, and anybody may connect and say nothing. If too many
+//! of those turned peers away as well, a cluster without a quorum could not get one back. So connections over the
+//! limit are let in from the hosts of members, for as long as a peer takes to say that it is one; clients on those
+//! hosts are not. The hosts are looked up beforehand, time and again: a burst of connections triggers no DNS queries.
 //!
 //! **Left out.** Peers that come from another address than `--peers` says (behind NAT): they wait like clients.
 

@@ -1,12 +1,12 @@
 //! Greets clients, and finds out whether a connection is a client's, a peer's or a monitor's.
 //!
-//! A ZEO client is silent until it is greeted, and a client that is not greeted goes on asking at other addresses. A greeted
-//! client may register, and then asks nowhere else until it is answered. So a greeting is a promise:
+//! A ZEO client is silent until it is greeted, and a client that is not greeted goes on asking at other addresses. A
+//! greeted client may register, and then asks nowhere else until it is answered. So a greeting is a promise:
 //!
 //! - **Lead**: the primary greets at once.
 //! - **Hold**: a node that is not primary keeps silent; when it becomes primary, it greets.
-//! - **Relay**: after a short grace a node that follows a live primary and has caught up greets too, as it can serve readers
-//!   and relay writers.
+//! - **Relay**: after a short grace a node that follows a live primary and has caught up greets too, as it can serve
+//!   readers and relay writers.
 //! - **Read**: the port for readers greets while this node is fresh enough.
 //!
 //! Peers, monitors and clients that follow redirects do not wait for a greeting and speak first.

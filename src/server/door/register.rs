@@ -1,8 +1,8 @@
 //! A client registers: it is served here, relayed, redirected or refused.
 //!
 //! Stock clients ask one server at a time and wait for its answer without limit, so every register is answered or its
-//! connection closed within [`limits::REGISTER_ANSWER`]. (An election takes a fraction of that. Nodes that know of no primary
-//! greet nobody, so only a client that was greeted before can come to wait here.)
+//! connection closed within [`limits::REGISTER_ANSWER`]. (An election takes a fraction of that. Nodes that know of no
+//! primary greet nobody, so only a client that was greeted before can come to wait here.)
 //!
 //! | registers | leading | following | electing |
 //! |---|---|---|---|
@@ -202,11 +202,11 @@ async fn to_write(
                 };
                 // A node that lost its lease a moment ago may not know yet that others have committed since.
                 let mut ended = primary.ended();
-                let settled = tokio::select! { biased;
+                let caught_up = tokio::select! { biased;
                     _ = ended.until(|ended| *ended) => false,
-                    settled = shared.node.settle(left) => settled.is_ok(),
+                    caught_up = shared.node.catch_up(left) => caught_up.is_ok(),
                 };
-                if settled {
+                if caught_up {
                     return seat(shared, wish, Some(primary), door, None);
                 }
             }

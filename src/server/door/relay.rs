@@ -1,8 +1,8 @@
 //! Relays a writer at a node that is not primary: its bytes are passed on, both ways, as they are.
 //!
-//! After the register, the client's bytes go to the primary without being looked at, and the primary's to the client. The two
-//! buffers are all that a relay costs; a side that reads nothing stops the other. A relay ends when either side closes or the
-//! primary changes; then the last answers of the old primary are passed on first.
+//! After the register, the client's bytes go to the primary without being looked at, and the primary's to the client.
+//! The two buffers are all that a relay costs; a side that reads nothing stops the other. A relay ends when either
+//! side closes or the primary changes; then the last answers of the old primary are passed on first.
 
 use std::sync::Arc;
 use std::time::Duration;

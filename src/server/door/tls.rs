@@ -1,8 +1,8 @@
 //! The beginning of a connection at a port for TLS: the handshake, and what the certificate is worth.
 //!
-//! A connection that has not finished the handshake is counted, limited and given the same time as one that has not said yet
-//! whose it is. Anything but TLS is told apart by its first byte and named in the log; a plain ZEO client says nothing until it
-//! is greeted, so it is known by its silence.
+//! A connection that has not finished the handshake is counted, limited and given the same time as one that has not
+//! said yet whose it is. Anything but TLS is told apart by its first byte and named in the log; a plain ZEO client
+//! says nothing until it is greeted, so it is known by its silence.
 
 use bytes::Bytes;
 
@@ -55,7 +55,8 @@ pub async fn handshake(shared: &Shared, tls: &Tls, mut wire: Wire) -> Option<(Wi
     }
 }
 
-/// The name of a client for logs, if its certificate is one of a client. `None`: it is to be closed, and the log says why.
+/// The name of a client for logs, if its certificate is one of a client. `None`: it is to be closed, and the log says
+/// why.
 pub fn client(shared: &Shared, peer: String, credentials: Option<&Credentials>) -> Option<String> {
     let Some(credentials) = credentials else { return Some(peer) };
     if let Err(why) = credentials.may_be_client() {

@@ -1,7 +1,7 @@
 //! A pack is asked of the primary, whichever node that is.
 //!
-//! `pack` may come from any client at any node, readers included, as `zeopack` registers to read. A node that is not primary
-//! asks the primary over a relay stream, as a reader of its own, and passes the answer on.
+//! `pack` may come from any client at any node, readers included, as `zeopack` registers to read. A node that is not
+//! primary asks the primary over a relay stream, as a reader of its own, and passes the answer on.
 
 use std::sync::Arc;
 

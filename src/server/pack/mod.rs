@@ -9,16 +9,16 @@
 //!   PackEnd
 //! ```
 //!
-//! **Garbage that is referred to again.** An object that nothing refers to exists until its step, and a transaction may refer
-//! to it again. The vote of that transaction shows the reference. The object, and all that it leads to, is *pardoned* before
-//! the vote is answered, so that no step takes it; or some of that has gone already, and the vote is refused. Verdicts of
-//! both kinds (a pardon; a step's last look) are given one at a time.
+//! **Garbage that is referred to again.** An object that nothing refers to exists until its step, and a transaction
+//! may refer to it again. The vote of that transaction shows the reference. The object, and all that it leads to, is
+//! *pardoned* before the vote is answered, so that no step takes it; or some of that has gone already, and the vote is
+//! refused. Verdicts of both kinds (a pardon; a step's last look) are given one at a time.
 //!
-//! **The end.** A pack lives in one reign. When the reign is over, the next primary finds in the storage's summary that a
-//! pack was going on, and starts it again ([`resume`]).
+//! **The end.** A pack lives in one reign. When the reign is over, the next primary finds in the storage's summary
+//! that a pack was going on, and starts it again ([`resume`]).
 //!
-//! **Here.** `ask` has any node's clients ask the primary, `mark` finds the garbage, `steps` remove it; what they share is
-//! `job`. What votes and packs know of each other is [`pack_watch`](super::primary::pack_watch).
+//! **Here.** `ask` has any node's clients ask the primary, `mark` finds the garbage, `steps` remove it; what they
+//! share is `job`. What votes and packs know of each other is [`pack_watch`](super::primary::pack_watch).
 
 use std::sync::Arc;
 

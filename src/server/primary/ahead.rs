@@ -1,13 +1,14 @@
 //! The pieces that transactions have put into the log ahead of their commits: shipped in turn, and discarded when no
 //! commit will claim them.
 //!
-//! An [`Ahead`] belongs to one transaction and knows every piece that was numbered for it. When it is dropped (the client
-//! has aborted or is gone, the vote failed, the finish was refused), the pieces that it knows are discarded, and a shipment
-//! that is still on its way is discarded when it lands. From the finish on the `Ahead` belongs to the proposal: a commit
-//! that applies has claimed the pieces that count. Pieces that are left when the reign ends go with the next barrier.
+//! An [`Ahead`] belongs to one transaction and knows every piece that was numbered for it. When it is dropped (the
+//! client has aborted or is gone, the vote failed, the finish was refused), the pieces that it knows are discarded,
+//! and a shipment that is still on its way is discarded when it lands. From the finish on the `Ahead` belongs to the
+//! proposal: a commit that applies has claimed the pieces that count. Pieces that are left when the reign ends go with
+//! the next barrier.
 //!
-//! **Bounds.** All transactions together have [`limits::STAGES`] shipments in the queue to the log, in turn, so that a small
-//! commit never stands behind more. Discards go in commands of at most [`limits::DISCARD`] pieces.
+//! **Bounds.** All transactions together have [`limits::STAGES`] shipments in the queue to the log, in turn, so that a
+//! small commit never stands behind more. Discards go in commands of at most [`limits::DISCARD`] pieces.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,7 +68,8 @@ impl Ahead {
         Ahead { shipping, storage, landed: Arc::default(), named: 0 }
     }
 
-    /// Puts pieces into the log, in turn with other transactions; gives the number of the first. `None`: the reign is over.
+    /// Puts pieces into the log, in turn with other transactions; gives the number of the first. `None`: the reign is
+    /// over.
     pub fn send(&self, pieces: Vec<Bytes>) -> impl Future<Output = Option<u64>> + Send + use<> {
         let (shipping, storage, landed) = (self.shipping.clone(), self.storage, self.landed.clone());
         async move {

@@ -15,8 +15,8 @@
 //!
 //! **Unknown.** When the log can't say what became of a proposal, its locks stay until the reign is over.
 //!
-//! **Locks of Rust.** The state's mutex, then the queue's; never held over an await or a read of the storage. Serials are
-//! read by whichever task freed or took the locks, between two steps of the machine.
+//! **Locks of Rust.** The state's mutex, then the queue's; never held over an await or a read of the storage. Serials
+//! are read by whichever task freed or took the locks, between two steps of the machine.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -173,9 +173,9 @@ impl Primary {
         self.state().machine.counts()
     }
 
-    /// Answers no more new votes, and tells how many transactions still hold locks or are being finished: before the role
-    /// is handed over. A client that has voted may finish. A client whose vote is held loses its connection at the
-    /// hand-over, and knows that nothing was committed.
+    /// Answers no more new votes, and tells how many transactions still hold locks or are being finished: before the
+    /// role is handed over. A client that has voted may finish. A client whose vote is held loses its connection at
+    /// the hand-over, and knows that nothing was committed.
     pub fn seal(&self) -> usize {
         let mut state = self.state();
         state.sealed = true;
@@ -263,8 +263,8 @@ impl Primary {
         Ok((tid, pending))
     }
 
-    /// Puts a step of a pack into the queue to the log; transaction `txn` holds the locks of its objects. `None`: it does
-    /// not (any more), or there is no place; nothing has happened.
+    /// Puts a step of a pack into the queue to the log; transaction `txn` holds the locks of its objects. `None`: it
+    /// does not (any more), or there is no place; nothing has happened.
     pub fn finish_step(self: &Arc<Self>, txn: TxnId, step: PackStep) -> Option<Pending> {
         let mut state = self.state();
         let place = self.queue.place().ok()?;

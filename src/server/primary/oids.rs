@@ -1,7 +1,7 @@
 //! Object ids for clients, from ranges that were reserved through the log.
 //!
-//! A range belongs to one reign: what is left of it when the reign ends is never given out. So no id is handed out twice,
-//! whatever fails, and a client's `new_oids` seldom waits for the log.
+//! A range belongs to one reign: what is left of it when the reign ends is never given out. So no id is handed out
+//! twice, whatever fails, and a client's `new_oids` seldom waits for the log.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,8 +23,8 @@ struct Range {
 }
 
 impl Ranges {
-    /// Objects that are being stored: neither their ids nor smaller ones are given out any more, as in `FileStorage`. (One
-    /// beyond the range ends the range: the next one is reserved past it.)
+    /// Objects that are being stored: neither their ids nor smaller ones are given out any more, as in `FileStorage`.
+    /// (One beyond the range ends the range: the next one is reserved past it.)
     pub fn used(&self, storage: StorageId, oids: impl Iterator<Item = Oid>) {
         let Some(range) = self.ranges().get(&storage).cloned() else { return };
         let mut left = range.left();

@@ -2,11 +2,12 @@
 //!
 //! A granted vote [shows](PackWatch::show) its records to the pack before it is answered.
 //!
-//! | | an object that the record refers to | a record that can't be read |
-//! |---|---|---|
-//! | **no gc** | does not matter | does not matter |
-//! | **marking**: the pack finds out what is garbage | is noted, and kept | ends the pack, as it may refer to anything |
-//! | **sweeping**: the garbage is known, and goes | is in doubt if it would go: it is [pardoned](PackWatch::pardon), with all that it leads to, or the vote is refused, as some of that has gone | has its vote refused |
+//! - **No gc**: what the record refers to does not matter.
+//! - **Marking** (the pack finds out what is garbage): the objects that the record refers to are noted, and kept. A record
+//!   that can't be read ends the pack, as it may refer to anything.
+//! - **Sweeping** (the garbage is known, and goes): an object that would go is in doubt. It is
+//!   [pardoned](PackWatch::pardon), with all that it leads to, or the vote is refused, as some of that has gone. A vote with
+//!   a record that can't be read is refused.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -74,8 +75,8 @@ impl PackWatch {
         !matches!(*self.marks(), Marks::NoGc)
     }
 
-    /// A transaction that holds its locks shows a record that it writes, of object `of`; `is_own` tells the objects that
-    /// the transaction writes.
+    /// A transaction that holds its locks shows a record that it writes, of object `of`; `is_own` tells the objects
+    /// that the transaction writes.
     pub fn show(&self, of: Oid, record: &[u8], is_own: impl Fn(Oid) -> bool) -> Told {
         if !self.collects() {
             return Told::Fine;

@@ -1,7 +1,8 @@
 //! The queue to the log: one for each reign.
 //!
-//! Whatever a primary proposes waits here, in order, and one task takes it to the log. What has to happen once the outcome
-//! of a proposal is known stands in the queue beside it, so that this queue knows nothing of transactions and packs.
+//! Whatever a primary proposes waits here, in order, and one task takes it to the log. What has to happen once the
+//! outcome of a proposal is known stands in the queue beside it, so that this queue knows nothing of transactions and
+//! packs.
 //!
 //! ```text
 //!   place ─► fill(change, settle) ─► run: Node::propose ─► outcome ─► settle(&outcome) ─► answer
@@ -93,8 +94,8 @@ impl Queue {
         pending.await.ok()?.ok()
     }
 
-    /// Takes nothing more, and gives back the proposals that wait. When they are dropped, without a lock held (their settling
-    /// may own anything), their askers learn of it.
+    /// Takes nothing more, and gives back the proposals that wait. When they are dropped, without a lock held (their
+    /// settling may own anything), their askers learn of it.
     #[must_use]
     pub fn close(&self) -> Dropped {
         let mut line = self.line();

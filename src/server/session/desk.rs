@@ -24,7 +24,7 @@ use crate::server::client::Door;
 use crate::server::counts::{Tally, Why};
 use crate::server::primary::{Primary, Verdict};
 use crate::server::shared::Shared;
-use crate::storage::{Store, Undone};
+use crate::storage::{Answered, Store, Undone};
 use crate::tpc::TxnId;
 use crate::zeo::{
     Encoding, MessageId, Push, Reply, StoreConflict, UndoItem, encode_push, encode_push_parts, encode_refusal,
@@ -77,8 +77,8 @@ pub enum Done {
     SentAhead(TxnId, Option<u64>),
     /// A piece of the first blob in line.
     Piece(io::Result<Bytes>),
-    UndosLookedUp(MessageId, TxnId, io::Result<Result<Touched, Refusal>>),
-    Undone(MessageId, TxnId, io::Result<Result<BTreeMap<Oid, Undone>, Refusal>>),
+    UndosLookedUp(MessageId, TxnId, Answered<Touched>),
+    Undone(MessageId, TxnId, Answered<BTreeMap<Oid, Undone>>),
     UndoLogSearched(MessageId, io::Result<Vec<UndoItem>>),
     /// The transaction that the wait belonged to is over.
     Forgotten,

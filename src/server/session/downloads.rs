@@ -1,15 +1,16 @@
 //! Blobs on their way to a client.
 //!
-//! A blob is read piece by piece, one read of a session at a time and on a thread that may block, and only while less than
-//! [`limits::OUTPUT_HIGH_WATER`] waits for the client; so the size of a blob costs no memory, and the client's other calls are
-//! answered meanwhile. Several blobs take turns, a piece each. A blob never changes, so its parts may stand before or after any
-//! invalidation.
+//! A blob is read piece by piece, one read of a session at a time and on a thread that may block, and only while less
+//! than [`limits::OUTPUT_HIGH_WATER`] waits for the client; so the size of a blob costs no memory, and the client's
+//! other calls are answered meanwhile. Several blobs take turns, a piece each. A blob never changes, so its parts may
+//! stand before or after any invalidation.
 //!
 //! The client gets what ZEO's server would send: `receiveBlobStart`, parts of [`limits::BLOB_CHUNK`] bytes,
-//! `receiveBlobStop`, and the answer to its `sendBlob`, in this order; for a blob that does not exist, a `POSKeyError` alone.
+//! `receiveBlobStop`, and the answer to its `sendBlob`, in this order; for a blob that does not exist, a `POSKeyError`
+//! alone.
 //!
-//! **Left out.** Holding a pack back: if a pack removes a blob that is being sent, the client's connection is closed, and the
-//! client asks again.
+//! **Left out.** Holding a pack back: if a pack removes a blob that is being sent, the client's connection is closed,
+//! and the client asks again.
 
 use std::collections::VecDeque;
 use std::io;

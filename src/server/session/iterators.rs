@@ -1,15 +1,15 @@
 //! A client's iterators: over the transactions of a storage, and over the records of one of them.
 //!
-//! An iterator is two tids and a place between them. It shows the transactions that there were when it was started, and
-//! holds on to nothing: it passes over those that a pack removes meanwhile, and over no others. The number of an iterator is
-//! never used again by the same client, and is gone at the iterator's end, at `iterator_gc`, and with the connection.
+//! An iterator is two tids and a place between them. It shows the transactions that there were when it was started,
+//! and holds on to nothing: it passes over those that a pack removes meanwhile, and over no others. The number of an
+//! iterator is never used again by the same client, and is gone at the iterator's end, at `iterator_gc`, and with the
+//! connection.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use super::desk::{Answer, Desk, End};
 use crate::config::limits;
-use crate::storage::Store;
+use crate::storage::{Answered, Store};
 use crate::zeo::Reply;
 use crate::zodb::{Refusal, Revision, State, StorageId, Tid, TransactionMeta};
 
@@ -82,7 +82,7 @@ impl Iterators {
         store: &Store,
         storage: StorageId,
         iterator: i64,
-    ) -> io::Result<Result<Option<(Tid, TransactionMeta)>, Refusal>> {
+    ) -> Answered<Option<(Tid, TransactionMeta)>> {
         let Some(Cursor::Transactions { from, to, last }) = self.open.get_mut(&iterator) else {
             return Ok(Err(gone(iterator)));
         };
@@ -113,12 +113,7 @@ impl Iterators {
         }
     }
 
-    fn next_revision(
-        &mut self,
-        store: &Store,
-        storage: StorageId,
-        iterator: i64,
-    ) -> io::Result<Result<Option<Revision>, Refusal>> {
+    fn next_revision(&mut self, store: &Store, storage: StorageId, iterator: i64) -> Answered<Option<Revision>> {
         let Some(Cursor::Records { tid, left }) = self.open.get_mut(&iterator) else {
             return Ok(Err(gone(iterator)));
         };

@@ -1,19 +1,19 @@
 //! One client that is served here: one task, from its register to its end.
 //!
 //! The task alone reads the client's calls, moves its [view] and writes to it, so that what the client gets is one
-//! ordered stream: invalidations, answers, and the answer to its own finish at its own tid. The task takes all calls that
-//! have arrived, answers them, and then writes once; so a client that sends many loads at a time costs one read and one
-//! write for all of them.
+//! ordered stream: invalidations, answers, and the answer to its own finish at its own tid. The task takes all calls
+//! that have arrived, answers them, and then writes once; so a client that sends many loads at a time costs one read
+//! and one write for all of them.
 //!
 //! **Loads are read on this task**, a thread of the runtime, and not offloaded: the record lies in the block cache as a
 //! rule, a hand-over to another thread and back costs more than such a read, and an answer that is made at once never
 //! has to hold the view back. A slow disk delays the clients that share the thread for one read.
 //!
-//! **Answers that come later** stand in `pending`. While a vote or a finish waits, the client's other calls go on. A ping,
-//! or object ids that have to be reserved first, are answered in their turn: the next call is read after them.
+//! **Answers that come later** stand in `pending`. While a vote or a finish waits, the client's other calls go on. A
+//! ping, or object ids that have to be reserved first, are answered in their turn: the next call is read after them.
 //!
-//! **Bounds.** Past [`limits::OUTPUT_HIGH_WATER`] of unsent answers no more calls are read; past [`limits::OUTPUT`], or when
-//! the client takes nothing for [`limits::OUTPUT_STALL`], its connection is closed.
+//! **Bounds.** Past [`limits::OUTPUT_HIGH_WATER`] of unsent answers no more calls are read; past [`limits::OUTPUT`],
+//! or when the client takes nothing for [`limits::OUTPUT_STALL`], its connection is closed.
 //!
 //! **Here.** [`Session::call`] has every call, a line each. All of them work on the [desk]; calls that only read are in
 //! `reading`, those that write in `commit`.
@@ -249,8 +249,8 @@ impl Session {
 
     /// Makes one call.
     ///
-    /// Loads are answered at the view as it is. Every other call that could tell something newer moves the view first, so
-    /// that nothing is told before its invalidation.
+    /// Loads are answered at the view as it is. Every other call that could tell something newer moves the view first,
+    /// so that nothing is told before its invalidation.
     fn call(&mut self, id: &MessageId, call: Call) -> Result<Answer, End> {
         let Session { desk, commits, iterators, downloads, undo_log, packing } = self;
         match call {

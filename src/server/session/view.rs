@@ -1,11 +1,11 @@
 //! The view of one client: the tid up to which it was told of everything, and the news that move it.
 //!
 //! A client was told of everything up to its view and of nothing after it. The view moves in one way only: by handing
-//! out the invalidations that lie between, each once, oldest first, to be queued for the client before anything newer is
-//! told. Reads never look past the view.
+//! out the invalidations that lie between, each once, oldest first, to be queued for the client before anything newer
+//! is told. Reads never look past the view.
 //!
-//! **The own finish.** A client does not get its own transaction as news: the answer to its finish stands in their place.
-//! From the moment the transaction is given its tid until its outcome is known, the view stays below that tid.
+//! **The own finish.** A client does not get its own transaction as news: the answer to its finish stands in their
+//! place. From the moment the transaction is given its tid until its outcome is known, the view stays below that tid.
 //!
 //! ```text
 //!   view 5, own finish queued as 8      news: 6, 7       view 7
@@ -14,9 +14,9 @@
 //!                                       news: 9          view 9
 //! ```
 //!
-//! **Far behind.** If the storage's ring does not reach back to the view, the changed objects are read from the table of
-//! transactions, as one invalidation at the newest tid. Beyond [`limits::INVALIDATIONS`] the session ends: its client comes
-//! back and drops its cache, which costs less.
+//! **Far behind.** If the storage's ring does not reach back to the view, the changed objects are read from the table
+//! of transactions, as one invalidation at the newest tid. Beyond [`limits::INVALIDATIONS`] the session ends: its
+//! client comes back and drops its cache, which costs less.
 
 use std::io;
 use std::sync::Arc;

@@ -93,10 +93,13 @@ fn open_store(folder: &Folder) -> anyhow::Result<Option<Store>> {
     }
 }
 
-/// Reads an object or transaction id as it is printed everywhere: hexadecimal, leading zeros and `0x` as you like.
+/// Reads an object or transaction id as it is printed everywhere: up to 16 hexadecimal digits, with or without `0x`.
 fn parse_id(text: &str) -> Result<u64, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
-    u64::from_str_radix(digits, 16).map_err(|_| "write up to 16 hexadecimal digits, as zrs prints ids".to_owned())
+    // (`from_str_radix` takes a sign, too.)
+    let is_id = digits.len() <= 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let id = u64::from_str_radix(digits, 16).ok().filter(|_| is_id);
+    id.ok_or_else(|| "write up to 16 hexadecimal digits, as zrs prints ids".to_owned())
 }
 
 fn parse_oid(text: &str) -> Result<zodb::Oid, String> {

@@ -1,21 +1,21 @@
 //! The buffer of a transaction on its way: what a client has sent between `tpc_begin` and `vote`.
 //!
-//! It is a plain buffer of one session: no lock is held and nothing is looked up until the vote. A fault of a call that the
-//! client does not wait for (too large, not served) is remembered here and told at the vote, as the only other way to tell
-//! would be to close the connection.
+//! It is a plain buffer of one session: no lock is held and nothing is looked up until the vote. A fault of a call
+//! that the client does not wait for (too large, not served) is remembered here and told at the vote, as the only
+//! other way to tell would be to close the connection.
 //!
-//! **Large transactions.** The buffer keeps the newest [`limits::COMMIT_INLINE`] bytes of records; earlier records, and every
-//! blob, go through the log ahead of the commit ([`Staging`]).
+//! **Large transactions.** The buffer keeps the newest [`limits::COMMIT_INLINE`] bytes of records; earlier records,
+//! and every blob, go through the log ahead of the commit ([`Staging`]).
 //!
-//! **Blobs.** The parts of a blob do not say to which transaction or object they belong; its end does. A blob that was begun
-//! and not ended is forgotten when another begins, and with the transaction. A blob stays with its object, whatever else
-//! is stored there, so that it need not be sent again after a conflict.
+//! **Blobs.** The parts of a blob do not say to which transaction or object they belong; its end does. A blob that was
+//! begun and not ended is forgotten when another begins, and with the transaction. A blob stays with its object,
+//! whatever else is stored there, so that it need not be sent again after a conflict.
 //!
-//! **Promises.** Objects stay in the order in which they were first stored. A later store of the same object replaces the
-//! earlier one: that is how a client that resolved a conflict sends the result. Checks stand beside stores. The buffer
-//! never holds more than [`limits::TRANSACTION_BYTES`], nor all buffers more than [`limits::TRANSACTIONS_BYTES`]; past it
-//! everything is let go of, and the vote fails. The buffer's reservation of memory lasts until the outcome of its finish is
-//! known.
+//! **Promises.** Objects stay in the order in which they were first stored. A later store of the same object replaces
+//! the earlier one: that is how a client that resolved a conflict sends the result. Checks stand beside stores. The
+//! buffer never holds more than [`limits::TRANSACTION_BYTES`], nor all buffers more than
+//! [`limits::TRANSACTIONS_BYTES`]; past it everything is let go of, and the vote fails. The buffer's reservation of
+//! memory lasts until the outcome of its finish is known.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -55,8 +55,8 @@ pub struct Buffer {
     pub tid: Option<Tid>,
     order: Vec<Oid>,
     wishes: BTreeMap<Oid, Kept>,
-    /// Objects that were restored once more with the same data, and how many of `order` came before: a `Data.fs` lists a
-    /// blob's record twice, and a copy of it shall do so, too.
+    /// Objects that were restored once more with the same data, and how many of `order` came before: a `Data.fs` lists
+    /// a blob's record twice, and a copy of it shall do so, too.
     again: Vec<(usize, Oid)>,
     checks: BTreeMap<Oid, Tid>,
     pub undos: Undos,

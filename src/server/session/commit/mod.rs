@@ -29,7 +29,7 @@ use crate::config::limits;
 use crate::raft::Unknown;
 use crate::server::counts::Why;
 use crate::server::primary::Verdict;
-use crate::storage::Undone;
+use crate::storage::{Answered, Undone};
 use crate::tpc::TxnId;
 use crate::zeo::{Call, MessageId, Reply, StoreConflict, tid_of_undo_id};
 use crate::zodb::{Conflict, Oid, Refusal, Tid, TransactionMeta};
@@ -105,8 +105,8 @@ impl Commits {
                 Ok(())
             }),
             Call::StoreBlobShared { txn, .. } => self.buffering(txn).map(|buffer| buffer.fail(uploads::not_shared())),
-            // The parts of a blob do not say to which transaction they belong. If their application has aborted it since,
-            // they are for nobody.
+            // The parts of a blob do not say to which transaction they belong. If their application has aborted it
+            // since, they are for nobody.
             Call::StoreBlobStart => self.if_buffering(|buffer| buffer.begin_blob()),
             Call::StoreBlobChunk(chunk) => self.if_buffering(|buffer| buffer.blob_chunk(&chunk)),
             _ => unreachable!("{} is no call of a transaction", call.name()),
@@ -133,8 +133,8 @@ impl Commits {
         self.finishing.is_some()
     }
 
-    /// A call of the open transaction, one that awaits no answer, has arguments that can't be: the vote will be refused.
-    /// `false`: no vote is to come.
+    /// A call of the open transaction, one that awaits no answer, has arguments that can't be: the vote will be
+    /// refused. `false`: no vote is to come.
     pub fn fails_at_vote(&mut self, name: &str, why: &str) -> bool {
         let Some(open) = self.open.as_mut().filter(|open| UNANSWERED.contains(&name) && open.may_vote()) else {
             return false;
@@ -242,7 +242,7 @@ impl Commits {
         desk: &mut Desk,
         id: &MessageId,
         txn: TxnId,
-        found: io::Result<Result<Touched, Refusal>>,
+        found: Answered<Touched>,
     ) -> Result<(), End> {
         let Some(open) = self.numbered(txn) else { return Ok(()) };
         match found? {
@@ -281,7 +281,7 @@ impl Commits {
         desk: &mut Desk,
         id: &MessageId,
         txn: TxnId,
-        undone: io::Result<Result<BTreeMap<Oid, Undone>, Refusal>>,
+        undone: Answered<BTreeMap<Oid, Undone>>,
     ) -> Result<(), End> {
         let Some(open) = self.numbered(txn) else { return Ok(()) };
         let Stage::Undoing(bases) = &mut open.stage else { return Ok(()) };
@@ -430,8 +430,8 @@ fn begin_vote(desk: &mut Desk, open: &mut OpenTransaction, id: &MessageId) {
     }
 }
 
-/// The transaction holds its locks and may be finished: every write that it will have is known. A pack that is going on sees
-/// it first.
+/// The transaction holds its locks and may be finished: every write that it will have is known. A pack that is going
+/// on sees it first.
 fn granted(desk: &mut Desk, open: &mut OpenTransaction, id: &MessageId, bases: Vec<(Oid, Base)>) {
     match open.claim.primary.packs().watch(desk.storage()) {
         Some(watch) if watch.collects() => show::show(desk, open, id, bases, watch),

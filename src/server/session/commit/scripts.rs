@@ -27,8 +27,8 @@ fn spans(spans: &[Span]) -> String {
     if shown.is_empty() { "none".into() } else { shown.join(" ") }
 }
 
-/// `blob NAME`, `record NAME BYTES`, `extend NAME BYTES`, `end NAME`, `forget NAME`, `forget all`, `ship`, `landed FIRST`,
-/// `item NAME`, `gone`, `state`.
+/// `blob NAME`, `record NAME BYTES`, `extend NAME BYTES`, `end NAME`, `forget NAME`, `forget all`, `ship`, `landed
+/// FIRST`, `item NAME`, `gone`, `state`.
 #[derive(Default)]
 struct StagingStage {
     staging: Staging,

@@ -1,10 +1,10 @@
 //! The parts of a transaction that go through the log ahead of its commit, as its client sends them: blobs, and records
 //! beyond those that a commit takes along.
 //!
-//! An *item* is a blob or a record. Its bytes are cut into pieces of at most [`limits::PIECE`] and hashed as they come; the
-//! pieces of all items stand in one line. The owner takes a shipment from the front of the line, puts it into the log, and
-//! says what numbers its pieces were given; one shipment is on its way at a time, and small pieces share one. An item that
-//! has landed is its spans, its length and its hash.
+//! An *item* is a blob or a record. Its bytes are cut into pieces of at most [`limits::PIECE`] and hashed as they
+//! come; the pieces of all items stand in one line. The owner takes a shipment from the front of the line, puts it
+//! into the log, and says what numbers its pieces were given; one shipment is on its way at a time, and small pieces
+//! share one. An item that has landed is its spans, its length and its hash.
 //!
 //! ```text
 //!   extend 59,000 …   gathered                        nothing to ship
@@ -14,8 +14,8 @@
 //!   landed 9          item: pieces 7, 9               idle: it may be voted
 //! ```
 //!
-//! An item may be forgotten at any time (its object was stored again, its blob was never ended). The pieces of it that have a
-//! number, or get one later, are handed out by [`Staging::take_gone`], to be discarded.
+//! An item may be forgotten at any time (its object was stored again, its blob was never ended). The pieces of it that
+//! have a number, or get one later, are handed out by [`Staging::take_gone`], to be discarded.
 //!
 //! **Left out.** The log: `uploads` sends the shipments. The bound on memory: the session reads no more calls while
 //! [`Staging::held`] is too much.

@@ -8,15 +8,14 @@
 //!                the vote is answered with the objects, or the transaction is over
 //! ```
 //!
-//! A commit between the two readings does no harm: the objects of a transaction never change, and all else is read under
-//! the locks. The session goes on with other calls meanwhile; a timeout, an abort or the client's end free the locks, and a
-//! reading that is still under way stops.
+//! A commit between the two readings does no harm: the objects of a transaction never change, and all else is read
+//! under the locks. The session goes on with other calls meanwhile; a timeout, an abort or the client's end free the
+//! locks, and a reading that is still under way stops.
 //!
 //! **Left out**: merging. An undo that would need the application's classes fails; the client is told which objects
 //! stand in the way.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 
 use futures_util::FutureExt;
 
@@ -26,7 +25,7 @@ use super::undos::Touched;
 use crate::command::Base;
 use crate::config::limits;
 use crate::server::session::desk::{Desk, Done};
-use crate::storage::{OwnWrite, Stop, Store};
+use crate::storage::{Answered, OwnWrite, Stop, Store};
 use crate::zeo::MessageId;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
@@ -59,7 +58,7 @@ fn own(buffer: &Buffer) -> BTreeMap<Oid, OwnWrite> {
 }
 
 /// The objects that undoing `tids` touches.
-fn touched(store: &Store, storage: StorageId, tids: &[Tid], stop: &Stop) -> io::Result<Result<Touched, Refusal>> {
+fn touched(store: &Store, storage: StorageId, tids: &[Tid], stop: &Stop) -> Answered<Touched> {
     let (mut touched, mut seen, mut records) = (Touched::default(), BTreeSet::new(), 0);
     for &tid in tids {
         stop.look()?;

@@ -78,8 +78,8 @@ impl Undos {
         self.undone.get(&oid)
     }
 
-    /// Everything that a transaction writes, in the order in which it was asked for: `stores`, and at the place of each undo
-    /// the objects that it touches. `is_stored`: the transaction stores that object itself.
+    /// Everything that a transaction writes, in the order in which it was asked for: `stores`, and at the place of
+    /// each undo the objects that it touches. `is_stored`: the transaction stores that object itself.
     pub fn weave(
         &self,
         stores: impl Iterator<Item = (Oid, Read)>,

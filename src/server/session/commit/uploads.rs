@@ -1,12 +1,12 @@
 //! Uploads ahead of the vote: blobs, and the parts of large transactions on their way into the log.
 //!
 //! The buffer says what is to go ([`Staging`](super::staging::Staging)); here it is sent, one shipment at a time. The
-//! client's calls go on meanwhile, until [`limits::STAGING_HIGH_WATER`](crate::config::limits::STAGING_HIGH_WATER) bytes wait:
-//! then they are left to TCP. A vote waits until all is in the log.
+//! client's calls go on meanwhile, until [`limits::STAGING_HIGH_WATER`](crate::config::limits::STAGING_HIGH_WATER)
+//! bytes wait: then they are left to TCP. A vote waits until all is in the log.
 //!
 //! A client that has data in the log and says nothing of its transaction for
-//! [`limits::STAGE_EXPIRY`](crate::config::limits::STAGE_EXPIRY) loses its connection: nothing else would ever end what it
-//! left there.
+//! [`limits::STAGE_EXPIRY`](crate::config::limits::STAGE_EXPIRY) loses its connection: nothing else would ever end
+//! what it left there.
 
 use futures_util::FutureExt;
 
@@ -21,8 +21,8 @@ pub fn send_ahead(desk: &mut Desk, open: &mut OpenTransaction) {
         let (shipping, storage) = (open.claim.primary.shipping(), desk.storage());
         let ahead = open.ahead.get_or_insert_with(|| Ahead::new(shipping, storage));
         let (txn, sent) = (open.claim.txn, ahead.send(pieces));
-        // A shipment whose transaction is over before its turn is dropped: a client that begins and aborts must not pile
-        // them up.
+        // A shipment whose transaction is over before its turn is dropped: a client that begins and aborts must not
+        // pile them up.
         let sent = open.unless_over(sent.map(move |first| Done::SentAhead(txn, first)));
         desk.wait(sent);
     }
