@@ -18,13 +18,9 @@ import tempfile
 import time
 import unittest
 
+from into_venv import into_venv
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def into_venv():
-    if os.environ.get('ZRS_IN_VENV') != HERE:
-        os.environ['ZRS_IN_VENV'] = HERE
-        os.execv(os.path.join(HERE, 'venv'), ['venv', os.path.abspath(__file__)] + sys.argv[1:])
 
 
 def arguments():
@@ -198,7 +194,7 @@ class Child:
 def run(args):
     waiting = list(collect(args).items())
     if args.list:
-        for name, tests in waiting:
+        for _, tests in waiting:
             for test in tests:
                 print(test.id())
         return 0
@@ -226,7 +222,6 @@ def run(args):
 if __name__ == '__main__':
     into_venv()
     args = arguments()
-    sys.path.insert(0, HERE)
     if args.server == 'runzeo':
         os.environ['ZRS_TEST_SERVER'] = 'runzeo'
     if args.child:

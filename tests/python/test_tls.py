@@ -326,7 +326,7 @@ class TlsCluster(ThreeNodes):
                                   ('stranger', 'is not listed, and is signed by no listed CA', 'refused our certificate')):
             node.terminate()
             marks = {n: len(n.log_text()) for n in self.cluster.nodes}
-            said = lambda n: n.log_text()[marks[n]:]  # noqa: E731
+            said = lambda n: n.log_text()[marks[n]:]
             node.options = node_options(own)
             node.start()
             wait_for('the others to say so', lambda: any(theirs in said(n) for n in others), 15)

@@ -60,6 +60,7 @@ class Smoke:
 
     def __init__(self, cluster):
         import ZODB
+
         import zrs_cluster
         self.cluster = cluster
         self.wait_for = zrs_cluster.wait_for
@@ -125,8 +126,9 @@ class Smoke:
         connection.close()
 
     def conflicts(self):
-        from objects import Cell
         from ZODB.POSException import ConflictError
+
+        from objects import Cell
         self.set('conflicts', Cell(0))
         assert self.seen('conflicts') == 0
         one, two = self.open(self.first), self.open(self.second)
@@ -159,6 +161,7 @@ class Smoke:
     def many_at_once(self):
         """Two clients increment as fast as they can; nothing is lost."""
         import transaction
+
         from objects import Cell
         self.set('counted', Cell(0))
         self.seen('counted')
@@ -186,8 +189,9 @@ class Smoke:
         self.sees('counted', 40)
 
     def blobs_up_and_down(self):
-        from objects import Cell
         from ZODB.blob import Blob
+
+        from objects import Cell
         for name, size in (('empty', 0), ('small', 10), ('large', 3_000_000)):
             data = os.urandom(size)
             self.set(name, Cell(Blob(data)))
@@ -231,9 +235,10 @@ class Smoke:
         self.sees('packed', 5)
 
     def follows_the_primary(self):
-        from objects import Cell
         from transaction.interfaces import TransientError
         from ZEO.Exceptions import ClientDisconnected
+
+        from objects import Cell
         self.set('followed', Cell(0))
         self.seen('followed')
         for value in 1, 2:
@@ -258,8 +263,9 @@ class Smoke:
 
 def smoke():
     import importlib.metadata
+
     from zrs_cluster import Cluster
-    versions = 'ZEO %s, ZODB %s, %s' % (
+    versions = 'ZEO {}, ZODB {}, {}'.format(
         importlib.metadata.version('ZEO'), importlib.metadata.version('ZODB'), os.environ['ZRS_ENCODING'])
     import logging
     logging.basicConfig(level=logging.CRITICAL)
@@ -284,7 +290,6 @@ def smoke():
 
 
 if __name__ == '__main__':
-    sys.path.insert(0, HERE)
     if os.environ.get('ZRS_CLIENT'):
         smoke()
     sys.exit(main(sys.argv[1:]))

@@ -171,7 +171,7 @@ class Process:
         try:
             status = self.process.wait(PATIENCE if timeout is None else timeout)
         except subprocess.TimeoutExpired:
-            raise Failure(f'{self} did not end')
+            raise Failure(f'{self} did not end') from None
         self.process = None
         return status
 

@@ -20,12 +20,12 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import transaction  # noqa: E402
-import ZEO  # noqa: E402
-import ZODB  # noqa: E402
-from ZEO.Exceptions import ClientDisconnected  # noqa: E402
+import transaction
+import ZEO
+import ZODB
+from ZEO.Exceptions import ClientDisconnected
 
-from objects import Cell, Counter  # noqa: E402
+from objects import Cell, Counter
 
 
 def database(addresses):

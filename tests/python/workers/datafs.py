@@ -170,7 +170,7 @@ def describe(path, blobs):
 def compare(*sides):
     one, other = describe(*sides[:2]), describe(*sides[2:])
     differences = []
-    for mine, theirs in zip(one[0], other[0]):
+    for mine, theirs in zip(one[0], other[0], strict=False):
         if mine != theirs:
             differences.append('%s: %.200r / %.200r' % (mine[0], mine, theirs))
     if len(one[0]) != len(other[0]):
@@ -213,7 +213,7 @@ def client(path, blobs, *addresses):
                     counts['blobs'] += 1
                     files = source.loadBlob(r.oid, r.tid), storage.loadBlob(r.oid, r.tid)
                     if open(files[0], 'rb').read() != open(files[1], 'rb').read():
-                        differences.append('blob %r' % (files,))
+                        differences.append(f'blob {files!r}')
                 seen.add(r.oid)
         for oid in seen:
             found = []
