@@ -4,20 +4,24 @@
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)
 export CARGO_TARGET_DIR ?= $(CACHE)/zrs/target
 export ZRS_BIN ?= $(CARGO_TARGET_DIR)/debug
+# Python's compiled modules, too: nothing is written into the clone.
+export PYTHONPYCACHEPREFIX ?= $(CACHE)/zrs/pycache
 
 # Of the suites of ZEO and ZODB, the tests run a part with one node, another one each day; CI runs all of it, a part with
 # three nodes, and clients of older versions.
 UPSTREAM := $(if $(CI),'--sut zrsd' '--sut zrsd3 --shard day/4','--sut zrsd --shard day/12')
 
-.PHONY: help setup check test lint fix cluster sim bench doc conformance versions stress
+.PHONY: help setup check test lint tidy deny fix cluster sim bench doc conformance versions stress
 
 help:
 	@echo 'make cluster       starts a three-node cluster on this machine, ready for clients'
-	@echo 'make check         format, clippy, doc and all tests; writes nothing into the clone'
+	@echo 'make check         format, scripts, clippy, doc and all tests; writes nothing into the clone'
 	@echo 'make test          the tests alone; CI=1: more of the suites of ZEO and ZODB'
 	@echo 'make conformance   all of the suites of ZEO and ZODB, with one node and with three'
 	@echo 'make versions      clients of the versions of ZEO that people run'
-	@echo 'make fix           formats, and does what clippy proposes'
+	@echo 'make fix           formats, and does what clippy and ruff propose'
+	@echo 'make tidy          the house rules alone (tests/tidy.rs)'
+	@echo 'make deny          licences, versions, sources and advisories of all crates, with cargo-deny'
 	@echo 'make sim SEED=n    one run of the simulation; without SEED, the usual ones'
 	@echo 'make stress        large things, and ten minutes of races, with three nodes (release build)'
 	@echo 'make fuzz MINUTES=2 bytes by chance for every reader of foreign bytes, so many minutes each'
@@ -32,8 +36,15 @@ check: lint test
 
 lint: setup
 	cargo fmt --check
+	etc/lint
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+tidy: setup
+	cargo test --locked --quiet --test tidy
+
+deny: setup
+	@etc/deny
 
 # All suites run, also after one of them failed; each ends by saying how many passed and failed.
 test: setup
@@ -51,6 +62,7 @@ fix: setup
 	cargo fmt
 	cargo clippy --locked --all-targets --fix --allow-dirty --allow-staged
 	cargo fmt
+	etc/lint --fix
 
 cluster: setup
 	cargo build --locked --bins
@@ -62,7 +74,7 @@ sim: setup
 bench: setup
 	cargo build --locked --bins
 	@etc/release-build
-	ZRS_BIN=$(CARGO_TARGET_DIR)/release tests/python/venv bench/bench.py $(ARGS)
+	ZRS_BIN=$(CARGO_TARGET_DIR)/release bench/bench.py $(ARGS)
 
 doc: setup
 	cargo doc --locked --no-deps --document-private-items

@@ -3,13 +3,14 @@
 
     make bench                          a markdown table, in about five minutes
     bench/bench.py [--seconds S] [--kills N] [--only zeo,one,three]
-    bench/bench.py --import DATA.FS     how fast its records get into a data folder, and elsewhere by copyTransactionsFrom
+    bench/bench.py --import DATA.FS     how fast its records get into a data folder, and by copyTransactionsFrom
 
-Loads and commits are made by `examples/load.rs`, as Python clients would be slower than what they measure; failover is what a
-connected, unchanged Python client sees. Everything runs on the loopback of one machine, which servers and load share, so
-the figures are for comparing, not for planning. $ZRS_BIN is the folder of zrsd (and of examples/load).
+Loads and commits are made by `examples/load.rs`, as Python clients would be slower than what they measure; failover is
+what a connected, unchanged Python client sees. Everything runs on the loopback of one machine, which servers and load
+share, so the figures are for comparing, not for planning. $ZRS_BIN is the folder of zrsd (and of examples/load).
 """
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -22,21 +23,21 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 PYTHON = os.path.join(os.path.dirname(HERE), 'tests', 'python')
 
-if os.environ.get('ZRS_IN_VENV') != PYTHON:
-    os.environ['ZRS_IN_VENV'] = PYTHON
-    os.execv(os.path.join(PYTHON, 'venv'), ['venv', os.path.abspath(__file__)] + sys.argv[1:])
-
 sys.path.insert(0, PYTHON)
 
-import transaction  # noqa: E402
-import ZEO  # noqa: E402
-import ZODB  # noqa: E402
-from ZODB.blob import copyTransactionsFromTo  # noqa: E402
-from ZODB.FileStorage import FileStorage  # noqa: E402
-from ZODB.POSException import POSKeyError  # noqa: E402
+from into_venv import into_venv
 
-from objects import Counter  # noqa: E402
-from zrs_cluster import Cluster, StockServer, binaries, wait_for  # noqa: E402
+into_venv()
+
+import transaction
+import ZEO
+import ZODB
+from ZODB.blob import copyTransactionsFromTo
+from ZODB.FileStorage import FileStorage
+from ZODB.POSException import POSKeyError
+
+from objects import Counter
+from zrs_cluster import Cluster, StockServer, binaries, wait_for
 
 CONNECTIONS = 1, 8, 64
 
@@ -107,7 +108,8 @@ def measure(system, seconds):
 
 
 def failover(cluster, kills):
-    """How long an unchanged client that writes all the time is without an answer when the primary is killed: seconds."""
+    """How long an unchanged client that writes all the time is without an answer when the primary is killed:
+    seconds."""
     storage = ZEO.client(cluster.addresses, wait_timeout=30)
 
     db = ZODB.DB(storage)
@@ -134,11 +136,10 @@ def failover(cluster, kills):
         time.sleep(1)
         primary = cluster.wait_primary()
         seen = len(answered)
-        killed = time.monotonic()
         primary.kill()
         # (One answer may have been on its way when it died.)
         wait_for('the client to go on', lambda: len(answered) >= seen + 2, 60)
-        pauses.append(max(b - a for a, b in zip(answered[seen - 1:], answered[seen:])) if seen else answered[0] - killed)
+        pauses.append(max(after - before for before, after in itertools.pairwise(answered[seen - 1:])))
         primary.start()
         cluster.wait_ready()
     stopping.set()

@@ -18,7 +18,7 @@
 //! | `counts` | what is counted, and the reasons for closing a connection |
 //! | `bounds` | memory, long reads, sockets and complaints: the bounds that all clients share |
 //! | `primary` | locks, verdicts, tids, object ids, the queue to the log: what lives for one reign |
-//! | `standing`, `shared`, `client` | who is primary, seen from here; what all connections share; a client that came in |
+//! | `standing`, `shared`, `client` | who is primary, seen from here; what connections share; a client that came in |
 //! | `status` | how node and storages are, for operators, monitors and clients |
 //! | `pack` | packs, from the request to the last step |
 //! | `session` | one task for each client that is served here. It alone writes to its client and moves its view |

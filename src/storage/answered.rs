@@ -4,5 +4,6 @@ use std::io;
 
 use crate::zodb::Refusal;
 
-/// A refusal is a value, the same on every node, and goes to the client; a fault is an error, and closes its connection.
+/// A refusal is a value, the same on every node, and goes to the client. A fault is an error, and closes its
+/// connection.
 pub type Answered<T> = io::Result<Result<T, Refusal>>;

@@ -5,8 +5,10 @@
 
 use std::io;
 
+use super::store::Store;
 use super::value::{Stored, TransactionHead};
-use super::{Holding, Store, history, keys, value};
+use super::walk::Holding;
+use super::{history, keys, value};
 use crate::command::Staged;
 use crate::engine::Order;
 use crate::zodb::{Oid, StorageId, Tid, TransactionMeta};

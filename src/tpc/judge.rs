@@ -12,7 +12,7 @@
 //!
 //! A failed check or deletion outweighs conflicts: clients can resolve conflicts, but not those.
 
-use super::{CurrentSerial, Read, Vote};
+use super::words::{CurrentSerial, Read, Vote};
 use crate::command::Base;
 use crate::zodb::{Conflict, Oid, Refusal, Tid};
 

@@ -29,7 +29,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Read, TxnId};
+use super::words::{Read, TxnId};
 use crate::zodb::{Oid, StorageId, Tid};
 
 /// The way in which a place is claimed.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::judge::{Judgement, judge, questions};
 use super::locks::{Locks, Ticket, Wants};
-use super::{Action, Counts, CurrentSerial, Input, Settlement, TxnId, Vote};
+use super::words::{Action, Counts, CurrentSerial, Input, Settlement, TxnId, Vote};
 use crate::config::limits;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 

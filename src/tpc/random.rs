@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
+use crate::command::Base;
 use crate::config::limits;
+use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
 const TIMEOUT: u64 = 100;
 const SLOTS: usize = 7;

@@ -1,11 +1,13 @@
-"""Random histories, driven side by side through a FileStorage and through a zrs server: whatever either is asked, both say the same.
+"""Random histories, driven side by side through a FileStorage and through a zrs server: whatever either is asked, both
+say the same.
 
-A history is made of symbols (the third transaction, the current revision of object 5), drawn from a seed, so that it can be
-repeated, and still means something when parts of it are left out: what a difference needs is searched for, and printed.
+A history is made of symbols (the third transaction, the current revision of object 5), drawn from a seed, so that it
+can be repeated, and still means something when parts of it are left out: what a difference needs is searched for, and
+printed.
 
-The server chooses the tids, and the FileStorage is given the same; some transactions bring tids of their own, as copies from
-elsewhere do. Conflicts are not resolved on either side. Of several reasons for which one transaction must fail, either side
-may name any.
+The server chooses the tids, and the FileStorage is given the same; some transactions bring tids of their own, as
+copies from elsewhere do. Conflicts are not resolved on either side. Of several reasons for which one transaction must
+fail, either side may name any.
 """
 import base64
 import collections
@@ -206,8 +208,8 @@ def outcome(function, *args):
 
 
 class Collector(fspack.GC):
-    """FileStorage's, with two things that zrs does more: what only later records refer to stays as well, and what they refer to that
-    is not there (as it is younger, perhaps) is passed over."""
+    """FileStorage's, with two things that zrs does more: what only later records refer to stays as well, and what they
+    refer to that is not there (as it is younger, perhaps) is passed over."""
 
     passes_over = False
 
@@ -295,7 +297,8 @@ class Sides:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def ask(self, what, function, *args, again=None):
-        """The server's outcome. A lost connection is a difference, but the first after a kill: then it is asked `again`."""
+        """The server's outcome. A lost connection is a difference, but the first after a kill: then it is asked
+        `again`."""
         ours = outcome(function, *args)
         if is_lost(ours) and self.may_lose:
             self.may_lose = False
@@ -353,7 +356,8 @@ class Sides:
         return calls
 
     def transact(self, storage, step, calls, tid):
-        """-> (tid, oids that were undone). What changes nothing is voted on, and aborted: FileStorage would not write it."""
+        """-> (tid, oids that were undone). What changes nothing is voted on, and aborted: FileStorage would not write
+        it."""
         txn = TransactionMetaData(step.user, step.description, step.extension)
         undone = set()
         try:
@@ -419,8 +423,8 @@ class Sides:
                 self.reconnect()
 
     def is_hollow(self, oid):
-        """Has FileStorage a record that points back to nothing? (An undone creation that was done again, and undone again: to checks
-        and to packs it is as if it were there.)"""
+        """Has FileStorage a record that points back to nothing? (An undone creation that was done again, and undone
+        again: to checks and to packs it is as if it were there.)"""
         position = self.file._index.get(oid, 0)
         return position and self.file._read_data_header(position, oid).back and outcome(
             self.file.loadBefore, oid, maxtid)[0] == 'raises'
@@ -486,18 +490,20 @@ class Sides:
             self.asked.close()
 
     def lost_by_file_storage(self, oid, tid):
-        """Has it the record of a blob and not the file? (Its pack removes all files of what was garbage at that time, younger ones too.)"""
+        """Has it the record of a blob and not the file? (Its pack removes all files of what was garbage at that time,
+        younger ones too.)"""
         record = outcome(self.file.loadSerial, oid, tid)
         return isinstance(record, bytes) and outcome(self.file.loadBlob, oid, tid) == ('raises', 'POSKeyError')
 
     def hidden_by_file_storage(self):
-        """-> {(oid, tid)}: revisions before a pack's time that stay as a later undo points to them. FileStorage lists them in iterators,
-        and finds them by no other way; zrs finds them."""
+        """-> {(oid, tid)}: revisions before a pack's time that stay as a later undo points to them. FileStorage lists
+        them in iterators, and finds them by no other way; zrs finds them."""
         return {(record.oid, record.tid) for txn in self.file.iterator() for record in txn
                 if record.data is not None and outcome(self.file.loadSerial, record.oid, record.tid)[:1] == ('raises',)}
 
     def without_packed_sizes(self, history):
-        """A revision that shows the data of another has the size 0. A pack may give it data of its own, on either side."""
+        """A revision that shows the data of another has the size 0. A pack may give it data of its own, on either
+        side."""
         if not self.packed:
             return list(history)
         return [{k: v for k, v in entry.items() if k != 'size'} for entry in history]
@@ -569,7 +575,8 @@ def blob(storage, oid, tid):
 
 
 def next_record(storage, oid):
-    """As zrs has it: objects that are absent are skipped. (FileStorage raises at them, and something else after the last.)"""
+    """As zrs has it: objects that are absent are skipped. (FileStorage raises at them, and something else after the
+    last.)"""
     def at_least(oid):
         while True:
             try:
@@ -589,12 +596,14 @@ def next_record(storage, oid):
 
 
 def without_sizes(log):
-    """A transaction's size is how many bytes it takes in Data.fs; an extension may say something else, as in undoLog."""
+    """A transaction's size is how many bytes it takes in Data.fs; an extension may say something else, as in
+    undoLog."""
     return [{k: v for k, v in entry.items() if k != 'size' or v == 'mine'} for entry in log]
 
 
 def iterated(storage, start=None, stop=None, in_order=True):
-    """-> [(tid, status, user, description, extension, [(oid, tid, data, data_txn)])]; records sorted by oid if not `in_order`"""
+    """-> [(tid, status, user, description, extension, [(oid, tid, data, data_txn)])]; records sorted by oid if not
+    `in_order`"""
     found = []
     transactions = storage.iterator(start, stop)
     try:
@@ -615,9 +624,9 @@ def iterated(storage, start=None, stop=None, in_order=True):
 # A history from its beginning to its end, and what of it matters.
 
 def run(steps, address, name='1', gc=True, between=None, nodes=()):
-    """Raises Difference. `between` is called after each step, and gives 'kill' or 'hand-over' if that is what the primary did since:
-    then the client connects again. In the end each of the `nodes` is asked for everything. -> Counter of its packs: 'compared',
-    'peculiar', 'failed by FileStorage'; the latter were left out."""
+    """Raises Difference. `between` is called after each step, and gives 'kill' or 'hand-over' if that is what the
+    primary did since: then the client connects again. In the end each of the `nodes` is asked for everything. ->
+    Counter of its packs: 'compared', 'peculiar', 'failed by FileStorage'; the latter were left out."""
     sides = Sides(address, name, gc)
     try:
         for step in steps:

@@ -54,10 +54,10 @@ class Raw:
         self.sock.settimeout(TIMEOUT)
         try:
             self.sock.sendall(data)
-        except socket.timeout:
+        except TimeoutError:
             raise
         except OSError as e:
-            raise Closed(e)
+            raise Closed(e) from e
 
     def receive(self, timeout=TIMEOUT):
         """The next message."""
@@ -73,10 +73,10 @@ class Raw:
             self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 data = self.sock.recv(1 << 18)
-            except socket.timeout:
+            except TimeoutError:
                 raise
             except OSError as e:
-                raise Closed(e)
+                raise Closed(e) from e
             if not data:
                 raise Closed()
             self.buffer += data
@@ -86,7 +86,7 @@ class Raw:
         """Does nothing come, and does it stay open, for so long?"""
         try:
             self.peek(len(self.buffer) + 1, time.monotonic() + seconds)
-        except socket.timeout:
+        except TimeoutError:
             return True
         except Closed:
             return False
@@ -100,7 +100,7 @@ class Raw:
                 self.receive(max(deadline - time.monotonic(), 0.001))
         except Closed:
             return True
-        except socket.timeout:
+        except TimeoutError:
             return False
 
     def close(self):
@@ -128,7 +128,7 @@ class Raw:
         """Is there an answer within so many seconds?"""
         try:
             self.answer = self.reply(number, seconds)
-        except socket.timeout:
+        except TimeoutError:
             return False
         return True
 

@@ -3,9 +3,9 @@
 
     tests/python/run.py [-k TEXT]... [--jobs N] [--server zrsd|runzeo] [--list]
 
-Each class of tests runs in a process of its own, so that a test that hangs or breaks its process fails alone. $ZRS_BIN is the
-folder of the binaries (else the target folder of cargo). `--server runzeo` runs what describes ZEO's own behaviour against
-the stock server.
+Each class of tests runs in a process of its own, so that a test that hangs or breaks its process fails alone. $ZRS_BIN
+is the folder of the binaries (else the target folder of cargo). `--server runzeo` runs what describes ZEO's own
+behaviour against the stock server.
 """
 import argparse
 import faulthandler
@@ -18,13 +18,9 @@ import tempfile
 import time
 import unittest
 
+from into_venv import into_venv
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def into_venv():
-    if os.environ.get('ZRS_IN_VENV') != HERE:
-        os.environ['ZRS_IN_VENV'] = HERE
-        os.execv(os.path.join(HERE, 'venv'), ['venv', os.path.abspath(__file__)] + sys.argv[1:])
 
 
 def arguments():
@@ -198,7 +194,7 @@ class Child:
 def run(args):
     waiting = list(collect(args).items())
     if args.list:
-        for name, tests in waiting:
+        for _, tests in waiting:
             for test in tests:
                 print(test.id())
         return 0
@@ -226,7 +222,6 @@ def run(args):
 if __name__ == '__main__':
     into_venv()
     args = arguments()
-    sys.path.insert(0, HERE)
     if args.server == 'runzeo':
         os.environ['ZRS_TEST_SERVER'] = 'runzeo'
     if args.child:

@@ -3,11 +3,12 @@
 
     tests/python/stress.py [large] [races] [--minutes 10] [--scale 1.0]
 
-`large`: a transaction of 1 GB, one of 100,000 objects, an object of 64 MB and a blob of 2 GB, up and down again; a client that dies
-in the middle of a large transaction, and one that aborts it. All the while another client commits small transactions. For each
-step the table has the growth of each node's memory at its peak, over what it had when the step began (and, of the node that has most,
-over what it had before the first step: this includes RocksDB's caches, which fill up to their limits), and the latencies of the
-small commits. `--scale 0.1` does it with a tenth of everything, to see that it works.
+`large`: a transaction of 1 GB, one of 100,000 objects, an object of 64 MB and a blob of 2 GB, up and down again; a
+client that dies in the middle of a large transaction, and one that aborts it. All the while another client commits
+small transactions. For each step the table has the growth of each node's memory at its peak, over what it had when the
+step began (and, of the node that has most, over what it had before the first step: this includes RocksDB's caches,
+which fill up to their limits), and the latencies of the small commits. `--scale 0.1` does it with a tenth of
+everything, to see that it works.
 
 `races`: ZODB's own race tests in a loop, with a client per node.
 
@@ -24,19 +25,15 @@ import tempfile
 import time
 import traceback
 
+from into_venv import into_venv
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 MB = 1 << 20
 GROWTH = 256 * MB   # what a node's memory may grow by
-SLOWER = 10         # how many times slower than in quiet times small commits may be, at their p99, and how many times fewer
+SLOWER = 10         # how many times slower than in quiet times small commits may be (at their p99), and fewer
 SHORT = 3           # seconds: a step that takes less has too few of them for a p99
 SPARE = 64 * MB     # what a node's disk usage may differ by after something was discarded
 BLOCK = random.Random(7).randbytes(MB)
-
-
-def into_venv():
-    if os.environ.get('ZRS_IN_VENV') != HERE:
-        os.environ['ZRS_IN_VENV'] = HERE
-        os.execv(os.path.join(HERE, 'venv'), ['venv', os.path.abspath(__file__)] + sys.argv[1:])
 
 
 def arguments():
@@ -125,8 +122,10 @@ def work_transaction(spec):
 
 def work_blob(spec):
     import hashlib
+
     from ZODB.Connection import TransactionMetaData
     from ZODB.utils import z64
+
     from histories import blob_record
     folder = tempfile.mkdtemp(dir=spec['below'])
     path = os.path.join(folder, 'large')
@@ -160,9 +159,11 @@ def work_blob(spec):
 
 
 def work_small(spec):
-    """Commits small transactions until it is killed; a line for each: when it began, its latency, and what went wrong."""
+    """Commits small transactions until it is killed; a line for each: when it began, its latency, and what went
+    wrong."""
     from ZODB.Connection import TransactionMetaData
     from ZODB.utils import z64
+
     from objects import record
     storage = client(spec['addresses'])
     oid, serial = storage.new_oid(), z64
@@ -191,6 +192,7 @@ def work_races(spec):
     """ZODB's race tests in a loop, each client with another node than the last."""
     import itertools
     import unittest
+
     import ZEO
     from ZODB.tests import racetest
     nodes = itertools.cycle([tuple(address) for address in spec['addresses']])
@@ -246,7 +248,7 @@ class Worker:
             output, _ = self.process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             self.end()
-            raise AssertionError(f'{self.name} took longer than {timeout} s')
+            raise AssertionError(f'{self.name} took longer than {timeout} s') from None
         lines = [line for line in output.splitlines() if line.startswith('{')]
         if self.process.returncode or not lines:
             with open(self.log) as f:
@@ -301,7 +303,7 @@ class Large:
             time.sleep(3)  # to warm up
             self.before = {node: memory(node, 'VmRSS') for node in self.cluster.nodes}
             self.step('quiet', lambda: time.sleep(max(10 * self.scale, 5)))
-            scaled = lambda number: max(1, int(number * self.scale))  # noqa: E731
+            scaled = lambda number: max(1, int(number * self.scale))
             self.transaction('1 GB in one transaction', total=scaled(1 << 30), least=MB, most=10 * MB)
             self.transaction('100,000 objects', count=scaled(100_000), size=100)
             self.transaction('an object of 64 MB', count=1, size=64 * MB - 1000)
@@ -459,7 +461,6 @@ def main():
 
 if __name__ == '__main__':
     into_venv()
-    sys.path.insert(0, HERE)
     if sys.argv[1:2] == ['--worker']:
         globals()['work_' + sys.argv[2]](json.loads(sys.argv[3]))
         sys.stdout.flush()

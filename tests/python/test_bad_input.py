@@ -1,4 +1,5 @@
-"""Input that no client sends: each gets a closed connection or the right error, is counted, and costs bounded memory."""
+"""Input that no client sends: each gets a closed connection or the right error, is counted, and costs bounded
+memory."""
 import os
 import pickle
 import random
@@ -8,7 +9,7 @@ import time
 
 from ZODB.utils import maxtid, p64, z64
 
-from cases import Case, Cluster, OneServer, STOCK, both_encodings, wait_for, zrs_only
+from cases import STOCK, Case, Cluster, OneServer, both_encodings, wait_for, zrs_only
 from objects import record
 from raw import Closed, frame
 
@@ -220,7 +221,7 @@ class BadFrames(BadInput):
                             message = bytearray(b'x')
                     c.send(bytes(message))
                     sent += 1
-            except (Closed, socket.timeout):
+            except (TimeoutError, Closed):
                 pass
             c.close()
         self.assertGreater(sent, 100)

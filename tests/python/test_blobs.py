@@ -3,7 +3,6 @@ import os
 import threading
 
 import transaction
-from transaction import TransactionManager
 from ZEO.Exceptions import ClientDisconnected, ServerException
 from ZODB.blob import Blob
 from ZODB.POSException import POSKeyError
@@ -11,8 +10,7 @@ from ZODB.serialize import ObjectWriter
 from ZODB.utils import maxtid, p64, z64
 
 from cases import FAILOVER, OneServer, ThreeNodes, begin, both_encodings, wait_for, zrs_only
-from objects import Cell, Counter, counter_record, record
-from raw import Closed
+from objects import Counter, counter_record, record
 
 CHUNK = 59000
 MIB = 1 << 20
@@ -123,8 +121,8 @@ class OneNode(Blobs, OneServer):
         oid = c.new_oid()
         tid = c.commit(oid)
         del c.pushed[:]
-        for oid, serial in ((oid, tid), (oid, p64(1)), (p64(1 << 50), tid), (oid, b'\x7f' + 7 * b'\xff')):
-            kind, args = c.error('sendBlob', oid, serial)
+        for asked, serial in ((oid, tid), (oid, p64(1)), (p64(1 << 50), tid), (oid, b'\x7f' + 7 * b'\xff')):
+            kind, args = c.error('sendBlob', asked, serial)
             self.assertEqual(kind, 'ZODB.POSException.POSKeyError')
         self.assertEqual(c.pushed, [])
         self.assertRaises(POSKeyError, self.blob_db().storage.loadBlob, oid, tid)

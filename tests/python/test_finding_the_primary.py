@@ -1,5 +1,5 @@
-"""How unchanged clients get to the primary: with three addresses, with one that names a secondary, reading only; also with
-one node dead."""
+"""How unchanged clients get to the primary: with three addresses, with one that names a secondary, reading only; also
+with one node dead."""
 import json
 import os
 import time
@@ -129,7 +129,7 @@ class WholeCluster(ThreeNodes):
                 message = c.receive()
             msgid, flag, name, (kind, data) = c.decode(message)
             self.assertEqual((msgid, flag, kind), (c.number, 2, 'zrs.NotPrimary'))
-            self.assertIn('%s:%s' % self.primary.address, str(data))
+            self.assertIn('{}:{}'.format(*self.primary.address), str(data))
             c.close()
 
     def test_the_stock_pack_and_undo_tools_are_answered_on_any_node(self):

@@ -1,4 +1,5 @@
-"""Random histories through zrsd and through a FileStorage: both say the same, whatever they are asked (see histories.py).
+"""Random histories through zrsd and through a FileStorage: both say the same, whatever they are asked (see
+histories.py).
 
     tests/python/run.py -k histories                      the everyday seeds
     SEEDS=500 FROM=1000 tests/python/run.py -k histories  many others

@@ -70,7 +70,7 @@ class OneNode(Large, OneServer):
         oids = [c.new_oid(), c.new_oid()]
         serials = [c.commit(oid, data=counter_record(0)) for oid in oids]
         c.begin(1)
-        for oid, serial in zip(oids, serials):
+        for oid, serial in zip(oids, serials, strict=True):
             c.async_('storea', oid, serial, bytes(65 * MIB), 1)
             other.commit(oid, serial, counter_record(5))
         self.assertIn('ConflictError', str(c.error('vote', 1)))

@@ -27,7 +27,7 @@ def script(name, *arguments):
 
 
 def shown(address):
-    return '%s:%s' % address
+    return '{}:{}'.format(*address)
 
 
 def ruok(address):

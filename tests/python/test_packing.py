@@ -1,11 +1,11 @@
-"""Packs beside readers and writers, and what they say when they can't. (What they remove is `test_histories.py`'s matter, and the
-Plone site's in tests/cluster/site.rs.)"""
+"""Packs beside readers and writers, and what they say when they can't. (What they remove is `test_histories.py`'s
+matter, and the Plone site's in tests/cluster/site.rs.)"""
 import time
 
 import transaction
+from ZEO.Exceptions import ServerException
 from ZODB.POSException import ConflictError, POSKeyError
 from ZODB.utils import p64, z64
-from ZEO.Exceptions import ServerException
 
 from cases import OneServer, ThreeNodes, both_encodings, wait_for, zrs_only
 from objects import Cell, record

@@ -1,5 +1,5 @@
-"""TLS: stock clients with and without certificates, peers by mutual TLS, certificates that change, and those who come to the
-wrong port. The certificates are in tests/data/tls; `make` there says what each is."""
+"""TLS: stock clients with and without certificates, peers by mutual TLS, certificates that change, and those who come
+to the wrong port. The certificates are in tests/data/tls; `make` there says what each is."""
 import os
 import shutil
 import signal
@@ -29,7 +29,8 @@ def clear(address, said):
 
 
 def knocks(address, own, number, other):
-    """What node `other` answers to who has the certificate `own` and says that it is node `number`, about to form a cluster."""
+    """What node `other` answers to who has the certificate `own` and says that it is node `number`, about to form a
+    cluster."""
     # (Version, format, no cluster, from, incarnation, to, nonce, purpose: `Hello` in src/raft/wire.rs.)
     hello = b'P1' + bytes([1, 1, 0, number, 0, other]) + bytes(16) + bytes([0])
     with context(own).wrap_socket(socket.create_connection(address, PATIENCE), server_hostname='127.0.0.1') as s:
@@ -326,7 +327,7 @@ class TlsCluster(ThreeNodes):
                                   ('stranger', 'is not listed, and is signed by no listed CA', 'refused our certificate')):
             node.terminate()
             marks = {n: len(n.log_text()) for n in self.cluster.nodes}
-            said = lambda n: n.log_text()[marks[n]:]  # noqa: E731
+            said = lambda n: n.log_text()[marks[n]:]
             node.options = node_options(own)
             node.start()
             wait_for('the others to say so', lambda: any(theirs in said(n) for n in others), 15)

@@ -3,7 +3,6 @@ import os
 import threading
 import time
 
-import transaction
 import ZODB
 from BTrees.Length import Length
 from BTrees.OOBTree import OOBTree
@@ -13,7 +12,7 @@ from ZODB.FileStorage import FileStorage
 from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError, ReadOnlyHistoryError
 from ZODB.utils import p64, u64, z64
 
-from cases import OneServer, STOCK, begin, both_encodings, wait_for, zrs_only
+from cases import STOCK, OneServer, begin, both_encodings, wait_for, zrs_only
 from objects import Cell, Counter, counter_record, record
 
 
@@ -126,7 +125,7 @@ class Transactions(OneServer):
         read, written = self.cell(db1, 0), self.cell(db1, 0)
         one, two = self.open(db1), self.open(db2)
         root = one.root()
-        root[read].value
+        _ = root[read].value
         one.readCurrent(root[read])
         root[written].value = 1
         two.root()[read].value = 1
@@ -136,7 +135,7 @@ class Transactions(OneServer):
         self.assertEqual(caught.exception.oid, root[read]._p_oid)
         self.told(db1, db2)
         one.transaction_manager.abort()
-        root[read].value
+        _ = root[read].value
         one.readCurrent(root[read])
         root[written].value = 1
         one.transaction_manager.commit()

@@ -9,7 +9,7 @@ import ZODB.interfaces
 from ZODB.POSException import MultipleUndoErrors, POSKeyError, UndoError
 from ZODB.utils import z64
 
-from cases import OneServer, STOCK, ThreeNodes, begin, both_encodings, wait_for, zrs_only
+from cases import STOCK, OneServer, ThreeNodes, begin, both_encodings, wait_for, zrs_only
 from objects import Cell, record
 
 LATEST = b'\x7f' + b'\xff' * 7

@@ -1,4 +1,5 @@
-"""The wire itself, over a plain socket: greeting, framing, errors, locks, and the order that clients' caches depend on."""
+"""The wire itself, over a plain socket: greeting, framing, errors, locks, and the order that clients' caches depend
+on."""
 import json
 import threading
 
@@ -6,7 +7,7 @@ from BTrees.Length import Length
 from ZODB.serialize import ObjectWriter
 from ZODB.utils import maxtid, p64, u64, z64
 
-from cases import OneServer, STOCK, both_encodings, zrs_only
+from cases import STOCK, OneServer, both_encodings, zrs_only
 from objects import record
 from raw import EMPTY, frame
 
@@ -399,7 +400,7 @@ class Order(OneServer):
             for number in [reader.begin_call('loadBefore', oid, maxtid) for _ in range(20)]:
                 flag, (data, tid, end) = reader.reply(number)
                 self.assertEqual((flag, end), (0, None))
-                for told, oids in reader.invalidations()[-1:]:
+                for told, _ in reader.invalidations()[-1:]:
                     self.assertGreaterEqual(tid, told)
         written()
         reader.call('ping')

@@ -3,8 +3,9 @@
 
     tests/python/versions.py [VERSION]...       5.2.3, 5.4.1, 6.0, 6.2 (what the other tests use)
 
-Each version of ZEO has a virtual environment of its own, with the ZODB of its time (versions/zeo-VERSION.txt), and works through
-the same list with both encodings of the wire. A version that can't be installed has failed, and pip says why.
+Each version of ZEO has a virtual environment of its own, with the ZODB of its time (versions/zeo-VERSION.txt), and
+works through the same list with both encodings of the wire. A version that can't be installed has failed, and pip says
+why.
 """
 import os
 import subprocess
@@ -60,6 +61,7 @@ class Smoke:
 
     def __init__(self, cluster):
         import ZODB
+
         import zrs_cluster
         self.cluster = cluster
         self.wait_for = zrs_cluster.wait_for
@@ -125,8 +127,9 @@ class Smoke:
         connection.close()
 
     def conflicts(self):
-        from objects import Cell
         from ZODB.POSException import ConflictError
+
+        from objects import Cell
         self.set('conflicts', Cell(0))
         assert self.seen('conflicts') == 0
         one, two = self.open(self.first), self.open(self.second)
@@ -159,6 +162,7 @@ class Smoke:
     def many_at_once(self):
         """Two clients increment as fast as they can; nothing is lost."""
         import transaction
+
         from objects import Cell
         self.set('counted', Cell(0))
         self.seen('counted')
@@ -186,8 +190,9 @@ class Smoke:
         self.sees('counted', 40)
 
     def blobs_up_and_down(self):
-        from objects import Cell
         from ZODB.blob import Blob
+
+        from objects import Cell
         for name, size in (('empty', 0), ('small', 10), ('large', 3_000_000)):
             data = os.urandom(size)
             self.set(name, Cell(Blob(data)))
@@ -231,9 +236,10 @@ class Smoke:
         self.sees('packed', 5)
 
     def follows_the_primary(self):
-        from objects import Cell
         from transaction.interfaces import TransientError
         from ZEO.Exceptions import ClientDisconnected
+
+        from objects import Cell
         self.set('followed', Cell(0))
         self.seen('followed')
         for value in 1, 2:
@@ -258,8 +264,9 @@ class Smoke:
 
 def smoke():
     import importlib.metadata
+
     from zrs_cluster import Cluster
-    versions = 'ZEO %s, ZODB %s, %s' % (
+    versions = 'ZEO {}, ZODB {}, {}'.format(
         importlib.metadata.version('ZEO'), importlib.metadata.version('ZODB'), os.environ['ZRS_ENCODING'])
     import logging
     logging.basicConfig(level=logging.CRITICAL)
@@ -284,7 +291,6 @@ def smoke():
 
 
 if __name__ == '__main__':
-    sys.path.insert(0, HERE)
     if os.environ.get('ZRS_CLIENT'):
         smoke()
     sys.exit(main(sys.argv[1:]))

@@ -3,9 +3,9 @@
 
     tests/python/zeo_dialogues.py [FOLDER]
 
-A proxy between the two writes down every frame. `tests/zeo_bytes.rs` replays them against the codec. A line is `= what is done`,
-`> a frame of the client` or `< a frame of the server`, in hexadecimal; in it `xx*n` is a byte that comes n times. Each connection
-stands by itself, in the order of its beginning.
+A proxy between the two writes down every frame. `tests/zeo_bytes.rs` replays them against the codec. A line is `= what
+is done`, `> a frame of the client` or `< a frame of the server`, in hexadecimal; in it `xx*n` is a byte that comes n
+times. Each connection stands by itself, in the order of its beginning.
 """
 import os
 import re
@@ -16,14 +16,10 @@ import tempfile
 import threading
 import time
 
+from into_venv import into_venv
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 FOLDER = os.path.join(os.path.dirname(HERE), 'zeo_dialogues')
-
-
-def into_venv():
-    if os.environ.get('ZRS_IN_VENV') != __file__:
-        os.environ['ZRS_IN_VENV'] = __file__
-        os.execv(os.path.join(HERE, 'venv'), ['venv', os.path.abspath(__file__)] + sys.argv[1:])
 
 
 class Recorder:
@@ -105,6 +101,7 @@ def scenes(recorder):
     from ZODB.FileStorage import FileStorage
     from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError, UndoError
     from ZODB.utils import maxtid, p64, z64
+
     from objects import Cell, Counter, record
     from raw import Raw
 
@@ -340,6 +337,7 @@ def wait(condition):
 def record_dialogues(encoding):
     import logging
     import shutil
+
     from zrs_cluster import StockServer
     logging.disable(logging.CRITICAL)
     folder = tempfile.mkdtemp(prefix='zrs-dialogues-')
@@ -355,7 +353,6 @@ def record_dialogues(encoding):
 
 
 def main():
-    sys.path.insert(0, HERE)
     folder = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     os.makedirs(folder, exist_ok=True)
     for encoding in 'Z5', 'M5':

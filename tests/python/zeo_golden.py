@@ -13,8 +13,14 @@ import sys
 from persistent.timestamp import TimeStamp
 from ZEO.asyncio import client
 from ZEO.asyncio.marshal import decoder, encoder, reduce_exception, server_decoder
-from ZODB.POSException import (ConflictError, MultipleUndoErrors, POSKeyError, ReadConflictError, ReadOnlyError,
-                               StorageTransactionError)
+from ZODB.POSException import (
+    ConflictError,
+    MultipleUndoErrors,
+    POSKeyError,
+    ReadConflictError,
+    ReadOnlyError,
+    StorageTransactionError,
+)
 from ZopeUndo.Prefix import Prefix
 
 OID, OID2 = b"\0" * 7 + b"\1", b"\0" * 6 + b"\1\2"
@@ -44,7 +50,7 @@ def reply(name, result, id=7):
 
 def error(name, exc, rebuilt=True):
     say("error." + name, 7, 2, ".reply", reduce_exception(exc))
-    for encoding, (_, _, frame) in zip((b"Z5", b"M5"), frames[-2:]):
+    for encoding, (_, _, frame) in zip((b"Z5", b"M5"), frames[-2:], strict=True):
         class_, data = decoder(encoding)(frame)[3]
         factory = client.exc_factories.get(class_)
         assert (factory is not None) == rebuilt, class_

@@ -7,12 +7,13 @@
         cluster.wait_primary()
         primary.start()
 
-Everything is on the loopback, with ports below the ephemeral range, so that no client's outgoing connection takes one between
-our look and the server's bind. Data and logs lie in one folder; it is removed when the block ends well, and kept, with the
-ends of the logs printed, when it ends with an exception. A wait that takes too long is an error that says what was seen.
+Everything is on the loopback, with ports below the ephemeral range, so that no client's outgoing connection takes one
+between our look and the server's bind. Data and logs lie in one folder; it is removed when the block ends well, and
+kept, with the ends of the logs printed, when it ends with an exception. A wait that takes too long is an error that
+says what was seen.
 
-`StockServer` is the same for the stock ZEO server: the tests that describe ZEO's own behaviour can be run against it, and the
-bench compares with it.
+`StockServer` is the same for the stock ZEO server: the tests that describe ZEO's own behaviour can be run against it,
+and the bench compares with it.
 """
 import contextlib
 import ctypes
@@ -172,7 +173,7 @@ class Process:
         try:
             status = self.process.wait(PATIENCE if timeout is None else timeout)
         except subprocess.TimeoutExpired:
-            raise Failure(f'{self} did not end')
+            raise Failure(f'{self} did not end') from None
         self.process = None
         return status
 

@@ -68,6 +68,7 @@ const RAFT: House = House {
         ("link", &["stamp", "wire"]),
         ("peers", &["types", "stamp", "wire", "heard", "machine", "link"]),
         ("formation", &["types", "stamp", "base", "wire", "log", "link"]),
+        ("offline", &["types", "stamp", "log", "formation"]),
         ("node", &["types", "stamp", "base", "wire", "heard", "log", "machine", "link", "peers", "formation"]),
         ("mod", &["wire", "log", "link", "node"]),
     ],
@@ -76,6 +77,7 @@ const RAFT: House = House {
 const STORAGE: House = House {
     module: "storage",
     rooms: &[
+        ("answered", &[]),
         ("keys", &[]),
         ("position", &[]),
         ("feed", &[]),
@@ -87,10 +89,11 @@ const STORAGE: House = House {
         ("store", &["feed", "keys", "position", "summary", "value"]),
         ("base", &["keys", "position", "store", "value"]),
         ("put", &["keys", "summary", "value"]),
-        ("load", &["digest", "keys", "store", "value"]),
-        ("history", &["keys", "load", "stop", "store", "value"]),
+        ("load", &["answered", "digest", "keys", "store", "value"]),
+        ("history", &["answered", "keys", "load", "stop", "store", "value"]),
         ("walk", &["history", "keys", "store", "value"]),
-        ("undo", &["digest", "keys", "load", "stop", "store", "value"]),
+        ("inspect", &["history", "keys", "store", "value", "walk"]),
+        ("undo", &["answered", "digest", "keys", "load", "stop", "store", "value"]),
         ("pieces", &["decision", "digest", "keys", "put", "store", "value"]),
         ("pack", &["decision", "digest", "keys", "put", "store", "summary", "value"]),
         ("verify", &["digest", "keys", "store", "summary", "value"]),
@@ -104,8 +107,8 @@ const STORAGE: House = House {
         (
             "mod",
             &[
-                "digest", "feed", "history", "keys", "load", "position", "stop", "store", "summary", "undo", "value",
-                "verify", "walk", "apply", "pack", "pieces", "base",
+                "answered", "digest", "feed", "history", "inspect", "keys", "load", "position", "stop", "store",
+                "summary", "undo", "value", "verify", "walk", "apply", "pack", "pieces", "base",
             ],
         ),
     ],
@@ -122,9 +125,9 @@ const SERVER: House = House {
         ("client", &["shared"]),
         ("status", &["counts", "standing", "shared"]),
         ("pack", &["counts", "primary", "standing", "shared"]),
-        ("session/desk", &["counts", "primary", "shared", "client", "session/view", "session/commit/undos"]),
         ("session/view", &[]),
         ("session/commit/undos", &[]),
+        ("session/desk", &["counts", "primary", "shared", "client", "session/view", "session/commit/undos"]),
         ("session/commit", &["counts", "bounds", "primary", "shared", "session/desk", "session/commit/undos"]),
         (
             "session",
@@ -140,7 +143,8 @@ const SERVER: House = House {
                 "session/commit",
             ],
         ),
-        ("door", &["counts", "bounds", "primary", "standing", "shared", "client", "status", "session"]),
+        // (Its register makes the seat.)
+        ("door", &["counts", "bounds", "primary", "standing", "shared", "client", "status", "session/desk", "session"]),
         ("follow", &["primary", "standing", "shared", "pack"]),
         ("mod", &["counts", "bounds", "primary", "standing", "shared", "client", "status", "door", "follow"]),
     ],

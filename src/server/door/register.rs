@@ -7,7 +7,7 @@
 //! | registers | leading | following | electing |
 //! |---|---|---|---|
 //! | to read | served | served, once everything answered before is here | waits |
-//! | to write | served, once the lease is confirmed | relayed; `R5`: told where | waits; `R5`: told that there is none |
+//! | to write | served, once the lease is confirmed | relayed; `R5`: told where | waits; `R5`: told of none |
 //! | at the port for readers, to read | served | served if fresh enough | served if fresh enough |
 //! | there, or at a read-only server, to write | `ReadOnlyError`, may ask again | | |
 

@@ -4,7 +4,7 @@
 //!   watch       from now on every vote shows what its records refer to, before it is answered
 //!   PackBegin   the pack time is in the log: undo stops there
 //!   wait        until the transactions that had voted before the watch are over
-//!   mark        keep what the root leads to as of the pack time, what younger records refer to, and what votes have shown
+//!   mark        keep what the root leads to as of the pack time, what younger records refer to, what votes have shown
 //!   step, …     lock some objects, as a vote does; look again; PackStep; free them
 //!   PackEnd
 //! ```

@@ -3,11 +3,11 @@
 //! A granted vote [shows](PackWatch::show) its records to the pack before it is answered.
 //!
 //! - **No gc**: what the record refers to does not matter.
-//! - **Marking** (the pack finds out what is garbage): the objects that the record refers to are noted, and kept. A record
-//!   that can't be read ends the pack, as it may refer to anything.
+//! - **Marking** (the pack finds out what is garbage): the objects that the record refers to are noted, and kept. A
+//!   record that can't be read ends the pack, as it may refer to anything.
 //! - **Sweeping** (the garbage is known, and goes): an object that would go is in doubt. It is
-//!   [pardoned](PackWatch::pardon), with all that it leads to, or the vote is refused, as some of that has gone. A vote with
-//!   a record that can't be read is refused.
+//!   [pardoned](PackWatch::pardon), with all that it leads to, or the vote is refused, as some of that has gone. A
+//!   vote with a record that can't be read is refused.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -2,7 +2,7 @@
 //!
 //! | command | means | else |
 //! |---|---|---|
-//! | `PackBegin` | sets `packing` to the pack time, at most the last tid | `BadValue`: a pack is going on; the time is 0 |
+//! | `PackBegin` | sets `packing`: the pack time, at most `last_tid` | `BadValue`: a pack is going on; the time is 0 |
 //! | `PackStep` | removes the revisions that it names; if any, sets `packed` to the pack time | `BadValue`: see below |
 //! | `PackEnd` | sets `packing` to nothing | |
 //!

@@ -11,7 +11,6 @@ ZEO's own. Where the stock server fails one of them, excluded.txt says why.
 import os
 import select
 import socket
-import struct
 import threading
 import time
 import unittest
@@ -24,138 +23,23 @@ import ZODB.blob
 import ZODB.interfaces
 from BTrees.Length import Length
 from ZEO._forker import start_zeo_server
-from ZEO.asyncio.marshal import decoder
-from ZEO.asyncio.marshal import encoder
 from ZEO.Exceptions import ClientDisconnected
 from ZEO.tests import testssl
 from ZODB.Connection import TransactionMetaData
 from ZODB.POSException import ReadOnlyError
 from ZODB.tests.MinPO import MinPO
 from ZODB.tests.StorageTestBase import zodb_pickle
-from ZODB.utils import maxtid
-from ZODB.utils import p64
-from ZODB.utils import u64
-from ZODB.utils import z64
+from ZODB.utils import maxtid, p64, u64, z64
 from zope.testing import setupstack
 
-
-TIMEOUT = 15
-
-
-class Closed(Exception):
-    pass
+from raw import TIMEOUT, Raw, frame
 
 
-class Raw:
-    """A connection; keeps what the server sends on its own in ``calls``."""
+class Client(Raw):
+    """A plain connection; what it commits without data of its own is a record that holds the object's number."""
 
-    def __init__(self, addr, version=None, register=True, storage='1',
-                 read_only=False):
-        self.sock = socket.create_connection(addr, TIMEOUT)
-        self.sock.settimeout(TIMEOUT)
-        self.buffer = b''
-        self.calls = []
-        self.n = 0
-        self.greeting = self.receive()
-        version = version or self.greeting
-        self.send(version)
-        self.encode = encoder(version)
-        self.decode = decoder(version)
-        if register:
-            self.last = self.call('register', storage, read_only)
-
-    def send(self, *messages):
-        self.sock.sendall(
-            b''.join(struct.pack('>I', len(m)) + m for m in messages))
-
-    def receive(self, timeout=TIMEOUT):
-        size = struct.unpack('>I', self.read(4, timeout))[0]
-        return self.read(size, timeout)
-
-    def read(self, size, timeout):
-        deadline = time.monotonic() + timeout
-        while len(self.buffer) < size:
-            self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
-            try:
-                data = self.sock.recv(1 << 16)
-            except socket.timeout:
-                raise
-            except OSError as exc:
-                raise Closed(exc)
-            if not data:
-                raise Closed()
-            self.buffer += data
-        data, self.buffer = self.buffer[:size], self.buffer[size:]
-        return data
-
-    def begin_call(self, method, *args):
-        self.n += 1
-        self.send(self.encode(self.n, 0, method, args))
-        return self.n
-
-    def reply(self, n, timeout=TIMEOUT):
-        """-> flag, result"""
-        while True:
-            msgid, flag, name, args = self.decode(self.receive(timeout))
-            if name == '.reply':
-                assert msgid == n, (msgid, n)
-                return flag, args
-            assert flag and not msgid, (msgid, flag, name)
-            self.calls.append((name, args))
-
-    def answers(self, n, seconds):
-        """Is there an answer in so many seconds?"""
-        try:
-            self.answer = self.reply(n, seconds)
-        except socket.timeout:
-            return False
-        return True
-
-    def call(self, method, *args):
-        flag, result = self.reply(self.begin_call(method, *args))
-        assert not flag, (method, result)
-        return result
-
-    def error(self, method, *args):
-        """-> class name, args"""
-        flag, result = self.reply(self.begin_call(method, *args))
-        assert flag == 2, (method, flag, result)
-        return result
-
-    def async_(self, method, *args):
-        self.send(self.encode(0, 1, method, args))
-
-    def closed(self, timeout=TIMEOUT):
-        """Does the server close the connection?"""
-        try:
-            while True:
-                self.receive(timeout)
-        except Closed:
-            return True
-        except socket.timeout:
-            return False
-
-    def close(self):
-        self.sock.close()
-
-    # transactions
-
-    def store(self, id, oid, serial, data):
-        self.async_('tpc_begin', id, b'user', b'description', {}, None, ' ')
-        self.async_('storea', oid, serial, data, id)
-
-    def vote(self, id):
-        return list(self.call('vote', id))
-
-    def commit(self, oid, serial=z64, data=None, id=None):
-        id = id or self.n + 100000
-        self.store(id, oid, serial, data or record(u64(oid)))
-        self.vote(id)
-        return self.call('tpc_finish', id)
-
-    def invalidations(self):
-        return [(args[0], list(args[1])) for name, args in self.calls
-                if name == 'invalidateTransaction']
+    def commit(self, oid, serial=z64, data=None):
+        return super().commit(oid, serial, data or record(u64(oid)))
 
 
 def record(value):
@@ -180,7 +64,7 @@ class Base(setupstack.TestCase):
         return addr, stop
 
     def raw(self, *args, **kw):
-        c = Raw(*args, **kw)
+        c = Client(*args, **kw)
         self.addCleanup(c.close)
         return c
 
@@ -215,21 +99,16 @@ class WireTests(Base):
 
     def test_bad_version_is_refused(self):
         for version in b'Z4', b'Z309', b'what':
-            c = self.raw(self.addr, version=self.protocol(), register=False)
-            c.close()
-            c = Raw.__new__(Raw)
-            c.sock = socket.create_connection(self.addr, TIMEOUT)
-            self.addCleanup(c.close)
-            c.buffer = b''
+            c = self.raw(self.addr, greet=False)
             c.receive()
             c.send(version)
-            self.assertTrue(c.closed(), version)
+            self.assertTrue(c.is_closed(), version)
 
     def test_fragments_and_batches(self):
         c = self.raw(self.addr)
         one = c.encode(1001, 0, 'ping', ())
         two = c.encode(1002, 0, 'lastTransaction', ())
-        data = b''.join(struct.pack('>I', len(m)) + m for m in (one, two))
+        data = frame(one) + frame(two)
         for i in range(len(data)):
             c.sock.sendall(data[i:i + 1])
         self.assertEqual(c.reply(1001), (0, None))
@@ -253,29 +132,29 @@ class WireTests(Base):
         self.assertEqual(c.call('register', '1', False), z64)
         c.send(c.encode(-1, 0, '.reply', None))
         self.assertEqual(c.call('ping'), None)
-        self.assertEqual(c.calls, [])
+        self.assertEqual(c.pushed, [])
 
     def test_garbage_closes(self):
         for garbage in b'salty', b'', b'\xff' * 40:
             c = self.raw(self.addr)
             c.send(garbage)
-            self.assertTrue(c.closed())
+            self.assertTrue(c.is_closed())
         self.raw(self.addr).call('ping')
 
     def test_unknown_method_closes(self):
         c = self.raw(self.addr)
         c.begin_call('open_the_pod_bay_doors')
-        self.assertTrue(c.closed())
+        self.assertTrue(c.is_closed())
 
     def test_nothing_but_register_first(self):
         c = self.raw(self.addr, register=False)
         c.begin_call('lastTransaction')
-        self.assertTrue(c.closed())
+        self.assertTrue(c.is_closed())
 
     def test_register_only_once(self):
         c = self.raw(self.addr)
         c.begin_call('register', '1', False)
-        self.assertTrue(c.closed())
+        self.assertTrue(c.is_closed())
 
     def test_register_unknown_storage(self):
         c = self.raw(self.addr, register=False)
@@ -294,17 +173,17 @@ class WireTests(Base):
     def test_error_in_async_call_closes(self):
         c = self.raw(self.addr)
         c.async_('storea', p64(1), z64, record(1), 42)
-        self.assertTrue(c.closed())
+        self.assertTrue(c.is_closed())
 
     def test_second_tpc_begin(self):
         c = self.raw(self.addr)
-        begin = lambda id: c.async_(  # noqa: E731
+        begin = lambda id: c.async_(
             'tpc_begin', id, b'', b'', {}, None, ' ')
         begin(1)
         begin(1)    # ignored
         self.assertEqual(c.call('ping'), None)
         begin(2)    # an error
-        self.assertTrue(c.closed())
+        self.assertTrue(c.is_closed())
 
     def test_out_of_place_calls(self):
         c = self.raw(self.addr)
@@ -409,17 +288,14 @@ class WireTests(Base):
         class_, args = c.error('new_oids')
         self.assertEqual(class_, 'ZODB.POSException.ReadOnlyError')
         c.async_('tpc_begin', 1, b'', b'', {}, None, ' ')
-        self.assertTrue(c.closed())
+        self.assertTrue(c.is_closed())
 
     def test_ruok_is_closed_after(self):
-        c = Raw.__new__(Raw)
-        c.sock = socket.create_connection(self.addr, TIMEOUT)
-        self.addCleanup(c.close)
-        c.buffer = b''
+        c = self.raw(self.addr, greet=False)
         c.send(b'ruok')
         self.assertEqual(c.receive(), self.protocol())
         self.assertIn(b'last-transaction', c.receive())
-        self.assertTrue(c.closed())
+        self.assertTrue(c.is_closed())
 
 
 class LogTests(Base):
@@ -456,7 +332,7 @@ class LockTests(Base):
         b.store(1, p64(1), first, record(2))
         self.assertEqual(a.vote(1), [])
         n = b.begin_call('vote', 1)
-        self.assertFalse(b.answers(n, .3))
+        self.assertFalse(b.is_answered(n, .3))
         # Other calls of the waiting client go on.
         self.assertEqual(b.call('lastTransaction'), first)
         tid = a.call('tpc_finish', 1)
@@ -474,7 +350,7 @@ class LockTests(Base):
         b.store(1, p64(1), z64, record(2))
         self.assertEqual(a.vote(1), [])
         n = b.begin_call('vote', 1)
-        self.assertFalse(b.answers(n, .3))
+        self.assertFalse(b.is_answered(n, .3))
         a.call('tpc_abort', 1)
         self.assertIn(b.reply(n), ((0, []), (0, ())))
         b.call('tpc_finish', 1)
@@ -485,7 +361,7 @@ class LockTests(Base):
         b.store(1, p64(1), z64, record(2))
         self.assertEqual(a.vote(1), [])
         n = b.begin_call('vote', 1)
-        self.assertFalse(b.answers(n, .3))
+        self.assertFalse(b.is_answered(n, .3))
         a.close()
         self.assertIn(b.reply(n), ((0, []), (0, ())))
         b.call('tpc_finish', 1)
@@ -496,9 +372,8 @@ class LockTests(Base):
         b.store(1, p64(1), z64, record(2))
         self.assertEqual(a.vote(1), [])
         b.begin_call('vote', 1)
-        b.n += 1
-        b.send(b.encode(b.n, 0, 'tpc_abort', (1,)))
-        self.assertEqual(b.reply(b.n), (0, None))
+        abort = b.begin_call('tpc_abort', 1)
+        self.assertEqual(b.reply(abort), (0, None))
         a.call('tpc_finish', 1)
         self.assertEqual(b.call('ping'), None)
         b.commit(p64(2))
@@ -537,7 +412,7 @@ class LockTests(Base):
             first = a.commit(p64(i))
             tids[p64(i)] = a.commit(p64(i), first), first
         a.async_('tpc_begin', 5, b'', b'', {}, None, ' ')
-        for oid, (last, first) in tids.items():
+        for oid, (_, first) in tids.items():
             a.async_('storea', oid, first, record(0), 5)
         a.async_('storea', p64(4), z64, record(0), 5)
         conflicts = a.vote(5)
@@ -582,7 +457,7 @@ class InvalidationTests(Base):
         def write():
             nonlocal serial
             try:
-                for i in range(100):
+                for _ in range(100):
                     serial = writer.commit(oid, serial)
             finally:
                 done.set()
@@ -597,7 +472,7 @@ class InvalidationTests(Base):
             for id in ids:
                 flag, (data, tid, end) = reader.reply(id)
                 self.assertEqual((flag, end), (0, None))
-                for told, oids in reader.invalidations()[-1:]:
+                for told, _ in reader.invalidations()[-1:]:
                     self.assertGreaterEqual(tid, told)
         thread.join()
         reader.call('ping')
@@ -625,7 +500,7 @@ class InvalidationTests(Base):
         writer = self.raw(self.addr)
         c = self.client(self.addr, server_sync=True)
         serial = z64
-        for i in range(20):
+        for _ in range(20):
             serial = writer.commit(p64(1), serial)
             c.sync()
             self.assertEqual(c.lastTransaction(), serial)
@@ -703,7 +578,7 @@ class TimeoutTests(Base):
         b.store(1, p64(1), z64, record(2))
         self.assertEqual(a.vote(1), [])
         n = b.begin_call('vote', 1)
-        self.assertTrue(a.closed(10))
+        self.assertTrue(a.is_closed(10))
         self.assertIn(b.reply(n), ((0, []), (0, ())))
         b.call('tpc_finish', 1)
         self.assertEqual(b.call('loadBefore', p64(1), maxtid)[0], record(2))
@@ -789,16 +664,16 @@ class BlobTests(Base):
     def receive_blob(self, c, oid, serial):
         self.assertEqual(c.call('sendBlob', oid, serial), None)
         self.assertEqual(
-            [name for name, args in c.calls if 'Chunk' not in name],
+            [name for name, args in c.pushed if 'Chunk' not in name],
             ['receiveBlobStart', 'receiveBlobStop'])
-        (_, start), *chunks, (_, stop) = c.calls
+        (_, start), *chunks, (_, stop) = c.pushed
         self.assertEqual(tuple(start), (oid, serial))
         self.assertEqual(tuple(stop), (oid, serial))
         data = b''
-        for name, (o, s, chunk) in chunks:
+        for _, (o, s, chunk) in chunks:
             self.assertEqual((o, s), (oid, serial))
             data += chunk
-        del c.calls[:]
+        del c.pushed[:]
         return data
 
     def test_blob_round_trip(self):
@@ -815,7 +690,7 @@ class BlobTests(Base):
             c.async_('storeBlobEnd', oid, z64, pickle, i)
             self.assertEqual(c.vote(i), [])
             tid = c.call('tpc_finish', i)
-            del c.calls[:]
+            del c.pushed[:]
             self.assertEqual(self.receive_blob(c, oid, tid), blob)
 
     def test_missing_blob(self):

@@ -18,13 +18,8 @@ import time
 
 import zconf
 
-
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from zrs_cluster import Failure  # noqa: E402
-from zrs_cluster import binaries  # noqa: E402
-from zrs_cluster import free_port  # noqa: E402
-from zrs_cluster import http_get  # noqa: E402
-
+from zrs_cluster import Failure, binaries, free_port, http_get
 
 START_TIMEOUT = float(os.environ.get('CONFORMANCE_START_TIMEOUT', 33))
 STOP_TIMEOUT = float(os.environ.get('CONFORMANCE_STOP_TIMEOUT', 10))
@@ -188,7 +183,7 @@ def remove(path):
 
 def shown(address):
     """As the servers' options want it: host:port, or a path"""
-    return address if isinstance(address, str) else '%s:%s' % address
+    return address if isinstance(address, str) else '{}:{}'.format(*address)
 
 
 def accepts(address):
@@ -347,7 +342,7 @@ class Zrsd(Launcher):
         try:
             self.folder = binaries()
         except Failure as exc:
-            raise Unavailable(str(exc))
+            raise Unavailable(str(exc)) from None
         if not os.access(self.binary(), os.X_OK):
             raise Unavailable(f'{self.binary()} not found or not executable')
 
@@ -489,7 +484,7 @@ class Zrsd(Launcher):
         [node] = nodes
         yield ['--node', '1', '--data', data,
                '--listen', shown(node['address']),
-               '--http', '127.0.0.1:%(http)s' % node]
+               '--http', '127.0.0.1:{http}'.format(**node)]
 
     def address(self, request, nodes, primary):
         return primary['address']
@@ -530,11 +525,11 @@ class Zrsd3(Zrsd):
 
     def commands(self, nodes, data):
         peers = ','.join(
-            '%s=%s' % (n['id'], shown(n['address'])) for n in nodes)
-        for node, d in zip(nodes, self.node_dirs(data)):
+            '{}={}'.format(n['id'], shown(n['address'])) for n in nodes)
+        for node, d in zip(nodes, self.node_dirs(data), strict=True):
             os.makedirs(d, exist_ok=True)
             yield ['--node', str(node['id']), '--peers', peers, '--data', d,
-                   '--http', '127.0.0.1:%(http)s' % node]
+                   '--http', '127.0.0.1:{http}'.format(**node)]
 
     def address(self, request, nodes, primary):
         members = [n['address'] for n in nodes]

@@ -26,9 +26,11 @@ import tempfile
 import time
 import traceback
 
-
 HERE = os.path.dirname(os.path.abspath(__file__))
-PARENT = os.path.dirname(HERE)
+sys.path.append(os.path.dirname(HERE))
+
+from into_venv import into_venv
+
 SUTS = 'zrsd', 'zrsd3', 'runzeo'
 PROTOCOLS = 'Z5', 'M5'
 
@@ -44,14 +46,6 @@ SLOW = [
     )]
 
 
-def into_venv():
-    """Run with the project's virtual environment (tests/python/venv)."""
-    if os.environ.get('ZRS_IN_VENV') != HERE:
-        os.environ['ZRS_IN_VENV'] = HERE
-        venv = os.path.join(PARENT, 'venv')
-        os.execv(venv, ['venv', os.path.abspath(__file__)] + sys.argv[1:])
-
-
 def results_folder():
     cache = (os.environ.get('XDG_CACHE_HOME')
              or os.path.expanduser('~/.cache'))
@@ -64,8 +58,8 @@ def arguments():
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('--sut', action='append', choices=SUTS, metavar='SUT',
-        help='what to test: %s; may be given more than once '
-        '(default: zrsd and zrsd3)' % ', '.join(SUTS))
+        help='what to test: {}; may be given more than once '
+        '(default: zrsd and zrsd3)'.format(', '.join(SUTS)))
     add('--proto', default='both', choices=PROTOCOLS + ('both',))
     add('--match', metavar='REGEX',
         help='only tests whose name (Z5:... or M5:...) the regex is found in')
@@ -134,7 +128,7 @@ def run_sut(args, sut):
         try:
             argv = [sys.executable, os.path.abspath(__file__)] + sys.argv[1:]
             # The same shard, also if the day ends meanwhile.
-            argv += ['--shard', '%s/%s' % args.shard]
+            argv += ['--shard', '{}/{}'.format(*args.shard)]
             argv += ['--sut', sut, '--proto', protocol, '--worker', path]
             r = subprocess.run(argv, env=shim.environment(protocol))
             with open(path) as f:
@@ -167,21 +161,21 @@ def report(args, sut, results, problem, seconds):
     with open(path, 'w') as f:
         json.dump(dict(
             sut=sut, proto=args.proto, match=args.match,
-            shard='%s/%s' % args.shard, seconds=round(seconds, 1),
+            shard='{}/{}'.format(*args.shard), seconds=round(seconds, 1),
             passed=len(passed), applicable=len(applicable),
             excluded=len(excluded), problem=problem,
             failing=[r['name'] for r in failed], tests=results,
         ), f, indent=1)
     for r in failed:
         if r['status'] != 'not run':
-            print('FAILED %s (%s)' % (r['name'], r['status']))
+            print('FAILED {} ({})'.format(r['name'], r['status']))
     if problem:
         print('error: ' + problem)
     local = sum(1 for r in applicable if r['local'])
     print('results: %s; %.0f s; %d of the applicable tests are local ones' % (
         path, seconds, local))
     print('%s%s: passed %d of %d applicable (%d excluded)' % (
-        sut, '' if args.shard[1] == 1 else ', shard %s/%s' % args.shard,
+        sut, '' if args.shard[1] == 1 else ', shard {}/{}'.format(*args.shard),
         len(passed), len(applicable), len(excluded)))
     sys.stdout.flush()
     status = 2 if problem else 1 if failed or not applicable else 0
@@ -189,10 +183,11 @@ def report(args, sut, results, problem, seconds):
 
 
 def worker(args):
+    import warnings
+
     import launchers
     import shim
     import suites
-    import warnings
     warnings.simplefilter('ignore')
     [sut] = args.suts
     launcher = launchers.LAUNCHERS[sut]()
@@ -224,7 +219,7 @@ def worker(args):
     if args.list:
         for result in results:
             print(result['name'] if result['status'] != 'excluded' else
-                  'EXCLUDED %s -- %s' % (result['name'], result['reason']))
+                  'EXCLUDED {} -- {}'.format(result['name'], result['reason']))
         return 0
     problem = None
     try:
@@ -338,13 +333,13 @@ class Runner:
     def save(self, job, log):
         """Keep what the test and its servers wrote."""
         paths = [job.log]
-        for base, dirs, files in os.walk(job.folder):
+        for base, _, files in os.walk(job.folder):
             paths += [os.path.join(base, f) for f in files
                       if f.endswith('.out') or f == 'server.log']
         with open(log, 'w') as out:
             out.write(job.result.get('detail') or '')
             for path in paths:
-                out.write('\n==== %s\n' % os.path.relpath(path, job.folder))
+                out.write(f'\n==== {os.path.relpath(path, job.folder)}\n')
                 try:
                     with open(path, errors='replace') as f:
                         out.write(f.read()[-200000:])

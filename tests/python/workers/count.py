@@ -1,12 +1,12 @@
 """Unchanged clients that count under whatever is done to the servers, and the check that nothing was lost.
 
     count.py setup NAMES ADDRESS...        the counters; NAMES are joined by commas
-    count.py run NAME ADDRESS...           counts until its input ends; a line for each answer, a line of JSON at the end
-    count.py check NAMES ADDRESS...        the values, and whether they agree with each other
+    count.py run NAME ADDRESS...           counts until its input ends; a line for each answer, a line of JSON at the
+    end count.py check NAMES ADDRESS...        the values, and whether they agree with each other
 
-Each transaction of a client adds one to its own counter, one to a counter that all share and whose conflicts are resolved,
-and, each third time, one to a cell that all share and whose conflicts are not, so that the client must try again; and to its
-own count of these. So whatever happens:
+Each transaction of a client adds one to its own counter, one to a counter that all share and whose conflicts are
+resolved, and, each third time, one to a cell that all share and whose conflicts are not, so that the client must try
+again; and to its own count of these. So whatever happens:
 
     acknowledged <= own <= acknowledged + unknown     for each client: no answered commit is lost, none is made up
     shared == sum of own, hot == sum of own hot       transactions are whole, and no update is lost
@@ -20,12 +20,12 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import transaction  # noqa: E402
-import ZEO  # noqa: E402
-import ZODB  # noqa: E402
-from ZEO.Exceptions import ClientDisconnected  # noqa: E402
+import transaction
+import ZEO
+import ZODB
+from ZEO.Exceptions import ClientDisconnected
 
-from objects import Cell, Counter  # noqa: E402
+from objects import Cell, Counter
 
 
 def database(addresses):

@@ -1,13 +1,14 @@
 """FileStorages as test data, and how two of them differ.
 
-    datafs.py make FOLDER                          FOLDER/Data.fs and FOLDER/blobs, with everything that such a file can have
-    datafs.py compare DATA.FS BLOBS DATA.FS BLOBS  what differs, by FileStorage's own word; '' for no folder of blobs
-    datafs.py copy DATA.FS NEW.FS                  copyTransactionsFrom, records only; how long it took
-    datafs.py client DATA.FS BLOBS ADDRESS...      a stock client of a server that holds the same: current data and blobs are the
+    datafs.py make FOLDER                          FOLDER/Data.fs and FOLDER/blobs, with everything that such a file
+    can have datafs.py compare DATA.FS BLOBS DATA.FS BLOBS  what differs, by FileStorage's own word; '' for no folder
+    of blobs datafs.py copy DATA.FS NEW.FS                  copyTransactionsFrom, records only; how long it took
+    datafs.py client DATA.FS BLOBS ADDRESS...      a stock client of a server that holds the same: current data and
+    blobs are the
                                                    file's; then it writes, a blob too
-    datafs.py pack ADDRESS...                      commits and packs through a stock client; statuses and undo log as it sees them
-    datafs.py undoable DATA.FS                     the same, of a file
-    datafs.py refused DATA.FS                      opens it for writing, so that a crash's remains are cut off
+    datafs.py pack ADDRESS...                      commits and packs through a stock client; statuses and undo log as
+    it sees them datafs.py undoable DATA.FS                     the same, of a file datafs.py refused DATA.FS
+    opens it for writing, so that a crash's remains are cut off
 
 Prints one line of JSON.
 """
@@ -170,7 +171,7 @@ def describe(path, blobs):
 def compare(*sides):
     one, other = describe(*sides[:2]), describe(*sides[2:])
     differences = []
-    for mine, theirs in zip(one[0], other[0]):
+    for mine, theirs in zip(one[0], other[0], strict=False):
         if mine != theirs:
             differences.append('%s: %.200r / %.200r' % (mine[0], mine, theirs))
     if len(one[0]) != len(other[0]):
@@ -213,7 +214,7 @@ def client(path, blobs, *addresses):
                     counts['blobs'] += 1
                     files = source.loadBlob(r.oid, r.tid), storage.loadBlob(r.oid, r.tid)
                     if open(files[0], 'rb').read() != open(files[1], 'rb').read():
-                        differences.append('blob %r' % (files,))
+                        differences.append(f'blob {files!r}')
                 seen.add(r.oid)
         for oid in seen:
             found = []

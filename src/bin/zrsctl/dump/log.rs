@@ -8,8 +8,9 @@ use zrs::command::Command;
 use zrs::engine::Folder;
 use zrs::raft::offline::{self, LogContent, LogEntry, Membership};
 
+use super::change;
+use super::parts::{members, open_log};
 use super::sheet::Sheet;
-use super::{change, open_log};
 
 #[derive(Args)]
 pub struct LogFlags {
@@ -65,5 +66,5 @@ fn entry_line(entry: &LogEntry, sheet: &mut Sheet<'_>) -> anyhow::Result<()> {
 fn membership_words(membership: &Membership) -> (String, Value) {
     let mut document = serde_json::to_value(membership).unwrap_or_default();
     document["kind"] = "membership".into();
-    (super::summary::members(membership), document)
+    (members(membership), document)
 }

@@ -9,8 +9,8 @@ use zrs::storage::{Holding, InspectedHead, InspectedRevision, InspectedTransacti
 use zrs::zodb::{Oid, StorageId, Tid};
 
 use super::change::spans;
+use super::parts::{open_store, parse_oid, parse_tid};
 use super::sheet::{Sheet, hex, plain, quoted, tid, time};
-use super::{open_store, parse_oid, parse_tid};
 
 /// Transactions that are printed where nothing is asked for.
 const NEWEST: u64 = 20;

@@ -11,8 +11,8 @@ use zrs::raft::offline::{self, LogSummary, Membership};
 use zrs::storage::{self, Position, Store, Summary};
 use zrs::zodb::{StorageId, Tid};
 
+use super::parts::{members, open_log, open_store};
 use super::sheet::{Sheet, counted, hex, tid, time};
-use super::{open_log, open_store};
 
 /// Pieces that belong to no transaction are counted up to here.
 const MOST_STAGED: usize = 1_000_000;
@@ -205,14 +205,6 @@ fn log_rows(log: &LogSummary) -> Vec<(&'static str, String)> {
     let purged = log.purged.map(|upto| format!(", removed up to {}", upto.index)).unwrap_or_default();
     rows.push(("log", reach + &purged));
     rows
-}
-
-/// A membership in words.
-pub fn members(membership: &Membership) -> String {
-    let set = |voters: &Vec<u64>| voters.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
-    let voters: Vec<String> = membership.voters.iter().map(set).collect();
-    let addresses: Vec<String> = membership.members.iter().map(|(node, address)| format!("{node}={address}")).collect();
-    format!("voters {}; {}", voters.join(" to "), addresses.join(" "))
 }
 
 fn position(position: Position) -> Value {
