@@ -20,7 +20,7 @@ help:
 	@echo 'make conformance   all of the suites of ZEO and ZODB, with one node and with three'
 	@echo 'make versions      clients of the versions of ZEO that people run'
 	@echo 'make fix           formats, and does what clippy and ruff propose'
-	@echo 'make tidy          the house rules alone (tests/tidy.rs)'
+	@echo 'make tidy          the house rules alone (tests/tidy/)'
 	@echo 'make deny          licences, versions, sources and advisories of all crates, with cargo-deny'
 	@echo 'make sim SEED=n    one run of the simulation; without SEED, the usual ones'
 	@echo 'make stress        large things, and ten minutes of races, with three nodes (release build)'
@@ -46,17 +46,9 @@ tidy: setup
 deny: setup
 	@etc/deny
 
-# All suites run, also after one of them failed; each ends by saying how many passed and failed.
+# (etc/suites says how they run. All run, also after one of them failed; each ends by saying how many passed and failed.)
 test: setup
-	@failed=; \
-	cargo build --locked --bins || exit 1; \
-	cargo test --locked --no-fail-fast || failed="$$failed cargo-test"; \
-	tests/python/run.py || failed="$$failed tests/python"; \
-	for part in $(UPSTREAM); do \
-		tests/python/conformance/run.py $$part || failed="$$failed conformance"; \
-	done; \
-	$(if $(CI),tests/python/versions.py || failed="$$failed versions";) \
-	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi; echo 'all suites passed'
+	@$(if $(CI),CI=1) etc/suites $(UPSTREAM)
 
 fix: setup
 	cargo fmt
