@@ -9,7 +9,7 @@
 //!   finish ► machine ──► tid ──► queue ──► log ──► outcome ──► machine (locks freed) ──► answer
 //! ```
 //!
-//! **Order.** A tid is assigned, told to the machine and put into the [queue](queue) to the log in one step under one
+//! **Order.** A tid is assigned, told to the machine and put into the [queue] to the log in one step under one
 //! lock, and one task takes the queue to the log. So log order is tid order; and a session knows the tid of its finish
 //! from the moment the finish is queued, which it needs to keep its view below that tid.
 //!
