@@ -6,7 +6,7 @@ use crate::zodb::Refusal;
 
 /// Why the server at an address does not serve this client.
 pub enum NotServing {
-    /// It is not primary; the address of the primary, if it knows one.
+    /// The node is not primary; the address of the primary, if the node knows one.
     NotPrimary(Option<String>),
     Refused(Refusal),
     Fault(String),

@@ -22,7 +22,7 @@ use crate::zodb::{Oid, Refusal, Tid};
 enum Host {
     /// Packets to it vanish.
     Gone,
-    /// It takes connections and sends nothing.
+    /// The listener takes connections and sends nothing.
     Frozen,
     /// Not primary; names the primary, if it knows one.
     Secondary(Option<&'static str>),

@@ -82,7 +82,7 @@ mod tests {
         assert!(env.timeout(wait, &mut second).await.is_err(), "the first read still has it");
         end.send(()).unwrap();
         assert!(second.await);
-        // Who goes away while waiting leaves the line.
+        // A caller that goes away while it waits leaves the line.
         drop(reads.begin(|_| ()));
         reads.begin(|_| ()).await;
     }

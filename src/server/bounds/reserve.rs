@@ -75,7 +75,7 @@ mod tests {
             BTreeMap::from([("a:1".to_owned(), there(&["::1"])), ("b:1".to_owned(), there(second))])
         };
         reserve.keep(found(&["10.0.0.2"]));
-        // (It can't be looked up now.)
+        // (b can't be looked up now.)
         reserve.keep(found(&[]));
         let of = |peer| reserve.room(&metrics, peer);
         let (member, stranger) = ("10.0.0.2:5000", "10.0.0.3:5000");

@@ -33,7 +33,7 @@ use crate::zodb::Refusal;
 const EARLY: usize = 16;
 
 /// A register call.
-struct Wish {
+struct Registration {
     id: MessageId,
     storage: String,
     read_only: bool,
@@ -52,35 +52,35 @@ enum Decision {
 pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
     let mut refused_to_write = None;
     loop {
-        let wish = match next_wish(&shared, &mut client).await {
-            Ok(wish) => wish,
+        let registration = match next_registration(&shared, &mut client).await {
+            Ok(registration) => registration,
             Err(why) => {
                 shared.metrics.closed(why);
                 return;
             }
         };
-        match decide(&shared, &mut client, &wish, refused_to_write.as_ref()).await {
+        match decide(&shared, &mut client, &registration, refused_to_write.as_ref()).await {
             Decision::Serve(seat) => {
                 drop(held);
-                return session::serve(shared, client, seat, wish.id).await;
+                return session::serve(shared, client, seat, registration.id).await;
             }
             Decision::Relay { primary, reader, writer } => {
                 drop(held);
                 return relay::pass(&shared, client, primary, reader, writer).await;
             }
             Decision::Refuse(refusal) => {
-                tracing::info!(peer = %client.peer, storage = %wish.storage, %refusal, "refused a register");
+                tracing::info!(peer = %client.peer, storage = %registration.storage, %refusal, "refused a register");
                 if refusal == Refusal::ReadOnly {
                     // Elections count from now on, also those before its next register.
                     refused_to_write.get_or_insert_with(|| shared.elections.watching());
                 }
-                client.writer.push(&encode_refusal(client.encoding, &wish.id, &refusal));
+                client.writer.push(&encode_refusal(client.encoding, &registration.id, &refusal));
                 if !matches!(shared.env.timeout(limits::REGISTER_ANSWER, client.writer.flush()).await, Ok(Ok(()))) {
                     return;
                 }
             }
             Decision::Close(why) => {
-                tracing::info!(peer = %client.peer, storage = %wish.storage, %why, "closed a client that wanted to register");
+                tracing::info!(peer = %client.peer, storage = %registration.storage, %why, "closed a client that wanted to register");
                 shared.metrics.closed(why);
                 return;
             }
@@ -89,7 +89,7 @@ pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
 }
 
 /// Waits for the register call. A greeted client may take its time: its program may be registering at other addresses.
-async fn next_wish(shared: &Shared, client: &mut Client) -> Result<Wish, Why> {
+async fn next_registration(shared: &Shared, client: &mut Client) -> Result<Registration, Why> {
     let mut phase = shared.phase.watching();
     loop {
         let frame = tokio::select! { biased;
@@ -107,7 +107,7 @@ async fn next_wish(shared: &Shared, client: &mut Client) -> Result<Wish, Why> {
         let why = match decode_request(client.encoding, &frame) {
             Ok(Request { call: Call::KeepAlive, .. }) => continue,
             Ok(Request { id, call: Call::Register { storage, read_only }, .. }) => {
-                return Ok(Wish { id, storage, read_only, frame });
+                return Ok(Registration { id, storage, read_only, frame });
             }
             Ok(_) => "unregistered",
             Err(BadFrame::Undecodable(_)) => "undecodable",
@@ -124,7 +124,7 @@ async fn next_wish(shared: &Shared, client: &mut Client) -> Result<Wish, Why> {
 async fn decide(
     shared: &Arc<Shared>,
     client: &mut Client,
-    wish: &Wish,
+    registration: &Registration,
     refused_to_write: Option<&Watching<u64>>,
 ) -> Decision {
     let Client { encoding, follows_redirects, door, peer, incoming, .. } = client;
@@ -132,13 +132,13 @@ async fn decide(
     let (encoding, redirects, door) = (*encoding, *follows_redirects, *door);
     let mut phase = shared.phase.watching();
     let mut deciding = std::pin::pin!(async {
-        match (door, wish.read_only) {
+        match (door, registration.read_only) {
             (Door::Reading, false) => Decision::Refuse(Refusal::ReadOnly),
-            (Door::Reading, true) if shared.is_fresh() => seat(shared, wish, None, door, refused_to_write),
+            (Door::Reading, true) if shared.is_fresh() => seat(shared, registration, None, door, refused_to_write),
             (Door::Reading, true) => Decision::Close(Why::NotFresh),
             (_, false) if shared.config.read_only => Decision::Refuse(Refusal::ReadOnly),
-            (_, true) => to_read(shared, wish, door, refused_to_write).await,
-            (_, false) => to_write(shared, wish, door, encoding, redirects, peer).await,
+            (_, true) => to_read(shared, registration, door, refused_to_write).await,
+            (_, false) => to_write(shared, registration, door, encoding, redirects, peer).await,
         }
     });
     loop {
@@ -157,34 +157,39 @@ async fn decide(
 /// Seats a client. `refused_to_write`: the elections since it was refused to write.
 fn seat(
     shared: &Shared,
-    wish: &Wish,
+    registration: &Registration,
     primary: Option<Arc<Primary>>,
     door: Door,
     refused_to_write: Option<&Watching<u64>>,
 ) -> Decision {
-    match shared.store.storage(&wish.storage) {
+    match shared.store.storage(&registration.storage) {
         Some(storage) => Decision::Serve(Seat {
             storage,
-            name: wish.storage.clone(),
-            read_only: wish.read_only,
+            name: registration.storage.clone(),
+            read_only: registration.read_only,
             primary,
             door,
             closes_at_next_election: refused_to_write.cloned(),
         }),
-        None => Decision::Refuse(Refusal::NoStorage(wish.storage.clone())),
+        None => Decision::Refuse(Refusal::NoStorage(registration.storage.clone())),
     }
 }
 
-async fn to_read(shared: &Shared, wish: &Wish, door: Door, refused_to_write: Option<&Watching<u64>>) -> Decision {
+async fn to_read(
+    shared: &Shared,
+    registration: &Registration,
+    door: Door,
+    refused_to_write: Option<&Watching<u64>>,
+) -> Decision {
     match shared.catch_up().await {
-        Ok(()) => seat(shared, wish, None, door, refused_to_write),
+        Ok(()) => seat(shared, registration, None, door, refused_to_write),
         Err(why) => Decision::Close(why),
     }
 }
 
 async fn to_write(
     shared: &Arc<Shared>,
-    wish: &Wish,
+    registration: &Registration,
     door: Door,
     encoding: Encoding,
     redirects: bool,
@@ -207,7 +212,7 @@ async fn to_write(
                     caught_up = shared.node.catch_up(left) => caught_up.is_ok(),
                 };
                 if caught_up {
-                    return seat(shared, wish, Some(primary), door, None);
+                    return seat(shared, registration, Some(primary), door, None);
                 }
             }
             // A client is relayed once only: the relaying node tries the newer primary.
@@ -220,7 +225,7 @@ async fn to_write(
                 if shared.metrics.relays.get() >= limits::RELAYS as i64 {
                     return Decision::Close(Why::TooManyRelays);
                 }
-                let opening = vec![Bytes::from_static(encoding.greeting()), wish.frame.clone()];
+                let opening = vec![Bytes::from_static(encoding.greeting()), registration.frame.clone()];
                 let request = RelayRequest { client: peer.to_owned(), opening };
                 match shared.env.timeout(limits::CONNECT, shared.node.open_relay(request)).await {
                     // The relay may lead to a newer primary than the one looked at.

@@ -233,7 +233,7 @@ mod tests {
         watch.pardon(&Env::system(), vec![Oid(1)]).await.unwrap();
         assert!(watch.keeps(Oid(1)) && watch.keeps(Oid(2)) && !watch.keeps(Oid(3)));
         assert_eq!(doubts(watch.show(Oid(0), &record(&[1, 2]), |_| false)), [0u64; 0]);
-        // Who writes an object anew does not need what it was.
+        // A transaction that writes an object anew does not need its old revision.
         assert_eq!(doubts(watch.show(Oid(0), &record(&[3]), |oid| oid == Oid(3))), [0u64; 0]);
     }
 
@@ -257,7 +257,7 @@ mod tests {
             assert_eq!(refused, Err(Refusal::NoObject(Oid(4))));
             assert!(!watch.keeps(Oid(3)));
         }
-        // It was stored anew since.
+        // The object was stored anew since.
         commit(&store, 2, &[(4, &[])]);
         assert_eq!(doubts(watch.show(Oid(0), &record(&[4]), |_| false)), [0u64; 0]);
     }

@@ -35,12 +35,12 @@ pub struct Queue {
 
 #[derive(Default)]
 struct Line {
-    waiting: VecDeque<Proposal>,
+    waiting: VecDeque<Queued>,
     /// The reign is over: nothing is proposed any more.
     closed: bool,
 }
 
-struct Proposal {
+struct Queued {
     change: Change,
     settle: Settle,
     answer: oneshot::Sender<Result<Outcome, Unknown>>,
@@ -48,7 +48,7 @@ struct Proposal {
 
 /// Proposals that will never be.
 pub struct Dropped {
-    _waiting: VecDeque<Proposal>,
+    _waiting: VecDeque<Queued>,
 }
 
 /// Why there is no place in the queue.
@@ -69,7 +69,7 @@ impl Place<'_> {
     /// Puts `change` there. `settle` is called with its outcome.
     pub fn fill(mut self, change: Change, settle: impl FnOnce(&Result<Outcome, Unknown>) + Send + 'static) -> Pending {
         let (answer, pending) = oneshot::channel();
-        self.line.waiting.push_back(Proposal { change, settle: Box::new(settle), answer });
+        self.line.waiting.push_back(Queued { change, settle: Box::new(settle), answer });
         self.filled.notify_one();
         pending
     }
@@ -107,7 +107,7 @@ impl Queue {
     pub async fn run(self: Arc<Queue>, reign: Reign, node: Node, env: Env, mut ended: Watching<bool>) {
         loop {
             let next = self.line().waiting.pop_front();
-            let Some(Proposal { change, settle, answer }) = next else {
+            let Some(Queued { change, settle, answer }) = next else {
                 tokio::select! { biased;
                     _ = ended.until(|ended| *ended) => return,
                     () = self.filled.notified() => continue,

@@ -1,4 +1,4 @@
-//! One client that is served here: one task, from its register to its end.
+//! The session of one client that is served here: one task, from its register to its end.
 //!
 //! The task alone reads the client's calls, moves its [view] and writes to it, so that what the client gets is one
 //! ordered stream: invalidations, answers, and the answer to its own finish at its own tid. The task takes all calls

@@ -1,6 +1,6 @@
 //! The buffer of a transaction on its way: what a client has sent between `tpc_begin` and `vote`.
 //!
-//! It is a plain buffer of one session: no lock is held and nothing is looked up until the vote. A fault of a call
+//! The buffer belongs to one session: no lock is held and nothing is looked up until the vote. A fault of a call
 //! that the client does not wait for (too large, not served) is remembered here and told at the vote, as the only
 //! other way to tell would be to close the connection.
 //!

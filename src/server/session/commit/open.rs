@@ -21,7 +21,7 @@ pub struct OpenTransaction {
     pub stage: Stage,
     /// The parts that are in the log already, if any are.
     pub ahead: Option<Ahead>,
-    /// It has met a conflict.
+    /// The transaction has met a conflict.
     pub resolved: bool,
     /// Ends what waits for this transaction alone.
     life: Life,
@@ -29,15 +29,15 @@ pub struct OpenTransaction {
 
 /// How far a transaction is.
 pub enum Stage {
-    /// It is being sent.
+    /// The client is sending the transaction.
     Begun,
-    /// It votes as soon as all that goes ahead of the vote is in the log.
+    /// The transaction votes as soon as all that goes ahead of the vote is in the log.
     Sending(MessageId),
-    /// It waits for its locks and the verdict.
+    /// The transaction waits for its locks and the verdict.
     Voting,
     /// The client resolves conflicts, and will vote again.
     Resolving,
-    /// It is voted, and what its undos make of their objects is being worked out. The base of each write.
+    /// The locks are held, and what the undos make of their objects is being worked out. The base of each write.
     Undoing(Vec<(Oid, Base)>),
     /// The vote is answered. The base of each write.
     Voted(Vec<(Oid, Base)>),

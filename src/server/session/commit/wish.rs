@@ -11,7 +11,7 @@ use crate::zodb::Tid;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     Here(Bytes),
-    /// It is in the log, or on its way there.
+    /// The record is in the log, or on its way there.
     Ahead(Item),
 }
 
@@ -37,7 +37,7 @@ pub enum Wish {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     Here(Bytes),
-    /// It is in the log.
+    /// The data is in the log.
     Ahead(Staged),
 }
 
