@@ -1,8 +1,8 @@
 //! The bridge from Raft to the store: committed entries in, outcomes out.
 //!
-//! What a command means stands in `storage::apply`. Here is only the order: an entry is applied once it is fsynced in
-//! this node's own log (a commit needs a majority, not this node), so that the store never outruns the log that it is
-//! replayed from.
+//! The meaning of each command stands in `storage::apply`. Here is only the order: an entry is applied once it is
+//! fsynced in this node's own log (a commit needs a majority, not this node), so that the store never outruns the log
+//! that it is replayed from.
 //!
 //! **Left out.** Snapshots: a follower that needs one is told that there is none. As no log is purged, none is needed.
 

@@ -18,20 +18,20 @@ use super::types::{Ballot, Members, Place, Record, RecordContent};
 use crate::engine::{Engine, Order, Pair};
 use crate::storage::Position;
 
-/// What a log says besides its entries, and how far these reach.
+/// The meta data of a log, and how far its entries reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSummary {
     /// This node's number; `None`: the stamp, if there is one, does not name its incarnation.
     pub node: Option<u64>,
-    /// What ties the folder to a cluster; `None`: the node has not joined one.
+    /// The stamp, which ties the folder to a cluster; `None`: the node has not joined one.
     pub membership: Option<Stamped>,
     /// The newest vote that this node has given; `None`: it has never voted.
     pub vote: Option<VoteGiven>,
     /// The last entry that was removed from the front of the log.
     pub purged: Option<Position>,
-    /// The first entry that is there.
+    /// The first entry of the log.
     pub first: Option<Position>,
-    /// The last one.
+    /// The last entry of the log.
     pub last: Option<Position>,
 }
 
@@ -40,9 +40,9 @@ pub struct LogSummary {
 pub struct Stamped {
     /// The cluster's id.
     pub cluster: String,
-    /// The members that it began with: their numbers and addresses.
+    /// The members that the cluster began with: their numbers and addresses.
     pub members: BTreeMap<u64, String>,
-    /// The digest of the data that all of them began with.
+    /// The digest of the data that all members began with.
     pub base: String,
 }
 
@@ -69,22 +69,22 @@ pub struct Membership {
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
-    /// Its index and term.
+    /// The entry's index and term.
     pub position: Position,
-    /// Bytes of its value on disk, checksum included.
+    /// Bytes of the entry's value on disk, checksum included.
     pub size: usize,
-    /// What it says.
+    /// The entry's content.
     pub content: LogContent,
 }
 
-/// What an entry says.
+/// The content of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogContent {
     /// A new leader's first entry.
     Blank,
     /// A [`Command`](crate::command::Command), encoded.
     Command(Bytes),
-    /// From here on these are the members.
+    /// The members from this entry on.
     Membership(Membership),
 }
 

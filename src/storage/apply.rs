@@ -1,4 +1,4 @@
-//! What every command means.
+//! The meaning of every command.
 //!
 //! Each call writes one batch: the command's changes, and the position in the log. A command that is refused or stale
 //! changes nothing but the position. The outcome depends on nothing but the command and the commands applied before, so
@@ -94,7 +94,7 @@ impl Store {
         Ok(turn)
     }
 
-    /// Writes the batch, then brings the catalog up to it and wakes everyone who watches [`Store::applied_watch`].
+    /// Writes the batch, then brings the catalog up to it and wakes the watchers of [`Store::applied_watch`].
     fn write(&self, mut turn: MutexGuard<'_, Writing>, at: Position, mut batch: Batch, next: Next) -> io::Result<()> {
         batch.put(keys::META, keys::POSITION, value::seal(&keys::POSITION, value::POSITION, &at.to_bytes()));
         let removal = matches!(next, Next::Removed(..));
