@@ -187,7 +187,7 @@ impl Server {
         &self.shared.config
     }
 
-    /// How this node and its storages are.
+    /// The status of this node and its storages.
     pub fn status(&self) -> Status {
         status::of_node(&self.shared)
     }
@@ -217,8 +217,8 @@ impl Server {
         }
         let handed = node.transfer(to).await;
         if *node.role().look_now() != Role::Primary(leading.reign()) {
-            // The node knows of it before its sessions do. Held votes end with the reign: none may be answered in its
-            // last moment.
+            // The node knows of the new primary before its sessions do. Held votes end with the reign: none may be
+            // answered in its last moment.
             let mut ended = leading.ended();
             let _ = env.timeout(limits::DRAIN, ended.until(|ended| *ended)).await;
         }
@@ -249,7 +249,7 @@ impl Server {
     }
 }
 
-/// Looks up where the members are, until the server closes.
+/// Looks up the members' addresses, until the server closes.
 async fn look_up_members(shared: Arc<Shared>) {
     let mut phase = shared.phase.watching();
     tokio::select! { biased;

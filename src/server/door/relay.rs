@@ -1,4 +1,4 @@
-//! Relays a writer at a node that is not primary: its bytes are passed on, both ways, as they are.
+//! Relays a writer at a node that is not primary: bytes are passed on, both ways, as they are.
 //!
 //! After the register, the client's bytes go to the primary without being looked at, and the primary's to the client.
 //! The two buffers are all that a relay costs; a side that reads nothing stops the other. A relay ends when either
@@ -51,7 +51,7 @@ pub async fn pass(shared: &Arc<Shared>, client: Client, primary: u64, reader: Fr
     }
 }
 
-/// Copies `first`, and then all that `from` gives.
+/// Copies `first`, and then everything from `from`.
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

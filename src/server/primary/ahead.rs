@@ -27,7 +27,7 @@ use crate::zodb::StorageId;
 /// How long to wait when the queue to the log is full.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What the transactions of a reign share on the way ahead.
+/// The way into the log that the transactions of a reign share for pieces ahead of their commits.
 pub struct Shipping {
     queue: Arc<Queue>,
     turns: Arc<Semaphore>,
@@ -145,7 +145,8 @@ impl Landed {
 }
 
 impl Shipment {
-    /// The log has numbered the pieces from `first` on: gives them to the transaction, or back if that is over.
+    /// The log has numbered the pieces from `first` on: gives the pieces to the transaction, or back if the
+    /// transaction is over.
     fn land(self, first: u64) -> Option<Span> {
         let span = Span { first, count: self.count };
         let mut pieces = self.landed.pieces();

@@ -18,7 +18,7 @@ pub struct Ranges(Mutex<BTreeMap<StorageId, Arc<Range>>>);
 struct Range {
     /// From the first to the second, excluded.
     left: Mutex<(u64, u64)>,
-    /// Held by whoever fetches the next range.
+    /// Held by the task that fetches the next range.
     fetching: tokio::sync::Mutex<()>,
 }
 
@@ -37,7 +37,7 @@ impl Ranges {
         }
     }
 
-    /// `count` ids, ascending; `reserve` gets the next range through the log. `None` if it can't.
+    /// `count` ids, ascending; `reserve` gets the next range through the log. `None` if that fails.
     pub async fn take<R>(&self, storage: StorageId, count: usize, reserve: impl Fn() -> R) -> Option<Vec<Oid>>
     where
         R: Future<Output = Option<Outcome>>,
@@ -47,7 +47,7 @@ impl Ranges {
             return Some(oids);
         }
         let _fetching = range.fetching.lock().await;
-        // Somebody else may have fetched while this one waited.
+        // Another task may have fetched a range while this one waited.
         if let Some(oids) = range.cut(count) {
             return Some(oids);
         }

@@ -46,7 +46,7 @@ impl PackCall {
         Answer::Later
     }
 
-    /// The pack that the client waits for is over. The error: nobody can say what has become of it.
+    /// The pack that the client waits for is over. The error: the outcome of the pack is unknown.
     pub fn packed(
         &mut self,
         desk: &mut Desk,

@@ -1,4 +1,4 @@
-//! A granted vote shows a pack what its records refer to, before it is answered: that must not go.
+//! A granted vote shows a pack the references of its records before the vote is answered: these objects must not go.
 
 use std::collections::BTreeSet;
 use std::io;
