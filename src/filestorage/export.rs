@@ -24,14 +24,14 @@ use crate::command::Staged;
 use crate::storage::{Holding, Store};
 use crate::zodb::{Oid, StorageId, Tid};
 
-/// Which storage to export, and where to.
+/// The storage to export, and the files to write.
 #[derive(Clone, Debug)]
 pub struct Export {
     /// The `Data.fs` to write; it must not exist.
     pub file: PathBuf,
     /// The folder of blobs to write; it must not exist, or be empty.
     pub blobs: Option<PathBuf>,
-    /// Which storage.
+    /// The name of the storage.
     pub storage: String,
     /// Whether blobs may be left out.
     pub without_blobs: bool,

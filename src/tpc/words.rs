@@ -7,7 +7,7 @@ use crate::zodb::{Conflict, Oid, Refusal, StorageId, Tid};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TxnId(pub u64);
 
-/// What happens to the machine.
+/// An input of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "`txn` is the transaction that the input is about, `tid` is its tid")]
 pub enum Input {

@@ -1,4 +1,4 @@
-//! What must hold for any input: nothing panics, everything comes back, nothing grows beyond proportion.
+//! Properties of the codec for any input: nothing panics, everything comes back, nothing grows beyond proportion.
 
 use bytes::Bytes;
 use proptest::prelude::*;
