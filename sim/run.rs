@@ -29,7 +29,7 @@ const TROUBLE: Duration = Duration::from_secs(15);
 /// How long nodes may take to come together once no client writes any more.
 const TOGETHER: Duration = Duration::from_secs(5);
 
-/// What came of a run.
+/// The result of a run.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub struct Run {
     pub trace: trace::Summary,

@@ -1,12 +1,12 @@
-//! What goes wrong, and when.
+//! The faults of the simulation, and when they begin.
 //!
 //! Each seed enables some of the faults of the [`MENU`], about half of them: what one fault hides (a cluster that is
 //! down most of the time meets no conflicts), a run without it shows. An enabled fault begins again and again, at its
 //! rate, whatever else goes wrong at that time; so faults meet.
 //!
 //! Each fault draws from streams of chance of its own: one for whether it is enabled and when it begins, and one for
-//! each time that it begins (whom it hits, for how long). So a new fault changes nothing in the seeds that don't enable
-//! it, and nothing of when the others begin in those that do.
+//! each time that it begins (which node it hits, for how long). So a new fault changes nothing in the seeds that don't
+//! enable it, and nothing of when the others begin in those that do.
 //!
 //! ```text
 //!  seconds        0        2        4        6        8       10       12       14

@@ -14,7 +14,7 @@ pub const CUT_FROM_NODES: Fault = Fault {
     },
 };
 
-/// A node that nobody reaches.
+/// A node cut off from all other hosts.
 pub const CUT_FROM_ALL: Fault = Fault {
     name: "cut_from_all",
     rate: 12,

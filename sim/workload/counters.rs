@@ -88,7 +88,7 @@ pub async fn commit(worker: &Worker, transaction: Transaction, values: BTreeMap<
     end
 }
 
-/// What an error of a commit says of the transaction's end.
+/// The end of a transaction, by the error of its commit.
 pub fn end_of(error: &CommitError) -> End {
     match error {
         CommitError::Unknown => End::Unknown,
