@@ -208,7 +208,7 @@ async fn answer(found: &mut Registered, id: i64, call: &Call) -> Result<Reply, N
                 });
             }
             Ok(_) => {}
-            Err(bad) => return Err(NotServing::Fault(format!("sent what is no message: {bad:?}"))),
+            Err(bad) => return Err(NotServing::Fault(format!("sent bytes that are no message: {bad:?}"))),
         }
     }
 }

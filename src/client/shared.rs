@@ -54,10 +54,10 @@ impl Shared {
     }
 
     pub fn cache(&self) -> MutexGuard<'_, Cache> {
-        self.cache.lock().expect("nobody panics while holding it")
+        self.cache.lock().expect("no caller panics while holding the cache")
     }
 
     pub fn search(&self) -> MutexGuard<'_, Search> {
-        self.search.lock().expect("nobody panics while holding it")
+        self.search.lock().expect("no caller panics while holding the search")
     }
 }

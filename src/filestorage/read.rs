@@ -228,7 +228,7 @@ impl Reader {
         let again = u64::from_be_bytes(self.array(end - 8)?);
         if again != header.length {
             let what = format_args!(
-                "transaction {} (byte {at}) has {} bytes, but {again} by what stands at its end",
+                "transaction {} (byte {at}) has {} bytes, but {again} by the length at its end",
                 header.tid, header.length
             );
             return Err(self.wrong(end - 8, what));

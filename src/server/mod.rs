@@ -232,7 +232,7 @@ impl Server {
         if self.is_primary() {
             match self.hand_over(None).await {
                 Ok(to) => tracing::info!(to, "handed the primary's role over"),
-                Err(why) => tracing::info!(%why, "nobody to hand the primary's role to"),
+                Err(why) => tracing::info!(%why, "no member to hand the primary's role to"),
             }
         }
         phase.send(Phase::Closing);

@@ -245,7 +245,7 @@ impl Model {
             let mut failures = vec![];
             for (oid, shown) in &self.transactions[undone].1 {
                 let revisions = self.revisions(*oid, Tid::MAX);
-                let (newest, current) = revisions.last().expect("it has been written");
+                let (newest, current) = revisions.last().expect("the object has been written");
                 let is_current = !now.contains_key(oid) && newest == undone;
                 let current = now.get(oid).unwrap_or(current);
                 let same = current.data_tid == Some(*undone) || (current.data == shown.data && shown.data.is_some());

@@ -44,7 +44,7 @@ pub async fn handshake(shared: &Shared, tls: &Tls, mut wire: Wire) -> Option<(Wi
         shaken = env.timeout(left, tls.accept(wire, first)) => match shaken {
             Ok(Ok(done)) => Some(done),
             Ok(Err(why)) => {
-                closed(Why::TlsHandshake, &format!("no TLS with it: {why}"));
+                closed(Why::TlsHandshake, &format!("no TLS with the other end: {why}"));
                 None
             }
             Err(_) => {

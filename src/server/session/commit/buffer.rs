@@ -419,7 +419,7 @@ impl Buffer {
             self.fail(Refusal::TooLarge(why));
         } else if size > limits::TRANSACTION_BYTES {
             let most = limits::TRANSACTION_BYTES >> 20;
-            let why = format!("what is kept of a transaction while it is sent may have {most} MiB");
+            let why = format!("the data kept of a transaction while its client sends it may have {most} MiB");
             self.fail(Refusal::TooLarge(why));
         } else if size <= self.reserved.bytes() {
             self.reserved.give_back(self.reserved.bytes() - size);

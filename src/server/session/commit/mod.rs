@@ -366,7 +366,7 @@ impl Commits {
         };
         let bases = std::mem::take(bases);
         let writes = finish::writes(desk, &open.buffer, &bases)?;
-        let open = self.open.take().expect("it was looked at above");
+        let open = self.open.take().expect("the open transaction was looked at above");
         match finish::propose(desk, open, id, writes) {
             Ok(finishing) => {
                 self.finishing = Some(finishing);

@@ -25,7 +25,7 @@ pub fn show(desk: &mut Desk, open: &OpenTransaction, id: &MessageId, bases: Vec<
             Ok(Told::Unclear(oid, why)) => {
                 Err(Refusal::BadValue(format!("while a pack is going on, object {oid}: {why}")))
             }
-            Err(fault) => Err(Refusal::BadValue(format!("what the transaction writes can't be read: {fault}"))),
+            Err(fault) => Err(Refusal::BadValue(format!("the records of the transaction can't be read: {fault}"))),
         };
         Done::Shown(id, txn, bases, told)
     });
