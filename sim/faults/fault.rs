@@ -14,11 +14,11 @@ pub struct Fault {
     /// For how many milliseconds the fault lasts.
     pub lasts: Range<u64>,
     /// Begins the fault and gives its end; `None` if the fault is impossible now: a node that is down can't be killed.
-    pub begin: fn(&mut Cluster, &mut Chance) -> Option<End>,
+    pub begin: fn(&mut Cluster, &mut Chance) -> Option<EndFault>,
 }
 
 /// Ends a fault. Called when the fault's time is over, and then each millisecond until the end says that it is done.
-pub type End = Box<dyn FnMut(&mut Cluster) -> bool>;
+pub type EndFault = Box<dyn FnMut(&mut Cluster) -> bool>;
 
 /// The node that a fault hits: the primary four times in five, as that is where most can go wrong.
 pub fn victim(cluster: &Cluster, chance: &mut Chance) -> u64 {

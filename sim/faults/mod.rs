@@ -29,7 +29,7 @@ use std::time::Duration;
 use crate::chance::Chance;
 use crate::cluster::Cluster;
 use crate::seen;
-use fault::{End, Fault};
+use fault::{EndFault, Fault};
 
 /// All faults.
 static MENU: [Fault; 7] = [
@@ -70,7 +70,7 @@ struct Upcoming {
 /// A fault that has begun and not ended.
 struct Lasting {
     due: Duration,
-    end: End,
+    end: EndFault,
 }
 
 impl Upcoming {

@@ -31,7 +31,7 @@ type Content = BTreeMap<Vec<u8>, Value>;
 
 /// The calls that fail: `Some(n)` lets n more calls through, and fails all later ones until the number is set anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
+pub struct DiskFaults {
     /// `get`, `first`, making a range.
     pub reads_after: Option<u64>,
     /// `write`, `checkpoint`.
@@ -80,7 +80,7 @@ struct Device {
     opening: u64,
     in_use: bool,
     sync_failed: bool,
-    faults: Faults,
+    faults: DiskFaults,
     counters: Counters,
 }
 
@@ -147,7 +147,7 @@ impl SimDisk {
     }
 
     /// Sets which calls fail from now on.
-    pub fn set_faults(&self, faults: Faults) {
+    pub fn set_faults(&self, faults: DiskFaults) {
         self.device().faults = faults;
     }
 

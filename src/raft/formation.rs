@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use super::base::{Base, disagreement};
+use super::base::{LogBase, disagreement};
 use super::link::{Caller, Connection, Target};
 use super::log::LogStore;
 use super::stamp::{Stamp, cluster_name};
@@ -40,7 +40,7 @@ pub struct Formation {
     pub caller: Caller,
     pub log: LogStore,
     /// The base of this node's store.
-    pub base: Base,
+    pub base: LogBase,
     /// All members, this node among them, as `--peers` lists them.
     pub peers: BTreeMap<u64, String>,
     /// Set once, when the stamp is on disk.

@@ -59,7 +59,7 @@ pub struct VoteGiven {
 
 /// The members of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Membership {
+pub struct MemberList {
     /// The nodes whose votes count; two sets while the members change.
     pub voters: Vec<Vec<u64>>,
     /// The number and address of every member, observers among them.
@@ -85,7 +85,7 @@ pub enum LogContent {
     /// A [`Command`](crate::command::Command), encoded.
     Command(Bytes),
     /// The members from this entry on.
-    Membership(Membership),
+    Membership(MemberList),
 }
 
 /// An entry, or the index of a damaged one and what is wrong with it.
@@ -120,9 +120,9 @@ pub fn entries(engine: &dyn Engine, first: u64, last: u64) -> impl Iterator<Item
 }
 
 /// Reads a membership as [`Store::membership`](crate::storage::Store::membership) keeps it.
-pub fn membership(bytes: &[u8]) -> io::Result<Membership> {
+pub fn membership(bytes: &[u8]) -> io::Result<MemberList> {
     let damaged = |why| io::Error::new(io::ErrorKind::InvalidData, format!("the membership is damaged: {why}"));
-    postcard::from_bytes::<Members>(bytes).map(Membership::from).map_err(damaged)
+    postcard::from_bytes::<Members>(bytes).map(MemberList::from).map_err(damaged)
 }
 
 fn read((key, value): Pair) -> Read {
@@ -152,9 +152,9 @@ impl From<Ballot> for VoteGiven {
     }
 }
 
-impl From<Members> for Membership {
-    fn from(members: Members) -> Membership {
-        Membership {
+impl From<Members> for MemberList {
+    fn from(members: Members) -> MemberList {
+        MemberList {
             voters: members.voters.into_iter().map(|set| set.into_iter().collect()).collect(),
             members: members.seats.into_iter().map(|(node, seat)| (node, seat.address)).collect(),
         }

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::base::Base;
+use super::base::LogBase;
 use super::stamp::{ClusterId, Stamp};
 use super::types::{Ballot, Place, Record};
 
@@ -183,7 +183,7 @@ pub enum FormAsk {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FormAnswer {
-    Empty { incarnation: u64, peers: BTreeMap<u64, String>, base: Base },
+    Empty { incarnation: u64, peers: BTreeMap<u64, String>, base: LogBase },
     Stamped(Stamp),
     Refused(String),
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::base::Base;
+use super::base::LogBase;
 use super::formation::{self, Formation};
 use super::heard::Heard;
 use super::link::{Caller, Target};
@@ -87,7 +87,7 @@ impl Node {
         let formation = Formation {
             caller: caller.clone(),
             log: log.clone(),
-            base: Base::checked(&store, stamp.as_ref())?,
+            base: LogBase::checked(&store, stamp.as_ref())?,
             peers,
             stamp: Watch::new(stamp),
             turn: tokio::sync::Mutex::new(()),

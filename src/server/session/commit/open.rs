@@ -43,11 +43,12 @@ pub enum Stage {
     Voted(Vec<(Oid, Base)>),
 }
 
-/// A transaction's number at the primary. When it is dropped, its locks are let go, unless it is being finished.
+/// A transaction's number at the primary. Dropping the claim lets its locks go, unless the transaction is being
+/// finished.
 pub struct Claim {
     pub primary: Arc<Primary>,
     pub txn: TxnId,
-    /// Whether it may have locks to let go of.
+    /// Whether the transaction may have locks to let go of.
     pub holds: bool,
 }
 
