@@ -1,4 +1,4 @@
-//! One run: a cluster, clients, faults, and what has to be so afterwards.
+//! One run: a cluster, clients, faults, and the checks afterwards.
 //!
 //! ```text
 //!  0 s                                    15 s              at most 10 s later    at most 5 s later

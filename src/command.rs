@@ -190,7 +190,7 @@ impl Write {
 pub enum Base {
     /// The newest revision must have this serial; `Tid::ZERO`: there must be none.
     Serial(Tid),
-    /// Whatever is current: the write copies a revision from another database (`restore`).
+    /// Any revision, whichever is current: the write copies a revision from another database (`restore`).
     Any,
 }
 

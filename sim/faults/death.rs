@@ -16,7 +16,7 @@ pub const KILL: Fault = Fault {
     },
 };
 
-/// A node without power: its disks lose what was not synced.
+/// A node without power: its disks lose unsynced writes.
 pub const POWER_LOSS: Fault = Fault {
     name: "power_loss",
     rate: 10,

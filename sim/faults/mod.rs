@@ -98,7 +98,7 @@ impl Faults {
         Faults { seed, enabled, lasting: Vec::new() }
     }
 
-    /// Ends and begins what is due.
+    /// Ends and begins the faults that are due.
     pub fn step(&mut self, cluster: &mut Cluster) {
         let now = cluster.elapsed();
         self.end_those_due(now, cluster);

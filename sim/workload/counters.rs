@@ -39,7 +39,7 @@ pub fn padding(chance: &mut Chance) -> usize {
     if chance.once_in(10) { chance.below(20_000) as usize } else { 20 }
 }
 
-/// Reads counters; what is shown goes into the history.
+/// Reads counters; the values read go into the history.
 pub async fn values_of(
     worker: &Worker,
     transaction: &Transaction,

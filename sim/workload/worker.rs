@@ -11,9 +11,9 @@ use crate::history::History;
 
 /// Something that clients do again and again.
 pub struct Workload {
-    /// Its name in the summary; its streams of chance are named after it.
+    /// The workload's name in the summary; its streams of chance have the same name.
     pub name: &'static str,
-    /// The clients that do it.
+    /// The clients that do the workload.
     pub clients: Clients,
     /// How many milliseconds a client waits from one turn to the next.
     pub pause: Range<u64>,

@@ -506,7 +506,7 @@ mod tests {
         drop(new);
         assert!(!path.exists());
 
-        // Somebody else's folder of that name stays.
+        // A foreign folder of that name stays.
         let foreign = parent.path().join("foreign");
         fs::create_dir_all(foreign.join("new")).unwrap();
         fs::write(foreign.join("new/letter"), "dear").unwrap();

@@ -212,7 +212,7 @@ fn refuse_to_overwrite(path: &Path) -> io::Result<()> {
 struct Part {
     path: PathBuf,
     whole: PathBuf,
-    /// Whether it takes the place of an empty folder.
+    /// Whether the finished folder takes the place of an empty one.
     replaces: bool,
     kept: bool,
 }

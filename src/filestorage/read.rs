@@ -1,5 +1,5 @@
 //! Reads a `Data.fs` from its start, record by record, and trusts none of it: every length, position and repetition is
-//! checked before it is used. An error names the file, the byte, and what is wrong there.
+//! checked before it is used. An error names the file, the byte, and the defect.
 //!
 //! **Damage that FileStorage would tolerate is refused**, but for what every crash may leave: a transaction at the very
 //! end that was voted and not finished (status `c`). It is not read, and [`Reader::unfinished`] tells of it.

@@ -46,7 +46,7 @@ pub struct Stamped {
     pub base: String,
 }
 
-/// For whom a node has voted.
+/// The candidate for which a node has voted, and the term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct VoteGiven {
     /// The term of the election.

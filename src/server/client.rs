@@ -13,7 +13,7 @@ use crate::zeo::Encoding;
 pub enum Door {
     /// The port for all.
     Main,
-    /// The port for readers, who are served whatever this node has (`--read-listen`).
+    /// The port for readers, which are served this node's own state (`--read-listen`).
     Reading,
     /// Another node relays the client.
     Relay,

@@ -162,7 +162,7 @@ impl Server {
         self.address.clone()
     }
 
-    /// The address for readers who are served whatever this node has, as it was bound.
+    /// The address for readers, which are served this node's own state, as it was bound.
     pub fn read_address(&self) -> Option<String> {
         self.read_address.clone()
     }

@@ -20,7 +20,7 @@ enum Step {
     Commit {
         gap: u64,
         writes: Vec<(u64, Seen, Left)>,
-        /// Whether it has the status of a transaction that was copied from a packed database.
+        /// Whether the transaction has the status of one that was copied from a packed database.
         packed: bool,
     },
     /// Undoes transactions, counted back from the newest, which is number 0. `store`: after so many of the undos the

@@ -1,7 +1,7 @@
 //! Accepts connections: one task for each, from the accepted socket to its end.
 //!
 //! One port serves ZEO clients, peers and monitors, which [`greeting`](super::greeting) tells apart. A second port, if
-//! configured, is for readers who are served whatever this node has. Connections are counted, and limited in all and
+//! configured, is for readers, which are served this node's own state. Connections are counted, and limited in all and
 //! until they have registered; for peers there is a [reserve](crate::server::bounds::reserve).
 
 use std::collections::VecDeque;

@@ -17,7 +17,7 @@ use crate::server::standing::Standing;
 
 /// Bytes of each direction's buffer.
 const BUFFER: usize = 64 << 10;
-/// How long a node that is primary no more may still say what has committed.
+/// How long a node that is primary no more may still answer finishes.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Passes bytes on until the relay ends. `primary` is the number of the node that `reader` and `writer` lead to.

@@ -34,7 +34,7 @@ pub enum Failure {
     Refused(Refusal),
 }
 
-/// The counts of what has been removed so far.
+/// The counts of the revisions and objects removed so far.
 #[derive(Clone, Copy, Default)]
 pub struct Removed {
     pub revisions: u64,

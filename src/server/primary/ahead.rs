@@ -107,7 +107,7 @@ impl Ahead {
     /// The outcome of the commit is known: discards what no commit will claim.
     pub fn settle(self, outcome: &Result<Outcome, Unknown>) {
         match outcome {
-            // The commit has claimed what it named. If it named all, there is nothing to discard.
+            // The commit has claimed the pieces that it named. If it named all, there is nothing to discard.
             Ok(Outcome::Committed(_)) if self.landed.count() == self.named => self.leave_to_barrier(),
             // The commit may apply yet.
             Err(Unknown) => self.leave_to_barrier(),
@@ -210,7 +210,7 @@ impl Shipping {
         Some(Change::Discard { storage, pieces })
     }
 
-    /// Discards what is not needed any more, until the reign has `ended`.
+    /// Discards pieces that are not needed any more, until the reign has `ended`.
     pub async fn run(self: Arc<Shipping>, env: Env, mut ended: Watching<bool>) {
         loop {
             let Some(change) = self.next() else {

@@ -1,6 +1,6 @@
 //! Object ids for clients, from ranges that were reserved through the log.
 //!
-//! A range belongs to one reign: what is left of it when the reign ends is never given out. So no id is handed out
+//! A range belongs to one reign: ids that are left when the reign ends are never given out. So no id is handed out
 //! twice, whatever fails, and a client's `new_oids` seldom waits for the log.
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //! A granted vote [shows](PackWatch::show) its records to the pack before it is answered.
 //!
 //! - **No gc**: what the record refers to does not matter.
-//! - **Marking** (the pack finds out what is garbage): the objects that the record refers to are noted, and kept. A
+//! - **Marking** (the pack is finding the garbage): the objects that the record refers to are noted, and kept. A
 //!   record that can't be read ends the pack, as it may refer to anything.
 //! - **Sweeping** (the garbage is known, and goes): an object that would go is in doubt. It is
 //!   [pardoned](PackWatch::pardon), with all that it leads to, or the vote is refused, as some of that has gone. A
@@ -29,7 +29,7 @@ pub enum Marks {
     /// The pack collects no garbage.
     #[default]
     NoGc,
-    /// The pack finds out what is garbage.
+    /// The pack is finding the garbage.
     Marking(Shown),
     /// An object that is not `kept` is garbage if it is as old as the pack time. `gone`: the garbage that was removed.
     Sweeping { plan: Plan, kept: Oids, gone: Oids },
@@ -50,7 +50,7 @@ impl Shown {
         Shown { oids: Oids::default(), unclear: None, plan }
     }
 
-    /// Takes out what was shown up to now.
+    /// Takes out the references shown up to now.
     pub fn take(&mut self) -> Shown {
         let plan = self.plan.clone();
         std::mem::replace(self, Shown::new(plan))

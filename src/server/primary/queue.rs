@@ -1,8 +1,7 @@
 //! The queue to the log: one for each reign.
 //!
-//! Whatever a primary proposes waits here, in order, and one task takes it to the log. What has to happen once the
-//! outcome of a proposal is known stands in the queue beside it, so that this queue knows nothing of transactions and
-//! packs.
+//! All proposals of a primary wait here, in order, and one task takes them to the log. Beside each proposal stands its
+//! callback for the outcome (`settle`), so that this queue knows nothing of transactions and packs.
 //!
 //! ```text
 //!   place ─► fill(change, settle) ─► run: Node::propose ─► outcome ─► settle(&outcome) ─► answer

@@ -1,6 +1,6 @@
 //! The call `pack`.
 //!
-//! Its answer comes when the pack is over; an `info` with the new size goes before it, and to all other clients of the
+//! The answer comes when the pack is over; an `info` with the new size goes before it, and to all other clients of the
 //! storage. A pack goes on without the client that asked for it.
 
 use std::sync::{Arc, Weak};

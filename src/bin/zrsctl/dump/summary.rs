@@ -55,7 +55,7 @@ impl StorePart {
     }
 }
 
-/// A storage, and what was counted in its tables.
+/// A storage, and the counts of its tables.
 struct StorageRow {
     id: StorageId,
     name: String,
