@@ -137,7 +137,7 @@ def failover(cluster, kills):
         primary = cluster.wait_primary()
         seen = len(answered)
         primary.kill()
-        # (One answer may have been on its way when it died.)
+        # (One answer may have been on its way when the primary died.)
         wait_for('the client to go on', lambda: len(answered) >= seen + 2, 60)
         pauses.append(max(after - before for before, after in itertools.pairwise(answered[seen - 1:])))
         primary.start()

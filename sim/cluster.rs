@@ -3,7 +3,7 @@
 //! A node is the same `zrs::server::Server` that `zrsd` starts, over the three seams: [`SimNetwork`](crate::network),
 //! [`Host`], and [`SimDisk`]s, which stay when their host crashes.
 //!
-//! Whatever is done to a node goes into the trace and into the run's story.
+//! Everything done to a node goes into the trace and into the run's story.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -60,7 +60,7 @@ struct Node {
 pub enum Death {
     /// `kill -9`: the kernel closes its connections; nothing that was written is lost.
     Killed,
-    /// A lost power supply: its connections fall silent, and its disks lose what was not synced.
+    /// A lost power supply: its connections fall silent, and its disks lose unsynced writes.
     PowerLost,
 }
 

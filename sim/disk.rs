@@ -10,7 +10,7 @@ use crate::trace;
 /// A [`SimEngine`] whose writes and syncs go into the trace.
 pub struct Watched {
     engine: SimEngine,
-    /// Its name in the trace.
+    /// The disk's name in the trace.
     name: String,
 }
 

@@ -1,7 +1,7 @@
-//! What clients did and saw; the checks compare it with what the nodes keep.
+//! The history: what clients did and saw. The checks compare the history with the stores of the nodes.
 //!
-//! A transaction whose finish was asked for and not answered is *unknown*: it may be there or not, and no check may
-//! count on either.
+//! A transaction whose finish was asked for and not answered is *unknown*: the transaction may have committed or not,
+//! and no check may count on either.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};

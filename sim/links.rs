@@ -1,7 +1,7 @@
-//! Which hosts reach each other: every cut and every lost power on a link, counted, and what they come to together.
+//! The links between hosts: every cut and every lost power on a link, counted, and the state that follows.
 //!
 //! Faults overlap: a link may lie in two cuts, and one of its hosts may lose its power meanwhile. A link's state
-//! follows from all of it, so that the end of one fault does not end another:
+//! follows from all of these, so that the end of one fault does not end another:
 //!
 //! | on the link | state | a message |
 //! |---|---|---|

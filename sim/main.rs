@@ -17,7 +17,7 @@
 //! |---|---|
 //! | `runner` | the parent process, which hands out the seeds, and its children, which run them |
 //! | `run` | one run, from its first millisecond to its verdict |
-//! | `faults/` | what goes wrong: a menu, one fault an item |
+//! | `faults/` | the faults: a menu, one fault an item |
 //! | `workload/` | what clients do: a menu, one workload a file |
 //! | `checks/` | what must hold: one promise a file |
 //! | `cluster`, `links`, `network`, `host`, `disk` | the simulated hosts, and the seams |

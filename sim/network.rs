@@ -25,10 +25,10 @@ use zrs::net::{Listener, Network, Wire};
 
 use crate::trace;
 
-/// How long it takes until a connection to a port where nobody listens is refused.
+/// How long it takes until a connection to a port without a listener is refused.
 const REFUSAL: Duration = Duration::from_millis(2);
 
-/// What the networks of all hosts share; clones share it, too.
+/// The fabric: the state that the networks of all hosts share, as do clones.
 #[derive(Clone, Default)]
 pub struct Fabric(Arc<Mutex<State>>);
 

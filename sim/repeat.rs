@@ -22,7 +22,7 @@ pub fn align_task_ids() {
     });
 }
 
-/// What is wrong with two runs of a seed that were made `place` ('in one process'), if they differ.
+/// The difference between two runs of a seed that were made `place` ('in one process'), if there is one.
 pub fn difference(place: &str, first: &Summary, second: &Summary) -> Option<String> {
     (first != second).then(|| {
         format!(

@@ -1,4 +1,4 @@
-//! One run: a cluster, clients, faults, and what has to be so afterwards.
+//! One run: a cluster, clients, faults, and the checks afterwards.
 //!
 //! ```text
 //!  0 s                                    15 s              at most 10 s later    at most 5 s later
@@ -29,7 +29,7 @@ const TROUBLE: Duration = Duration::from_secs(15);
 /// How long nodes may take to come together once no client writes any more.
 const TOGETHER: Duration = Duration::from_secs(5);
 
-/// What came of a run.
+/// The result of a run.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub struct Run {
     pub trace: trace::Summary,

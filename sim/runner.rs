@@ -4,7 +4,7 @@
 //! A run needs a thread of its own, and a panic or an endless loop in one run should end nothing else; hence processes.
 //! Every fifth seed runs twice in one child and once in another, for `repeat`.
 //!
-//! What is printed:
+//! Printed:
 //!
 //! - of each run, how much happened in it, and the counts of its faults and workloads (`seen`);
 //! - of a run that failed (or that was asked for by `SEED`), the story as well, what failed, and the line that repeats
@@ -160,7 +160,7 @@ fn begin(jobs: &[String], tell: &Sender<Report>) -> Child {
     child
 }
 
-/// What the children have reported so far.
+/// The results that the children have reported so far.
 struct Results {
     /// The story of a run that passed is printed, too.
     stories: bool,

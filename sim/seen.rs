@@ -1,6 +1,6 @@
 //! The record of a run for people: which faults began and how often, how much each workload did, and the run's story.
 //!
-//! A fault that never begins and a workload that never gets anything done test nothing, and nobody would notice.
+//! A fault that never begins and a workload that never gets anything done test nothing, and would go unnoticed.
 //! [`Totals`] adds up the records of all seeds and knows what was never seen.
 //!
 //! Like the trace, the record of the run is its thread's own. It is not part of what `repeat` compares.
@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 
 use crate::trace;
 
-/// What one run has seen.
+/// The record of one run.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Seen {
     /// By each fault that the seed enabled: how often it began.
     pub faults: BTreeMap<String, u64>,
     /// By workload: how much it did, in its own unit.
     pub workloads: BTreeMap<String, u64>,
-    /// What was done to the nodes, each line with its time.
+    /// The story: the events that hit the nodes, each line with its time.
     pub story: Vec<String>,
 }
 
@@ -104,7 +104,7 @@ impl Totals {
         lines
     }
 
-    /// What no run has seen.
+    /// The faults and workloads that no run has seen.
     pub fn never(&self) -> Vec<String> {
         let of = |kind, menu: &Menu| {
             let never = menu.iter().filter(|(_, runs, _)| *runs == 0);

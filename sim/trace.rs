@@ -61,7 +61,7 @@ pub fn event(who: &str, kind: &str, bytes: &[u8]) {
     });
 }
 
-/// What the trace comes to so far.
+/// The summary of the trace so far.
 pub fn summary() -> Summary {
     TRACE.with(|trace| {
         let trace = trace.borrow();

@@ -24,14 +24,14 @@ pub const FORMAT: u8 = 2;
 pub struct Reign {
     /// The Raft term.
     pub term: u64,
-    /// Which lease within the term, from 1.
+    /// The number of the lease within the term, from 1.
     pub number: u64,
 }
 
 /// A proposal of a primary: a change, made in a reign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
-    /// The reign in which the primary made it.
+    /// The reign in which the primary made the change.
     pub reign: Reign,
     /// The change.
     pub change: Change,
@@ -190,7 +190,7 @@ impl Write {
 pub enum Base {
     /// The newest revision must have this serial; `Tid::ZERO`: there must be none.
     Serial(Tid),
-    /// Whatever is current: the write copies a revision from another database (`restore`).
+    /// Any revision, whichever is current: the write copies a revision from another database (`restore`).
     Any,
 }
 

@@ -12,7 +12,7 @@ mod kills;
 mod site;
 mod support;
 
-/// `everyday` times, or `heavy` times where somebody waits for it.
+/// `everyday` times, or `heavy` times where `ZRS_HEAVY` is set.
 fn times(everyday: usize, heavy: usize) -> usize {
     if std::env::var_os("ZRS_HEAVY").is_some() { heavy } else { everyday }
 }

@@ -51,7 +51,7 @@ fn refused(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// What tells a changed file: its content's hash, length, time of change, and number.
+/// The traits by which a changed file is told: its content's hash, length, time of change, and number.
 type Traits = (String, u64, i64, i64, u64);
 
 /// Everything below a folder, and the folder itself.
@@ -159,7 +159,7 @@ fn an_imported_folder_is_shown_with_its_objects_and_transactions() {
     assert!(refused(&data, &["store"]).contains("there is no storage \"1\", but \"main\""));
     assert!(refused(&data, &["store", "--storage", "main", "--oid", "3"]).contains("has no revision"));
     assert!(refused(&data, &["store", "--storage", "main", "--tid", "64"]).contains("there is no transaction"));
-    // What is dumped is still there for an import that goes on.
+    // After a dump the folder's transactions are still there.
     assert!(dump(&data, &["store", "--storage", "main", "--transactions"]).lines().count() == 3);
 }
 

@@ -1,4 +1,4 @@
-//! What stock clients and the stock server say to each other, replayed against the codec, byte for byte.
+//! The dialogue of stock clients with the stock server, replayed against the codec, byte for byte.
 //!
 //! `tests/zeo_dialogues/` holds dialogues of ZEO 6.2, recorded by a proxy between the two while a client does all that
 //! it can (`tests/python/zeo_dialogues.py` records them again). Each frame of the client must be read as the call that
@@ -93,7 +93,7 @@ fn unspelled(text: &str) -> Bytes {
     bytes.into()
 }
 
-/// What has been met, to see in the end that it was all.
+/// The calls, answers and differences met so far, to see in the end that all were met.
 #[derive(Default)]
 struct Met {
     calls: BTreeMap<&'static str, usize>,

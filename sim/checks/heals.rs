@@ -12,7 +12,7 @@ pub const WITHIN: Duration = Duration::from_secs(10);
 /// How many transactions each client has to commit.
 const COMMITS: usize = 3;
 
-/// What has not healed yet, of faults that had all ended at `since`; `None` if all is well.
+/// The part of the cluster that has not healed yet, of faults that had all ended at `since`; `None` if all is well.
 pub fn missing(cluster: &Cluster, history: &History, since: Duration) -> Option<String> {
     let waiting =
         (0..CLIENTS).filter(|client| *client != READER).find(|client| history.committed(*client, since) < COMMITS)?;
@@ -22,7 +22,7 @@ pub fn missing(cluster: &Cluster, history: &History, since: Duration) -> Option<
     })
 }
 
-/// What each node has applied; `None` if all have applied the same.
+/// The position that each node has applied; `None` if all are at the same one.
 pub fn apart(cluster: &Cluster) -> Option<String> {
     let servers = cluster.servers();
     let applied: Vec<_> = servers.iter().map(|(node, server)| (*node, server.store().applied())).collect();

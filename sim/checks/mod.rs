@@ -1,4 +1,4 @@
-//! What must hold, one promise a file.
+//! The checks: the promises that must hold, one a file.
 
 pub mod heals;
 pub mod no_lost_commit;

@@ -1,4 +1,4 @@
-//! **Each object id once.** No id is handed out twice, whoever is primary.
+//! **Each object id once.** No id is handed out twice, whichever node is primary.
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fault::{End, Fault, victim};
+use super::fault::{EndFault, Fault, victim};
 use crate::cluster::{Cluster, Death, NODES};
 
 /// `kill -9` of a node.
@@ -16,7 +16,7 @@ pub const KILL: Fault = Fault {
     },
 };
 
-/// A node without power: its disks lose what was not synced.
+/// A node without power: its disks lose unsynced writes.
 pub const POWER_LOSS: Fault = Fault {
     name: "power_loss",
     rate: 10,
@@ -34,7 +34,8 @@ pub const POWER_LOSS_OF_ALL: Fault = Fault {
     lasts: 200..2_000,
     begin: |cluster, chance| {
         let ends = NODES.map(|node| (crash(cluster, node, Death::PowerLost), chance.millis(0..1_500)));
-        let mut down: Vec<(End, Duration)> = ends.into_iter().filter_map(|(end, pause)| Some((end?, pause))).collect();
+        let mut down: Vec<(EndFault, Duration)> =
+            ends.into_iter().filter_map(|(end, pause)| Some((end?, pause))).collect();
         let mut due = None;
         (!down.is_empty()).then_some(Box::new(move |cluster| {
             let now = cluster.elapsed();
@@ -45,8 +46,8 @@ pub const POWER_LOSS_OF_ALL: Fault = Fault {
     },
 };
 
-fn crash(cluster: &mut Cluster, node: u64, death: Death) -> Option<End> {
-    cluster.is_up(node).then(|| -> End {
+fn crash(cluster: &mut Cluster, node: u64, death: Death) -> Option<EndFault> {
+    cluster.is_up(node).then(|| -> EndFault {
         cluster.crash(node, death);
         Box::new(move |cluster| {
             cluster.restart(node);

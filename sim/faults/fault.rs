@@ -1,4 +1,4 @@
-//! What a fault is: an item of the menu.
+//! A fault: an item of the menu.
 
 use std::ops::Range;
 
@@ -7,18 +7,18 @@ use crate::cluster::{Cluster, NODES};
 
 /// One thing that goes wrong, and comes right again.
 pub struct Fault {
-    /// Its name in the summary; its streams of chance are named after it.
+    /// The fault's name in the summary; its streams of chance have the same name.
     pub name: &'static str,
-    /// How often it begins per minute, in a run that has it enabled.
+    /// How often the fault begins per minute, in a run that has it enabled.
     pub rate: u64,
-    /// For how many milliseconds it lasts.
+    /// For how many milliseconds the fault lasts.
     pub lasts: Range<u64>,
-    /// Makes it happen and gives its end; `None` if it has no occasion now: a node that is down can't be killed.
-    pub begin: fn(&mut Cluster, &mut Chance) -> Option<End>,
+    /// Begins the fault and gives its end; `None` if the fault is impossible now: a node that is down can't be killed.
+    pub begin: fn(&mut Cluster, &mut Chance) -> Option<EndFault>,
 }
 
-/// Ends a fault. It is called when the fault's time is over, and then each millisecond until it says that it is done.
-pub type End = Box<dyn FnMut(&mut Cluster) -> bool>;
+/// Ends a fault. Called when the fault's time is over, and then each millisecond until the end says that it is done.
+pub type EndFault = Box<dyn FnMut(&mut Cluster) -> bool>;
 
 /// The node that a fault hits: the primary four times in five, as that is where most can go wrong.
 pub fn victim(cluster: &Cluster, chance: &mut Chance) -> u64 {

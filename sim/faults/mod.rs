@@ -1,12 +1,12 @@
-//! What goes wrong, and when.
+//! The faults of the simulation, and when they begin.
 //!
 //! Each seed enables some of the faults of the [`MENU`], about half of them: what one fault hides (a cluster that is
 //! down most of the time meets no conflicts), a run without it shows. An enabled fault begins again and again, at its
 //! rate, whatever else goes wrong at that time; so faults meet.
 //!
 //! Each fault draws from streams of chance of its own: one for whether it is enabled and when it begins, and one for
-//! each time that it begins (whom it hits, for how long). So a new fault changes nothing in the seeds that don't enable
-//! it, and nothing of when the others begin in those that do.
+//! each time that it begins (which node it hits, for how long). So a new fault changes nothing in the seeds that don't
+//! enable it, and nothing of when the others begin in those that do.
 //!
 //! ```text
 //!  seconds        0        2        4        6        8       10       12       14
@@ -29,7 +29,7 @@ use std::time::Duration;
 use crate::chance::Chance;
 use crate::cluster::Cluster;
 use crate::seen;
-use fault::{End, Fault};
+use fault::{EndFault, Fault};
 
 /// All faults.
 static MENU: [Fault; 7] = [
@@ -70,7 +70,7 @@ struct Upcoming {
 /// A fault that has begun and not ended.
 struct Lasting {
     due: Duration,
-    end: End,
+    end: EndFault,
 }
 
 impl Upcoming {
@@ -98,7 +98,7 @@ impl Faults {
         Faults { seed, enabled, lasting: Vec::new() }
     }
 
-    /// Ends and begins what is due.
+    /// Ends and begins the faults that are due.
     pub fn step(&mut self, cluster: &mut Cluster) {
         let now = cluster.elapsed();
         self.end_those_due(now, cluster);

@@ -1,6 +1,6 @@
 //! Partitions: nodes that other hosts don't reach. Whatever is sent meanwhile arrives when the partition heals.
 
-use super::fault::{End, Fault, victim};
+use super::fault::{EndFault, Fault, victim};
 use crate::cluster::{Cluster, all_others, other_nodes};
 
 /// A node that the other nodes don't reach, but its clients do.
@@ -14,7 +14,7 @@ pub const CUT_FROM_NODES: Fault = Fault {
     },
 };
 
-/// A node that nobody reaches.
+/// A node cut off from all other hosts.
 pub const CUT_FROM_ALL: Fault = Fault {
     name: "cut_from_all",
     rate: 12,
@@ -25,8 +25,8 @@ pub const CUT_FROM_ALL: Fault = Fault {
     },
 };
 
-fn cut(cluster: &mut Cluster, node: u64, from: Vec<String>) -> Option<End> {
-    cluster.is_up(node).then(|| -> End {
+fn cut(cluster: &mut Cluster, node: u64, from: Vec<String>) -> Option<EndFault> {
+    cluster.is_up(node).then(|| -> EndFault {
         cluster.cut(node, &from);
         Box::new(move |cluster| {
             cluster.heal(node, &from);

@@ -1,4 +1,4 @@
-//! What operators do while clients work.
+//! Operators' actions while clients work: a node is stopped and started again.
 
 use std::time::Duration;
 

@@ -39,7 +39,7 @@ pub fn padding(chance: &mut Chance) -> usize {
     if chance.once_in(10) { chance.below(20_000) as usize } else { 20 }
 }
 
-/// Reads counters; what is shown goes into the history.
+/// Reads counters; the values read go into the history.
 pub async fn values_of(
     worker: &Worker,
     transaction: &Transaction,
@@ -88,7 +88,7 @@ pub async fn commit(worker: &Worker, transaction: Transaction, values: BTreeMap<
     end
 }
 
-/// What an error of a commit says of the transaction's end.
+/// The end of a transaction, by the error of its commit.
 pub fn end_of(error: &CommitError) -> End {
     match error {
         CommitError::Unknown => End::Unknown,

@@ -1,7 +1,7 @@
-//! What clients do: the workloads of the [`MENU`], by the Rust client, each a file.
+//! The workloads of clients: those of the [`MENU`], by the Rust client, each a file.
 //!
 //! Every transaction of a writer adds one to some counters. Writers meet at the same counters, so that there are
-//! conflicts. One client only reads, from whichever node serves it. Whatever is answered goes into the
+//! conflicts. One client only reads, from whichever node serves it. All answers go into the
 //! [`History`].
 //!
 //! A client has one connection and does one thing at a time: the workload whose pause is over first. Each workload of

@@ -11,20 +11,20 @@ use crate::history::History;
 
 /// Something that clients do again and again.
 pub struct Workload {
-    /// Its name in the summary; its streams of chance are named after it.
+    /// The workload's name in the summary; its streams of chance have the same name.
     pub name: &'static str,
-    /// The clients that do it.
+    /// The clients that do the workload.
     pub clients: Clients,
     /// How many milliseconds a client waits from one turn to the next.
     pub pause: Range<u64>,
-    /// Does it once. What was answered goes into the history.
+    /// Does the workload once. The answers go into the history.
     pub turn: for<'a> fn(&'a Worker, &'a mut Chance) -> Turn<'a>,
 }
 
-/// One turn of a workload. It gives how much was done: nothing if the client was refused or has lost its connection.
+/// One turn of a workload. A turn gives the work done: nothing if the client was refused or has lost its connection.
 pub type Turn<'a> = LocalBoxFuture<'a, u64>;
 
-/// Which clients do a workload.
+/// The clients that do a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clients {
     All,

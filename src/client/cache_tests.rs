@@ -89,7 +89,7 @@ fn it_takes_no_more_than_it_was_given_and_drops_what_was_not_used() {
     assert_eq!(tid_at(&mut cache, 0, 10), Some(7));
 }
 
-/// What happens to a client.
+/// An event in the life of a client.
 #[derive(Clone, Debug)]
 enum Event {
     /// The next transaction changes these, and the client is told.

@@ -46,7 +46,7 @@ pub struct Registered {
     pub last: Tid,
 }
 
-/// An address; which attempt at it this is (0: another node named it as primary); what came of it.
+/// An address; the number of the attempt (0: another node named the address as primary); the result.
 type Attempt = BoxFuture<'static, (String, u32, Result<Registered, NotServing>)>;
 
 /// Asks all addresses until a server registers this client.
@@ -208,7 +208,7 @@ async fn answer(found: &mut Registered, id: i64, call: &Call) -> Result<Reply, N
                 });
             }
             Ok(_) => {}
-            Err(bad) => return Err(NotServing::Fault(format!("sent what is no message: {bad:?}"))),
+            Err(bad) => return Err(NotServing::Fault(format!("sent bytes that are no message: {bad:?}"))),
         }
     }
 }

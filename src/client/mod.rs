@@ -2,8 +2,8 @@
 //!
 //! **What it is.** A [`Client`] finds the server that serves it and stays with it: the primary, for one that writes;
 //! any node that has caught up, for one that only reads. It loads objects through a cache that is told of every change,
-//! and commits [`Transaction`]s, which read one state of the database and conflict with whoever has changed their
-//! objects meanwhile.
+//! and commits [`Transaction`]s, which read one state of the database and conflict with any client that has changed
+//! their objects meanwhile.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -16,7 +16,7 @@
 //! let addresses = ["a:8100", "b:8100", "c:8100"].map(str::to_owned).to_vec();
 //! let client = Client::connect(Options { addresses, ..Options::default() }, Env::system(), Arc::new(Tcp)).await?;
 //!
-//! // Once more from the beginning whenever somebody else has changed object 1 meanwhile.
+//! // Runs again from the beginning whenever another client has changed object 1 meanwhile.
 //! let count = client
 //!     .transact(async |transaction| {
 //!         let count: u64 = String::from_utf8_lossy(&transaction.read(Oid(1)).await?).parse().unwrap_or(0);
@@ -50,7 +50,7 @@
 //!   n1 killed                             connection lost; view 10 and cache stay; a transaction at 10 reads from them
 //!   asks n1, n2, n3 at once               n1: refused   n2: not primary, knows of none   n3: the same
 //!   (pause)  n2: not primary, n3 is       asks n3 at once
-//!   n3 registers it: last is 12           somebody else has committed 11 and 12 meanwhile
+//!   n3 registers it: last is 12           other clients have committed 11 and 12 meanwhile
 //!   getInvalidations(10) = 12, [2]        object 2 is dropped; view 12; object 1 is still cached, and current at 12
 //!   loads, commits go on                  new transactions read at 12, that from before still at 10
 //!   invalidateTransaction(13, [1])        object 1 was [7, 13); view 13

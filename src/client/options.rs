@@ -21,7 +21,7 @@ pub struct Options {
     pub silence: Duration,
     /// How often [`Client::transact`](super::Client::transact) tries; 3 by default.
     pub attempts: u32,
-    /// What the server's log calls this client besides its address.
+    /// The name of this client in the server's log, besides its address.
     pub label: String,
     /// How to speak TLS; `None`: plain TCP.
     pub tls: Option<TlsClient>,

@@ -1,4 +1,4 @@
-//! What has come of the search for a server so far.
+//! The search for a server: the refusals and faults met so far.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,14 @@ pub enum NotServing {
     Fault(String),
 }
 
-/// How often servers have to refuse a client before that is believed: a server that has just begun may not be ready.
+/// How often servers have to refuse a client before the refusal is believed: a server that has just begun may not be
+/// ready.
 const REFUSALS: u32 = 3;
 
 /// How the search for a server goes, for the caller that waits for its end.
 #[derive(Default)]
 pub struct Search {
-    /// Per address, why it does not serve, as of the last attempt.
+    /// Per address, the reason why the server there does not serve, as of the last attempt.
     missed: BTreeMap<String, NotServing>,
     refusals: u32,
 }

@@ -1,4 +1,4 @@
-//! What all handles of a client share with the task of its connection.
+//! The state that all handles of a client share with the task of its connection.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -20,7 +20,7 @@ pub struct Up {
     pub generation: u64,
 }
 
-/// What the handles and the task of the connection share.
+/// The state that the handles and the task of the connection share.
 pub struct Shared {
     pub env: Env,
     pub network: Arc<dyn Network>,
@@ -34,7 +34,7 @@ pub struct Shared {
     pub news: Watch<Tid>,
     /// One permit: commits take turns.
     pub turns: Arc<Semaphore>,
-    /// Object ids that the server gave and nobody uses yet.
+    /// Object ids that the server gave and that are not used yet.
     pub oids: tokio::sync::Mutex<Vec<Oid>>,
 }
 
@@ -54,10 +54,10 @@ impl Shared {
     }
 
     pub fn cache(&self) -> MutexGuard<'_, Cache> {
-        self.cache.lock().expect("nobody panics while holding it")
+        self.cache.lock().expect("no caller panics while holding the cache")
     }
 
     pub fn search(&self) -> MutexGuard<'_, Search> {
-        self.search.lock().expect("nobody panics while holding it")
+        self.search.lock().expect("no caller panics while holding the search")
     }
 }

@@ -174,6 +174,6 @@ impl Transaction {
     }
 
     fn footprint(&self) -> MutexGuard<'_, Footprint> {
-        self.footprint.lock().expect("nobody panics while holding it")
+        self.footprint.lock().expect("no caller panics while holding the footprint")
     }
 }

@@ -1,4 +1,4 @@
-//! Which settings can't work, and which deserve a warning; and the file of the secret.
+//! Checks of the settings: those that can't work, and those that deserve a warning; and the file of the secret.
 //!
 //! Every message begins with the flag and says what to change.
 

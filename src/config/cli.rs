@@ -351,7 +351,7 @@ impl TryFrom<f64> for Seconds {
     type Error = String;
 
     fn try_from(seconds: f64) -> Result<Seconds, String> {
-        // A year is more than anybody needs, and sums of such times are far from overflowing.
+        // A year is more than enough, and sums of such times are far from overflowing.
         if seconds.is_nan() || !(0.0..=31_536_000.0).contains(&seconds) {
             return Err(format!("{seconds} is not a time from 0 to 31536000 seconds"));
         }

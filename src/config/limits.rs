@@ -15,7 +15,7 @@ const MIB: usize = 1024 * KIB;
 pub const OBJECT: usize = 128 * MIB;
 /// Bytes of a frame to or from a client: the largest object, and the rest of its call.
 pub const FRAME: usize = OBJECT + MIB;
-/// Bytes of each frame of a connection until its `register`: such frames only say who connects.
+/// Bytes of each frame of a connection until its `register`: such frames only identify the client or peer.
 pub const FIRST_FRAME: usize = 4 * KIB;
 /// Bytes of a transaction's descriptions, of the bookkeeping for each of its objects, and of its data that is not yet
 /// in the log. The vote of a larger transaction is refused.

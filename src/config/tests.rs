@@ -1,4 +1,4 @@
-//! Command lines and files, and what becomes of them.
+//! Command lines and files, and the settings or errors that they give.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -7,9 +7,9 @@ use std::path::Path;
 /// A table of an engine. The engine's owner lists its tables (`storage::keys`, `raft::log`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Table {
-    /// Its place in the list that the engine was opened with.
+    /// The table's place in the list that the engine was opened with.
     pub index: usize,
-    /// Its name on disk (a column family).
+    /// The table's name on disk (a column family).
     pub name: &'static str,
     /// Whether large values lie apart from the keys (key-value separation).
     pub large_values: bool,
@@ -22,7 +22,7 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 /// Pairs in the order asked for; an error ends the iteration.
 pub type Pairs<'a> = Box<dyn Iterator<Item = io::Result<Pair>> + Send + 'a>;
 
-/// Which way a range is read.
+/// The direction in which a range is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// By growing keys.

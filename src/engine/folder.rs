@@ -1,7 +1,7 @@
 //! The data folder: one node's, of this format, used by one process.
 //!
 //! ```text
-//! DIR/ZRS      what this folder is, and its format
+//! DIR/ZRS      the marker: names this folder as zrs's, with its format
 //! DIR/lock     locked while a process uses the folder; says which
 //! DIR/log/     an engine: what consensus must not forget, with the cluster's and the node's id
 //! DIR/store/   an engine: the database
@@ -14,7 +14,7 @@
 //! process; the refusal says what was found and what to do. The marker is there, whole and durable, before anything
 //! else but an empty `new/`, so that an import never leaves what looks like an empty folder, wherever it is cut off.
 //! The name `made/` decides: once it is there, the next opening of the folder finishes the import; before, the folder
-//! is refused until somebody imports again.
+//! is refused until an import is run again.
 //!
 //! **Left out.** Which node and cluster the folder belongs to: the nodes agree on that, and stamp it into `log/`.
 
@@ -438,7 +438,7 @@ mod tests {
         drop(NewFolder::take(&path).unwrap());
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "it was there, and empty");
 
-        // As a kill would leave it.
+        // The folder as a kill would leave it.
         drop(Folder::open(&path).unwrap());
         let left = path.join("new/store");
         fs::create_dir_all(&left).unwrap();
@@ -487,7 +487,7 @@ mod tests {
         let path = parent.path().join("data");
         let new = NewFolder::take(&path).unwrap();
         assert_eq!(names(&path), ["ZRS", "lock", "new"], "before there is a database");
-        // What a kill leaves at each step of that.
+        // The files that a kill leaves at each step of taking the folder.
         let copy = parent.path().join("copy");
         fs::create_dir(&copy).unwrap();
         for steps in [&["new"][..], &["new", "ZRS.new"], &["new", "ZRS.new", MARKER]] {
@@ -506,7 +506,7 @@ mod tests {
         drop(new);
         assert!(!path.exists());
 
-        // Somebody else's folder of that name stays.
+        // A foreign folder of that name stays.
         let foreign = parent.path().join("foreign");
         fs::create_dir_all(foreign.join("new")).unwrap();
         fs::write(foreign.join("new/letter"), "dear").unwrap();

@@ -23,4 +23,4 @@ pub use contract::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
 pub use folder::{FORMAT as FOLDER_FORMAT, Folder, NewFolder};
 #[cfg(feature = "rocksdb")]
 pub use rocks::{Durability, Rocks};
-pub use simdisk::{Counters, Faults, SimDisk, SimEngine};
+pub use simdisk::{Counters, DiskFaults, SimDisk, SimEngine};

@@ -29,9 +29,9 @@ use super::contract::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
 type Value = Arc<[u8]>;
 type Content = BTreeMap<Vec<u8>, Value>;
 
-/// Which calls fail: `Some(n)` lets n more through, and fails those after them until it is set anew.
+/// The calls that fail: `Some(n)` lets n more calls through, and fails all later ones until the number is set anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
+pub struct DiskFaults {
     /// `get`, `first`, making a range.
     pub reads_after: Option<u64>,
     /// `write`, `checkpoint`.
@@ -71,7 +71,7 @@ pub struct SimEngine {
 struct Device {
     /// By name. Ranges share the Arc, so that they go on showing the content of their beginning.
     tables: BTreeMap<&'static str, Arc<Content>>,
-    /// What undoes the batches since the last sync, each from its end.
+    /// The edits that undo the batches since the last sync, each batch from its end.
     unsynced: Vec<Vec<Undo>>,
     checkpoints: BTreeMap<PathBuf, BTreeMap<&'static str, Arc<Content>>>,
     /// Bytes of keys and values.
@@ -80,7 +80,7 @@ struct Device {
     opening: u64,
     in_use: bool,
     sync_failed: bool,
-    faults: Faults,
+    faults: DiskFaults,
     counters: Counters,
 }
 
@@ -147,7 +147,7 @@ impl SimDisk {
     }
 
     /// Sets which calls fail from now on.
-    pub fn set_faults(&self, faults: Faults) {
+    pub fn set_faults(&self, faults: DiskFaults) {
         self.device().faults = faults;
     }
 

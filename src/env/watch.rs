@@ -94,7 +94,7 @@ impl<T> Watch<T> {
         true
     }
 
-    /// Whether anybody receives.
+    /// Whether there is a receiver.
     pub fn is_watched(&self) -> bool {
         self.0.receivers.load(SeqCst) > 0
     }

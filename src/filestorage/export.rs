@@ -24,14 +24,14 @@ use crate::command::Staged;
 use crate::storage::{Holding, Store};
 use crate::zodb::{Oid, StorageId, Tid};
 
-/// Which storage to export, and where to.
+/// The storage to export, and the files to write.
 #[derive(Clone, Debug)]
 pub struct Export {
     /// The `Data.fs` to write; it must not exist.
     pub file: PathBuf,
     /// The folder of blobs to write; it must not exist, or be empty.
     pub blobs: Option<PathBuf>,
-    /// Which storage.
+    /// The name of the storage.
     pub storage: String,
     /// Whether blobs may be left out.
     pub without_blobs: bool,
@@ -212,7 +212,7 @@ fn refuse_to_overwrite(path: &Path) -> io::Result<()> {
 struct Part {
     path: PathBuf,
     whole: PathBuf,
-    /// Whether it takes the place of an empty folder.
+    /// Whether the finished folder takes the place of an empty one.
     replaces: bool,
     kept: bool,
 }

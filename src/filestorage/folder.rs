@@ -10,7 +10,7 @@ use crate::storage::{self, Store};
 /// Makes data folders that all hold the same store: an empty one, or that of a single folder that no node has used yet,
 /// and what `fill` adds to it. After an error the folders are as before; but at the very end they get their databases
 /// one after the other, each by a rename, and if a disk refuses one of these, the folders before it have theirs. A
-/// process that is killed leaves folders that are whole, and folders that are refused until somebody imports again;
+/// process that is killed leaves folders that are whole, and folders that are refused until an import is run again;
 /// none that look empty.
 ///
 /// Nodes that start on these folders can form a cluster together. On one disk the folders share files, which is safe:

@@ -35,7 +35,7 @@ pub const UNFINISHED: u8 = b'c';
 /// The header of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionHeader {
-    /// Its id.
+    /// The transaction's id.
     pub tid: Tid,
     /// Bytes of the transaction, but for the last eight.
     pub length: u64,

@@ -31,25 +31,25 @@ const BLOB_RECORD: u64 = 4096;
 /// Missing blobs that are named one by one.
 const NAMED: usize = 5;
 
-/// What to do about blobs whose files are missing.
+/// The policy for blobs whose files are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingBlobs {
-    /// Import nothing; the error names them.
+    /// Import nothing; the error names the blobs.
     Refuse,
-    /// Leave them out; a warning says how many.
+    /// Leave the blobs out; a warning says how many.
     Ignore,
 }
 
-/// What to import, and the storage to make of it.
+/// The files to import, and the storage to make of them.
 #[derive(Clone, Debug)]
 pub struct Import {
     /// The `Data.fs`.
     pub file: PathBuf,
-    /// The folder of its blobs.
+    /// The folder of the blobs.
     pub blobs: Option<PathBuf>,
     /// The storage's name, which clients ask for.
     pub storage: String,
-    /// What to do about blobs whose files are missing.
+    /// The policy for blobs whose files are missing.
     pub missing_blobs: MissingBlobs,
 }
 
@@ -160,11 +160,11 @@ impl Import {
 /// Whether a record is a blob's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It is.
+    /// A blob's record.
     Blob,
-    /// It is, if the object's record of this transaction is.
+    /// A blob's record if the object's record of this transaction is one.
     SameAs(Tid),
-    /// It is not.
+    /// Not a blob's record.
     Other,
 }
 

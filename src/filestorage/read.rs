@@ -1,5 +1,5 @@
 //! Reads a `Data.fs` from its start, record by record, and trusts none of it: every length, position and repetition is
-//! checked before it is used. An error names the file, the byte, and what is wrong there.
+//! checked before it is used. An error names the file, the byte, and the defect.
 //!
 //! **Damage that FileStorage would tolerate is refused**, but for what every crash may leave: a transaction at the very
 //! end that was voted and not finished (status `c`). It is not read, and [`Reader::unfinished`] tells of it.
@@ -26,33 +26,33 @@ const FIRST: u64 = MAGIC.len() as u64;
 /// The head of a transaction; its records follow by [`Reader::record`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileTransaction {
-    /// Its position in the file.
+    /// The position of the head in the file.
     pub position: u64,
-    /// Its id.
+    /// The transaction's id.
     pub tid: Tid,
-    /// Its status and texts.
+    /// The transaction's status and texts.
     pub meta: TransactionMeta,
 }
 
 /// A record without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileRecord {
-    /// Its position in the file.
+    /// The record's position in the file.
     pub position: u64,
     /// The object.
     pub oid: Oid,
-    /// What the record makes of the object.
+    /// The state of the object by this record.
     pub content: FileContent,
 }
 
-/// What a record makes of its object.
+/// The state of an object by a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileContent {
     /// Data.
     Data {
-        /// The position of its first byte.
+        /// The position of the first byte.
         position: u64,
-        /// Its length in bytes.
+        /// The length in bytes.
         length: u64,
     },
     /// The object does not exist any more.
@@ -228,7 +228,7 @@ impl Reader {
         let again = u64::from_be_bytes(self.array(end - 8)?);
         if again != header.length {
             let what = format_args!(
-                "transaction {} (byte {at}) has {} bytes, but {again} by what stands at its end",
+                "transaction {} (byte {at}) has {} bytes, but {again} by the length at its end",
                 header.tid, header.length
             );
             return Err(self.wrong(end - 8, what));

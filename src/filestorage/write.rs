@@ -121,7 +121,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what is buffered, fsyncs, and gives the file's length.
+    /// Writes the buffer, fsyncs, and gives the file's length.
     pub fn finish(mut self) -> io::Result<u64> {
         assert!(self.open.is_none(), "the last transaction has ended");
         self.flush()?;

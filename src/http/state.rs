@@ -1,4 +1,4 @@
-//! What of the server's status each page tells.
+//! The parts of the server's status that each page tells.
 //!
 //! Pure, over the one [`Status`] that the server gives, so that `/status`, `/readyz` and `/healthz` never disagree.
 

@@ -15,7 +15,7 @@ use crate::zodb::{StorageId, Tid};
 
 /// The description of a base that nodes send each other. Two are equal if the stores are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Base {
+pub struct LogBase {
     storages: Vec<Part>,
 }
 
@@ -29,9 +29,9 @@ struct Part {
     digest: [u8; 32],
 }
 
-impl Base {
+impl LogBase {
     /// The base of a store in which no entry of a log was applied yet.
-    pub fn of(store: &Store) -> Base {
+    pub fn of(store: &Store) -> LogBase {
         let part = |(number, name): (StorageId, String)| {
             let summary = store.summary(number);
             let counts = [summary.last_tid.0, summary.objects, summary.bytes, summary.transactions];
@@ -49,12 +49,12 @@ impl Base {
                 digest: hasher.finalize().into(),
             }
         };
-        Base { storages: store.storages().into_iter().map(part).collect() }
+        LogBase { storages: store.storages().into_iter().map(part).collect() }
     }
 
     /// The base of `store`; an error if the log with this stamp belongs to another store.
-    pub fn checked(store: &Store, stamp: Option<&Stamp>) -> anyhow::Result<Base> {
-        let base = Base::of(store);
+    pub fn checked(store: &Store, stamp: Option<&Stamp>) -> anyhow::Result<LogBase> {
+        let base = LogBase::of(store);
         let applied = store.applied().index;
         let advice = "give --data the folder as it was, or an empty one";
         match stamp {
@@ -78,7 +78,7 @@ impl Base {
     }
 }
 
-impl fmt::Display for Base {
+impl fmt::Display for LogBase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.storages.is_empty() {
             return f.write_str("no data");
@@ -94,8 +94,8 @@ impl fmt::Display for Base {
 }
 
 /// Says which nodes begin with other data than the rest, for people; `None` if all agree.
-pub fn disagreement(bases: &BTreeMap<u64, Base>) -> Option<String> {
-    let mut groups: Vec<(Vec<u64>, &Base)> = Vec::new();
+pub fn disagreement(bases: &BTreeMap<u64, LogBase>) -> Option<String> {
+    let mut groups: Vec<(Vec<u64>, &LogBase)> = Vec::new();
     for (node, base) in bases {
         match groups.iter_mut().find(|(_, known)| *known == base) {
             Some((nodes, _)) => nodes.push(*node),
@@ -125,14 +125,14 @@ pub fn disagreement(bases: &BTreeMap<u64, Base>) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn base(digest: u8) -> Base {
+    fn base(digest: u8) -> LogBase {
         let part = Part { number: 1, name: "1".into(), transactions: 188, last: Tid(0xab), digest: [digest; 32] };
-        Base { storages: vec![part] }
+        LogBase { storages: vec![part] }
     }
 
     #[test]
     fn the_odd_node_is_named() {
-        let empty = Base::default;
+        let empty = LogBase::default;
         assert_eq!(disagreement(&BTreeMap::from([(1, base(7)), (2, base(7))])), None);
         assert_eq!(disagreement(&BTreeMap::from([(1, empty()), (2, empty()), (3, empty())])), None);
         let said = disagreement(&BTreeMap::from([(1, base(7)), (2, empty()), (3, base(7))])).unwrap();

@@ -1,6 +1,7 @@
 //! How a cluster forms: once, by itself, in any order of starting, and through any crash.
 //!
-//! 1. A node with an empty folder draws an *incarnation* by chance and fsyncs it. It now knows who it is, and no more.
+//! 1. A node with an empty folder draws an *incarnation* by chance and fsyncs it. The incarnation is all that the node
+//!    knows of itself so far.
 //! 2. The founder (the smallest node id of `--peers`) asks all others until each has answered that it is new, has the
 //!    same list, and begins with the same data (`base`: none, or an imported database). Then the founder draws the
 //!    cluster's id and fsyncs its own [`Stamp`]: cluster, members, incarnations, base.
@@ -13,7 +14,7 @@
 //!
 //! **An empty node that meets a cluster** (its disk was replaced, say) has an incarnation that no stamp names. Nobody
 //! stamps it, and it neither initialises nor votes: a vote of a node that forgot what it had acknowledged could undo a
-//! commit. It says what it waits for, in `/status` and in the log.
+//! commit. The node says what it waits for, in `/status` and in the log.
 //!
 //! **Left out.** Adding that node again, as an observer that catches up: that comes with membership changes.
 
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use super::base::{Base, disagreement};
+use super::base::{LogBase, disagreement};
 use super::link::{Caller, Connection, Target};
 use super::log::LogStore;
 use super::stamp::{Stamp, cluster_name};
@@ -39,14 +40,14 @@ pub struct Formation {
     pub caller: Caller,
     pub log: LogStore,
     /// The base of this node's store.
-    pub base: Base,
+    pub base: LogBase,
     /// All members, this node among them, as `--peers` lists them.
     pub peers: BTreeMap<u64, String>,
     /// Set once, when the stamp is on disk.
     pub stamp: Watch<Option<Stamp>>,
     /// Held while a stamp that came in is considered.
     pub turn: tokio::sync::Mutex<()>,
-    /// What this node waits for, in words for people; empty if it waits for nothing.
+    /// The condition that this node waits for, in words for people; empty if the node waits for nothing.
     pub waiting: Watch<String>,
 }
 

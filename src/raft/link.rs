@@ -1,7 +1,7 @@
 //! Connections between peers: the handshake from both sides, and [`Link`], a lasting connection with many calls on it.
 //!
 //! A link connects at its first call, and again at the next call after it broke. Calls are numbered, so that a caller
-//! who gives up does not disturb the others; a break fails all calls that wait. There are two links to each peer: one
+//! that gives up does not disturb the others; a break fails all calls that wait. There are two links to each peer: one
 //! for entries, one for calls that must not wait behind entries (votes, heartbeats, read indices).
 
 use std::collections::BTreeMap;
@@ -249,7 +249,7 @@ struct Keeper {
     target: Target,
     cluster: ClusterId,
     quiet: Duration,
-    /// So that a peer that stays away is logged once.
+    /// The last failure to connect, so that a peer that stays away is logged once.
     last_fault: Option<String>,
 }
 

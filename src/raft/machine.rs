@@ -1,8 +1,8 @@
 //! The bridge from Raft to the store: committed entries in, outcomes out.
 //!
-//! What a command means stands in `storage::apply`. Here is only the order: an entry is applied once it is fsynced in
-//! this node's own log (a commit needs a majority, not this node), so that the store never outruns the log that it is
-//! replayed from.
+//! The meaning of each command stands in `storage::apply`. Here is only the order: an entry is applied once it is
+//! fsynced in this node's own log (a commit needs a majority, not this node), so that the store never outruns the log
+//! that it is replayed from.
 //!
 //! **Left out.** Snapshots: a follower that needs one is told that there is none. As no log is purged, none is needed.
 
@@ -23,14 +23,14 @@ type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 pub type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
 
 /// openraft's state machine: the store, and the watermark of the log.
-pub struct Machine {
+pub struct StateMachine {
     store: Store,
     durable: Watching<Durable>,
 }
 
-impl Machine {
-    pub fn new(store: Store, log: &LogStore) -> Machine {
-        Machine { store, durable: log.durable() }
+impl StateMachine {
+    pub fn new(store: Store, log: &LogStore) -> StateMachine {
+        StateMachine { store, durable: log.durable() }
     }
 
     /// Waits until the log's first `entries` entries are fsynced.
@@ -80,7 +80,7 @@ impl Machine {
     }
 }
 
-impl RaftStateMachine<Types> for Machine {
+impl RaftStateMachine<Types> for StateMachine {
     type SnapshotData = NoSnapshot;
     type SnapshotBuilder = NoSnapshot;
 

@@ -18,20 +18,20 @@ use super::types::{Ballot, Members, Place, Record, RecordContent};
 use crate::engine::{Engine, Order, Pair};
 use crate::storage::Position;
 
-/// What a log says besides its entries, and how far these reach.
+/// The meta data of a log, and how far its entries reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSummary {
     /// This node's number; `None`: the stamp, if there is one, does not name its incarnation.
     pub node: Option<u64>,
-    /// What ties the folder to a cluster; `None`: the node has not joined one.
+    /// The stamp, which ties the folder to a cluster; `None`: the node has not joined one.
     pub membership: Option<Stamped>,
     /// The newest vote that this node has given; `None`: it has never voted.
     pub vote: Option<VoteGiven>,
     /// The last entry that was removed from the front of the log.
     pub purged: Option<Position>,
-    /// The first entry that is there.
+    /// The first entry of the log.
     pub first: Option<Position>,
-    /// The last one.
+    /// The last entry of the log.
     pub last: Option<Position>,
 }
 
@@ -40,13 +40,13 @@ pub struct LogSummary {
 pub struct Stamped {
     /// The cluster's id.
     pub cluster: String,
-    /// The members that it began with: their numbers and addresses.
+    /// The members that the cluster began with: their numbers and addresses.
     pub members: BTreeMap<u64, String>,
-    /// The digest of the data that all of them began with.
+    /// The digest of the data that all members began with.
     pub base: String,
 }
 
-/// For whom a node has voted.
+/// The candidate for which a node has voted, and the term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct VoteGiven {
     /// The term of the election.
@@ -59,7 +59,7 @@ pub struct VoteGiven {
 
 /// The members of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Membership {
+pub struct MemberList {
     /// The nodes whose votes count; two sets while the members change.
     pub voters: Vec<Vec<u64>>,
     /// The number and address of every member, observers among them.
@@ -69,23 +69,23 @@ pub struct Membership {
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
-    /// Its index and term.
+    /// The entry's index and term.
     pub position: Position,
-    /// Bytes of its value on disk, checksum included.
+    /// Bytes of the entry's value on disk, checksum included.
     pub size: usize,
-    /// What it says.
+    /// The entry's content.
     pub content: LogContent,
 }
 
-/// What an entry says.
+/// The content of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogContent {
     /// A new leader's first entry.
     Blank,
     /// A [`Command`](crate::command::Command), encoded.
     Command(Bytes),
-    /// From here on these are the members.
-    Membership(Membership),
+    /// The members from this entry on.
+    Membership(MemberList),
 }
 
 /// An entry, or the index of a damaged one and what is wrong with it.
@@ -120,9 +120,9 @@ pub fn entries(engine: &dyn Engine, first: u64, last: u64) -> impl Iterator<Item
 }
 
 /// Reads a membership as [`Store::membership`](crate::storage::Store::membership) keeps it.
-pub fn membership(bytes: &[u8]) -> io::Result<Membership> {
+pub fn membership(bytes: &[u8]) -> io::Result<MemberList> {
     let damaged = |why| io::Error::new(io::ErrorKind::InvalidData, format!("the membership is damaged: {why}"));
-    postcard::from_bytes::<Members>(bytes).map(Membership::from).map_err(damaged)
+    postcard::from_bytes::<Members>(bytes).map(MemberList::from).map_err(damaged)
 }
 
 fn read((key, value): Pair) -> Read {
@@ -152,9 +152,9 @@ impl From<Ballot> for VoteGiven {
     }
 }
 
-impl From<Members> for Membership {
-    fn from(members: Members) -> Membership {
-        Membership {
+impl From<Members> for MemberList {
+    fn from(members: Members) -> MemberList {
+        MemberList {
             voters: members.voters.into_iter().map(|set| set.into_iter().collect()).collect(),
             members: members.seats.into_iter().map(|(node, seat)| (node, seat.address)).collect(),
         }

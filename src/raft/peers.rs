@@ -18,14 +18,14 @@ use openraft::{LinearizerOption, OptionalSend};
 
 use super::heard::Heard;
 use super::link::{Caller, Connection, Link, Target};
-use super::machine::{Machine, NoSnapshot, Snapshot};
+use super::machine::{NoSnapshot, Snapshot, StateMachine};
 use super::stamp::ClusterId;
 use super::types::{Ballot, LogPosition, Place, Record, Seat, Types, Vote};
 use super::wire::{Answer, Appended, Ask, Numbered, pack, unpack};
 use crate::config::limits;
 use crate::env::Env;
 
-pub type Raft = openraft::Raft<Types, Machine>;
+pub type Raft = openraft::Raft<Types, StateMachine>;
 
 /// Links to all peers, made when they are first needed.
 #[derive(Clone)]

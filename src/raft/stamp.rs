@@ -1,7 +1,7 @@
-//! The stamp: what makes a data folder one of a cluster's.
+//! The stamp: the record that ties a data folder to a cluster.
 //!
 //! A node takes part in a cluster if, and only if, its folder is stamped; `formation` says how a folder gets its stamp.
-//! Disk and peers get the same bytes of it.
+//! Disk and peers get the same bytes of a stamp.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::types::Seat;
 /// A cluster's name for itself: drawn by chance when it forms.
 pub type ClusterId = [u8; 16];
 
-/// What makes a data folder one of a cluster's; in `log/` as `stamp`, fsynced.
+/// The record that ties a data folder to a cluster; in `log/` as `stamp`, fsynced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     pub cluster: ClusterId,

@@ -30,7 +30,7 @@ impl fmt::Display for Proposed {
 pub struct Seat {
     /// `host:port`, for clients and peers alike.
     pub address: String,
-    /// Drawn by chance for each empty data folder; a node with another incarnation has lost what it knew.
+    /// Drawn by chance for each empty data folder; a node with another incarnation has lost its log and its vote.
     pub incarnation: u64,
 }
 

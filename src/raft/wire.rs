@@ -26,7 +26,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::base::Base;
+use super::base::LogBase;
 use super::stamp::{ClusterId, Stamp};
 use super::types::{Ballot, Place, Record};
 
@@ -128,7 +128,7 @@ pub enum Ask {
         to: u64,
         last: Option<Place>,
     },
-    /// Up to which entry must a node have applied, to have every commit that was answered before now?
+    /// Asks for the index up to which a node must have applied to have every commit answered before now (a read index).
     ReadIndex,
 }
 
@@ -141,7 +141,7 @@ pub enum Answer {
         last: Option<Place>,
     },
     Transferring(Result<(), String>),
-    /// `Err`: not the primary, or not sure of it.
+    /// `Err`: the asked node is not the primary, or not sure of being it.
     ReadIndex(Result<Place, String>),
     /// The call can't be answered, for the reason given: this node is stopping, say.
     Failed(String),
@@ -175,15 +175,15 @@ pub struct RelayRequest {
 /// A question about forming a cluster; see `formation`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FormAsk {
-    /// Which incarnation are you, which peers do you have, and which base?
+    /// Asks for the peer's incarnation, its list of peers, and its base.
     Probe,
-    /// Take this stamp, if your folder is empty.
+    /// Hands over a stamp, for the peer to take if its folder is empty.
     Stamp(Stamp),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FormAnswer {
-    Empty { incarnation: u64, peers: BTreeMap<u64, String>, base: Base },
+    Empty { incarnation: u64, peers: BTreeMap<u64, String>, base: LogBase },
     Stamped(Stamp),
     Refused(String),
 }
@@ -247,7 +247,7 @@ mod tests {
             let _ = unpack::<Record>(&bytes);
         }
 
-        /// The same for what is nearly right: an append with a byte changed, or cut.
+        /// The same for a message that is nearly right: an append with a byte changed, or cut.
         #[test]
         fn a_damaged_append_is_read_or_refused(at in 0usize..200, to in any::<u8>(), len in 0usize..200) {
             let place = Place { term: 3, index: 70_000 };

@@ -1,4 +1,4 @@
-//! A client that came in: through which door, and its frames.
+//! A client that came in: its door and its frames.
 
 use std::collections::VecDeque;
 
@@ -8,18 +8,18 @@ use super::shared::Shared;
 use crate::net::{FrameFault, FrameReader, FrameWriter, Misplaced, misplaced};
 use crate::zeo::Encoding;
 
-/// Where a connection came in.
+/// The door through which a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
     /// The port for all.
     Main,
-    /// The port for readers, who are served whatever this node has (`--read-listen`).
+    /// The port for readers, which are served this node's own state (`--read-listen`).
     Reading,
     /// Another node relays the client.
     Relay,
 }
 
-/// A client that has said which encoding it speaks.
+/// A client whose encoding is known.
 pub struct Client {
     pub encoding: Encoding,
     pub follows_redirects: bool,

@@ -1,8 +1,8 @@
 //! Follows this node's role in the cluster: begins and ends its reigns, and tells all connections where the node
 //! stands.
 //!
-//! One task does it. This node counts as *leading* only once the storages that its configuration asks for exist, and no
-//! more from the moment its role changes.
+//! One task follows the role. This node counts as *leading* only once the storages that its configuration asks for
+//! exist, and no more from the moment its role changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +90,7 @@ async fn lead(shared: &Arc<Shared>, reign: Reign, role: &mut Watching<Role>) {
     }
 }
 
-/// Creates the configured storages that do not exist; tries until the caller drops this.
+/// Creates the configured storages that do not exist; tries until the future is dropped.
 async fn create_storages(shared: &Shared, primary: &Primary) {
     for name in &shared.config.storages {
         while shared.store.storage(name).is_none() {

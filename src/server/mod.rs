@@ -162,7 +162,7 @@ impl Server {
         self.address.clone()
     }
 
-    /// The address for readers who are served whatever this node has, as it was bound.
+    /// The address for readers, which are served this node's own state, as it was bound.
     pub fn read_address(&self) -> Option<String> {
         self.read_address.clone()
     }
@@ -187,7 +187,7 @@ impl Server {
         &self.shared.config
     }
 
-    /// How this node and its storages are.
+    /// The status of this node and its storages.
     pub fn status(&self) -> Status {
         status::of_node(&self.shared)
     }
@@ -217,8 +217,8 @@ impl Server {
         }
         let handed = node.transfer(to).await;
         if *node.role().look_now() != Role::Primary(leading.reign()) {
-            // The node knows of it before its sessions do. Held votes end with the reign: none may be answered in its
-            // last moment.
+            // The node knows of the new primary before its sessions do. Held votes end with the reign: none may be
+            // answered in its last moment.
             let mut ended = leading.ended();
             let _ = env.timeout(limits::DRAIN, ended.until(|ended| *ended)).await;
         }
@@ -232,7 +232,7 @@ impl Server {
         if self.is_primary() {
             match self.hand_over(None).await {
                 Ok(to) => tracing::info!(to, "handed the primary's role over"),
-                Err(why) => tracing::info!(%why, "nobody to hand the primary's role to"),
+                Err(why) => tracing::info!(%why, "no member to hand the primary's role to"),
             }
         }
         phase.send(Phase::Closing);
@@ -249,7 +249,7 @@ impl Server {
     }
 }
 
-/// Looks up where the members are, until the server closes.
+/// Looks up the members' addresses, until the server closes.
 async fn look_up_members(shared: Arc<Shared>) {
     let mut phase = shared.phase.watching();
     tokio::select! { biased;

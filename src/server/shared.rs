@@ -1,4 +1,4 @@
-//! What all connections of a server share, and the waits that several of them have in common.
+//! The state that all connections of a server share, and the waits that several connections have in common.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use crate::net::Tls;
 use crate::raft::Node;
 use crate::storage::Store;
 
-/// How long to wait before the same is tried again, unless the standing changes earlier.
+/// How long to wait before the next attempt, unless the standing changes earlier.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What the connections of a server share.
+/// The state that the connections of a server share.
 pub struct Shared {
     pub config: Arc<Config>,
     pub env: Env,
-    /// Spoken from the first byte of each connection, if configured.
+    /// TLS, spoken from the first byte of each connection, if configured.
     pub tls: Option<Tls>,
     pub node: Node,
     pub store: Store,
@@ -35,7 +35,7 @@ pub struct Shared {
     /// For the pieces of blobs.
     pub piece_reads: LongReads,
     pub standing: Watch<Standing>,
-    /// Goes up whenever a primary becomes known, or another one.
+    /// Counts elections: goes up whenever a primary becomes known, or another one.
     pub elections: Watch<u64>,
     pub phase: Watch<Phase>,
 }
@@ -56,7 +56,7 @@ impl Shared {
         self.node.lag().is_some_and(|lag| lag <= self.config.max_lag)
     }
 
-    /// Returns once this node has everything that was answered anywhere before the call.
+    /// Returns once this node has every commit that any node answered before the call.
     pub async fn catch_up(&self) -> Result<(), Why> {
         let patience = Patience::new(self);
         let mut standing = self.standing.watching();

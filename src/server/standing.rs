@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::primary::Primary;
 use crate::raft::Member;
 
-/// Who is primary, seen from here.
+/// The primary, as seen from this node.
 #[derive(Clone)]
 pub enum Standing {
     /// There is no cluster yet.
@@ -24,7 +24,7 @@ pub enum Standing {
     Leading(Arc<Primary>),
 }
 
-/// Which node is primary.
+/// The node that is primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KnownPrimary {
     ThisNode,
@@ -32,7 +32,7 @@ pub enum KnownPrimary {
 }
 
 impl Standing {
-    /// Which node is primary, if one is known.
+    /// The node that is primary, if one is known.
     pub fn primary(&self) -> Option<KnownPrimary> {
         match self {
             Standing::Forming | Standing::Electing => None,

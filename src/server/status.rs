@@ -1,4 +1,4 @@
-//! How the node and its storages are, in numbers: for `server_status`, monitors (`ruok`) and operators.
+//! The status of the node and its storages, in numbers: for `server_status`, monitors (`ruok`) and operators.
 //!
 //! The numbers of a storage are those of this node since it started, with the names that ZEO's monitors know.
 
@@ -67,14 +67,14 @@ fn monitored(status: &ServerStatus) -> Value {
 /// A node, for operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// Its part in the cluster.
+    /// The node's part in the cluster.
     #[serde(flatten)]
     pub node: NodeStatus,
     /// Whether clients may write here.
     pub leading: bool,
-    /// The reign in which they may.
+    /// The reign in which clients may write.
     pub reign: Option<String>,
-    /// Seconds since this node last knew that it had everything; none if it never did.
+    /// Seconds since this node was last known to be up to date; none if it never was.
     pub lag_seconds: Option<f64>,
     /// All storages.
     pub storages: Vec<StorageStatus>,
@@ -90,14 +90,14 @@ pub struct Status {
     pub waiting_votes: usize,
     /// Transactions that hold locks.
     pub holding: usize,
-    /// Finishes whose outcome nobody can tell yet.
+    /// Finishes whose outcome is unknown so far.
     pub unknown: usize,
 }
 
 /// A storage, for operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct StorageStatus {
-    /// As clients name it.
+    /// The storage's name, as clients use it.
     pub name: String,
     /// The newest transaction applied here: 16 hex digits.
     pub last_transaction: String,

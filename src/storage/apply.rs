@@ -1,4 +1,4 @@
-//! What every command means.
+//! The meaning of every command.
 //!
 //! Each call writes one batch: the command's changes, and the position in the log. A command that is refused or stale
 //! changes nothing but the position. The outcome depends on nothing but the command and the commands applied before, so
@@ -94,7 +94,7 @@ impl Store {
         Ok(turn)
     }
 
-    /// Writes the batch, then brings the catalog up to it and wakes everyone who watches [`Store::applied_watch`].
+    /// Writes the batch, then brings the catalog up to it and wakes the watchers of [`Store::applied_watch`].
     fn write(&self, mut turn: MutexGuard<'_, Writing>, at: Position, mut batch: Batch, next: Next) -> io::Result<()> {
         batch.put(keys::META, keys::POSITION, value::seal(&keys::POSITION, value::POSITION, &at.to_bytes()));
         let removal = matches!(next, Next::Removed(..));
@@ -341,7 +341,7 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::command::Reign;
-    use crate::engine::{Faults, SimDisk};
+    use crate::engine::{DiskFaults, SimDisk};
 
     fn reserve(count: u32) -> Change {
         Change::ReserveOids { storage: S, count }
@@ -490,11 +490,11 @@ mod tests {
         let disk = SimDisk::new();
         let store = Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
         apply(&store, create("1"));
-        disk.set_faults(Faults { writes_after: Some(0), ..Faults::default() });
+        disk.set_faults(DiskFaults { writes_after: Some(0), ..DiskFaults::default() });
         let at = next(&store);
         let command = Command { reign: store.reign(), change: commit(1, vec![over(0, 0, data("root"))]) };
         assert!(store.apply(at, &command).is_err());
-        disk.set_faults(Faults::default());
+        disk.set_faults(DiskFaults::default());
         assert!(store.apply(at, &command).is_err());
         assert_eq!(store.last_tid(S), Tid::ZERO);
         assert_eq!(store.feed(S).latest(), Tid::ZERO);

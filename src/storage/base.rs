@@ -1,4 +1,4 @@
-//! A store that was filled without a log: an import leaves one, and a cluster begins with one.
+//! The base: a store that was filled without a log. An import leaves a base, and a cluster begins with one.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What `apply` decided about a command: its outcome, the batch to write, and what the catalog in memory becomes.
+//! The decision of `apply` about a command: the outcome, the batch to write, and the change of the catalog in memory.
 
 use super::feed::Applied;
 use super::summary::Summary;
@@ -6,7 +6,7 @@ use crate::command::{Outcome, Reign};
 use crate::engine::Batch;
 use crate::zodb::{Refusal, StorageId};
 
-/// What the catalog becomes once the batch is written.
+/// The change of the catalog once the batch is written.
 pub(super) enum Next {
     Same,
     Reign(Reign),

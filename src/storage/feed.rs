@@ -1,4 +1,4 @@
-//! The transactions applied lately: from the feed every session learns what to tell its client.
+//! The transactions applied lately: sessions follow the feed to send invalidations to their clients.
 //!
 //! A ring of the newest transactions of one storage, bounded in transactions and in object ids, and a watch of the
 //! latest tid. A session that wakes asks for the transactions [`after`](Feed::after) its own view; a session that has
@@ -23,11 +23,11 @@ pub const RING_OIDS: usize = limits::FEED_OIDS;
 /// A transaction that has been applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// The storage that it is in.
+    /// The storage of the transaction.
     pub storage: StorageId,
-    /// Its id.
+    /// The transaction's id.
     pub tid: Tid,
-    /// The objects that it wrote, in the order of the transaction, each once.
+    /// The objects that the transaction wrote, in its order, each once.
     pub oids: Vec<Oid>,
 }
 

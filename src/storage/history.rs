@@ -15,9 +15,9 @@ use crate::zodb::{Oid, Refusal, Revision, State, StorageId, Tid, TransactionMeta
 /// A revision of an object, without its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryEntry {
-    /// The transaction that wrote it.
+    /// The transaction that wrote the revision.
     pub tid: Tid,
-    /// That transaction's meta data.
+    /// The meta data of that transaction.
     pub meta: TransactionMeta,
     /// The length of the record that lies with this revision: 0 if the object is absent, or shows older data again.
     pub size: u64,
@@ -28,7 +28,7 @@ pub struct HistoryEntry {
 pub struct UndoEntry {
     /// The transaction's id.
     pub tid: Tid,
-    /// Its meta data.
+    /// The transaction's meta data.
     pub meta: TransactionMeta,
     /// Bytes that the transaction takes (or would take) in a `Data.fs`.
     pub size: u64,

@@ -1,7 +1,7 @@
 //! Revisions and transactions as they are stored, for people who debug (`zrsctl dump`).
 //!
-//! A damaged value is shown as such beside the whole ones, and does not end the reading: what is wrong with one record
-//! is best seen between its neighbours. All other reads of the store end at the first fault.
+//! A damaged value is shown as such beside the whole ones, and does not end the reading: damage to one record is best
+//! seen between its neighbours. All other reads of the store end at the first fault.
 
 use std::io;
 
@@ -16,41 +16,41 @@ use crate::zodb::{Oid, StorageId, Tid, TransactionMeta};
 /// A revision, as its value and that of its blob say.
 #[derive(Debug)]
 pub struct InspectedRevision {
-    /// The transaction that wrote it.
+    /// The transaction that wrote the revision.
     pub tid: Tid,
     /// The kind of the value (`keys`).
     pub kind: u8,
     /// The CRC-32C that stands in the value.
     pub checksum: u32,
-    /// How it is stored, or what is wrong with the value.
+    /// How the revision is stored, or what is wrong with the value.
     pub holding: io::Result<Holding>,
-    /// The older revision that it was made to show again.
+    /// The older revision that this one was made to show again.
     pub link: Option<Tid>,
-    /// The revision with which its blob lies, and the blob's pieces; `None`: it has no blob.
+    /// The revision with which the blob lies, and the blob's pieces; `None`: there is no blob.
     pub blob: io::Result<Option<(Tid, Staged)>>,
 }
 
 /// A transaction, as its value says.
 #[derive(Debug)]
 pub struct InspectedTransaction {
-    /// Its id.
+    /// The transaction's id.
     pub tid: Tid,
     /// The CRC-32C that stands in the value.
     pub checksum: u32,
-    /// What else the value says, or what is wrong with it.
+    /// The rest of the value, or what is wrong with the value.
     pub head: io::Result<InspectedHead>,
 }
 
-/// What a transaction says of itself.
+/// The head of a transaction, without the oids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InspectedHead {
-    /// As it was committed.
+    /// The transaction's meta data, as committed.
     pub meta: TransactionMeta,
-    /// Bytes that it takes (or would take) in a `Data.fs`.
+    /// Bytes that the transaction takes (or would take) in a `Data.fs`.
     pub length: u64,
-    /// How many objects it lists.
+    /// How many objects the transaction lists.
     pub count: u32,
-    /// How many of its revisions are there.
+    /// How many of the transaction's revisions are left.
     pub left: u32,
 }
 

@@ -1,8 +1,8 @@
 //! Reads of single objects.
 //!
-//! Every read is given a *view*: the youngest transaction that it may know of. Revisions above the view are as if they
-//! were not there, so a transaction that is applied meanwhile changes no answer. The common load, of the revision that
-//! is current in the view, is one seek.
+//! Every read is given a *view*: the youngest transaction that the read may know of. Revisions above the view are as if
+//! they were not there, so a transaction that is applied meanwhile changes no answer. The common load, of the revision
+//! that is current in the view, is one seek.
 //!
 //! ```text
 //! revisions of an object      9   7   4        (youngest first, as in the table)
@@ -32,7 +32,7 @@ pub struct Loaded {
     pub data: Bytes,
     /// The transaction that wrote this revision.
     pub tid: Tid,
-    /// The transaction that wrote the next one, if the view has it.
+    /// The transaction that wrote the next revision, if the view has one.
     pub end: Option<Tid>,
 }
 
@@ -212,7 +212,7 @@ impl Store {
         }
     }
 
-    /// The revision of exactly `tid`, and the older one that it was made to show again, if it was.
+    /// The revision of exactly `tid`, and the older one that this revision was made to show again, if any.
     pub(super) fn linked(&self, storage: StorageId, oid: Oid, tid: Tid) -> io::Result<Option<(Stored, Option<Tid>)>> {
         let key = keys::revision(storage, oid, tid);
         let Some(value) = self.engine().get(keys::REVISIONS, &key)? else { return Ok(None) };
@@ -220,8 +220,8 @@ impl Store {
         Ok(Some((Stored::decode(&key, value)?, link)))
     }
 
-    /// What a revision shows: the record, and the tid with which it lies if that is another; `None`: the object is
-    /// absent.
+    /// The record that a revision shows, and the tid of the revision with which the record lies if that is another;
+    /// `None`: the object is absent.
     pub(super) fn follow(
         &self,
         storage: StorageId,
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(store.stored(S, OID, Tid(11)).unwrap(), Some(Stored::SameAs(Tid(4))));
         let loaded = store.load_before(S, OID, Tid::MAX, Tid::MAX).unwrap().unwrap().unwrap();
         assert_eq!((&loaded.data[..], loaded.tid), (&b"at 4"[..], Tid(11)));
-        // What shows the absence again is absent.
+        // A revision that shows an absence again is absent.
         apply(&store, commit(12, vec![over(11, 1, Content::Absent)]));
         apply(&store, commit(13, vec![over(12, 1, Content::SameAs(Tid(12)))]));
         assert!(store.current(S, OID).unwrap().unwrap().absent);

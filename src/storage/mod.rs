@@ -1,4 +1,4 @@
-//! What a node keeps: the databases, over an [`Engine`](crate::engine::Engine).
+//! The databases of a node, over an [`Engine`](crate::engine::Engine).
 //!
 //! Transactions come in through [`Store::apply`] alone, one [`Command`](crate::command::Command) after the other, in
 //! the order of the log; import, replay and replication all call it. Reads run beside apply, from any thread.

@@ -20,7 +20,7 @@ enum Step {
     Commit {
         gap: u64,
         writes: Vec<(u64, Seen, Left)>,
-        /// Whether it has the status of a transaction that was copied from a packed database.
+        /// Whether the transaction has the status of one that was copied from a packed database.
         packed: bool,
     },
     /// Undoes transactions, counted back from the newest, which is number 0. `store`: after so many of the undos the
@@ -245,7 +245,7 @@ impl Model {
             let mut failures = vec![];
             for (oid, shown) in &self.transactions[undone].1 {
                 let revisions = self.revisions(*oid, Tid::MAX);
-                let (newest, current) = revisions.last().expect("it has been written");
+                let (newest, current) = revisions.last().expect("the object has been written");
                 let is_current = !now.contains_key(oid) && newest == undone;
                 let current = now.get(oid).unwrap_or(current);
                 let same = current.data_tid == Some(*undone) || (current.data == shown.data && shown.data.is_some());

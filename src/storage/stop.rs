@@ -1,4 +1,4 @@
-//! A way to end a long read whose answer nobody waits for any more.
+//! Cancelling: ends a long read whose answer is no longer awaited.
 
 use std::io;
 use std::sync::Arc;

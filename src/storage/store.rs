@@ -234,7 +234,7 @@ impl Store {
         summary.packed.max(summary.packing)
     }
 
-    /// The writer's turn. Nothing is applied by anybody else while it is held.
+    /// The writer's turn. While one caller holds it, no other can apply anything.
     pub(super) fn writing(&self) -> MutexGuard<'_, Writing> {
         self.inner.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

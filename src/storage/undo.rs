@@ -86,7 +86,7 @@ impl Store {
     /// the undoing transaction; objects that it writes itself after the undo are left out.
     ///
     /// Refused with `NotUndoable`, or with `UndoFailed`, which says what is wrong with which object. An error once
-    /// `stop` was asked for. The answer is true as long as nobody else writes those objects.
+    /// `stop` was asked for. The answer is true as long as no other transaction writes those objects.
     pub fn undo(
         &self,
         storage: StorageId,

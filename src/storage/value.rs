@@ -222,7 +222,7 @@ fn staged(mut bytes: &[u8]) -> Option<Staged> {
 /// The newest revision of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Current {
-    /// The transaction that wrote it.
+    /// The transaction that wrote the revision.
     pub tid: Tid,
     /// Whether the object does not exist any more.
     pub absent: bool,
@@ -258,7 +258,8 @@ pub(super) struct TransactionHead {
     pub length: u64,
     /// How many objects the transaction lists: those that it wrote, in order, some perhaps twice.
     pub count: u32,
-    /// How many of its revisions are left; packs lower the number, and remove the transaction when it is 0.
+    /// How many of the transaction's revisions are left; packs lower the number, and at 0 remove the
+    /// transaction.
     pub left: u32,
     /// The first [`OIDS_PER_PART`] of the listed objects.
     pub oids: Vec<Oid>,

@@ -139,7 +139,7 @@ impl Store {
     }
 
     /// Reads a record or blob in pieces, compares its length and hash with `staged`, and gives the number of pieces.
-    /// `what` names the record or blob in faults; `there` says whether its revision is still there.
+    /// `what` names the record or blob in faults; `there` says whether the revision still exists.
     fn check_staged(
         &self,
         storage: StorageId,

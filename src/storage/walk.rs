@@ -14,13 +14,13 @@ use crate::zodb::{Oid, StorageId, Tid, TransactionMeta};
 /// A transaction and the objects that it lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// Its id.
+    /// The transaction's id.
     pub tid: Tid,
-    /// Its meta data as of its commit. (Whether it was packed since: [`Store::unmarked`].)
+    /// The transaction's meta data as of its commit. (Whether it was packed since: [`Store::unmarked`].)
     pub meta: TransactionMeta,
-    /// The objects that it wrote, in order; some perhaps twice. A pack may have removed the revisions of some.
+    /// The objects that the transaction wrote, in order; some perhaps twice. A pack may have removed some revisions.
     pub oids: Vec<Oid>,
-    /// How many of its revisions are left.
+    /// How many of the transaction's revisions are left.
     pub left: u32,
 }
 

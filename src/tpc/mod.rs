@@ -11,7 +11,7 @@
 //! # Why it exists
 //!
 //! A ZEO server has one commit lock per storage. Here locks are per object, so that transactions on different objects
-//! are voted and finished side by side and share one fsync. This needs a fair order in which nobody waits in a circle
+//! are voted and finished side by side and share one fsync. This needs a fair order in which no votes wait in a circle
 //! (the lock table, `locks.rs`) and a clear end for every lock (the phases, `machine.rs`).
 //!
 //! # What it promises
@@ -19,7 +19,7 @@
 //! - Stores exclude, checks share; an object that is both stored and checked is excluded. A transaction that brings its
 //!   own tid has its whole storage for itself.
 //! - All locks are granted in one step or the vote waits. A vote is granted as soon as it conflicts with no holder and
-//!   no earlier waiter: no vote overtakes one that it would delay, and a vote that delays nobody does not wait.
+//!   no earlier waiter: no vote overtakes one that it would delay, and a vote that delays no other does not wait.
 //! - Serials are read after the grant, so that the serials by which a vote is judged stay true until the transaction
 //!   ends.
 //! - All conflicts of a vote come in one answer, and the client keeps its locks while it resolves them. If its next
@@ -72,7 +72,7 @@
 //! ```
 //!
 //! **The line.** 4 must not overtake 3, although 4 conflicts with no holder: else checkers could keep a writer out for
-//! ever. 5 delays nobody and goes on.
+//! ever. 5 delays no other vote and goes on.
 //!
 //! ```text
 //!   Vote 1 {5, check 6}   -> Read 1
@@ -104,7 +104,7 @@
 //! # What is left out
 //!
 //! - **Undo** comes as stores of the objects that it touches, over whatever revision is current ([`Read::Current`]).
-//!   The objects' new content is worked out after [`Action::Voted`], when nobody can change them any more.
+//!   The objects' new content is worked out after [`Action::Voted`], when no other transaction can change the objects.
 //! - **Pack steps** take the locks of their objects like an undo ([`Read::Current`]); the last look at what they remove
 //!   comes between [`Action::Voted`] and [`Input::Finish`].
 //! - **Staged data** is not known here: a transaction is its oids and serials, wherever its data lies.

@@ -7,7 +7,7 @@ use crate::zodb::{Conflict, Oid, Refusal, StorageId, Tid};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TxnId(pub u64);
 
-/// What happens to the machine.
+/// An input of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "`txn` is the transaction that the input is about, `tid` is its tid")]
 pub enum Input {
@@ -40,7 +40,7 @@ pub enum Input {
 pub struct Vote {
     /// The transaction.
     pub txn: TxnId,
-    /// Its storage; a transaction writes in one storage only.
+    /// The transaction's storage; a transaction writes in one storage only.
     pub storage: StorageId,
     /// Stores and restores; each object once, with the last store that the client sent.
     pub writes: Vec<(Oid, Read)>,
@@ -60,7 +60,7 @@ pub enum Read {
     Existing(Tid),
     /// Any revision or none (`restore`).
     Any,
-    /// Whatever revision is current once the locks are held (undo, a step of a pack); that one becomes the write's
+    /// The revision that is current once the locks are held (undo, a step of a pack); that one becomes the write's
     /// base.
     Current,
 }
@@ -68,9 +68,9 @@ pub enum Read {
 /// The newest revision of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CurrentSerial {
-    /// Its serial.
+    /// The revision's serial.
     pub tid: Tid,
-    /// Whether it says that the object does not exist any more.
+    /// Whether the revision says that the object does not exist any more.
     pub absent: bool,
 }
 

@@ -24,8 +24,8 @@
 //! | asynchronous: `tpc_begin`, `storea`, `checkCurrentSerialInTransaction`, `deleteObject` | none, or `Nothing` |
 //! | asynchronous: `restorea`, `undoa`, `storeBlob*`, `iterator_gc`, `set_client_label` | none, or `Nothing` |
 //!
-//! Which calls are asynchronous is the client's habit and not the protocol's: each frame says whether the client waits
-//! for an answer.
+//! The calls listed as asynchronous are so by the client's habit, not by the protocol: each frame says whether the
+//! client waits for an answer.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

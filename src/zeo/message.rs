@@ -49,7 +49,7 @@ pub enum BadFrame {
         id: MessageId,
         /// The call's name.
         name: &'static str,
-        /// What is wrong with the arguments.
+        /// The defect of the arguments.
         why: String,
         /// Whether the client waits for no answer.
         asynchronous: bool,

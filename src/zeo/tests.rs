@@ -1,4 +1,4 @@
-//! What must hold for any input: nothing panics, everything comes back, nothing grows beyond proportion.
+//! Properties of the codec for any input: nothing panics, everything comes back, nothing grows beyond proportion.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -166,7 +166,7 @@ proptest! {
     fn pickled_values_come_back(value in pickled_values()) {
         let frame = writer::dumps(&value);
         prop_assert_eq!(&pickle::read(&frame, 10_000).unwrap(), &value);
-        // Whatever msgpack makes of it, it can be read.
+        // The same value in msgpack can be read, too.
         let mut writer = writer::Writer::new(Encoding::Msgpack);
         writer.value(&value);
         msgpack::read(&writer.out, 10_000).unwrap();

@@ -12,7 +12,7 @@ pub struct Oid(pub u64);
 
 /// A transaction id; also the *serial* of every revision that the transaction wrote.
 ///
-/// It has the shape of a ZODB `TimeStamp`: minutes since 1900 in the calendar of 31-day months in the upper four
+/// A tid has the shape of a ZODB `TimeStamp`: minutes since 1900 in the calendar of 31-day months in the upper four
 /// bytes, the second within the minute times 2^32/60 in the lower four (`persistent.timestamp`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tid(pub u64);

@@ -97,7 +97,7 @@ fn a_node_of_another_cluster_is_kept_out() {
         assert!(!node.is_ready(), "{}", node.status());
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    // Its log says why.
+    // The node's log says why.
     assert!(node.log_text().contains("belongs to cluster"), "{}", node.log_text());
     node.kill();
     wait_for(|| ours.situation(), super::support::PATIENCE, || ours.primary());

@@ -72,7 +72,7 @@ fn content(engine: &dyn Engine) -> Model {
 
 fn live(name: &str, disk: &mut dyn Disk, steps: &[Step]) {
     let mut engine = disk.open().unwrap();
-    // What a crash may leave: the states from the last sync on.
+    // The states that a crash may leave: those from the last sync on.
     let mut states: Vec<Model> = vec![Model::default()];
     for (n, step) in steps.iter().enumerate() {
         match step {

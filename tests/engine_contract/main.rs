@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 
 use tempfile::TempDir;
-use zrs::engine::{Batch, Durability, Engine, Faults, Order, Pair, Rocks, SimDisk, Table};
+use zrs::engine::{Batch, DiskFaults, Durability, Engine, Order, Pair, Rocks, SimDisk, Table};
 
 use disks::{Disk, END, LARGE, OnRocks, SMALL, Simulated, TABLES, all, each, pair, put};
 
@@ -344,17 +344,17 @@ fn the_simulated_disk_fails_when_told_to() {
     let disk = SimDisk::new();
     let engine = disk.open(TABLES).unwrap();
     put(&engine, SMALL, &[("a", "1")]);
-    disk.set_faults(Faults { reads_after: Some(1), ..Faults::default() });
+    disk.set_faults(DiskFaults { reads_after: Some(1), ..DiskFaults::default() });
     assert!(engine.get(SMALL, b"a").is_ok());
     assert!(engine.get(SMALL, b"a").is_err());
     assert!(engine.range(SMALL, b"", END, Order::Ascending).next().unwrap().is_err());
-    disk.set_faults(Faults { space: Some(10), ..Faults::default() });
+    disk.set_faults(DiskFaults { space: Some(10), ..DiskFaults::default() });
     let mut batch = Batch::new();
     batch.put(SMALL, "b", vec![0; 100]);
     assert_eq!(engine.write(batch).unwrap_err().kind(), io::ErrorKind::StorageFull);
-    disk.set_faults(Faults { syncs_after: Some(0), ..Faults::default() });
+    disk.set_faults(DiskFaults { syncs_after: Some(0), ..DiskFaults::default() });
     assert!(engine.sync().is_err());
-    disk.set_faults(Faults::default());
+    disk.set_faults(DiskFaults::default());
     assert!(engine.sync().is_err(), "a disk that lost a write does not say so twice");
     disk.crash(0);
     assert!(engine.get(SMALL, b"a").is_err(), "the host is gone");

@@ -70,7 +70,7 @@ def blob_record():
     return out.getvalue()
 
 
-# What happens, in symbols.
+# The steps of a history, in symbols.
 
 def history(seed, length=None):
     """-> [Commit or Pack]"""
@@ -403,7 +403,7 @@ class Sides:
             calls = [call for call in calls if call[0] != 'restore']
 
         def again():
-            # (Nobody else commits here.)
+            # (No other client commits here.)
             self.reconnect()
             last = self.server.lastTransaction()
             return (last, None) if last != self.last else outcome(self.transact, self.server, step, calls, own)

@@ -14,7 +14,7 @@ from objects import record
 from raw import Closed, frame
 
 MB = 1 << 20
-# What any of these may add to the server's memory for good (its allocator does not give everything back).
+# The memory that any of these tests may add to the server for good (its allocator does not give everything back).
 ROOM = 64 * MB
 COUNTED = 'zrs_bad_frames_total', 'zrs_closed_total', 'zrs_refused_peers_total'
 
@@ -280,8 +280,8 @@ class SlowClients(BadInput):
             c.close()
 
     def test_who_pours_in_stores_without_end(self):
-        # What is large goes to the disk as it comes, and away again with its client; the server's memory stays as it
-        # is.
+        # A large transaction goes to the disk as it comes, and away again with its client; the server's memory stays
+        # as it is.
         c = self.raw()
         c.begin(1)
         data = os.urandom(4 * MB)

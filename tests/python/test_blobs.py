@@ -167,7 +167,7 @@ class OneNode(Blobs, OneServer):
             self.send_blob(c, 1, oid, os.urandom(3 * MIB), end=end)
             self.assertIsNone(c.call('tpc_abort', 1))
             self.nothing_staged()
-        # What is sent yet of a blob whose transaction was aborted is for nobody, and the next begins anew.
+        # Late chunks of a blob whose transaction was aborted are dropped, and the next blob begins anew.
         c.async_('storeBlobChunk', b'left over')
         c.begin(2)
         c.async_('storeBlobStart')
@@ -175,7 +175,7 @@ class OneNode(Blobs, OneServer):
         self.send_blob(c, 2, oid, b'whole')
         self.assertEqual(c.vote(2), [])
         self.assertEqual(self.receive_blob(c, oid, c.call('tpc_finish', 2)), b'whole')
-        # A blob that was never ended belongs to nobody.
+        # A blob that was never ended belongs to no object.
         c.begin(3)
         c.async_('storea', p64(1 << 40), z64, record(1), 3)
         c.async_('storeBlobStart')

@@ -244,7 +244,7 @@ class Stalled(ThreeNodes):
             pass
         self.resume_all()
         self.cluster.wait_primary()
-        # It may have been committed or not; both are whole.
+        # The transaction may have been committed or not; both are whole.
         c = self.raw(self.cluster.primary().address)
         data, serial, end = c.call('loadBefore', oid, maxtid)
         self.assertIsNone(end)
@@ -261,7 +261,7 @@ class Stalled(ThreeNodes):
         c = self.raw(successor.address)
         newer = c.commit(oid, tid, record('newer'))
         primary.resume()
-        # Whoever was connected to the old one is told nothing stale and let go.
+        # A client of the old primary is told nothing stale and let go.
         try:
             number = stale.begin_call('loadBefore', oid, maxtid)
             flag, answer = stale.reply(number, FAILOVER)

@@ -73,7 +73,7 @@ class WholeCluster(ThreeNodes):
         reader = self.db(self.secondary.address, read_only=True)
         self.assertEqual(self.value(reader, name), 'one')
         self.assertEqual(self.secondary.metric('zrs_relays'), 0)
-        # It is told what changes, as by the primary.
+        # The reader gets invalidations, as from the primary.
         self.commit_somewhere(db, name, 'two')
         tid = db.lastTransaction()
         wait_for('the invalidation', lambda: reader.lastTransaction() >= tid, 5)
@@ -213,7 +213,7 @@ class Holding(ThreeNodes):
         c.send(b'ruok')
         c.receive()
         self.assertIn('1', json.loads(c.receive()))
-        # One is back: there is a primary again, and who waited is greeted.
+        # One node is back: there is a primary again, and the waiting client is greeted.
         primary.start()
         early.answer_greeting(timeout=FAILOVER + 10)
         early.call('register', '1', False)

@@ -13,7 +13,7 @@ from objects import record
 from raw import Closed, Raw
 from zrs_cluster import Cluster
 
-# What each value of `ruok` has, and no more.
+# The keys of each value of `ruok`, and no more.
 KEYS = {'aborts', 'active_txns', 'commits', 'conflicts', 'conflicts_resolved', 'connections', 'last-transaction', 'loads',
         'lock_time', 'start', 'stores', 'timeout-thread-is-alive', 'waiting'}
 
@@ -123,7 +123,7 @@ class Packing(OneServer):
             storage.tpc_vote(txn)
             serial = storage.tpc_finish(txn)
         self.assertEqual(len(storage.history(p64(0), 100)), 5)
-        # What has happened within the last day stays.
+        # Revisions of the last day stay.
         self.assertEqual(script('zeopack', '-d', '1', shown(self.addresses()[0]))[0], 0)
         self.assertEqual(len(storage.history(p64(0), 100)), 5)
         self.assertEqual(script('zeopack', shown(self.addresses()[0]) + ':1')[0], 0)

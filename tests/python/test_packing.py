@@ -73,7 +73,7 @@ class Packing(Beside, OneServer):
                 connection.root()[name].value = value
                 oid = connection.root()[name]._p_oid
         self.assertEqual(len(storage.history(oid, 100)), 6)
-        # Of commits only those are told the size who make them.
+        # A commit tells the new size to the committing client alone.
         self.assertLess(storage.getSize(), db.storage.getSize())
         db.storage.pack(time.time())
         self.assertEqual(len(storage.history(oid, 100)), 1)
@@ -120,7 +120,7 @@ class Damage(OneServer):
             storage.pack(time.time())
         self.assertIn(text, str(caught.exception))
         self.assertEqual(len(storage.history(oid, 10)), 2)
-        # It is over, and undo does not stop at its time.
+        # The pack is over, and undo does not stop at its time.
         self.assertEqual(len(storage.undoLog(0, 10)), 2)
 
     def test_a_missing_object(self):

@@ -219,7 +219,7 @@ class NewCertificates(WithTls):
         new = self.db(ssl=context('self', 'others-ca'))
         with new.transaction() as connection:
             connection.root()[name].value = 2
-        # Who was there stays.
+        # The client that was connected before stays.
         wait_for('the invalidation', lambda: old.lastTransaction() >= new.lastTransaction(), 5)
         with old.transaction() as connection:
             connection.root()[name].value += 1
@@ -300,7 +300,7 @@ class TlsCluster(ThreeNodes):
         name = self.cell(db, b'x' * (3 << 20))
         self.assertEqual(secondary.metric('zrs_relays'), 1)
         self.assertEqual(len(self.value(self.client(primary.address), name)), 3 << 20)
-        # The primary knows who it is.
+        # The primary knows the name of the relayed client.
         wait_for('its name', lambda: '(client)' in primary.log_text()[before:], 5)
         tid = db.lastTransaction()
         other = self.client(secondary.address)

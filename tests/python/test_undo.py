@@ -147,7 +147,7 @@ class Undo(OneServer):
         self.assertEqual(tuple(data['serials']), (second, first))
         flag, (kind, _) = c.reply(delete(c.new_oid(), first, 2))
         self.assertEqual((flag, kind), (2, 'ZODB.POSException.POSKeyError'))
-        # What is deleted may be deleted again, by its serial.
+        # A deleted object may be deleted again, by its serial.
         serial = second
         for id in 3, 4:
             self.assertEqual(list(c.reply(delete(oid, serial, id))[1]), [])
@@ -250,7 +250,7 @@ class Votes(OneServer):
         a.call('tpc_finish', 1)
         flag, (kind, data) = b.reply(waiting)
         self.assertEqual((flag, kind), (2, 'ZODB.POSException.MultipleUndoErrors'))
-        # It is over, and holds nothing.
+        # The failed transaction is over, and holds no locks.
         self.assertEqual(self.load(b, oid), record(3))
         a.commit(oid, a.call('getTid', oid), record(4))
 
@@ -363,8 +363,8 @@ class Log(OneServer):
 
     @zrs_only
     def test_a_prefix_of_a_users_path(self):
-        # What Zope asks for when a user may undo what others of the same folder did. (The stock server compares it
-        # with text, and has bytes.)
+        # The filter of Zope for a user who may undo what others of the same folder did. (The stock server compares the
+        # prefix with text, and has bytes.)
         if self.msgpack:
             return  # which has no such objects
         self.log()

@@ -28,7 +28,7 @@ class Wire(OneServer):
         oid = c.new_oid()
         tid = c.commit(oid)
         self.assertEqual(c.call('lastTransaction'), tid)
-        # What comes back is the same in both.
+        # The answers are the same in both encodings.
         other = self.raw()
         self.assertEqual(tuple(other.call('loadBefore', oid, maxtid)), tuple(c.call('loadBefore', oid, maxtid)))
 

@@ -89,7 +89,7 @@ def spelled(frame):
     return ' '.join(part for part in parts if part)
 
 
-# What is said.
+# The scenes of the dialogues.
 
 def scenes(recorder):
     import transaction

@@ -40,7 +40,7 @@ impl Packing {
             "plan" => self.plan(stage),
             "step" => match self.planned.pop_front() {
                 Some(planned) => vec![step(stage, vec![planned.removal], vec![])],
-                // An empty step, to see what becomes of it.
+                // An empty step, to see its outcome.
                 None => vec![step(stage, vec![], vec![])],
             },
             "again" => {

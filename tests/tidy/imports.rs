@@ -1,4 +1,4 @@
-//! Which file uses which: every path in the code, followed to the file that defines what it names.
+//! Uses between files: every path in the code, followed to the file that defines the named item.
 //!
 //! ```text
 //! src/a/mod.rs    pub mod b; pub use b::Thing;      uses src/a/b.rs
@@ -7,8 +7,8 @@
 //! src/d.rs        fn f(x: &crate::a::Kind)          uses src/a/mod.rs, if that defines Kind
 //! ```
 //!
-//! That a module is declared (`mod b;`) is no use of it. **Left out**: methods, as only a compiler knows whose they
-//! are, and what macros make.
+//! A declaration (`mod b;`) is no use of the module. **Left out**: methods, as only a compiler knows the type of each,
+//! and the code that macros make.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,25 +18,25 @@ use crate::tokens::{Token, lex};
 /// A path of modules that ends in a module or an item; the first is the crate.
 pub type Path = Vec<String>;
 
-/// A file uses what another defines.
+/// A file uses an item that another defines.
 pub struct Use {
     pub from: String,
     pub line: usize,
     /// The whole path as it was written, before re-exports are followed.
     pub named: Path,
-    /// The file in which that is defined.
+    /// The file in which the item is defined.
     pub to: String,
 }
 
-/// What the code of a module says.
+/// The code of a module: its imports and its items.
 #[derive(Default)]
 struct Module {
     file: String,
-    /// What its `use` lines bring in: the path as written, by the name that it has here.
+    /// The imports of the `use` lines: the path as written, by the name that it has here.
     names: BTreeMap<String, Vec<String>>,
     /// `use a::*`.
     globs: Vec<Vec<String>>,
-    /// What it defines.
+    /// The items that the module defines.
     items: BTreeSet<String>,
 }
 
@@ -295,7 +295,7 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// What stands after `use`, or in its braces, after `prefix`.
+    /// Reads the paths after `use`, or in its braces, after `prefix`.
     fn read_use(&mut self, prefix: &mut Vec<String>) {
         let outer = prefix.len();
         let mut name = None;

@@ -1,4 +1,4 @@
-//! Who may use whom: the modules, and the rooms inside of some of them.
+//! The layers: which module may use which, and the rooms inside of some modules.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::imports::{Use, module_of, uses};
 use crate::source::{assert_none, sources};
 use crate::unfinished::{Breach, judge};
 
-/// A module, and the modules that it may use. What is not listed may use nothing of ours.
+/// A module, and the modules that it may use. A module that is not listed may use nothing of ours.
 const LAYERS: [(&str, &[&str]); 16] = [
     ("zodb", &[]),
     ("command", &["zodb"]),

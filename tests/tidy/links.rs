@@ -1,4 +1,4 @@
-//! What the documents point to exists: links and their anchors, and the files that the text names.
+//! Links of the documents lead to things that exist: other pages, their anchors, and the files that the text names.
 //!
 //! **Left out**: links to other hosts, and names with a placeholder (`zeo-VERSION.txt`, `*.rs`).
 
@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 use crate::source::{assert_none, files, read};
 
-/// Folders of the clone: what begins like this in backticks is a path from there.
+/// Folders of the clone: a text in backticks that begins like this is a path from the root.
 const FOLDERS: [&str; 8] = ["src/", "sim/", "tests/", "docs/", "etc/", "bench/", "examples/", "fuzz/"];
-/// What ends like this is a file of ours, wherever it is.
+/// Endings of names that are files of ours, in any folder.
 const ENDINGS: [&str; 3] = [".rs", ".py", ".md"];
-/// What the documents tell to make.
+/// Paths that exist once the reader has followed the documents.
 const MADE: [&str; 1] = ["tests/python/venv"];
 
 #[test]
@@ -21,7 +21,7 @@ fn documents_point_to_what_exists() {
     assert_none(dead(&documents, &all), "documents point to what is not there");
 }
 
-/// What the documents, by path, point to that is not among `files`.
+/// The links of the documents, by path, that lead to nothing among `files`.
 fn dead(documents: &BTreeMap<String, String>, files: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in documents {

@@ -1,4 +1,4 @@
-//! What operators may set is documented, and every limit is heeded.
+//! Settings are documented, and every limit is heeded.
 
 use std::fs;
 

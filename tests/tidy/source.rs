@@ -9,7 +9,7 @@ use crate::tokens::word;
 pub struct Source {
     /// Below the clone, with slashes.
     pub path: String,
-    /// Its lines without comments, up to its tests, numbered from 1.
+    /// The file's lines without comments, up to its tests, numbered from 1.
     pub code: Vec<(usize, String)>,
     pub text: String,
 }
@@ -27,7 +27,7 @@ impl Source {
         Source { path: path.to_owned(), code, text: text.to_owned() }
     }
 
-    /// Its text up to its tests, comments included.
+    /// The file's text up to its tests, comments included.
     pub fn untested(&self) -> &str {
         let Some(end) = inline_tests(&self.text) else { return &self.text };
         let upto: usize = self.text.split_inclusive('\n').take(end).map(str::len).sum();

@@ -4,7 +4,7 @@
 //! to peers; it can read its files again. [`TlsClient`] is a client's side. Both turn a [`Wire`] into a [`Wire`], so
 //! they work over every [`Network`](super::Network), and no other module knows of TLS.
 //!
-//! **Who is trusted.** A connection comes with a certificate or without; [`Credentials`] tell what the certificate
+//! **Trust.** A connection comes with a certificate or without; [`Credentials`] tell what the certificate
 //! allows:
 //!
 //! - A *client* needs a certificate by the list `--tls-client-ca`. Without that list no client needs a certificate.
@@ -84,7 +84,7 @@ struct Policy {
     expires: i64,
 }
 
-/// What the certificate of an accepted connection allows.
+/// The rights that the certificate of an accepted connection gives.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     client: Result<(), String>,

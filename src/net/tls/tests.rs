@@ -1,4 +1,4 @@
-//! Who is trusted by which files, and frames over TLS.
+//! The certificates that are trusted by each list, and frames over TLS.
 
 use std::path::PathBuf;
 
@@ -51,7 +51,7 @@ async fn shake(
     tokio::join!(near, server.accept(far, Bytes::new()))
 }
 
-/// What the server makes of a client.
+/// The credentials that the server gives to a client, or the reason for which either side refused the other.
 async fn meet(client: &TlsClient, server: &Tls) -> Result<Credentials, String> {
     let (near, far) = wires(64 << 10);
     let (ours, theirs) = shake(client.connect(near, NODE), server, far).await;
@@ -226,9 +226,9 @@ async fn one_of_several_listed_peers_passes_for_none_of_the_others() {
     let why = peers(&ends("node1"), &ends("elsewhere")).await.err().unwrap();
     assert!(why.starts_with("ours") && why.contains("another host"), "{why}");
     peers(&ends("node1"), &ends("node1")).await.unwrap().may_be_peer(NODE).unwrap();
-    // It names none.
+    // The certificate `v1` names no host.
     peers(&ends("v1"), &ends("v1")).await.unwrap().may_be_peer(NODE).unwrap();
-    // The same one for all, in a list.
+    // One certificate for all nodes, in a list.
     let alone = tls("elsewhere", None, PeerTrust::Ca(path("elsewhere")));
     peers(&alone, &alone).await.unwrap().may_be_peer(NODE).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Which certificates are trusted.
+//! Trust: the rules by which certificates are trusted.
 //!
 //! A [`Trust`] is a list of certificates. It trusts a certificate that is listed itself, while the certificate is
 //! valid and whatever its other fields say (ZEO sites list the self-signed certificates of their clients); and a

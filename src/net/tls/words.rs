@@ -1,4 +1,4 @@
-//! Faults of TLS, in words for the log. 'it' in these texts is the other end, which the log line names.
+//! Faults of TLS, in words for the log. The log line begins with the other end, which is the 'it' of these texts.
 
 use std::io;
 

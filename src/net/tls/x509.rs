@@ -9,13 +9,13 @@
 /// The facts of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts<'a> {
-    /// From when to when it is valid, in seconds since the Unix epoch, both included.
+    /// From when to when the certificate is valid, in seconds since the Unix epoch, both included.
     pub valid: (i64, i64),
     /// The subjectPublicKeyInfo, as DER.
     pub key: &'a [u8],
-    /// Whether it may sign others.
+    /// Whether the certificate may sign others.
     pub is_ca: bool,
-    /// Whether it names hosts (a subjectAltName).
+    /// Whether the certificate names hosts (a subjectAltName).
     pub has_names: bool,
     /// The last common name of its subject, without control characters.
     pub common_name: Option<String>,

@@ -19,7 +19,7 @@ use crate::raft::wire::{Hello, Purpose, RelayRequest, Verdict};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayRefused(pub String);
 
-/// What became of a connection that began with `P1`.
+/// The result of a connection that began with `P1`.
 pub enum Accepted {
     /// The connection was a peer's, and is closed.
     Served,

@@ -1,4 +1,4 @@
-//! What the parts of a node share: its settings, log and store, and what it is at the moment.
+//! The state that the parts of a node share: the node's settings, log, store and present role.
 //!
 //! Data, and the short ways to look at it. Everything else in this folder works on an [`Inner`] and lies above it.
 
@@ -21,13 +21,13 @@ use crate::storage::Store;
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its number in `--peers`.
+    /// The member's number in `--peers`.
     pub id: u64,
     /// `host:port`, for clients and peers alike.
     pub address: String,
 }
 
-/// What this node is at the moment.
+/// The present role of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Not a member of a cluster yet; the text says what this node waits for.
@@ -70,7 +70,7 @@ pub struct Running {
 }
 
 impl Inner {
-    /// Sets this node's role; whoever watches it wakes if it is another one.
+    /// Sets this node's role; watchers of the role wake if the role has changed.
     pub fn publish(&self, role: Role) {
         self.role.send_if(|present| {
             let news = *present != role;

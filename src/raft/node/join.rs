@@ -9,7 +9,7 @@ use openraft::{Config as RaftConfig, SnapshotPolicy};
 use super::inner::{Inner, Role, Running};
 use super::{reign, upkeep};
 use crate::config::{Config, limits};
-use crate::raft::machine::Machine;
+use crate::raft::machine::StateMachine;
 use crate::raft::peers::{Peers, Raft};
 use crate::raft::stamp::{Stamp, cluster_name};
 
@@ -46,7 +46,7 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
         return Ok(());
     }
     let peers = Peers::new(node.caller.clone(), stamp.cluster);
-    let machine = Machine::new(node.store.clone(), &node.log);
+    let machine = StateMachine::new(node.store.clone(), &node.log);
     let raft =
         Raft::new(node.config.node, raft_config(&node.config)?, peers.clone(), node.log.clone(), machine).await?;
     if node.running.set(Running { raft: raft.clone(), peers }).is_err() {

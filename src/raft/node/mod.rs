@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::base::Base;
+use super::base::LogBase;
 use super::formation::{self, Formation};
 use super::heard::Heard;
 use super::link::{Caller, Target};
@@ -40,7 +40,7 @@ pub use status::{MemberStatus, NodeStatus};
 
 /// The parts that a node is made of.
 pub struct Setup {
-    /// Which node this is, and its peers and times.
+    /// The settings: this node's number, its peers and times.
     pub config: Arc<Config>,
     /// Time, chance and threads.
     pub env: Env,
@@ -87,7 +87,7 @@ impl Node {
         let formation = Formation {
             caller: caller.clone(),
             log: log.clone(),
-            base: Base::checked(&store, stamp.as_ref())?,
+            base: LogBase::checked(&store, stamp.as_ref())?,
             peers,
             stamp: Watch::new(stamp),
             turn: tokio::sync::Mutex::new(()),
@@ -135,7 +135,7 @@ impl Node {
         submit(&running.raft, bytes).await.in_reign(self.inner.clone(), reign)
     }
 
-    /// Returns once this node's store has every commit that was answered, by anybody, before the call.
+    /// Returns once this node's store has every commit that any node answered before the call.
     pub async fn catch_up(&self, within: Duration) -> Result<(), NotCaughtUp> {
         let env = self.inner.env();
         let attempt = async {

@@ -1,4 +1,4 @@
-//! A proposal: a command on its way into the log, and what came of it.
+//! A proposal: a command on its way into the log, and its outcome.
 
 use std::sync::Arc;
 
@@ -31,12 +31,12 @@ impl Proposal {
         Proposal { answer: None, reign: None }
     }
 
-    /// The same, and a refusal of it ends `reign`.
+    /// This proposal, tied to `reign`: a refusal of the proposal ends that reign.
     pub(super) fn in_reign(self, node: Arc<Inner>, reign: Reign) -> Proposal {
         Proposal { reign: Some((node, reign)), ..self }
     }
 
-    /// What came of the command. Waits as long as it takes: there is no time after which a proposal has failed.
+    /// The outcome of the command. Waits without a deadline: there is no time after which a proposal has failed.
     pub async fn outcome(self) -> Result<Outcome, Unknown> {
         let Some(answer) = self.answer else { return Err(Unknown) };
         match answer.await {

@@ -1,4 +1,4 @@
-//! A node's status: what it tells people about itself and the other members.
+//! A node's status: what the node tells people about itself and the other members.
 
 use openraft::Instant;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use crate::raft::peers::Raft;
 /// The state of this node's consensus, as of the moment of asking.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeStatus {
-    /// Its number in `--peers`.
+    /// This node's number in `--peers`.
     pub node: u64,
     /// `forming`, `candidate`, `secondary` or `primary`.
     pub role: &'static str,
@@ -27,7 +27,7 @@ pub struct NodeStatus {
     pub log: u64,
     /// The cluster's id; `None` while this node belongs to none.
     pub cluster: Option<String>,
-    /// What this node waits for, in words.
+    /// The condition that this node waits for, in words.
     pub waiting: Option<String>,
     /// Why this node has stopped taking part, if it has.
     pub fault: Option<String>,
@@ -40,7 +40,7 @@ pub struct NodeStatus {
 /// A member, as this node knows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct MemberStatus {
-    /// Its number in `--peers`.
+    /// The member's number in `--peers`.
     pub node: u64,
     /// `host:port`, for clients and peers alike.
     pub address: String,

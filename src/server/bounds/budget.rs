@@ -1,6 +1,6 @@
 //! The memory of all transactions of a node, and the part that each transaction has reserved of it.
 //!
-//! A reservation is given back when it is dropped, whatever became of its transaction.
+//! A reservation is given back when it is dropped, however its transaction ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

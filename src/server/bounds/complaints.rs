@@ -1,7 +1,7 @@
 //! Complaints about connections, each said once.
 //!
-//! A client or a peer with the wrong settings tries again several times in a second, for as long as it takes somebody
-//! to read the log. So the same complaint about the same host is a warning once in a while, and a debug line
+//! A client or a peer with the wrong settings tries again several times in a second, until an operator
+//! reads the log. So the same complaint about the same host is a warning once in a while, and a debug line
 //! otherwise; the counters count every one.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::config::limits;
 use crate::env::Env;
 
-/// The complaints that were said: about which host, which, and when.
+/// The complaints that were logged: by host and text, each with its time.
 pub struct Complaints {
     env: Env,
     said: Mutex<BTreeMap<(String, String), Instant>>,
@@ -23,7 +23,7 @@ impl Complaints {
         Complaints { env, said: Mutex::default() }
     }
 
-    /// Warns of `what` is wrong with `peer`, unless that was said a moment ago.
+    /// Warns that `what` is wrong with `peer`, unless the same was logged a moment ago.
     pub fn say(&self, peer: &str, what: &str) {
         match self.is_news(peer, what) {
             true => tracing::warn!(%peer, "{what}"),

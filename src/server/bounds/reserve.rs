@@ -5,7 +5,7 @@
 //! limit are let in from the hosts of members, for as long as a peer takes to say that it is one; clients on those
 //! hosts are not. The hosts are looked up beforehand, time and again: a burst of connections triggers no DNS queries.
 //!
-//! **Left out.** Peers that come from another address than `--peers` says (behind NAT): they wait like clients.
+//! **Left out.** Peers that come from another address than `--peers` says (behind NAT): such peers wait like clients.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,18 +16,18 @@ use crate::env::Env;
 use crate::raft::{Node, ip_of};
 use crate::server::counts::Metrics;
 
-/// The hosts of the members, by their addresses in the list, as they were looked up last.
+/// The IP addresses of the members, by address in `--peers`, as looked up last.
 #[derive(Debug, Default)]
 pub struct Reserve(Mutex<BTreeMap<String, Vec<IpAddr>>>);
 
 /// The room there is for one more connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// For anybody.
+    /// Room for any connection.
     Ordinary,
-    /// Only for a peer.
+    /// Room for a peer only.
     ForPeers,
-    /// None.
+    /// No room.
     Full,
 }
 
@@ -43,7 +43,7 @@ impl Reserve {
         if is_member && below(metrics.reserved.get(), limits::RESERVED) { Room::ForPeers } else { Room::Full }
     }
 
-    /// Looks up where the members are, for ever.
+    /// Looks up the members' addresses, time and again, for ever.
     pub async fn follow(&self, node: &Node, env: &Env) {
         loop {
             self.keep(node.hosts().await);
@@ -51,7 +51,7 @@ impl Reserve {
         }
     }
 
-    /// A member that could not be looked up is where it was before: name servers fail when networks do.
+    /// A member that could not be looked up keeps its last known addresses: name servers fail when networks do.
     fn keep(&self, mut found: BTreeMap<String, Vec<IpAddr>>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (address, there) in &mut found {

@@ -14,14 +14,14 @@ use super::why::Why;
 /// Labels a frame that is no call: one word, such as `too_large`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct BadFrameLabel {
-    /// What is wrong with the frame.
+    /// The defect of the frame.
     pub why: &'static str,
 }
 
 /// Labels a closed connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ClosedLabel {
-    /// Why this node closed it.
+    /// Why this node closed the connection.
     pub why: Why,
 }
 
@@ -68,7 +68,7 @@ pub struct Metrics {
     pub conflicts: Counter,
     /// Transactions that committed after a conflict.
     pub conflicts_resolved: Counter,
-    /// Finishes whose outcome neither the client nor this node could know.
+    /// Finishes whose outcome stayed unknown to the client and to this node.
     pub unknown_outcomes: Counter,
     /// Frames that were no calls, by kind.
     pub bad_frames: Family<BadFrameLabel, Counter>,
@@ -91,7 +91,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// All counters at zero.
     pub fn new() -> Metrics {
         let mut registry = Registry::with_prefix("zrs");
         let accepted = Counter::default();
@@ -176,7 +176,7 @@ impl Metrics {
         self.closed.get_or_create(&ClosedLabel { why }).inc();
     }
 
-    /// All of it, in the OpenMetrics text format.
+    /// All counters, in the OpenMetrics text format.
     pub fn text(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)

@@ -1,4 +1,4 @@
-//! What is counted: for operators (`metrics`), for the monitors of one storage's clients (`tally`), and the reasons for
+//! Counters: for operators (`metrics`), for the monitors of one storage's clients (`tally`), and by the reasons for
 //! which connections are closed (`why`).
 //!
 //! Data only: this room uses nothing else of the server, so that every other room may count. Counting is an atomic

@@ -1,4 +1,4 @@
-//! What the clients of one storage have done at this node, as ZEO's `server_status` and `ruok` tell it.
+//! The counts of one storage's clients at this node, as ZEO's `server_status` and `ruok` tell them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

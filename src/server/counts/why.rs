@@ -26,7 +26,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The client made a call that is refused and awaits no answer: there is no other way to tell it.
+    /// The client made a call that is refused and awaits no answer: closing is the only way to tell the client.
     AsyncRefused = "async_refused",
     /// The client sent a frame that is no call.
     BadFrame = "bad_frame",
@@ -62,13 +62,13 @@ reasons! {
     Silent = "silent",
     /// Data had gone into the log ahead of a transaction whose client then fell silent.
     StageExpired = "stage_expired",
-    /// The client read nothing of what waited for it.
+    /// The client read nothing of its queued output.
     Stalled = "stalled",
     /// This node stops.
     Stopping = "stopping",
     /// The TLS handshake failed, or took too long.
     TlsHandshake = "tls_handshake",
-    /// The client is so far behind that dropping its cache costs it less than the invalidations.
+    /// The client is so far behind that dropping its cache costs less than the invalidations.
     TooFarBehind = "too_far_behind",
     /// This node relays as many clients as it may.
     TooManyRelays = "too_many_relays",
@@ -76,7 +76,7 @@ reasons! {
     TooSlow = "too_slow",
     /// The transaction held its locks for too long.
     TransactionTimeout = "transaction_timeout",
-    /// Nobody can say whether the transaction has committed.
+    /// The outcome of the transaction is unknown.
     UnknownOutcome = "unknown_outcome",
     /// The bytes are no frames.
     Unreadable = "unreadable",

@@ -1,7 +1,7 @@
 //! Accepts connections: one task for each, from the accepted socket to its end.
 //!
 //! One port serves ZEO clients, peers and monitors, which [`greeting`](super::greeting) tells apart. A second port, if
-//! configured, is for readers who are served whatever this node has. Connections are counted, and limited in all and
+//! configured, is for readers, which are served this node's own state. Connections are counted, and limited in all and
 //! until they have registered; for peers there is a [reserve](crate::server::bounds::reserve).
 
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ pub async fn serve(shared: Arc<Shared>, mut listener: Box<dyn Listener>, door: D
     let mut phase = shared.phase.watching();
     loop {
         let accepted = tokio::select! { biased;
-            // Peers come in to the end: the next primary has to tell this node that it leads.
+            // Peers come in to the end: the next primary has to reach this node with its heartbeats.
             _ = phase.until(|phase| *phase == Phase::Closing) => return,
             accepted = listener.accept() => accepted,
         };
@@ -56,7 +56,7 @@ fn admit(shared: &Arc<Shared>, wire: Wire, door: Door, tls: Option<Tls>) {
     shared.env.clone().spawn(connection(shared, wire, door, tls, open, reserved));
 }
 
-/// Serves one connection. `reserved`: it was let in only as it may be a peer.
+/// Serves one connection. `reserved`: the connection was let in only as it may be a peer.
 async fn connection(
     shared: Arc<Shared>,
     wire: Wire,

@@ -40,7 +40,7 @@ pub enum Guest {
     },
 }
 
-/// Greets when it may, and waits for the first frame. `None`: the connection is to be closed.
+/// Greets when this node may, and waits for the first frame. `None`: the connection is to be closed.
 pub async fn introduce(
     shared: &Shared,
     door: Door,

@@ -1,8 +1,8 @@
-//! A client registers: it is served here, relayed, redirected or refused.
+//! The registration of a client, which is then served here, relayed, redirected or refused.
 //!
 //! Stock clients ask one server at a time and wait for its answer without limit, so every register is answered or its
-//! connection closed within [`limits::REGISTER_ANSWER`]. (An election takes a fraction of that. Nodes that know of no
-//! primary greet nobody, so only a client that was greeted before can come to wait here.)
+//! connection closed within [`limits::REGISTER_ANSWER`]. (An election takes a fraction of that time. Nodes that know of
+//! no primary greet no client, so only a client that was greeted before can come to wait here.)
 //!
 //! | registers | leading | following | electing |
 //! |---|---|---|---|
@@ -48,7 +48,7 @@ enum Decision {
     Close(Why),
 }
 
-/// Reads until the client registers, and then to its end.
+/// Reads until the client registers, and then serves the client to its end.
 pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
     let mut refused_to_write = None;
     loop {
@@ -120,7 +120,7 @@ async fn next_registration(shared: &Shared, client: &mut Client) -> Result<Regis
     }
 }
 
-/// Decides, while listening whether the client is still there.
+/// Decides about a register, while listening whether the client is still connected.
 async fn decide(
     shared: &Arc<Shared>,
     client: &mut Client,

@@ -1,4 +1,4 @@
-//! Relays a writer at a node that is not primary: its bytes are passed on, both ways, as they are.
+//! Relays a writer at a node that is not primary: bytes are passed on, both ways, as they are.
 //!
 //! After the register, the client's bytes go to the primary without being looked at, and the primary's to the client.
 //! The two buffers are all that a relay costs; a side that reads nothing stops the other. A relay ends when either
@@ -17,7 +17,7 @@ use crate::server::standing::Standing;
 
 /// Bytes of each direction's buffer.
 const BUFFER: usize = 64 << 10;
-/// How long a node that is primary no more may still say what has committed.
+/// How long a node that is primary no more may still answer finishes.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Passes bytes on until the relay ends. `primary` is the number of the node that `reader` and `writer` lead to.
@@ -51,7 +51,7 @@ pub async fn pass(shared: &Arc<Shared>, client: Client, primary: u64, reader: Fr
     }
 }
 
-/// Copies `first`, and then all that `from` gives.
+/// Copies `first`, and then everything from `from`.
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

@@ -1,8 +1,8 @@
-//! The beginning of a connection at a port for TLS: the handshake, and what the certificate is worth.
+//! The beginning of a connection at a port for TLS: the handshake, and the rights that the certificate gives.
 //!
 //! A connection that has not finished the handshake is counted, limited and given the same time as one that has not
-//! said yet whose it is. Anything but TLS is told apart by its first byte and named in the log; a plain ZEO client
-//! says nothing until it is greeted, so it is known by its silence.
+//! identified itself yet. Anything but TLS is told apart by its first byte and named in the log; a plain ZEO client
+//! says nothing until it is greeted, so such a client is known by its silence.
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::net::{Credentials, Misplaced, Tls, Wire, first_bytes, misplaced};
 use crate::server::counts::Why;
 use crate::server::shared::{Phase, Shared};
 
-/// Makes a TLS connection of the wire. `None`: it is to be closed, and the log says why.
+/// Makes a TLS connection of the wire. `None`: the wire is to be closed, and the log says why.
 pub async fn handshake(shared: &Shared, tls: &Tls, mut wire: Wire) -> Option<(Wire, Credentials)> {
     let peer = wire.peer.clone();
     let env = &shared.env;
@@ -44,7 +44,7 @@ pub async fn handshake(shared: &Shared, tls: &Tls, mut wire: Wire) -> Option<(Wi
         shaken = env.timeout(left, tls.accept(wire, first)) => match shaken {
             Ok(Ok(done)) => Some(done),
             Ok(Err(why)) => {
-                closed(Why::TlsHandshake, &format!("no TLS with it: {why}"));
+                closed(Why::TlsHandshake, &format!("no TLS with the other end: {why}"));
                 None
             }
             Err(_) => {
@@ -55,8 +55,8 @@ pub async fn handshake(shared: &Shared, tls: &Tls, mut wire: Wire) -> Option<(Wi
     }
 }
 
-/// The name of a client for logs, if its certificate is one of a client. `None`: it is to be closed, and the log says
-/// why.
+/// The name of a client for logs, if its certificate is one of a client. `None`: the connection is to be closed, and
+/// the log says why.
 pub fn client(shared: &Shared, peer: String, credentials: Option<&Credentials>) -> Option<String> {
     let Some(credentials) = credentials else { return Some(peer) };
     if let Err(why) = credentials.may_be_client() {

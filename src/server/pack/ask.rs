@@ -1,4 +1,4 @@
-//! A pack is asked of the primary, whichever node that is.
+//! Asks the primary to pack, from any node.
 //!
 //! `pack` may come from any client at any node, readers included, as `zeopack` registers to read. A node that is not
 //! primary asks the primary over a relay stream, as a reader of its own, and passes the answer on.
@@ -33,7 +33,7 @@ pub struct Wanted {
     pub client: String,
 }
 
-/// Has the primary pack; returns when the pack is over. The error: nobody can say what has become of it.
+/// Has the primary pack; returns when the pack is over. The error: the outcome of the pack is unknown.
 pub async fn ask(shared: Arc<Shared>, wanted: Wanted) -> Result<Result<(), Refusal>, Why> {
     let Some(upto) = Tid::from_unix_seconds(wanted.time).filter(|tid| *tid > Tid::ZERO) else {
         return Ok(Err(Refusal::BadValue(format!("{} is no time to pack to", wanted.time))));

@@ -1,4 +1,4 @@
-//! A pack under way: what all its parts need, and what they have in common.
+//! A pack under way: the state and the helpers that all phases of a pack share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::zodb::{Oid, Refusal, StorageId};
 
 /// How often to look whether something has come to an end.
 pub const LOOK: Duration = Duration::from_millis(10);
-/// How often a pack that takes long says how far it is.
+/// How often a pack that takes long logs its progress.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// One pack.
@@ -23,7 +23,7 @@ pub struct Job<'a> {
     pub watch: &'a Arc<PackWatch>,
     pub plan: Plan,
     pub removed: Removed,
-    /// When the log last said how far the pack is.
+    /// When the progress of the pack was last logged.
     pub said: Instant,
 }
 
@@ -34,7 +34,7 @@ pub enum Failure {
     Refused(Refusal),
 }
 
-/// The counts of what has been removed so far.
+/// The counts of the revisions and objects removed so far.
 #[derive(Clone, Copy, Default)]
 pub struct Removed {
     pub revisions: u64,
@@ -42,7 +42,8 @@ pub struct Removed {
 }
 
 impl Job<'_> {
-    /// Checks the outcome of a step. `None`: nobody knows it, and its locks are not freed before the reign is over.
+    /// Checks the outcome of a step. `None`: the outcome is unknown, and the locks of the step stay until the reign is
+    /// over.
     pub async fn outcome(&self, outcome: Option<Outcome>) -> Result<(), Failure> {
         match outcome {
             Some(Outcome::Done) => Ok(()),
@@ -56,7 +57,7 @@ impl Job<'_> {
         }
     }
 
-    /// Reads for the plan, as [`read`] does.
+    /// Reads for the plan of this pack, by [`read`].
     pub async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Plan) -> Result<T, Fault> + Send + 'static,
@@ -64,7 +65,7 @@ impl Job<'_> {
         read(self.primary, &self.plan, work).await
     }
 
-    /// Says now and then how far the pack is.
+    /// Logs the progress of the pack now and then.
     pub fn tell(&mut self, at: Oid) {
         let now = self.primary.env().now();
         if now.saturating_duration_since(self.said) >= PROGRESS {
@@ -97,7 +98,7 @@ pub async fn read<T: Send + 'static>(
     })
 }
 
-/// Proposes a change until it is known to have happened, or the reign is over.
+/// Proposes a change until the change is known to have applied, or the reign is over.
 pub async fn change(primary: &Primary, change: Change) -> Result<Outcome, Failure> {
     loop {
         match primary.change(change.clone()).await {

@@ -20,7 +20,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Finds out what is garbage.
+    /// Finds the garbage.
     pub async fn mark(&mut self) -> Result<(), Failure> {
         let mut kept = self
             .read(|plan| {

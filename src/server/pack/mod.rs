@@ -17,8 +17,8 @@
 //! **The end.** A pack lives in one reign. When the reign is over, the next primary finds in the storage's summary
 //! that a pack was going on, and starts it again ([`resume`]).
 //!
-//! **Here.** `ask` has any node's clients ask the primary, `mark` finds the garbage, `steps` remove it; what they
-//! share is `job`. What votes and packs know of each other is [`pack_watch`](super::primary::pack_watch).
+//! **Here.** `ask` has any node's clients ask the primary, `mark` finds the garbage, `steps` remove it; the phases
+//! share `job`. Votes and packs meet in [`pack_watch`](super::primary::pack_watch).
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The steps of a pack: some objects are locked, looked at once more, and their old revisions removed.
 //!
-//! A step locks its objects so that no transaction is about to build on what it removes. A step of several objects
-//! does not wait long for its locks: one transaction that is slow to finish would have it hold up all others. It is
-//! tried again, then in parts. A step of a single object holds up only those who want that object, and may wait.
+//! A step locks its objects so that no transaction is about to build on the revisions that go. A step of several
+//! objects does not wait long for its locks: one slow transaction would make the step hold up all others. Such a step
+//! is tried again, then in parts. A step of a single object holds up only transactions on that object, and may wait.
 
 use std::time::Duration;
 

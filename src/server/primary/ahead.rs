@@ -27,7 +27,7 @@ use crate::zodb::StorageId;
 /// How long to wait when the queue to the log is full.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What the transactions of a reign share on the way ahead.
+/// The way into the log that the transactions of a reign share for pieces ahead of their commits.
 pub struct Shipping {
     queue: Arc<Queue>,
     turns: Arc<Semaphore>,
@@ -107,7 +107,7 @@ impl Ahead {
     /// The outcome of the commit is known: discards what no commit will claim.
     pub fn settle(self, outcome: &Result<Outcome, Unknown>) {
         match outcome {
-            // The commit has claimed what it named. If it named all, there is nothing to discard.
+            // The commit has claimed the pieces that it named. If it named all, there is nothing to discard.
             Ok(Outcome::Committed(_)) if self.landed.count() == self.named => self.leave_to_barrier(),
             // The commit may apply yet.
             Err(Unknown) => self.leave_to_barrier(),
@@ -145,7 +145,8 @@ impl Landed {
 }
 
 impl Shipment {
-    /// The log has numbered the pieces from `first` on: gives them to the transaction, or back if that is over.
+    /// The log has numbered the pieces from `first` on: gives the pieces to the transaction, or back if the
+    /// transaction is over.
     fn land(self, first: u64) -> Option<Span> {
         let span = Span { first, count: self.count };
         let mut pieces = self.landed.pieces();
@@ -209,7 +210,7 @@ impl Shipping {
         Some(Change::Discard { storage, pieces })
     }
 
-    /// Discards what is not needed any more, until the reign has `ended`.
+    /// Discards pieces that are not needed any more, until the reign has `ended`.
     pub async fn run(self: Arc<Shipping>, env: Env, mut ended: Watching<bool>) {
         loop {
             let Some(change) = self.next() else {

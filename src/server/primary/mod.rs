@@ -1,8 +1,8 @@
-//! What lives for one reign: two-phase commits, tids, ranges of object ids, and packs.
+//! The primary: two-phase commits, tids, ranges of object ids, and packs, for the life of one reign.
 //!
-//! A [`Primary`] is made when this node becomes primary and ended when that is over, and every lock, verdict and range
-//! ends with it. It drives the machine of [`crate::tpc`]: sessions and packs call in, and what the machine wants done
-//! (serials read, a proposal made, a connection closed) is done here.
+//! A [`Primary`] is made when this node becomes primary and ended with that reign, and every lock, verdict and range
+//! ends with the [`Primary`]. A [`Primary`] drives the machine of [`crate::tpc`]: sessions and packs call in, and what
+//! the machine wants done (serials read, a proposal made, a connection closed) is done here.
 //!
 //! ```text
 //!   vote ──► machine ──► serials read ──► machine ──► verdict
@@ -13,7 +13,7 @@
 //! lock, and one task takes the queue to the log. So log order is tid order; and a session knows the tid of its finish
 //! from the moment the finish is queued, which it needs to keep its view below that tid.
 //!
-//! **Unknown.** When the log can't say what became of a proposal, its locks stay until the reign is over.
+//! **Unknown.** When the log can't tell the outcome of a proposal, its locks stay until the reign is over.
 //!
 //! **Locks of Rust.** The state's mutex, then the queue's; never held over an await or a read of the storage. Serials
 //! are read by whichever task freed or took the locks, between two steps of the machine.
@@ -52,7 +52,7 @@ use queue::{NoPlace, Queue};
 pub enum Verdict {
     /// The transaction may be finished; the base of each write, in the order of the writes.
     Voted(Vec<(Oid, Base)>),
-    /// The client resolves these and votes again.
+    /// The conflicts that the client resolves before it votes again.
     Conflicts(Vec<Conflict>),
     /// The transaction is over.
     Failed(Refusal),
@@ -83,7 +83,7 @@ struct State {
     voters: BTreeMap<TxnId, Voter>,
     /// No new votes are answered: this node is about to hand its role over.
     sealed: bool,
-    /// The votes that came since it was sealed.
+    /// The votes that came since the reign was sealed.
     held: Vec<Vote>,
     ended: bool,
 }
@@ -158,7 +158,7 @@ impl Primary {
             state.held.clear();
             (std::mem::take(&mut state.voters), self.queue.close())
         };
-        // The sessions learn of it by losing the senders.
+        // The sessions learn that the reign is over by losing the senders.
         drop((voters, proposals));
         self.ended.send(true);
     }
@@ -308,7 +308,7 @@ impl Primary {
             .await
     }
 
-    /// Proposes something that is no transaction; `None` if it is not known to have happened.
+    /// Proposes a change that is no transaction; `None` if the change is not known to have applied.
     pub async fn change(&self, change: Change) -> Option<Outcome> {
         self.queue.change(change).await
     }
@@ -364,8 +364,8 @@ impl Primary {
         questions
     }
 
-    /// Reads the serials that the machine asked for, and tells it, until it asks for no more; many of them on a thread
-    /// that may block.
+    /// Reads the serials that the machine asked for, and tells the machine, until it asks for no more; many serials are
+    /// read on a thread that may block.
     fn answer(self: &Arc<Self>, questions: Vec<Question>) {
         if questions.is_empty() {
             return;
@@ -416,7 +416,7 @@ impl Primary {
         self.step(&mut state, Input::Disconnect { txn })
     }
 
-    /// The outcome of a proposal is known: frees its locks, unless nobody can say what became of it.
+    /// The outcome of a proposal is known: frees its locks, unless that outcome is `Unknown`.
     fn settle(self: &Arc<Self>, txn: TxnId, outcome: &Result<Outcome, Unknown>) {
         let outcome = match outcome {
             Ok(Outcome::Committed(_)) => Settlement::Committed,

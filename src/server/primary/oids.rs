@@ -1,6 +1,6 @@
 //! Object ids for clients, from ranges that were reserved through the log.
 //!
-//! A range belongs to one reign: what is left of it when the reign ends is never given out. So no id is handed out
+//! A range belongs to one reign: ids that are left when the reign ends are never given out. So no id is handed out
 //! twice, whatever fails, and a client's `new_oids` seldom waits for the log.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub struct Ranges(Mutex<BTreeMap<StorageId, Arc<Range>>>);
 struct Range {
     /// From the first to the second, excluded.
     left: Mutex<(u64, u64)>,
-    /// Held by whoever fetches the next range.
+    /// Held by the task that fetches the next range.
     fetching: tokio::sync::Mutex<()>,
 }
 
@@ -37,7 +37,7 @@ impl Ranges {
         }
     }
 
-    /// `count` ids, ascending; `reserve` gets the next range through the log. `None` if it can't.
+    /// `count` ids, ascending; `reserve` gets the next range through the log. `None` if that fails.
     pub async fn take<R>(&self, storage: StorageId, count: usize, reserve: impl Fn() -> R) -> Option<Vec<Oid>>
     where
         R: Future<Output = Option<Outcome>>,
@@ -47,7 +47,7 @@ impl Ranges {
             return Some(oids);
         }
         let _fetching = range.fetching.lock().await;
-        // Somebody else may have fetched while this one waited.
+        // Another task may have fetched a range while this one waited.
         if let Some(oids) = range.cut(count) {
             return Some(oids);
         }

@@ -1,9 +1,9 @@
-//! What a pack knows of the transactions beside it: which garbage they refer to again.
+//! The watch of a pack over concurrent transactions: which garbage these refer to again.
 //!
 //! A granted vote [shows](PackWatch::show) its records to the pack before it is answered.
 //!
 //! - **No gc**: what the record refers to does not matter.
-//! - **Marking** (the pack finds out what is garbage): the objects that the record refers to are noted, and kept. A
+//! - **Marking** (the pack is finding the garbage): the objects that the record refers to are noted, and kept. A
 //!   record that can't be read ends the pack, as it may refer to anything.
 //! - **Sweeping** (the garbage is known, and goes): an object that would go is in doubt. It is
 //!   [pardoned](PackWatch::pardon), with all that it leads to, or the vote is refused, as some of that has gone. A
@@ -15,31 +15,31 @@ use crate::env::Env;
 use crate::storage::pack::{Fate, Oids, Plan, references};
 use crate::zodb::{Oid, Refusal};
 
-/// What a pack has to know of the transactions beside it.
+/// The watch of one pack: what the pack has seen of concurrent transactions.
 #[derive(Default)]
 pub struct PackWatch {
     marks: Mutex<Marks>,
-    /// Held while garbage is pardoned, or a step takes its last look at it.
+    /// Held while garbage is pardoned, or a step takes its last look at its objects.
     pub verdict: tokio::sync::Mutex<()>,
 }
 
-/// What the pack knows of garbage.
+/// The marks: which objects are garbage, as far as the pack knows.
 #[derive(Default)]
 pub enum Marks {
     /// The pack collects no garbage.
     #[default]
     NoGc,
-    /// The pack finds out what is garbage.
+    /// The pack is finding the garbage.
     Marking(Shown),
     /// An object that is not `kept` is garbage if it is as old as the pack time. `gone`: the garbage that was removed.
     Sweeping { plan: Plan, kept: Oids, gone: Oids },
 }
 
-/// All that votes have referred to.
+/// The objects that votes have referred to.
 pub struct Shown {
-    /// The objects among it that exist: other references lead to nothing that could be removed.
+    /// The referenced objects that exist: other references lead to nothing that could be removed.
     pub oids: Oids,
-    /// The first object whose record could not be read, and why. It may refer to anything.
+    /// The first object whose record could not be read, and why. Such a record may refer to anything.
     pub unclear: Option<(Oid, String)>,
     plan: Plan,
 }
@@ -50,7 +50,7 @@ impl Shown {
         Shown { oids: Oids::default(), unclear: None, plan }
     }
 
-    /// Takes out what was shown up to now.
+    /// Takes out the references shown up to now.
     pub fn take(&mut self) -> Shown {
         let plan = self.plan.clone();
         std::mem::replace(self, Shown::new(plan))
@@ -65,12 +65,12 @@ pub enum Told {
     Doubt(Vec<Oid>),
     /// The record refers to this object, which has gone.
     Gone(Oid),
-    /// Nobody can tell what this object's record refers to, and why.
+    /// The references of this object's record can't be read, for the reason given.
     Unclear(Oid, String),
 }
 
 impl PackWatch {
-    /// Whether it matters to this pack what transactions refer to.
+    /// Whether the references of transactions matter to this pack.
     pub fn collects(&self) -> bool {
         !matches!(*self.marks(), Marks::NoGc)
     }
@@ -90,7 +90,7 @@ impl PackWatch {
         let (plan, mut fresh) = match (&mut *self.marks(), &found) {
             (Marks::NoGc, _) => return Told::Fine,
             (Marks::Marking(shown), Err(why)) => {
-                // The transaction may never commit, but nobody knows.
+                // The transaction may never commit; its references count all the same.
                 shown.unclear.get_or_insert_with(|| (of, why.to_string()));
                 return Told::Fine;
             }
@@ -124,7 +124,8 @@ impl PackWatch {
                 // The object stays without being kept: keeping it would keep its old revision too.
                 Ok(Fate::Alive) => {}
                 Ok(Fate::Absent) if self.has_taken(oid) => return Told::Gone(oid),
-                // The object never existed, or a client deleted it: that is not for a pack to judge.
+                // The object never existed, or a client deleted it: a reference to that object is no concern of a
+                // pack.
                 Ok(Fate::Absent) => {}
                 Err(fault) => {
                     tracing::error!(%oid, %fault, "an object that is referred to could not be read");
@@ -149,7 +150,7 @@ impl PackWatch {
         let walk = move || plan.led_to(oids, |oid| watch.keeps(oid), |oid| watch.has_taken(oid));
         let found = match env.offload(walk).await {
             Ok(found) => found,
-            // If the pack is over, nobody has seen whether all that the objects lead to exists: refused, too.
+            // If the pack is over, nothing has checked that all the objects led to exists: refused, too.
             Err(fault) => return Err(Refusal::BadValue(format!("while a pack is going on, {fault}"))),
         };
         if let Some(oid) = found.iter().find(|oid| self.has_taken(*oid)) {
@@ -177,7 +178,7 @@ impl PackWatch {
         }
     }
 
-    /// What the pack knows of garbage, to be changed.
+    /// The marks, locked for reading and changing.
     pub fn marks(&self) -> MutexGuard<'_, Marks> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,17 +17,17 @@ pub struct Packs {
     running: Arc<Mutex<BTreeMap<StorageId, Arc<PackWatch>>>>,
 }
 
-/// One pack. When this is dropped, the pack is over, and what is still being read for it stops.
+/// One pack. Dropping this handle ends the pack, and stops the reads that are still made for it.
 pub struct PackGuard {
     packs: Packs,
     storage: StorageId,
     pub watch: Arc<PackWatch>,
-    /// What the pack reads, once it is known.
+    /// The plan of the pack, once made.
     pub plan: Option<Plan>,
 }
 
 impl Packs {
-    /// None is going on.
+    /// No pack is going on.
     pub fn new(gc: bool, counters: PackCounters) -> Packs {
         Packs { gc, counters, running: Arc::default() }
     }

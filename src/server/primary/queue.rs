@@ -1,8 +1,7 @@
 //! The queue to the log: one for each reign.
 //!
-//! Whatever a primary proposes waits here, in order, and one task takes it to the log. What has to happen once the
-//! outcome of a proposal is known stands in the queue beside it, so that this queue knows nothing of transactions and
-//! packs.
+//! All proposals of a primary wait here, in order, and one task takes them to the log. Beside each proposal stands its
+//! callback for the outcome (`settle`), so that this queue knows nothing of transactions and packs.
 //!
 //! ```text
 //!   place ─► fill(change, settle) ─► run: Node::propose ─► outcome ─► settle(&outcome) ─► answer
@@ -20,13 +19,14 @@ use crate::config::limits;
 use crate::env::{Env, Watching};
 use crate::raft::{Node, Unknown};
 
-/// The outcome of a proposal, to come. An error of the receiver: the reign ended before it was proposed or answered.
+/// The outcome of a proposal, to come. An error of the receiver: the reign ended before the proposal was made or
+/// answered.
 pub type Pending = oneshot::Receiver<Result<Outcome, Unknown>>;
 
-/// What is done when the outcome of a proposal is known, before anybody is told.
+/// The callback that settles a proposal: called with the outcome, before the proposer gets its answer.
 type Settle = Box<dyn FnOnce(&Result<Outcome, Unknown>) + Send>;
 
-/// What waits for the log.
+/// The changes that wait for the log.
 #[derive(Default)]
 pub struct Queue {
     line: Mutex<Line>,
@@ -46,7 +46,7 @@ struct Queued {
     answer: oneshot::Sender<Result<Outcome, Unknown>>,
 }
 
-/// Proposals that will never be.
+/// Queued proposals that will never be made.
 pub struct Dropped {
     _waiting: VecDeque<Queued>,
 }
@@ -66,7 +66,7 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Puts `change` there. `settle` is called with its outcome.
+    /// Puts `change` into this place. `settle` is called with the change's outcome.
     pub fn fill(mut self, change: Change, settle: impl FnOnce(&Result<Outcome, Unknown>) + Send + 'static) -> Pending {
         let (answer, pending) = oneshot::channel();
         self.line.waiting.push_back(Queued { change, settle: Box::new(settle), answer });
@@ -88,14 +88,14 @@ impl Queue {
         Ok(Place { line, filled: &self.filled })
     }
 
-    /// Proposes something that nobody settles; `None` if it is not known to have happened.
+    /// Proposes a change that has nothing to settle; `None` if the change is not known to have applied.
     pub async fn change(&self, change: Change) -> Option<Outcome> {
         let pending = self.place().ok()?.fill(change, |_| {});
         pending.await.ok()?.ok()
     }
 
-    /// Takes nothing more, and gives back the proposals that wait. When they are dropped, without a lock held (their
-    /// settling may own anything), their askers learn of it.
+    /// Takes nothing more, and gives back the proposals that wait. Dropping the proposals, which must happen without a
+    /// lock held (their settling may own anything), tells their proposers.
     #[must_use]
     pub fn close(&self) -> Dropped {
         let mut line = self.line();

@@ -1,4 +1,4 @@
-//! The desk of one session: what every call may touch.
+//! The desk of one session: the state that every call may touch.
 //!
 //! A call gets the desk and the part of the session that it belongs to, never the whole session. The desk has the seat
 //! (what the client was granted), the view (what the client was told), the output, and the waits whose answers come
@@ -32,7 +32,7 @@ use crate::zeo::{
 };
 use crate::zodb::{Oid, Refusal, StorageId};
 
-/// What a client was granted.
+/// The seat: storage, rights and door of a registered client.
 pub struct Seat {
     pub storage: StorageId,
     pub name: String,
@@ -41,11 +41,11 @@ pub struct Seat {
     pub primary: Option<Arc<Primary>>,
     pub door: Door,
     /// For a client that was refused to write and reads instead: the elections since. Its session is closed at the next
-    /// one, as the client would not ask to write again by itself.
+    /// election, as the client would not ask to write again by itself.
     pub closes_at_next_election: Option<Watching<u64>>,
 }
 
-/// What every call of a session may touch.
+/// The state that every call of a session may touch.
 pub struct Desk {
     pub shared: Arc<Shared>,
     pub seat: Seat,
@@ -54,7 +54,7 @@ pub struct Desk {
     pub name: String,
     pub view: View,
     pub tally: Arc<Tally>,
-    /// What answers that come later wait for.
+    /// The waits whose answers come later.
     pub pending: FuturesUnordered<BoxFuture<'static, Done>>,
     /// One of the pending answers has to come before that of the next call.
     pub in_order: bool,
@@ -65,13 +65,13 @@ pub struct Desk {
 pub enum Done {
     /// `None`: the transaction ended before.
     Voted(MessageId, TxnId, Option<Verdict>),
-    /// The transaction held its locks for too long; `None`: it did not, and is over.
+    /// The transaction held its locks for too long; `None`: the transaction ended in time.
     Expired(Option<TxnId>),
     /// `None`: the finish never got as far as the log.
     Finished(Option<Result<Outcome, Unknown>>),
     Pinged(MessageId, Result<(), Why>),
     Oids(MessageId, Option<Vec<Oid>>),
-    /// The error: nobody can say what has become of the pack.
+    /// The error: the outcome of the pack is unknown.
     Packed(MessageId, Result<Result<(), Refusal>, Why>),
     /// The number of the first piece; `None`: the reign is over.
     SentAhead(TxnId, Option<u64>),
@@ -84,11 +84,11 @@ pub enum Done {
     Forgotten,
     /// The conflicts that a vote met.
     ConflictsRead(MessageId, TxnId, io::Result<Vec<StoreConflict>>),
-    /// A pack has seen what a granted vote refers to.
+    /// A pack has seen the references of a granted vote.
     Shown(MessageId, TxnId, Vec<(Oid, Base)>, Result<(), Refusal>),
 }
 
-/// What comes of a call.
+/// The answer to a call.
 pub enum Answer {
     Reply(Reply),
     Refused(Refusal),
@@ -136,7 +136,7 @@ impl Desk {
         self.writer.queued() <= limits::OUTPUT_HIGH_WATER
     }
 
-    /// Moves the view on and queues the invalidations for it.
+    /// Moves the view on and queues the invalidations up to the new view.
     pub fn tell_news(&mut self) -> Result<(), End> {
         for news in self.view.news(&self.shared.store)?.ok_or(End(Why::TooFarBehind))? {
             self.push(&Push::Invalidate { tid: news.tid(), oids: news.oids() });
@@ -174,7 +174,7 @@ impl Desk {
         self.pending.push(wait.boxed());
     }
 
-    /// Waits for an answer that comes before those of all later calls: they are not read until then.
+    /// Waits for an answer that comes before those of all later calls, which are not read until then.
     pub fn wait_in_order(&mut self, wait: impl Future<Output = Done> + Send + 'static) {
         self.in_order = true;
         self.wait(wait);

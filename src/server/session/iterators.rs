@@ -161,7 +161,8 @@ mod tests {
     use crate::command::{Change, Content, Outcome, PackStep, Write};
     use crate::server::testing::{S, apply, commit, store, write};
 
-    /// What an iterator over records gives, if a pack lists each object once after it gave `before` of them.
+    /// The objects that an iterator over records gives, if a pack lists each object once after the first `before`
+    /// records.
     fn given(listed: &[u64], before: usize) -> Vec<u64> {
         let store = store();
         let mut written = BTreeSet::new();
@@ -196,7 +197,7 @@ mod tests {
         assert_eq!(given(&[1, 2, 1], 2), [1, 2, 1]);
         assert_eq!(given(&[1, 2, 1], 3), [1, 2, 1]);
         assert_eq!(given(&[1, 2, 1, 3], 1), [1, 2, 1, 3]);
-        // What is listed twice behind the place makes some come again, but none is left out.
+        // Objects listed twice behind the iterator's place make some come again, but none is left out.
         assert_eq!(given(&[1, 2, 3, 3], 2), [1, 2, 2, 3]);
         assert_eq!(given(&[1, 2, 2, 2, 2], 1), [1, 1, 2]);
     }

@@ -100,7 +100,7 @@ pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register
     session.farewell(end).await;
 }
 
-/// Returns when a session has to end though its client did nothing wrong: says why.
+/// Returns when a session has to end though its client did nothing wrong; gives the reason.
 fn doom(shared: Arc<Shared>, seat: &mut Seat) -> BoxFuture<'static, Why> {
     let mut phase = shared.phase.watching();
     let mut ended = seat.primary.as_ref().map(|primary| primary.ended());
@@ -140,7 +140,7 @@ enum Never {}
 impl Session {
     async fn run(&mut self, incoming: &mut Incoming, mut doom: BoxFuture<'static, Why>) -> Result<Never, End> {
         let env = self.desk.env().clone();
-        // Since when the client has taken nothing of what waits for it.
+        // The moment since which the client has taken nothing of its queued output.
         let mut stuck = None;
         let mut packs = self.desk.store().feed(self.desk.storage()).packs();
         loop {
@@ -294,7 +294,7 @@ impl Session {
         }
     }
 
-    /// Goes on with what was waited for.
+    /// Goes on with the result of a wait.
     fn done(&mut self, done: Done) -> Result<(), End> {
         let Session { desk, commits, downloads, undo_log, packing, .. } = self;
         match done {
@@ -315,10 +315,10 @@ impl Session {
         }
     }
 
-    /// Answers what has committed, if that is soon known, and closes.
+    /// Answers a finish whose outcome comes soon, and closes.
     async fn farewell(mut self, end: End) {
         let env = self.desk.env().clone();
-        // Other transactions may have its locks from now on.
+        // Other transactions may have this session's locks from now on.
         self.commits.close(&self.desk);
         let End(why) = end;
         if why != Why::Gone && why != Why::Broken {

@@ -1,6 +1,6 @@
 //! The call `pack`.
 //!
-//! Its answer comes when the pack is over; an `info` with the new size goes before it, and to all other clients of the
+//! The answer comes when the pack is over; an `info` with the new size goes before it, and to all other clients of the
 //! storage. A pack goes on without the client that asked for it.
 
 use std::sync::{Arc, Weak};
@@ -46,7 +46,7 @@ impl PackCall {
         Answer::Later
     }
 
-    /// The pack that the client waits for is over. The error: nobody can say what has become of it.
+    /// The pack that the client waits for is over. The error: the outcome of the pack is unknown.
     pub fn packed(
         &mut self,
         desk: &mut Desk,

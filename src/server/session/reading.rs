@@ -114,7 +114,7 @@ pub fn label(desk: &Desk, label: &str) -> Answer {
     Answer::Reply(Reply::Nothing)
 }
 
-/// `ping`: answered once everything is told that was answered anywhere before.
+/// `ping`: answered once the client was told of every commit that any node answered before the ping.
 pub fn ping(desk: &mut Desk, id: &MessageId) -> Result<Answer, End> {
     if desk.seat.door == Door::Reading {
         // The port for readers promises no more than what this node has.

@@ -1,4 +1,4 @@
-//! The log of what can be undone: `undoLog` and `undoInfo`.
+//! The log of the transactions that can be undone: `undoLog` and `undoInfo`.
 
 use std::io;
 

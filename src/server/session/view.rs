@@ -1,4 +1,4 @@
-//! The view of one client: the tid up to which it was told of everything, and the news that move it.
+//! The view of one client: the tid up to which the client was told of everything, and the news that move the view.
 //!
 //! A client was told of everything up to its view and of nothing after it. The view moves in one way only: by handing
 //! out the invalidations that lie between, each once, oldest first, to be queued for the client before anything newer
@@ -124,7 +124,7 @@ impl View {
         self.own = Some(tid);
     }
 
-    /// The own finish has committed, all news before it were given, and its answer is being queued.
+    /// The own finish has committed, all news before its tid were given, and its answer is being queued.
     pub fn own_committed(&mut self) {
         let tid = self.own.take().expect("an own finish commits after it has begun");
         self.tid = tid;

@@ -5,7 +5,7 @@
 //! 2. [`Plan::page`] walks all objects and plans which revisions of each go, a bounded page at a time.
 //! 3. [`Plan::transactions`] lists the transactions that never had a record, or list an object twice.
 //!
-//! The plan reads the store as it is: nobody but this pack removes anything, and every commit meanwhile is younger
+//! The plan reads the store as it is: only this pack removes anything, and every commit meanwhile is younger
 //! than the pack time. An object that has changed between its page and its step is planned again ([`Plan::object`]).
 //!
 //! **Memory**: a set of objects ([`Oids`]), a stack of those that are still to be read, and for one object at a time a
@@ -96,7 +96,7 @@ pub struct Page {
 #[derive(Clone, Copy, Debug)]
 struct RevisionHead {
     tid: Tid,
-    /// The revision that its record lies with: itself, or an older one. `None`: the object is absent.
+    /// The revision that the record lies with: this one, or an older one. `None`: the object is absent.
     holder: Option<Tid>,
     /// The older revision that this one was made to show again.
     link: Option<Tid>,

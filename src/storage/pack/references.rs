@@ -26,12 +26,12 @@ use super::texts::{of_escaped, of_quoted};
 use crate::config::limits;
 use crate::zodb::Oid;
 
-/// Why the references of a record can't be told.
+/// The reason why the references of a record can't be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnreadableRecord {
     /// How many bytes of the record were read.
     pub at: usize,
-    /// What is wrong there.
+    /// The error at that byte.
     pub why: &'static str,
 }
 
@@ -65,7 +65,7 @@ fn scan(record: &[u8], most: usize) -> Result<Vec<Oid>, UnreadableRecord> {
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// The most items, places of the memo, and references that it may hold.
+    /// The most items, places of the memo, and references that the scanner may hold.
     most: usize,
     stack: Vec<Item>,
     /// The places of the memo that were filled in a row from 0 on, as picklers fill them.

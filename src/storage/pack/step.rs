@@ -1,4 +1,4 @@
-//! What the commands of a pack mean.
+//! The meaning of a pack's commands.
 //!
 //! | command | means | else |
 //! |---|---|---|

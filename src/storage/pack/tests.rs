@@ -24,7 +24,7 @@ fn record(text: u8, references: &[u64]) -> Content {
     Content::Data(pickle.into())
 }
 
-/// Packs as a primary does while nobody else is there, in steps of `most` revisions.
+/// Packs as a primary does while there are no clients, in steps of `most` revisions.
 fn pack(store: &Store, upto: u64, gc: bool, most: usize) -> Result<(), Fault> {
     assert_eq!(apply(store, Change::PackBegin { storage: S, upto: Tid(upto) }), Outcome::Done);
     let plan = Plan::new(store, S, store.summary(S).packing, gc).in_steps_of(most);

@@ -338,7 +338,7 @@ class LockTests(Base):
         tid = a.call('tpc_finish', 1)
         flag, [conflict] = b.reply(n)
         self.assertEqual((flag, tuple(conflict['serials'])), (0, (tid, first)))
-        # What is resolved goes on top.
+        # A resolved store goes on top of the winner.
         b.async_('storea', p64(1), tid, record(3), 1)
         self.assertEqual(b.vote(1), [])
         self.assertGreater(b.call('tpc_finish', 1), tid)
@@ -483,7 +483,7 @@ class InvalidationTests(Base):
         self.assertEqual(tids, sorted(set(tids)))
         self.assertEqual(tids[-1], serial)
         self.assertTrue(all(list(o) == [oid] for t, o in invalidations))
-        # The one who commits isn't told.
+        # The committing client gets no invalidations of its own.
         self.assertEqual(writer.invalidations(), [])
 
     def test_get_invalidations(self):

@@ -85,7 +85,7 @@ def make(folder):
     with root['blob'].open('w') as f:
         f.write(b'three')
     commit('the blob changed again')
-    # What nothing refers to goes in the pack, with its blob.
+    # Objects that nothing refers to go in the pack, with their blobs.
     del root['f']
     del root['large']
     commit('garbage')

@@ -1,4 +1,4 @@
-//! What a command in the log changes: in a few words, and as JSON.
+//! The change that a command in the log makes: in a few words, and as JSON.
 
 use serde_json::{Map, Value, json};
 

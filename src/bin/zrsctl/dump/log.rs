@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use zrs::command::Command;
 use zrs::engine::Folder;
-use zrs::raft::offline::{self, LogContent, LogEntry, Membership};
+use zrs::raft::offline::{self, LogContent, LogEntry, MemberList};
 
 use super::change;
 use super::parts::{members, open_log};
@@ -63,7 +63,7 @@ fn entry_line(entry: &LogEntry, sheet: &mut Sheet<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn membership_words(membership: &Membership) -> (String, Value) {
+fn membership_words(membership: &MemberList) -> (String, Value) {
     let mut document = serde_json::to_value(membership).unwrap_or_default();
     document["kind"] = "membership".into();
     (members(membership), document)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use zrs::engine::{Durability, Folder, Rocks};
-use zrs::raft::offline::Membership;
+use zrs::raft::offline::MemberList;
 use zrs::storage::{self, Store};
 use zrs::{raft, zodb};
 
@@ -49,7 +49,7 @@ pub fn parse_tid(text: &str) -> Result<zodb::Tid, String> {
 }
 
 /// A membership in words.
-pub fn members(membership: &Membership) -> String {
+pub fn members(membership: &MemberList) -> String {
     let set = |voters: &Vec<u64>| voters.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
     let voters: Vec<String> = membership.voters.iter().map(set).collect();
     let addresses: Vec<String> = membership.members.iter().map(|(node, address)| format!("{node}={address}")).collect();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use zrs::command::{self, Reign};
 use zrs::engine::{FOLDER_FORMAT, Folder};
-use zrs::raft::offline::{self, LogSummary, Membership};
+use zrs::raft::offline::{self, LogSummary, MemberList};
 use zrs::storage::{self, Position, Store, Summary};
 use zrs::zodb::{StorageId, Tid};
 
@@ -38,7 +38,7 @@ struct StorePart {
     applied: Position,
     reign: Reign,
     /// The membership as the store has applied it, and its entry.
-    membership: Option<(Position, Membership)>,
+    membership: Option<(Position, MemberList)>,
     storages: Vec<StorageRow>,
 }
 
@@ -55,7 +55,7 @@ impl StorePart {
     }
 }
 
-/// A storage, and what was counted in its tables.
+/// A storage, and the counts of its tables.
 struct StorageRow {
     id: StorageId,
     name: String,

@@ -41,7 +41,7 @@ pub const ENTRY_COST: usize = 256;
 struct Kept {
     wish: Wish,
     blob: Option<Item>,
-    /// The number of the call that stored it.
+    /// The number of the call that stored the object.
     turn: u64,
 }
 
@@ -262,7 +262,7 @@ impl Buffer {
         self.fault.as_ref()
     }
 
-    /// The objects to write and what is wished of them, in the order of their first store.
+    /// The objects to write and their wishes, in the order of their first store.
     pub fn wishes(&self) -> impl Iterator<Item = (Oid, &Wish)> {
         self.order.iter().map(|oid| (*oid, &self.wishes[oid].wish))
     }
@@ -302,7 +302,7 @@ impl Buffer {
         Some(Write { oid, base, content, blob: blob.map(|blob| Blob::Staged(self.staged(blob))) })
     }
 
-    /// The writes of a transaction whose vote is granted: its stores, and what its undos made of their objects.
+    /// The writes of a transaction whose vote is granted: its stores, and the objects as its undos left them.
     ///
     /// # Panics
     /// If `bases` names another object.
@@ -314,7 +314,8 @@ impl Buffer {
         bases.iter().map(write).collect()
     }
 
-    /// All objects to write, and what their client has read of them, in the order in which the writes were asked for.
+    /// All objects to write, each with the revision that the client has read, in the order in which the writes were
+    /// asked for.
     pub fn reads(&self) -> Vec<(Oid, Read)> {
         let stores = self.wishes().map(|(oid, wish)| (oid, wish.read()));
         self.undos.weave(stores, |oid| self.wished(oid).is_some())
@@ -418,7 +419,7 @@ impl Buffer {
             self.fail(Refusal::TooLarge(why));
         } else if size > limits::TRANSACTION_BYTES {
             let most = limits::TRANSACTION_BYTES >> 20;
-            let why = format!("what is kept of a transaction while it is sent may have {most} MiB");
+            let why = format!("the data kept of a transaction while its client sends it may have {most} MiB");
             self.fail(Refusal::TooLarge(why));
         } else if size <= self.reserved.bytes() {
             self.reserved.give_back(self.reserved.bytes() - size);

@@ -19,14 +19,14 @@ const PIECES: u64 = 2;
 
 /// Conflicts, with the data that the client had sent.
 pub enum Conflicts {
-    /// They come later.
+    /// The conflicts come later.
     Later,
     Read(io::Result<Vec<StoreConflict>>),
-    /// They can't be told in one answer, nor would a client resolve that much: it begins again.
+    /// The conflicts don't fit into one answer, nor would a client resolve so many: the client begins again.
     TooMuch(Refusal),
 }
 
-/// Reads what the client is told of its conflicts.
+/// Reads the data that the client gets with its conflicts.
 pub fn read(desk: &mut Desk, open: &mut OpenTransaction, id: &MessageId, conflicts: Vec<Conflict>) -> Conflicts {
     let (id, txn, storage, store) = (id.clone(), open.claim.txn, desk.storage(), desk.store().clone());
     let newest = conflicts.iter().map(|conflict| conflict.committed).max().unwrap_or_default();

@@ -18,7 +18,7 @@ pub struct Finishing {
     resolved: bool,
 }
 
-/// All writes of a voted transaction, in order. `bases`: what the vote based them on.
+/// All writes of a voted transaction, in order. `bases`: the revisions that the vote based the writes on.
 pub fn writes(desk: &Desk, buffer: &Buffer, bases: &[(Oid, Base)]) -> Result<Vec<Write>, End> {
     let (store, storage, view) = (desk.store(), desk.storage(), desk.view.tid());
     let mut writes = buffer.voted_writes(bases);

@@ -1,4 +1,4 @@
-//! What a client writes: `tpc_begin` to `tpc_finish`.
+//! A client's transactions: `tpc_begin` to `tpc_finish`.
 //!
 //! ```text
 //!   tpc_begin, storea …   Begun        buffered, or sent ahead into the log; nothing is locked   buffer, uploads
@@ -12,11 +12,11 @@
 //!   tpc_finish            (finishing)  tid given, in the queue to the log; locks belong to it    finish
 //! ```
 //!
-//! A session has one transaction at a time. It ends with its answer to `tpc_finish`, with `tpc_abort`, with a vote that
-//! fails, or with the session.
+//! A session has one transaction at a time. A transaction ends with the answer to `tpc_finish`, with `tpc_abort`, with
+//! a vote that fails, or with the session.
 //!
 //! [`Commits`] leads a transaction from stage to stage; the work of each stage is in the file that the picture names.
-//! Whatever a stage has waited for comes back here, and is passed over if its transaction is over by then.
+//! The result that a stage has waited for comes back here, and is passed over if its transaction is over by then.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -157,7 +157,7 @@ impl Commits {
         Answer::Reply(Reply::Nothing)
     }
 
-    /// Does something to the open transaction, if it is `txn` and not voted.
+    /// Applies a function to the open transaction, if that is `txn` and not voted.
     fn change(&mut self, desk: &Desk, txn: u64, change: impl FnOnce(&mut Buffer)) -> Result<(), Refusal> {
         change(self.buffering(txn)?);
         desk.tally.stores.count();
@@ -173,7 +173,7 @@ impl Commits {
         Ok(&mut open.buffer)
     }
 
-    /// Does something to the open transaction, if there is one that is not voted.
+    /// Applies a function to the open transaction, if there is one that is not voted.
     fn if_buffering(&mut self, change: impl FnOnce(&mut Buffer)) -> Result<(), Refusal> {
         if let Some(open) = self.open.as_mut().filter(|open| open.may_vote()) {
             change(&mut open.buffer);
@@ -187,7 +187,7 @@ impl Commits {
         if open.buffer.id == txn { Ok(open) } else { Err(other(Some(open.buffer.id), txn)) }
     }
 
-    /// The open transaction, if it is this one: what was waited for may be of one that was aborted since.
+    /// The open transaction, if its number is this one: a result may belong to a transaction that was aborted since.
     fn numbered(&mut self, txn: TxnId) -> Option<&mut OpenTransaction> {
         self.open.as_mut().filter(|open| open.claim.txn == txn)
     }
@@ -275,7 +275,7 @@ impl Commits {
         Ok(())
     }
 
-    /// What the undos of `txn` make of their objects is known.
+    /// The objects as the undos of `txn` leave them are known.
     pub fn undone(
         &mut self,
         desk: &mut Desk,
@@ -296,7 +296,7 @@ impl Commits {
         }
     }
 
-    /// A pack has seen what the granted vote of `txn` refers to.
+    /// A pack has seen the references of the granted vote of `txn`.
     pub fn shown(
         &mut self,
         desk: &mut Desk,
@@ -366,7 +366,7 @@ impl Commits {
         };
         let bases = std::mem::take(bases);
         let writes = finish::writes(desk, &open.buffer, &bases)?;
-        let open = self.open.take().expect("it was looked at above");
+        let open = self.open.take().expect("the open transaction was looked at above");
         match finish::propose(desk, open, id, writes) {
             Ok(finishing) => {
                 self.finishing = Some(finishing);
@@ -384,7 +384,7 @@ impl Commits {
         }
     }
 
-    /// The outcome of a finish is known, or that it never will be. `None`: it never got as far as the log.
+    /// The outcome of a finish is known, or will never be. `None`: the finish never got as far as the log.
     pub fn finished(&mut self, desk: &mut Desk, outcome: Option<Result<Outcome, Unknown>>) -> Result<(), End> {
         if let Some(Err(Unknown)) = outcome {
             return Err(End(Why::UnknownOutcome));

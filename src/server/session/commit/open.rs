@@ -1,4 +1,4 @@
-//! The open transaction of a session, and how far it is.
+//! The open transaction of a session, and its stage.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct OpenTransaction {
     pub ahead: Option<Ahead>,
     /// The transaction has met a conflict.
     pub resolved: bool,
-    /// Ends what waits for this transaction alone.
+    /// Ends the waits on behalf of this transaction alone.
     life: Life,
 }
 
@@ -37,17 +37,18 @@ pub enum Stage {
     Voting,
     /// The client resolves conflicts, and will vote again.
     Resolving,
-    /// The locks are held, and what the undos make of their objects is being worked out. The base of each write.
+    /// The locks are held, and the objects are being undone (`storage::undo`). The base of each write.
     Undoing(Vec<(Oid, Base)>),
     /// The vote is answered. The base of each write.
     Voted(Vec<(Oid, Base)>),
 }
 
-/// A transaction's number at the primary. When it is dropped, its locks are let go, unless it is being finished.
+/// A transaction's number at the primary. Dropping the claim lets its locks go, unless the transaction is being
+/// finished.
 pub struct Claim {
     pub primary: Arc<Primary>,
     pub txn: TxnId,
-    /// Whether it may have locks to let go of.
+    /// Whether the transaction may have locks to let go of.
     pub holds: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Golden scripts for the buffer of a transaction and for what it sends ahead (`tests/scripts/buffer`, `staging`).
+//! Golden scripts for the buffer of a transaction and for the data that goes ahead (`tests/scripts/buffer`, `staging`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

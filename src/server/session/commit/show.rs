@@ -1,4 +1,4 @@
-//! A granted vote shows a pack what its records refer to, before it is answered: that must not go.
+//! A granted vote shows a pack the references of its records before the vote is answered: these objects must not go.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -25,7 +25,7 @@ pub fn show(desk: &mut Desk, open: &OpenTransaction, id: &MessageId, bases: Vec<
             Ok(Told::Unclear(oid, why)) => {
                 Err(Refusal::BadValue(format!("while a pack is going on, object {oid}: {why}")))
             }
-            Err(fault) => Err(Refusal::BadValue(format!("what the transaction writes can't be read: {fault}"))),
+            Err(fault) => Err(Refusal::BadValue(format!("the records of the transaction can't be read: {fault}"))),
         };
         Done::Shown(id, txn, bases, told)
     });

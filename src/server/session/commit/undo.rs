@@ -1,4 +1,4 @@
-//! Undo in a transaction: what the transactions that it undoes touched, and what becomes of that.
+//! Undo in a transaction: the objects that the undone transactions touched, and the states that these objects get.
 //!
 //! ```text
 //!   undoa …      the transactions are noted, in order
@@ -29,7 +29,7 @@ use crate::storage::{Answered, OwnWrite, Stop, Store};
 use crate::zeo::MessageId;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
-/// Objects that one transaction may undo: each costs it an entry.
+/// Objects that one transaction may undo: each costs the transaction an entry.
 const UNDONE: usize = limits::TRANSACTION_BYTES / ENTRY_COST;
 
 /// Looks up which objects the undos touch, before the vote is cast.
@@ -48,7 +48,7 @@ pub fn work_out(desk: &mut Desk, open: &OpenTransaction, id: &MessageId) {
     desk.wait(open.unless_over(undone.map(move |undone| Done::Undone(id, txn, undone))));
 }
 
-/// What the transaction itself makes of the objects that its undos touch.
+/// The transaction's own writes to the objects that its undos touch.
 fn own(buffer: &Buffer) -> BTreeMap<Oid, OwnWrite> {
     let own = |oid: &Oid| {
         let content = buffer.write(*oid, Base::Any)?.content;
@@ -62,7 +62,7 @@ fn touched(store: &Store, storage: StorageId, tids: &[Tid], stop: &Stop) -> Answ
     let (mut touched, mut seen, mut records) = (Touched::default(), BTreeSet::new(), 0);
     for &tid in tids {
         stop.look()?;
-        // More objects than these would not fit into the transaction that undoes: they need not even be read.
+        // More objects than these would not fit into the undoing transaction, so no more are read.
         let more = match store.undoable(storage, tid, UNDONE, stop)? {
             Ok(more) => more,
             Err(refusal) => return Ok(Err(refusal)),

@@ -1,4 +1,4 @@
-//! The undos of one transaction: which transactions it undoes, which objects that touches, and what those become.
+//! The undos of one transaction: the undone transactions, the objects that they touched, and the states these get.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +15,9 @@ pub struct Undos {
     after: Vec<usize>,
     /// For objects that were stored after the first undo: how many undos came before the last store.
     stored: BTreeMap<Oid, usize>,
-    /// The objects of those transactions.
+    /// The objects of the undone transactions.
     touched: Touched,
-    /// What they become, but for those that are stored afterwards.
+    /// The objects as undone, but for those that are stored afterwards.
     undone: BTreeMap<Oid, Undone>,
 }
 
@@ -68,12 +68,12 @@ impl Undos {
         &self.touched.oids
     }
 
-    /// Notes what the undos make of their objects.
+    /// Notes the objects as the undos leave them.
     pub fn set_undone(&mut self, undone: BTreeMap<Oid, Undone>) {
         self.undone = undone;
     }
 
-    /// What the undos make of an object.
+    /// An object as the undos leave it.
     pub fn undone(&self, oid: Oid) -> Option<&Undone> {
         self.undone.get(&oid)
     }

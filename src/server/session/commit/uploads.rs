@@ -1,12 +1,13 @@
 //! Uploads ahead of the vote: blobs, and the parts of large transactions on their way into the log.
 //!
-//! The buffer says what is to go ([`Staging`](super::staging::Staging)); here it is sent, one shipment at a time. The
+//! The buffer says which pieces are to go ([`Staging`](super::staging::Staging)); here they are sent, one shipment at a
+//! time. The
 //! client's calls go on meanwhile, until [`limits::STAGING_HIGH_WATER`](crate::config::limits::STAGING_HIGH_WATER)
 //! bytes wait: then they are left to TCP. A vote waits until all is in the log.
 //!
 //! A client that has data in the log and says nothing of its transaction for
-//! [`limits::STAGE_EXPIRY`](crate::config::limits::STAGE_EXPIRY) loses its connection: nothing else would ever end
-//! what it left there.
+//! [`limits::STAGE_EXPIRY`](crate::config::limits::STAGE_EXPIRY) loses its connection: nothing else would ever remove
+//! that data.
 
 use futures_util::FutureExt;
 

@@ -1,4 +1,4 @@
-//! What a client wants done to one object, and where the data lies that it sent for that.
+//! The wish of a client for one object (a store, a deletion, a restore), and where the data lies that the client sent.
 
 use bytes::Bytes;
 
@@ -21,7 +21,7 @@ impl From<Bytes> for Record {
     }
 }
 
-/// What a client wants done to one object.
+/// The write that a client asks for on one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// `storea`: the data, and the serial that the client had read.
@@ -69,7 +69,7 @@ impl Wish {
         }
     }
 
-    /// What the client has read of the object before.
+    /// The revision that the client has read of the object.
     pub fn read(&self) -> Read {
         match self {
             Wish::Store { base, .. } => Read::Serial(*base),
