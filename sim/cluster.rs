@@ -16,10 +16,11 @@ use turmoil::Sim;
 use zrs::config::Config;
 use zrs::engine::SimDisk;
 use zrs::env::Env;
+use zrs::journal::{SimFiles, Sizes};
 use zrs::server::{Disks, Server};
 
 use crate::chance::Chance;
-use crate::disk::Watched;
+use crate::disk::{Watched, WatchedFiles};
 use crate::host::Host;
 use crate::links::Links;
 use crate::network::Fabric;
@@ -49,7 +50,7 @@ pub struct Cluster {
 
 struct Node {
     host: Host,
-    log: SimDisk,
+    log: SimFiles,
     store: SimDisk,
     stop: Arc<Notify>,
     up: bool,
@@ -63,6 +64,9 @@ pub enum Death {
     /// A lost power supply: its connections fall silent, and its disks lose unsynced writes.
     PowerLost,
 }
+
+/// Segments of the log so small that a run has several.
+const SEGMENTS: Sizes = Sizes { smallest: 16 << 10, largest: 64 << 10 };
 
 /// A node's name in the network.
 pub fn name(node: u64) -> String {
@@ -104,7 +108,7 @@ impl Cluster {
         for id in NODES {
             let node = Node {
                 host: Host::new(seed, &name(id)),
-                log: SimDisk::new(),
+                log: SimFiles::new(),
                 store: SimDisk::new(),
                 stop: Arc::default(),
                 up: true,
@@ -183,9 +187,9 @@ impl Cluster {
         self.fabric.refuse(&name(node), !power_lost);
         let state = self.nodes.get_mut(&node).expect("every node is there from the beginning");
         // (What a killed program has written is with the kernel: after the restart all of it is there.)
-        for disk in [&state.log, &state.store] {
-            disk.crash(if power_lost { self.chance.number() } else { 1 });
-        }
+        let mut chance = || if power_lost { self.chance.number() } else { 1 };
+        state.log.crash(chance());
+        state.store.crash(chance());
         state.up = false;
     }
 
@@ -212,9 +216,8 @@ impl Cluster {
         let _ = state.stop.notified().now_or_never();
         // (A node that has not stopped by itself is killed.)
         self.sim.crash(name(node));
-        for disk in [&state.log, &state.store] {
-            disk.crash(1);
-        }
+        state.log.crash(1);
+        state.store.crash(1);
         state.up = true;
         self.fabric.refuse(&name(node), false);
         // Connections from before are unknown to the new kernel, which resets them.
@@ -251,12 +254,13 @@ async fn run(
     id: u64,
     env: Env,
     fabric: Fabric,
-    (log, store): (SimDisk, SimDisk),
+    (log, store): (SimFiles, SimDisk),
     stop: Arc<Notify>,
     running: Running,
 ) -> anyhow::Result<()> {
     let disks = Disks {
-        log: Arc::new(Watched::open(&log, zrs::raft::TABLES, format!("{}/log", name(id)))?),
+        log: Arc::new(WatchedFiles::open(&log, format!("{}/log", name(id)))),
+        segments: SEGMENTS,
         store: Arc::new(Watched::open(&store, zrs::storage::TABLES, format!("{}/store", name(id)))?),
     };
     let config = Config {

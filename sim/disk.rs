@@ -1,9 +1,11 @@
-//! A simulated disk whose writes go into the trace.
+//! Simulated disks whose writes go into the trace.
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use zrs::engine::{Batch, Edit, Engine, Order, Pair, Pairs, SimDisk, SimEngine, Table};
+use zrs::journal::{Files, OpenFile, SimFiles};
 
 use crate::trace;
 
@@ -59,5 +61,81 @@ impl Engine for Watched {
 
     fn checkpoint(&self, folder: &Path) -> io::Result<()> {
         self.engine.checkpoint(folder)
+    }
+}
+
+/// Simulated files whose writes and syncs go into the trace.
+pub struct WatchedFiles {
+    files: Arc<dyn Files>,
+    name: String,
+}
+
+struct WatchedFile {
+    file: Arc<dyn OpenFile>,
+    name: String,
+}
+
+impl WatchedFiles {
+    /// Gives `disk` to a host; `name` is its name in the trace.
+    pub fn open(disk: &SimFiles, name: String) -> WatchedFiles {
+        WatchedFiles { files: disk.open(), name }
+    }
+
+    fn watched(&self, file: Arc<dyn OpenFile>) -> Arc<dyn OpenFile> {
+        Arc::new(WatchedFile { file, name: self.name.clone() })
+    }
+}
+
+impl Files for WatchedFiles {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.files.list()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn OpenFile>> {
+        Ok(self.watched(self.files.open(name)?))
+    }
+
+    fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn OpenFile>> {
+        trace::event(&self.name, "create", name.as_bytes());
+        Ok(self.watched(self.files.create(name, size)?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        trace::event(&self.name, "rename", to.as_bytes());
+        self.files.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        trace::event(&self.name, "remove", name.as_bytes());
+        self.files.remove(name)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        trace::event(&self.name, "sync names", &[]);
+        self.files.sync()
+    }
+
+    fn place(&self) -> String {
+        self.files.place()
+    }
+}
+
+impl OpenFile for WatchedFile {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        trace::event(&self.name, "write", bytes);
+        self.file.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        trace::event(&self.name, "sync", &[]);
+        self.file.sync()
     }
 }

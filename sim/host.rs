@@ -76,6 +76,10 @@ impl World for Host {
         self.0.chance.lock().unwrap().number()
     }
 
+    fn has_threads(&self) -> bool {
+        false
+    }
+
     fn offload(&self, work: Work) -> Working {
         let (before, after) = (self.delay(), self.delay());
         Box::pin(async move {

@@ -18,6 +18,8 @@ pub mod zeo; // the clients' language
 
 pub mod engine; // ordered bytes on disk
 
+pub mod journal; // the log on disk
+
 pub mod storage; // the databases of a node, and what commands do to them
 
 pub mod filestorage; // Data.fs, in and out

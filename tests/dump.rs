@@ -264,7 +264,7 @@ fn what_is_no_folder_of_a_stopped_node_is_refused_in_words() {
     assert!(refused(&data, &[]).contains("an import into it was cut off"));
     fs::remove_dir(data.join("new")).unwrap();
     let marker = fs::read_to_string(data.join("ZRS")).unwrap();
-    fs::write(data.join("ZRS"), marker.replace("format 1", "format 9")).unwrap();
+    fs::write(data.join("ZRS"), marker.replace("format 2", "format 9")).unwrap();
     assert!(refused(&data, &[]).contains("has format 9"));
     fs::write(data.join("ZRS"), &marker).unwrap();
     fs::rename(data.join("store"), path("store")).unwrap();

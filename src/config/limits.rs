@@ -179,6 +179,10 @@ pub const APPLY_INLINE: usize = 64 * KIB;
 pub const WRITES_INLINE: usize = 1_000;
 /// Changes of the log that may wait for the log's writer.
 pub const LOG_QUEUE: usize = 4_096;
+/// Bytes of the log's first segment; each later one has twice as many as the one before it, up to `SEGMENT_LARGEST`.
+pub const SEGMENT_SMALLEST: u64 = MIB as u64;
+/// Bytes of a segment of the log, unless a single entry is larger.
+pub const SEGMENT_LARGEST: u64 = 64 * MIB as u64;
 /// Bytes of the newest log entries that are kept in memory, for peers that are nearly up to date.
 pub const LOG_TAIL_BYTES: usize = 16 * MIB;
 /// Bytes of the log after which the store is flushed, so that less must be replayed after a crash.

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/ZRS      the marker: names this folder as zrs's, with its format
 //! DIR/lock     locked while a process uses the folder; says which
-//! DIR/log/     an engine: what consensus must not forget, with the cluster's and the node's id
+//! DIR/log/     a journal: what consensus must not forget, with the cluster's and the node's id
 //! DIR/store/   an engine: the database
 //! DIR/new/     while an import makes it: the database to be is below it
 //! DIR/made/    for a moment at its end: the same, whole
@@ -23,7 +23,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// The format of everything below the folder; it grows when an older program could misread what a newer one wrote.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const MARKER: &str = "ZRS";
 const LOCK: &str = "lock";
@@ -298,7 +298,15 @@ fn understand(path: &Path, text: &str) -> io::Result<()> {
                 crate_version()
             ),
         )),
-        _ => Err(refuse(
+        Some(older) => Err(refuse(
+            path,
+            format!(
+                "has format {older}, of before the first release, and this zrsd {} knows {FORMAT}: export the database \
+                 with the zrsctl of that version, and import it into a new folder",
+                crate_version()
+            ),
+        )),
+        None => Err(refuse(
             path,
             format!(
                 "its file {MARKER} does not say which format it has: restore the file, or give --data a new folder"
@@ -548,10 +556,12 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_refused() {
+    fn another_format_is_refused() {
         let path = tempfile::tempdir().unwrap();
-        fs::write(path.path().join(MARKER), "format 2\n").unwrap();
-        assert!(refused(path.path()).contains("has format 2"));
+        fs::write(path.path().join(MARKER), "format 3\n").unwrap();
+        assert!(refused(path.path()).contains("has format 3"));
+        fs::write(path.path().join(MARKER), "format 1\n").unwrap();
+        assert!(refused(path.path()).contains("has format 1, of before the first release"));
         fs::write(path.path().join(MARKER), "").unwrap();
         assert!(refused(path.path()).contains("does not say which format"));
     }

@@ -10,10 +10,12 @@
 mod watch;
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
@@ -34,6 +36,9 @@ pub trait World: Send + Sync + 'static {
     fn seed(&self) -> u64;
     /// Does `work` where it may block.
     fn offload(&self, work: Work) -> Working;
+
+    /// Whether there are threads; without them, all work happens by [`World::offload`].
+    fn has_threads(&self) -> bool;
 }
 
 tokio::task_local! {
@@ -126,9 +131,61 @@ impl Env {
     }
 }
 
+impl Env {
+    /// Gives `queue` a worker of its own, in production a thread called `name`: again and again it takes all that waits,
+    /// at most `limit`, does `work` on it, which may block, and hands the result to `tell`, which must not. The worker
+    /// ends when `tell` says so, or when nothing more can come.
+    pub fn worker<T, R>(
+        &self,
+        name: &str,
+        limit: usize,
+        mut queue: mpsc::Receiver<T>,
+        mut work: impl FnMut(Vec<T>) -> R + Send + 'static,
+        mut tell: impl FnMut(R) -> ControlFlow<()> + Send + 'static,
+    ) -> std::io::Result<()>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+    {
+        if !self.world.has_threads() {
+            let env = self.clone();
+            self.spawn(async move {
+                let mut group = Vec::new();
+                while queue.recv_many(&mut group, limit).await > 0 {
+                    let taken = std::mem::take(&mut group);
+                    let done = env.offload(move || {
+                        let done = work(taken);
+                        (work, done)
+                    });
+                    let (again, done) = done.await;
+                    work = again;
+                    if tell(done).is_break() {
+                        return;
+                    }
+                }
+            });
+            return Ok(());
+        }
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || {
+            let mut group = Vec::new();
+            while queue.blocking_recv_many(&mut group, limit) > 0 {
+                if tell(work(std::mem::take(&mut group))).is_break() {
+                    return;
+                }
+            }
+        })?;
+        Ok(())
+    }
+}
+
 struct System;
 
 impl World for System {
+    fn has_threads(&self) -> bool {
+        true
+    }
+
     fn wall(&self) -> Duration {
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
     }

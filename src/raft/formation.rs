@@ -30,8 +30,8 @@ use super::types::Seat;
 use super::wire::{FormAnswer, FormAsk, Purpose};
 use crate::env::Watch;
 
-pub(super) const STAMP: &[u8] = b"stamp";
-pub(super) const INCARNATION: &[u8] = b"incarnation";
+pub(super) const STAMP: &str = "stamp";
+pub(super) const INCARNATION: &str = "incarnation";
 /// How often the others are asked while a cluster forms.
 const ROUND: Duration = Duration::from_millis(100);
 
@@ -53,17 +53,17 @@ pub struct Formation {
 
 /// This folder's incarnation: drawn and fsynced when the folder is new.
 pub async fn incarnation(log: &LogStore, draw: impl FnOnce() -> u64) -> io::Result<u64> {
-    if let Some(known) = log.meta(INCARNATION).await? {
+    if let Some(known) = log.value(INCARNATION)? {
         return Ok(known);
     }
     let drawn = draw();
-    log.set_meta(INCARNATION, &drawn).await?;
+    log.set_value(INCARNATION, &drawn).await?;
     Ok(drawn)
 }
 
 /// The stamp in this folder, if there is one; an error if the stamp is another node's.
-pub async fn read_stamp(log: &LogStore, node: u64, incarnation: u64) -> anyhow::Result<Option<Stamp>> {
-    let Some(stamp) = log.meta::<Stamp>(STAMP).await? else { return Ok(None) };
+pub fn read_stamp(log: &LogStore, node: u64, incarnation: u64) -> anyhow::Result<Option<Stamp>> {
+    let Some(stamp) = log.value::<Stamp>(STAMP)? else { return Ok(None) };
     let owner = stamp.members.iter().find(|(_, seat)| seat.incarnation == incarnation);
     match owner {
         Some((id, _)) if *id == node => Ok(Some(stamp)),
@@ -244,7 +244,7 @@ impl Formation {
     }
 
     async fn take_stamp(&self, stamp: Stamp) -> io::Result<()> {
-        self.log.set_meta(STAMP, &stamp).await?;
+        self.log.set_value(STAMP, &stamp).await?;
         tracing::info!("this node is a member of cluster {}", cluster_name(&stamp.cluster));
         self.stamp.send(Some(stamp));
         self.waiting.send(String::new());

@@ -1,48 +1,47 @@
-//! The Raft log on disk: entries, the vote, the stamp and the incarnation.
+//! The Raft log: entries, the vote, the stamp and the incarnation, over a [`Journal`].
 //!
-//! **One writer.** Every change of the log (entries, a vote, a truncation) is a [`LogEdit`] in one queue. The writer
-//! takes all edits that wait, writes them as one batch, syncs once, and then tells their callers; so the more edits
-//! wait, the more share an fsync. `append` returns before the disk has moved: entries are readable at once, from the
-//! tail in memory, and durable when openraft's callback is called.
+//! **One writer.** Every change of the log (entries, a vote, a truncation) is a [`LogEdit`] in one queue. The log's own
+//! thread takes all edits that wait, writes them, syncs once, and calls back into Raft itself; so the more edits wait,
+//! the more share an fsync. `append` returns before the disk has moved: entries are readable at once, from the tail in
+//! memory, and durable when openraft's callback is called.
 //!
-//! **Promises.** [`LogStore::open`] syncs before it reads, so that everything read is durable. Edits become durable in
-//! the order of their calls. `truncate_after` and `save_vote` are durable on return. [`LogStore::durable`] is the
-//! watermark that apply waits for: everything up to it is fsynced here; after a failed write or sync it
-//! becomes a fault for good, and every later call fails.
+//! **Promises.** Everything that can be read after [`LogStore::open`] is durable. Edits become durable in the order of
+//! their calls. `truncate_after` and `save_vote` are durable on return. [`LogStore::durable`] is the watermark that apply
+//! waits for: everything up to it is fsynced here; after a failed write or sync it becomes a fault for good, and every
+//! later call fails.
 //!
-//! **On disk** (all numbers big-endian): table `entries`: index (8) -> crc32c of the rest (4), postcard of [`Record`].
-//! Table `meta`: `vote` -> [`Ballot`], `purged` -> [`Place`], `stamp` -> `stamp::Stamp`, `incarnation` -> `u64`; each
-//! crc32c (4) and postcard.
+//! **On disk.** Raft's index 0 is the journal's entry 1. An entry's payload is a byte that says what it is
+//! ([`BLANK`], [`COMMAND`], [`MEMBERS`]), then the command as it was encoded, or postcard of [`Members`]. Slots: `vote`
+//! ([`Ballot`]), `stamp` (`stamp::Stamp`), `incarnation` (`u64`), each in postcard.
 //!
 //! **Left out.** Purging works, but nothing asks for it yet: nodes keep their whole log until snapshots exist.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::{Stream, TryStreamExt, stream};
-use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::types::{Ballot, Entry, LogPosition, Place, Record, Types, Vote};
+use super::types::{Ballot, Entry, LogPosition, Members, Place, Proposed, Record, RecordContent, Types, Vote};
 use crate::config::limits;
-use crate::engine::{Batch, Engine, Order, Table};
 use crate::env::{Env, Watch, Watching};
+use crate::journal::{self, Fault, Files, Journal, Reader, Sizes, Values};
 use crate::storage::Store;
 
-pub(super) const ENTRIES: Table = Table { index: 0, name: "entries", large_values: true, cached: false };
-const META: Table = Table { index: 1, name: "meta", large_values: false, cached: true };
-/// The tables of `log/`.
-pub const TABLES: &[Table] = &[ENTRIES, META];
+pub(super) const VOTE: &str = "vote";
 
-pub(super) const VOTE: &[u8] = b"vote";
-pub(super) const PURGED: &[u8] = b"purged";
+/// The first byte of an entry's payload.
+const BLANK: u8 = 0;
+const COMMAND: u8 = 1;
+const MEMBERS: u8 = 2;
 
 /// How many entries, from the first on, are fsynced (the next index), or why no more ever will be.
 pub type Durable = Result<u64, String>;
@@ -55,8 +54,11 @@ pub struct LogStore {
 }
 
 struct SharedLog {
-    engine: Arc<dyn Engine>,
+    reader: Reader,
     env: Env,
+    values: Mutex<Values>,
+    /// Wakes the task that prepares the journal's next segment.
+    begun: Notify,
     tail: Mutex<Tail>,
     durable: Watch<Durable>,
     appended: AtomicU64,
@@ -76,27 +78,78 @@ struct Tail {
 
 enum LogEdit {
     Append(Vec<Entry>, IOFlushed<Types>),
-    Truncate { from: u64, done: oneshot::Sender<io::Result<()>> },
+    Truncate { entries: u64, done: oneshot::Sender<io::Result<()>> },
     Purge { place: Place, done: oneshot::Sender<io::Result<()>> },
-    Meta { key: &'static [u8], value: Vec<u8>, done: oneshot::Sender<io::Result<()>> },
+    Value { name: &'static str, value: Vec<u8>, done: oneshot::Sender<io::Result<()>> },
+}
+
+/// What became of a group of edits.
+struct Written {
+    edits: Vec<LogEdit>,
+    result: io::Result<()>,
+    /// How many entries the log has, if that has changed.
+    entries: Option<u64>,
+    bytes: u64,
 }
 
 impl LogStore {
     /// Opens the log and begins its writer.
-    pub async fn open(engine: Arc<dyn Engine>, env: Env) -> io::Result<LogStore> {
-        let reading = engine.clone();
-        let tail = env.offload(move || read_tail(&*reading)).await?;
-        let upto = tail.last.map_or(0, |last| last.index + 1);
+    pub async fn open(files: Arc<dyn Files>, sizes: Sizes, env: Env) -> io::Result<LogStore> {
+        let id = env.seed();
+        let place = files.place();
+        let opened = env.offload(move || Journal::open(files, sizes, id)).await;
+        let journal = opened.map_err(|fault| refusal(fault, &place))?;
+        if let Some(cut) = journal.cut() {
+            tracing::info!(
+                "the end of the log was torn by a crash before it was synced: erased {} bytes of {} from byte {}, entry \
+                 {}; nothing of it was acknowledged",
+                cut.bytes,
+                cut.file,
+                cut.offset,
+                cut.entry
+            );
+        }
+        let reader = journal.reader();
+        let purged = journal.purged().and_then(place_of);
+        let last = match journal.last() {
+            last if Some(last) == journal.purged().map(|(number, _)| number) => purged,
+            0 => None,
+            last => reader.read(last, last + 1, 1)?.first().and_then(|entry| place_of((entry.number, entry.term))),
+        };
+        let vote: Option<Ballot> = value(journal.values(), VOTE)?;
+        let term = vote.map_or(0, |vote| vote.term);
+        if let Some(last) = last.filter(|last| last.term > term) {
+            let why = format!("its last entry is of term {}, and the newest vote of term {term}", last.term);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("the log in {place} lost its vote: {why}")));
+        }
+        let tail = Tail {
+            vote: vote.map(Vote::from),
+            purged: purged.map(LogPosition::from),
+            last: last.map(LogPosition::from),
+            ..Tail::default()
+        };
         let (edits, queue) = mpsc::channel(limits::LOG_QUEUE);
         let shared = Arc::new(SharedLog {
-            engine,
+            reader,
             env: env.clone(),
+            values: Mutex::new(journal.values().clone()),
+            begun: Notify::new(),
+            durable: Watch::new(Ok(journal.last())),
             tail: Mutex::new(tail),
-            durable: Watch::new(Ok(upto)),
             appended: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
         });
-        env.spawn(write_edits(shared.clone(), queue));
+        shared.begun.notify_one();
+        env.spawn(prepare(shared.clone()));
+        let mut journal = journal;
+        let telling = shared.clone();
+        env.worker(
+            "zrs-log",
+            limits::LOG_QUEUE,
+            queue,
+            move |edits| write(&mut journal, edits),
+            move |w| telling.tell(w),
+        )?;
         Ok(LogStore { shared, edits })
     }
 
@@ -115,15 +168,17 @@ impl LogStore {
         self.shared.syncs.load(Ordering::Relaxed)
     }
 
-    /// A value of the `meta` table.
-    pub async fn meta<T: DeserializeOwned>(&self, key: &'static [u8]) -> io::Result<Option<T>> {
-        read_meta(&*self.shared.engine, key)
+    /// A value that was set.
+    pub fn value<T: DeserializeOwned>(&self, name: &'static str) -> io::Result<Option<T>> {
+        value(&self.shared.values(), name)
     }
 
-    /// Sets a value of the `meta` table; durable on return.
-    pub async fn set_meta<T: Serialize>(&self, key: &'static [u8], value: &T) -> io::Result<()> {
-        let value = sealed(value);
-        self.edit(|done| LogEdit::Meta { key, value, done }).await
+    /// Sets a value; durable on return.
+    pub async fn set_value<T: Serialize>(&self, name: &'static str, value: &T) -> io::Result<()> {
+        let bytes = postcard::to_stdvec(value).expect("values of the log are plain data");
+        self.edit(|done| LogEdit::Value { name, value: bytes.clone(), done }).await?;
+        self.shared.values().insert(name.to_owned(), bytes);
+        Ok(())
     }
 
     async fn edit(&self, make: impl FnOnce(oneshot::Sender<io::Result<()>>) -> LogEdit) -> io::Result<()> {
@@ -148,19 +203,54 @@ impl LogStore {
                 }
                 cached_from
             };
-            let engine = self.shared.engine.clone();
-            let reading = move || read_entries(&*engine, next, cached_from, left);
+            let reader = self.shared.reader.clone();
+            let reading = move || reader.read(next + 1, cached_from + 1, left);
             let on_disk = self.shared.env.offload(reading).await?;
-            let size: usize = on_disk.iter().map(Record::size).sum();
+            let size: usize = on_disk.iter().map(|entry| entry.payload.len()).sum();
             let Some(last) = on_disk.last() else { return Ok(entries) };
-            next = last.place.index + 1;
-            for record in on_disk {
-                entries.push(record.into_entry()?);
+            next = last.number;
+            for entry in on_disk {
+                entries.push(record(entry)?.into_entry()?);
             }
             if next < cached_from || size >= left {
                 return Ok(entries);
             }
             left -= size;
+        }
+    }
+
+    /// An error if `store` can't be the one that this log was applied to.
+    ///
+    /// openraft, given a store that is ahead of its log, would throw the log away.
+    pub async fn agrees_with(&self, store: &Store) -> io::Result<()> {
+        let (first, last) = {
+            let tail = self.shared.tail();
+            (tail.purged.map_or(0, |purged| purged.index + 1), tail.last.map_or(0, |last| last.index + 1))
+        };
+        let Some(applied) = Place::of(store.applied()) else {
+            let why = format!("the database is empty, and the log begins with entry {}", first + 1);
+            return if first == 0 { Ok(()) } else { Err(torn_apart(&why)) };
+        };
+        let entries = applied.index + 1;
+        if entries > last {
+            let why = format!("the database has applied {entries} entries, and the log ends with entry {last}");
+            return Err(torn_apart(&why));
+        }
+        if entries < first {
+            let why =
+                format!("the database has applied {entries} entries, and the log begins with entry {}", first + 1);
+            return Err(torn_apart(&why));
+        }
+        let there = self.read(applied.index, entries, 1).await?;
+        match there.first().map(|entry| entry.log_id.leader_id.term) {
+            Some(term) if term != applied.term => {
+                let (mine, its) = (applied.term, term);
+                Err(torn_apart(&format!(
+                    "entry {entries} was applied in term {mine}, and the log has it of term {its}"
+                )))
+            }
+            // (An entry that was purged was applied.)
+            _ => Ok(()),
         }
     }
 
@@ -171,6 +261,37 @@ impl LogStore {
 }
 
 impl SharedLog {
+    fn values(&self) -> MutexGuard<'_, Values> {
+        self.values.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Tells the callers of a group what became of it.
+    fn tell(&self, written: Written) -> ControlFlow<()> {
+        let Written { edits, result, entries, bytes } = written;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        match result {
+            Ok(()) => {
+                self.appended.fetch_add(bytes, Ordering::Relaxed);
+                if let Some(entries) = entries {
+                    self.durable.send(Ok(entries));
+                    self.tail().shrink(entries);
+                }
+                edits.into_iter().for_each(|edit| edit.done(Ok(())));
+                if self.reader.wants_next() {
+                    self.begun.notify_one();
+                }
+                ControlFlow::Continue(())
+            }
+            Err(fault) => {
+                let why = format!("the Raft log can't be written: {fault}");
+                tracing::error!("{why}");
+                self.durable.send(Err(why.clone()));
+                edits.into_iter().for_each(|edit| edit.done(Err(io::Error::other(why.clone()))));
+                ControlFlow::Break(())
+            }
+        }
+    }
+
     fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -291,8 +412,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let value = sealed(&Ballot::from(vote));
-        self.edit(|done| LogEdit::Meta { key: VOTE, value, done }).await?;
+        self.set_value(VOTE, &Ballot::from(vote)).await?;
         self.shared.tail().vote = Some(*vote);
         Ok(())
     }
@@ -313,16 +433,16 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogPosition>) -> Result<(), io::Error> {
-        let from = last.map_or(0, |last| last.index + 1);
+        let entries = last.map_or(0, |last| last.index + 1);
         {
             let mut tail = self.shared.tail();
-            while tail.entries.back().is_some_and(|e| e.log_id.index >= from) {
+            while tail.entries.back().is_some_and(|e| e.log_id.index >= entries) {
                 let dropped = tail.entries.pop_back().map_or(0, |e| entry_size(&e));
                 tail.bytes -= dropped;
             }
             tail.last = last;
         }
-        self.edit(|done| LogEdit::Truncate { from, done }).await
+        self.edit(|done| LogEdit::Truncate { entries, done }).await
     }
 
     async fn purge(&mut self, upto: LogPosition) -> Result<(), io::Error> {
@@ -338,143 +458,132 @@ impl RaftLogStorage<Types> for LogStore {
     }
 }
 
-/// The writer: takes all edits that wait, writes and syncs them in one go, and tells their callers.
-async fn write_edits(shared: Arc<SharedLog>, mut queue: mpsc::Receiver<LogEdit>) {
-    let mut group = Vec::new();
-    while queue.recv_many(&mut group, limits::LOG_QUEUE).await > 0 {
-        let edits = std::mem::take(&mut group);
-        let engine = shared.engine.clone();
-        let writing = move || {
-            let (batch, upto) = batch_of(&edits);
-            let size = batch_size(&edits);
-            let written = engine.write(batch).and_then(|()| engine.sync());
-            (edits, upto, size, written)
-        };
-        let (edits, upto, size, written) = shared.env.offload(writing).await;
-        shared.syncs.fetch_add(1, Ordering::Relaxed);
-        match written {
-            Ok(()) => {
-                shared.appended.fetch_add(size, Ordering::Relaxed);
-                if let Some(upto) = upto {
-                    shared.durable.send(Ok(upto));
-                    shared.tail().shrink(upto);
-                }
-                edits.into_iter().for_each(|edit| tell(edit, Ok(())));
-            }
-            Err(fault) => {
-                let why = format!("the Raft log can't be written: {fault}");
-                tracing::error!("{why}");
-                shared.durable.send(Err(why.clone()));
-                edits.into_iter().for_each(|edit| tell(edit, Err(io::Error::other(why.clone()))));
-                return;
+impl LogEdit {
+    fn done(self, result: io::Result<()>) {
+        match self {
+            LogEdit::Append(_, flushed) => flushed.io_completed(result),
+            LogEdit::Truncate { done, .. } | LogEdit::Purge { done, .. } | LogEdit::Value { done, .. } => {
+                let _ = done.send(result);
             }
         }
     }
 }
 
-/// The edits as one batch, and the log's next index after them if they change it.
-fn batch_of(edits: &[LogEdit]) -> (Batch, Option<u64>) {
-    let mut batch = Batch::new();
-    let mut upto = None;
-    for edit in edits {
-        match edit {
-            LogEdit::Append(entries, _) => {
-                for entry in entries {
-                    batch.put(ENTRIES, entry.log_id.index.to_be_bytes(), sealed(&Record::from(entry)));
-                    upto = Some(entry.log_id.index + 1);
-                }
+/// Writes a group of edits in their order, entries with one sync at the end.
+fn write(journal: &mut Journal, edits: Vec<LogEdit>) -> Written {
+    let mut written = Written { edits: Vec::new(), result: Ok(()), entries: None, bytes: 0 };
+    written.result = edits.iter().try_for_each(|edit| match edit {
+        LogEdit::Append(entries, _) => {
+            for entry in entries {
+                append(journal, entry)?;
+                written.bytes += entry_size(entry) as u64;
             }
-            LogEdit::Truncate { from, .. } => {
-                batch.delete_range(ENTRIES, from.to_be_bytes(), [0xff; 9]);
-                upto = Some(*from);
-            }
-            LogEdit::Purge { place, .. } => {
-                batch.put(META, PURGED, sealed(place));
-                batch.delete_range(ENTRIES, [0; 8], (place.index + 1).to_be_bytes());
-            }
-            LogEdit::Meta { key, value, .. } => batch.put(META, *key, value.clone()),
+            written.entries = Some(journal.last());
+            Ok(())
         }
-    }
-    (batch, upto)
+        LogEdit::Truncate { entries, .. } => {
+            journal.truncate_after(*entries)?;
+            written.entries = Some(journal.last());
+            Ok(())
+        }
+        LogEdit::Purge { place, .. } => journal.purge(place.index + 1, place.term),
+        LogEdit::Value { name, value, .. } => {
+            // (Edits become durable in their order.)
+            journal.sync()?;
+            journal.set(name, value.clone())
+        }
+    });
+    written.result = written.result.and_then(|()| journal.sync());
+    written.edits = edits;
+    written
 }
 
-fn batch_size(edits: &[LogEdit]) -> u64 {
-    let size = |edit: &LogEdit| match edit {
-        LogEdit::Append(entries, _) => entries.iter().map(entry_size).sum::<usize>(),
-        LogEdit::Truncate { .. } | LogEdit::Purge { .. } | LogEdit::Meta { .. } => 0,
+fn append(journal: &mut Journal, entry: &Entry) -> io::Result<()> {
+    let at = entry.log_id;
+    if at.index != journal.last() {
+        let why = format!("the log has {} entries, and was given the entry of index {}", journal.last(), at.index);
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let term = at.leader_id.term;
+    match &entry.payload {
+        EntryPayload::Blank => journal.append(term, &[&[BLANK]]),
+        EntryPayload::Normal(Proposed(bytes)) => journal.append(term, &[&[COMMAND], bytes]),
+        EntryPayload::Membership(membership) => {
+            let members = postcard::to_stdvec(&Members::from(membership)).expect("members are plain data");
+            journal.append(term, &[&[MEMBERS], &members])
+        }
+    }
+}
+
+/// Reads an entry of the journal.
+pub(super) fn record(entry: journal::Entry) -> io::Result<Record> {
+    let journal::Entry { number, term, payload } = entry;
+    let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("log entry {number}: {why}"));
+    let content = match payload.first() {
+        Some(&BLANK) => RecordContent::Blank,
+        Some(&COMMAND) => RecordContent::Command(payload.slice(1..)),
+        Some(&MEMBERS) => {
+            let members = postcard::from_bytes(&payload[1..]);
+            RecordContent::Membership(members.map_err(|why| damaged(format!("its members can't be read: {why}")))?)
+        }
+        Some(kind) => return Err(damaged(format!("its kind is {kind}, which this zrsd does not know"))),
+        None => return Err(damaged("it is empty".into())),
     };
-    edits.iter().map(size).sum::<usize>() as u64
+    Ok(Record { place: Place { term, index: number - 1 }, content })
 }
 
-fn tell(edit: LogEdit, result: io::Result<()>) {
-    match edit {
-        LogEdit::Append(_, flushed) => flushed.io_completed(result),
-        LogEdit::Truncate { done, .. } | LogEdit::Purge { done, .. } | LogEdit::Meta { done, .. } => {
-            let _ = done.send(result);
+/// Where an entry of the journal stands in the log; `None` for number 0, which is that of no entry.
+pub(super) fn place_of((number, term): (u64, u64)) -> Option<Place> {
+    Some(Place { term, index: number.checked_sub(1)? })
+}
+
+/// Reads a value of the slots.
+pub(super) fn value<T: DeserializeOwned>(values: &Values, name: &str) -> io::Result<Option<T>> {
+    let damaged = |why| io::Error::new(io::ErrorKind::InvalidData, format!("the log's {name} can't be read: {why}"));
+    values.get(name).map(|bytes| postcard::from_bytes(bytes).map_err(damaged)).transpose()
+}
+
+/// Makes the segment that the journal will use next, each time it has begun one; ends with the log.
+async fn prepare(log: Arc<SharedLog>) {
+    loop {
+        let reader = log.reader.clone();
+        // (A full disk is no fault yet: the append that needs the segment tries again, and says so.)
+        if let Err(fault) = log.env.offload(move || reader.prepare()).await {
+            tracing::warn!("the log's next segment can't be prepared: {fault}");
         }
+        log.begun.notified().await;
     }
 }
 
-fn read_tail(engine: &dyn Engine) -> io::Result<Tail> {
-    engine.sync()?;
-    let vote = read_meta::<Ballot>(engine, VOTE)?.map(Vote::from);
-    let purged = read_meta::<Place>(engine, PURGED)?.map(LogPosition::from);
-    let last = match engine.range(ENTRIES, &[], &[0xff; 9], Order::Descending).next() {
-        Some(pair) => {
-            let (key, value) = pair?;
-            Some(unsealed::<Record>(&value, &format!("log entry {key:02x?}"))?.place.into())
-        }
-        None => None,
-    };
-    Ok(Tail { vote, purged, last, ..Tail::default() })
-}
-
-/// How many entries the log in `engine` has that `store` has not applied; `None` if there are none. The engine must
-/// have been opened with [`TABLES`].
+/// How many entries the log in `files` has that `store` has not applied; `None` if there are none, or no log.
 ///
 /// Some of them may never have been committed; the log alone can't tell.
-pub fn unapplied(engine: &dyn Engine, store: &Store) -> io::Result<Option<u64>> {
-    let entries = read_tail(engine)?.last.map_or(0, |last| last.index + 1);
+pub fn unapplied(files: Arc<dyn Files>, store: &Store) -> io::Result<Option<u64>> {
+    let place = files.place();
+    let found = journal::inspect(files).map_err(|fault| refusal(fault, &place))?;
+    let entries = found.and_then(|found| found.last).map_or(0, |(number, _)| number);
     Ok(entries.checked_sub(store.applied().index).filter(|behind| *behind > 0))
 }
 
-fn read_entries(engine: &dyn Engine, start: u64, end: u64, bytes: usize) -> io::Result<Vec<Record>> {
-    let mut records: Vec<Record> = Vec::new();
-    let mut size = 0;
-    for pair in engine.range(ENTRIES, &start.to_be_bytes(), &end.to_be_bytes(), Order::Ascending) {
-        let (key, value) = pair?;
-        let record: Record = unsealed(&value, &format!("log entry {key:02x?}"))?;
-        size += record.size();
-        if size > bytes && !records.is_empty() {
-            break;
+fn torn_apart(why: &str) -> io::Error {
+    let advice = "one of log/ and store/ was exchanged, or put back from an older copy; nothing was changed. Put both \
+                  back as they were together, or let the node begin with an empty folder";
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the log and the database do not belong together: {why}: {advice}"),
+    )
+}
+
+fn refusal(fault: Fault, place: &str) -> io::Error {
+    match fault {
+        Fault::Disk(error) => io::Error::new(error.kind(), format!("the log in {place}: {error}")),
+        Fault::Damage(damage) => {
+            let advice = "entries that this node had acknowledged may be lost, so it takes no part: it would vote for a \
+                          past without them. Nothing was changed. If its disk is sound, the other nodes have these \
+                          entries; keep this folder until they do, and then let the node begin with an empty one";
+            io::Error::new(io::ErrorKind::InvalidData, format!("{damage} (in {place}). {advice}"))
         }
-        records.push(record);
     }
-    Ok(records)
-}
-
-pub(super) fn read_meta<T: DeserializeOwned>(engine: &dyn Engine, key: &'static [u8]) -> io::Result<Option<T>> {
-    match engine.get(META, key)? {
-        Some(value) => unsealed(&value, &String::from_utf8_lossy(key)).map(Some),
-        None => Ok(None),
-    }
-}
-
-/// crc32c of the rest (4 bytes, big-endian), then postcard.
-pub(super) fn sealed<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = postcard::to_io(value, vec![0; 4]).expect("log values have no maps of unknown length");
-    let crc = crc32c::crc32c(&bytes[4..]);
-    bytes[..4].copy_from_slice(&crc.to_be_bytes());
-    bytes
-}
-
-pub(super) fn unsealed<T: DeserializeOwned>(bytes: &[u8], what: &str) -> io::Result<T> {
-    let broken = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("the log's {what} is damaged: {why}"));
-    let (crc, body) = bytes.split_at_checked(4).ok_or_else(|| broken("too short"))?;
-    if crc32c::crc32c(body).to_be_bytes() != crc {
-        return Err(broken("its checksum does not match"));
-    }
-    postcard::from_bytes(body).map_err(|e| broken(&e.to_string()))
 }
 
 fn stopped() -> io::Error {

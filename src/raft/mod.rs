@@ -29,7 +29,7 @@ mod types;
 pub(crate) mod wire;
 
 pub use link::ip_of;
-pub use log::{TABLES, unapplied};
+pub use log::unapplied;
 pub use node::{
     Accepted, Member, MemberStatus, Node, NodeStatus, NotCaughtUp, Proposal, RelayRefused, Role, Setup, Unknown,
 };

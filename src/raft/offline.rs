@@ -1,21 +1,22 @@
 //! The log of a node that does not run, for people who look into it (`zrsctl dump`).
 //!
-//! Reads an engine of `log/` that nothing writes to. Entries are numbered as in `/status`, from 1, and a damaged one is
-//! an error in its place, behind which the reading goes on.
+//! Reads a journal that nothing writes to. Entries are numbered as in `/status`, from 1; where the journal is damaged the
+//! reading ends.
 //!
 //! **Left out.** Which entries are committed: no node knows that from its own disk alone.
 
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::{BTreeMap, VecDeque};
+use std::{io, iter};
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::formation::{INCARNATION, STAMP};
-use super::log::{ENTRIES, PURGED, VOTE, read_meta, unsealed};
+use super::log::{VOTE, place_of, record, value};
 use super::stamp::{Stamp, cluster_name};
-use super::types::{Ballot, Members, Place, Record, RecordContent};
-use crate::engine::{Engine, Order, Pair};
+use super::types::{Ballot, Members, RecordContent};
+use crate::config::limits;
+use crate::journal::{Entry, Inspection};
 use crate::storage::Position;
 
 /// The meta data of a log, and how far its entries reach.
@@ -33,6 +34,8 @@ pub struct LogSummary {
     pub first: Option<Position>,
     /// The last entry of the log.
     pub last: Option<Position>,
+    /// What is wrong with the log; the entries behind that place are not counted.
+    pub damage: Option<String>,
 }
 
 /// The stamp: how the cluster began.
@@ -88,35 +91,45 @@ pub enum LogContent {
     Membership(MemberList),
 }
 
-/// An entry, or the index of a damaged one and what is wrong with it.
-pub type Read = Result<LogEntry, (u64, io::Error)>;
-
-/// Looks at a log whose `engine` was opened with [`super::TABLES`].
-pub fn summary(engine: &dyn Engine) -> io::Result<LogSummary> {
-    let stamp = read_meta::<Stamp>(engine, STAMP)?;
-    let incarnation = read_meta::<u64>(engine, INCARNATION)?;
+/// Looks at a log.
+pub fn summary(log: &Inspection) -> io::Result<LogSummary> {
+    let stamp = value::<Stamp>(&log.values, STAMP)?;
+    let incarnation = value::<u64>(&log.values, INCARNATION)?;
     let node = stamp.as_ref().and_then(|stamp| {
         stamp.members.iter().find(|(_, seat)| Some(seat.incarnation) == incarnation).map(|(node, _)| *node)
     });
-    let end = |order| -> io::Result<Option<Position>> {
-        let Some(pair) = engine.range(ENTRIES, &[], &[0xff; 9], order).next() else { return Ok(None) };
-        read(pair?).map(|entry| Some(entry.position)).map_err(|(_, fault)| fault)
-    };
+    let first = entries(log, 1, u64::MAX).next().transpose()?;
+    let position = |at| place_of(at).map(Position::from);
     Ok(LogSummary {
         node,
         membership: stamp.map(Stamped::from),
-        vote: read_meta::<Ballot>(engine, VOTE)?.map(VoteGiven::from),
-        purged: read_meta::<Place>(engine, PURGED)?.map(Position::from),
-        first: end(Order::Ascending)?,
-        last: end(Order::Descending)?,
+        vote: value::<Ballot>(&log.values, VOTE)?.map(VoteGiven::from),
+        purged: log.purged.and_then(position),
+        last: log.last.and_then(position).filter(|_| first.is_some()),
+        first: first.map(|entry| entry.position),
+        damage: log.damage.as_ref().map(ToString::to_string),
     })
 }
 
-/// The entries from index `first` to index `last`, both included.
-pub fn entries(engine: &dyn Engine, first: u64, last: u64) -> impl Iterator<Item = io::Result<Read>> + '_ {
-    // (On disk the first index is 0.)
-    let (from, until) = (first.saturating_sub(1).to_be_bytes(), last.to_be_bytes());
-    engine.range(ENTRIES, &from, &until, Order::Ascending).map(|pair| pair.map(read))
+/// The entries from index `first` to index `last`, both included, as far as they are there.
+pub fn entries(log: &Inspection, first: u64, last: u64) -> impl Iterator<Item = io::Result<LogEntry>> + '_ {
+    let mut next = first.max(log.reader.first());
+    let mut part = VecDeque::new();
+    let mut ended = false;
+    iter::from_fn(move || {
+        if part.is_empty() && !ended {
+            match log.reader.read(next, last.saturating_add(1), limits::APPEND_BYTES) {
+                Ok(entries) => part.extend(entries),
+                Err(fault) => {
+                    ended = true;
+                    return Some(Err(fault));
+                }
+            }
+        }
+        let entry = part.pop_front()?;
+        next = entry.number + 1;
+        Some(read(entry))
+    })
 }
 
 /// Reads a membership as [`Store::membership`](crate::storage::Store::membership) keeps it.
@@ -125,15 +138,15 @@ pub fn membership(bytes: &[u8]) -> io::Result<MemberList> {
     postcard::from_bytes::<Members>(bytes).map(MemberList::from).map_err(damaged)
 }
 
-fn read((key, value): Pair) -> Read {
-    let index = <[u8; 8]>::try_from(&key[..]).map_or(0, |index| u64::from_be_bytes(index).saturating_add(1));
-    let record: Record = unsealed(&value, &format!("entry {index}")).map_err(|fault| (index, fault))?;
+fn read(entry: Entry) -> io::Result<LogEntry> {
+    let size = entry.payload.len();
+    let record = record(entry)?;
     let content = match record.content {
         RecordContent::Blank => LogContent::Blank,
         RecordContent::Command(bytes) => LogContent::Command(bytes),
         RecordContent::Membership(members) => LogContent::Membership(members.into()),
     };
-    Ok(LogEntry { position: record.place.into(), size: value.len(), content })
+    Ok(LogEntry { position: record.place.into(), size, content })
 }
 
 impl From<Stamp> for Stamped {
@@ -163,45 +176,42 @@ impl From<Members> for MemberList {
 
 #[cfg(test)]
 mod tests {
-    use super::super::log::{TABLES, sealed};
     use super::*;
-    use crate::engine::{Batch, SimDisk};
+    use crate::journal::{Journal, SimFiles, Sizes, inspect};
 
     #[test]
-    fn a_damaged_entry_is_told_and_the_others_are_read() {
-        let disk = SimDisk::new();
-        let engine = disk.open(TABLES).unwrap();
-        assert_eq!(
-            summary(&engine).unwrap(),
-            LogSummary { node: None, membership: None, vote: None, purged: None, first: None, last: None }
-        );
-        let mut batch = Batch::new();
-        for index in 0..4u64 {
-            let content = match index {
-                0 => RecordContent::Blank,
-                _ => RecordContent::Command(Bytes::from(format!("command {index}"))),
-            };
-            let record = Record { place: Place { term: 1 + index / 2, index }, content };
-            batch.put(ENTRIES, index.to_be_bytes(), sealed(&record));
+    fn damage_is_told_and_the_entries_before_it_are_read() {
+        let disk = SimFiles::new();
+        let mut journal = Journal::open(disk.open(), Sizes::default(), 1).unwrap();
+        let look = || inspect(disk.open()).unwrap().unwrap();
+        let found = summary(&look()).unwrap();
+        assert_eq!((found.node, found.membership, found.vote), (None, None, None));
+        assert_eq!((found.purged, found.first, found.last, found.damage), (None, None, None, None));
+        drop(journal);
+        journal = Journal::open(disk.open(), Sizes::default(), 1).unwrap();
+        journal.append(1, &[&[0]]).unwrap();
+        for number in 2..=4u64 {
+            journal.append(1 + number / 3, &[&[1], format!("command {number}").as_bytes()]).unwrap();
+            journal.sync().unwrap();
         }
-        engine.write(batch).unwrap();
-        assert!(disk.damage(ENTRIES, &1u64.to_be_bytes(), 60));
-        let found = summary(&engine).unwrap();
+        drop(journal);
+        let log = look();
+        let found = summary(&log).unwrap();
         assert_eq!(found.first, Some(Position { index: 1, term: 1 }));
         assert_eq!(found.last, Some(Position { index: 4, term: 2 }));
-        let read = |first, last| -> Vec<Read> { entries(&engine, first, last).map(Result::unwrap).collect() };
-        let all = read(0, u64::MAX);
-        let indexes = all.iter().map(|read| read.as_ref().map_or_else(|(at, _)| *at, |entry| entry.position.index));
-        assert_eq!(indexes.collect::<Vec<_>>(), [1, 2, 3, 4]);
-        let (at, fault) = all[1].as_ref().unwrap_err();
-        assert_eq!((*at, fault.to_string().as_str()), (2, "the log's entry 2 is damaged: its checksum does not match"));
-        let third = &read(3, 3)[..];
-        let [Ok(LogEntry { position: Position { index: 3, term: 2 }, content: LogContent::Command(bytes), .. })] =
-            third
-        else {
-            panic!("{third:?}")
+        let indexes = |log: &Inspection, first, last| -> Vec<u64> {
+            entries(log, first, last).map(|entry| entry.unwrap().position.index).collect()
         };
-        assert_eq!(bytes, "command 2");
-        assert!(read(5, 9).is_empty() && read(3, 2).is_empty());
+        assert_eq!(indexes(&log, 0, u64::MAX), [1, 2, 3, 4]);
+        assert_eq!((indexes(&log, 5, 9), indexes(&log, 3, 2)), (vec![], vec![]));
+        let third = entries(&log, 3, 3).next().unwrap().unwrap();
+        assert_eq!(
+            (third.position, third.content),
+            (Position { index: 3, term: 2 }, LogContent::Command("command 3".into()))
+        );
+        assert!(disk.flip("00000000000000000001.log", (4096 + 56 + 64 + 50) * 8));
+        let log = look();
+        assert!(summary(&log).unwrap().damage.unwrap().contains("entry 3"));
+        assert_eq!(indexes(&log, 0, u64::MAX), [1, 2]);
     }
 }

@@ -44,6 +44,7 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, limits};
 use crate::engine::Engine;
 use crate::env::{Env, Watch};
+use crate::journal::{Files, Sizes};
 use crate::net::{Network, Tls};
 use crate::raft::{Node, Role, Setup};
 use crate::storage::Store;
@@ -73,10 +74,12 @@ use primary::Primary;
 use shared::{Phase, Shared};
 use standing::Standing;
 
-/// The two engines of a node.
+/// What a node keeps its data on.
 pub struct Disks {
     /// For the Raft log and the vote.
-    pub log: Arc<dyn Engine>,
+    pub log: Arc<dyn Files>,
+    /// The sizes of the log's segments.
+    pub segments: Sizes,
     /// For the database.
     pub store: Arc<dyn Engine>,
 }
@@ -126,6 +129,7 @@ impl Server {
             network,
             tls: tls.clone(),
             log: disks.log,
+            segments: disks.segments,
             store: store.clone(),
         };
         let node = Node::start(setup).await?;

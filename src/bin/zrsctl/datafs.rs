@@ -10,9 +10,10 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
-use zrs::engine::{Durability, Folder, Rocks};
+use zrs::engine::Folder;
 use zrs::env::Env;
 use zrs::filestorage::{self, Progress};
+use zrs::journal::Directory;
 use zrs::raft;
 use zrs::storage::Store;
 
@@ -153,7 +154,7 @@ fn unapplied(folder: &Folder, store: &Store) -> io::Result<Option<u64>> {
     if !folder.log().is_dir() {
         return Ok(None);
     }
-    raft::unapplied(&Rocks::open(&folder.log(), raft::TABLES, Durability::Log)?, store)
+    raft::unapplied(Arc::new(Directory::open_read_only(&folder.log())?), store)
 }
 
 /// Does `work` beside this task, which watches for signals: the first one tells `work` to stop and tidy up.

@@ -26,8 +26,8 @@ use super::types::Place;
 use super::wire::{Answer, Ask, PeerKey, RelayRequest};
 use crate::command::{Change, Command, Reign};
 use crate::config::{Config, limits};
-use crate::engine::Engine;
 use crate::env::{Env, Watch, Watching};
+use crate::journal::{Files, Sizes};
 use crate::net::{Credentials, FrameReader, FrameWriter, Network, Tls};
 use crate::storage::Store;
 use inner::Inner;
@@ -48,8 +48,10 @@ pub struct Setup {
     pub network: Arc<dyn Network>,
     /// How to speak TLS with peers; `None`: without TLS.
     pub tls: Option<Tls>,
-    /// The engine of `log/`, opened with [`super::TABLES`].
-    pub log: Arc<dyn Engine>,
+    /// The files of `log/`.
+    pub log: Arc<dyn Files>,
+    /// The sizes of the log's segments.
+    pub segments: Sizes,
     /// The store that commands are applied to.
     pub store: Store,
 }
@@ -67,10 +69,11 @@ pub struct NotCaughtUp(pub String);
 impl Node {
     /// Opens the log and begins to take part: at once if the folder is stamped, else as soon as the cluster has formed.
     pub async fn start(setup: Setup) -> anyhow::Result<Node> {
-        let Setup { config, env, network, tls, log, store } = setup;
-        let log = LogStore::open(log, env.clone()).await?;
+        let Setup { config, env, network, tls, log, segments, store } = setup;
+        let log = LogStore::open(log, segments, env.clone()).await?;
+        log.agrees_with(&store).await?;
         let incarnation = formation::incarnation(&log, || env.seed()).await?;
-        let stamp = formation::read_stamp(&log, config.node, incarnation).await?;
+        let stamp = formation::read_stamp(&log, config.node, incarnation)?;
         let caller = Caller {
             env: env.clone(),
             network,

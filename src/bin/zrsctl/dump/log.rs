@@ -23,18 +23,17 @@ pub struct LogFlags {
 }
 
 pub fn print(folder: &Folder, flags: &LogFlags, sheet: &mut Sheet<'_>) -> anyhow::Result<()> {
-    let engine = open_log(folder)?.context("the folder has no log: no node has started on it")?;
-    for entry in offline::entries(&engine, flags.from, flags.to) {
-        match entry.context("reading the log")? {
-            Ok(entry) => entry_line(&entry, sheet)?,
-            Err((index, fault)) => {
-                sheet.note_damage();
-                sheet.line(
-                    || format!("{index:>9}  DAMAGED: {fault}"),
-                    || json!({"index": index, "kind": "damaged", "fault": fault.to_string()}),
-                )?;
-            }
-        }
+    let log = open_log(folder)?.context("the folder has no log: no node has started on it")?;
+    for entry in offline::entries(&log, flags.from, flags.to) {
+        entry_line(&entry.context("reading the log")?, sheet)?;
+    }
+    // (What comes after it can't be told from what never was.)
+    if let Some(damage) = &log.damage {
+        sheet.note_damage();
+        sheet.line(
+            || format!("DAMAGED: {damage}"),
+            || json!({"index": damage.entry, "kind": "damaged", "fault": damage.to_string()}),
+        )?;
     }
     Ok(())
 }

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use zrs::engine::{Durability, Folder, Rocks};
+use zrs::journal::{Directory, Inspection};
 use zrs::raft::offline::MemberList;
 use zrs::storage::{self, Store};
-use zrs::{raft, zodb};
+use zrs::{journal, zodb};
 
-/// The log's engine; `None`: no node has started on this folder.
-pub fn open_log(folder: &Folder) -> anyhow::Result<Option<Rocks>> {
+/// The log; `None`: no node has started on this folder.
+pub fn open_log(folder: &Folder) -> anyhow::Result<Option<Inspection>> {
     if !folder.log().is_dir() {
         return Ok(None);
     }
-    Rocks::open_read_only(&folder.log(), raft::TABLES, Durability::Log).context("opening the log").map(Some)
+    let files = Directory::open_read_only(&folder.log()).context("opening the log")?;
+    journal::inspect(Arc::new(files)).context("opening the log")
 }
 
 /// The store; `None`: it is empty, as the node was killed before the store was first flushed.

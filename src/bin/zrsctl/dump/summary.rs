@@ -18,7 +18,7 @@ use super::sheet::{Sheet, counted, hex, tid, time};
 const MOST_STAGED: usize = 1_000_000;
 
 pub fn print(folder: &Folder, sheet: &mut Sheet<'_>) -> anyhow::Result<()> {
-    let log = open_log(folder)?.map(|engine| offline::summary(&engine)).transpose().context("reading the log")?;
+    let log = open_log(folder)?.map(|log| offline::summary(&log)).transpose().context("reading the log")?;
     let store = open_store(folder)?;
     let store = store.as_ref().map(StorePart::of).transpose().context("reading the store")?.unwrap_or_default();
     let page = Page { folder, log, store };
@@ -168,6 +168,7 @@ impl Page<'_> {
                 "purged": log.purged.map(position),
                 "first": log.first.map(position),
                 "last": log.last.map(position),
+                "damage": log.damage,
             })),
             "applied": position(applied),
             "reign": self.store.reign.to_string(),
@@ -204,6 +205,9 @@ fn log_rows(log: &LogSummary) -> Vec<(&'static str, String)> {
     };
     let purged = log.purged.map(|upto| format!(", removed up to {}", upto.index)).unwrap_or_default();
     rows.push(("log", reach + &purged));
+    if let Some(damage) = &log.damage {
+        rows.push(("DAMAGED", damage.clone()));
+    }
     rows
 }
 

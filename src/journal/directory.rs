@@ -1,0 +1,109 @@
+//! [`Files`] as the operating system has them.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::files::{Files, OpenFile};
+
+/// Zeros are written in parts of so many bytes, so that what else waits for the disk gets its turn.
+const ZEROS: usize = 1 << 20;
+
+/// A folder on disk.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    writable: bool,
+}
+
+impl Directory {
+    /// The folder at `path`, which is made if it is not there.
+    pub fn open(path: &Path) -> io::Result<Directory> {
+        if !path.exists() {
+            fs::create_dir(path)?;
+            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        Ok(Directory { path: path.to_owned(), writable: true })
+    }
+
+    /// The folder at `path`, of which nothing is to be changed: opening for writing, and every change, fails.
+    pub fn open_read_only(path: &Path) -> io::Result<Directory> {
+        fs::read_dir(path)?;
+        Ok(Directory { path: path.to_owned(), writable: false })
+    }
+
+    fn changeable(&self) -> io::Result<()> {
+        match self.writable {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "the folder was opened for reading only")),
+        }
+    }
+}
+
+impl Files for Directory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let named = |entry: io::Result<fs::DirEntry>| entry.map(|e| e.file_name().to_string_lossy().into_owned());
+        fs::read_dir(&self.path)?.map(named).collect()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn OpenFile>> {
+        Ok(Arc::new(File::options().read(true).write(self.writable).open(self.path.join(name))?))
+    }
+
+    fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn OpenFile>> {
+        self.changeable()?;
+        let path = self.path.join(name);
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+        let zeros = vec![0; ZEROS.min(size as usize)];
+        let mut written = 0;
+        while written < size {
+            let part = (size - written).min(ZEROS as u64) as usize;
+            file.write_all_at(&zeros[..part], written)?;
+            file.sync_data()?;
+            written += part as u64;
+        }
+        file.sync_all()?;
+        Ok(Arc::new(file))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.changeable()?;
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.changeable()?;
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.changeable()?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+impl OpenFile for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
