@@ -113,7 +113,8 @@ impl EntryHeader {
         chain
     }
 
-    /// Reads a header; `None` if the bytes, at least [`ENTRY_HEADER`], don't begin as one. Nothing of it is checked yet.
+    /// Reads a header; `None` if the bytes, at least [`ENTRY_HEADER`], don't begin as one. Nothing of it is checked
+    /// yet.
     pub fn read(bytes: &[u8]) -> Option<EntryHeader> {
         (&bytes[..4] == ENTRY_MAGIC).then(|| EntryHeader {
             digest: u32_at(bytes, 4),

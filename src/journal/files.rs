@@ -39,8 +39,8 @@ pub trait OpenFile: Send + Sync + 'static {
     /// Fills `buffer` from `offset` on; an error if the file ends before.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
-    /// Writes `bytes` at `offset`, inside of the file: readable at once, durable after [`OpenFile::sync`]. After a crash
-    /// before that, any part of the bytes may be there.
+    /// Writes `bytes` at `offset`, inside of the file: readable at once, durable after [`OpenFile::sync`]. After a
+    /// crash before that, any part of the bytes may be there.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Returns once everything written to this file before the call survives a crash.

@@ -1,7 +1,8 @@
 //! Simulated files: [`Files`] in memory that keep exactly the promises of the seam, and no more.
 //!
-//! A [`SimFiles`] is the disk. It survives the host that uses it; [`SimFiles::open`] gives a host its folder. Everything
-//! is deterministic: ordered maps, no threads, no clock, and chance only from the numbers that the caller gives.
+//! A [`SimFiles`] is the disk. It survives the host that uses it; [`SimFiles::open`] gives a host its folder.
+//! Everything is deterministic: ordered maps, no threads, no clock, and chance only from the numbers that the caller
+//! gives.
 //!
 //! **How.** Each file has the bytes that readers see and those that are on the disk; [`OpenFile::sync`] makes them the
 //! same. A crash decides for every sector of 512 bytes that differs which of the two remains: so of one write any part

@@ -326,8 +326,8 @@ impl Reader {
         Reader { shared: Arc::new(Shared { files, journal, segments, prepared }) }
     }
 
-    /// Entries from `first` to before `until`, as far as they are there, and as long as their payloads fit into `bytes`,
-    /// but one at least.
+    /// Entries from `first` to before `until`, as far as they are there, and as long as their payloads fit into
+    /// `bytes`, but one at least.
     ///
     /// # Errors
     /// The disk's; and [`io::ErrorKind::InvalidData`] with a [`Damage`](super::Damage) if an entry is damaged.

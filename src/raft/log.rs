@@ -1,18 +1,18 @@
 //! The Raft log: entries, the vote, the stamp and the incarnation, over a [`Journal`].
 //!
-//! **One writer.** Every change of the log (entries, a vote, a truncation) is a [`LogEdit`] in one queue. The log's own
-//! thread takes all edits that wait, writes them, syncs once, and calls back into Raft itself; so the more edits wait,
-//! the more share an fsync. `append` returns before the disk has moved: entries are readable at once, from the tail in
-//! memory, and durable when openraft's callback is called.
+//! **One writer.** Every change of the log (entries, a vote, a truncation) is a [`LogEdit`] in one queue. The log's
+//! own thread takes all edits that wait, writes them, syncs once, and calls back into Raft itself; so the more edits
+//! wait, the more share an fsync. `append` returns before the disk has moved: entries are readable at once, from the
+//! tail in memory, and durable when openraft's callback is called.
 //!
 //! **Promises.** Everything that can be read after [`LogStore::open`] is durable. Edits become durable in the order of
-//! their calls. `truncate_after` and `save_vote` are durable on return. [`LogStore::durable`] is the watermark that apply
-//! waits for: everything up to it is fsynced here; after a failed write or sync it becomes a fault for good, and every
-//! later call fails.
+//! their calls. `truncate_after` and `save_vote` are durable on return. [`LogStore::durable`] is the watermark that
+//! apply waits for: everything up to it is fsynced here; after a failed write or sync it becomes a fault for good,
+//! and every later call fails.
 //!
 //! **On disk.** Raft's index 0 is the journal's entry 1. An entry's payload is a byte that says what it is
-//! ([`BLANK`], [`COMMAND`], [`MEMBERS`]), then the command as it was encoded, or postcard of [`Members`]. Slots: `vote`
-//! ([`Ballot`]), `stamp` (`stamp::Stamp`), `incarnation` (`u64`), each in postcard.
+//! ([`BLANK`], [`COMMAND`], [`MEMBERS`]), then the command as it was encoded, or postcard of [`Members`]. Slots:
+//! `vote` ([`Ballot`]), `stamp` (`stamp::Stamp`), `incarnation` (`u64`), each in postcard.
 //!
 //! **Left out.** Purging works, but nothing asks for it yet: nodes keep their whole log until snapshots exist.
 

@@ -1,7 +1,7 @@
 //! The log of a node that does not run, for people who look into it (`zrsctl dump`).
 //!
-//! Reads a journal that nothing writes to. Entries are numbered as in `/status`, from 1; where the journal is damaged the
-//! reading ends.
+//! Reads a journal that nothing writes to. Entries are numbered as in `/status`, from 1; where the journal is damaged
+//! the reading ends.
 //!
 //! **Left out.** Which entries are committed: no node knows that from its own disk alone.
 

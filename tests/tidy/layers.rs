@@ -7,19 +7,20 @@ use crate::source::{assert_none, sources};
 use crate::unfinished::{Breach, judge};
 
 /// A module, and the modules that it may use. A module that is not listed may use nothing of ours.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("zodb", &[]),
     ("command", &["zodb"]),
     ("env", &[]),
     ("config", &[]),
     ("net", &["env", "config"]),
     ("engine", &["env", "config"]),
+    ("journal", &["config"]),
     ("zeo", &["zodb", "config"]),
     ("storage", &["zodb", "command", "env", "config", "engine"]),
     ("tpc", &["zodb", "command", "config"]),
-    ("raft", &["zodb", "command", "env", "config", "net", "engine", "storage"]),
-    // (An engine comes in by `Disks`, only to be handed to storage and raft.)
-    ("server", &["zodb", "command", "env", "config", "net", "zeo", "storage", "tpc", "raft", "engine"]),
+    ("raft", &["zodb", "command", "env", "config", "net", "journal", "storage"]),
+    // (Engine and journal come in by `Disks`, only to be handed to storage and raft.)
+    ("server", &["zodb", "command", "env", "config", "net", "zeo", "storage", "tpc", "raft", "engine", "journal"]),
     ("http", &["zodb", "env", "config", "net", "server"]),
     ("client", &["zodb", "env", "config", "net", "zeo"]),
     ("filestorage", &["zodb", "command", "env", "config", "engine", "storage"]),
@@ -33,6 +34,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
             "config",
             "net",
             "engine",
+            "journal",
             "zeo",
             "storage",
             "raft",
