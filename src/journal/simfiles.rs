@@ -102,7 +102,7 @@ impl SimFiles {
         let kept = |draw: &mut u64| match chance % 4 {
             0 => false,
             1 => true,
-            _ => next(draw) % 2 == 0,
+            _ => next(draw).is_multiple_of(2),
         };
         for content in device.files.values_mut() {
             for sector in std::mem::take(&mut content.dirty) {

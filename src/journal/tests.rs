@@ -303,6 +303,34 @@ struct Model {
     slots: BTreeMap<String, Vec<u8>>,
 }
 
+impl Model {
+    /// Appends some entries, and syncs them as a rule.
+    fn append(&mut self, journal: &mut Journal, term: u64, draw: &mut impl FnMut(u64) -> u64) -> std::io::Result<()> {
+        for _ in 0..=draw(6) {
+            let size = if draw(20) == 0 { 6_000 } else { 30 + draw(800) as usize };
+            self.entries.push((term, size));
+            let number = self.entries.len() as u64;
+            journal.append(term, &[&payload(number, term, size)])?;
+        }
+        if draw(3) > 0 {
+            journal.sync()?;
+            self.synced = self.entries.len();
+        }
+        Ok(())
+    }
+
+    /// Purges up to some entry.
+    fn purge(&mut self, journal: &mut Journal, draw: &mut impl FnMut(u64) -> u64) -> std::io::Result<()> {
+        let last = self.purged + draw(self.entries.len() as u64 - self.purged + 1);
+        if last > 0 {
+            journal.purge(last, self.entries[last as usize - 1].0)?;
+            self.purged = self.purged.max(last);
+            self.synced = self.entries.len();
+        }
+        Ok(())
+    }
+}
+
 /// Random histories with crashes at every call: what was synced is there, what is there was appended, in order.
 #[test]
 fn random_histories_with_power_cuts() {
@@ -335,19 +363,8 @@ fn random_histories_with_power_cuts() {
                 calls = calls.saturating_sub(1);
                 match draw(20) {
                     0..12 => {
-                        for _ in 0..=draw(6) {
-                            let size = if draw(20) == 0 { 6_000 } else { 30 + draw(800) as usize };
-                            model.entries.push((term, size));
-                            let number = model.entries.len() as u64;
-                            if journal.append(term, &[&payload(number, term, size)]).is_err() {
-                                break 'host;
-                            }
-                        }
-                        if draw(3) > 0 {
-                            if journal.sync().is_err() {
-                                break 'host;
-                            }
-                            model.synced = model.entries.len();
+                        if model.append(&mut journal, term, &mut draw).is_err() {
+                            break 'host;
                         }
                     }
                     12..14 => {
@@ -365,14 +382,8 @@ fn random_histories_with_power_cuts() {
                         model.synced = last as usize;
                     }
                     14..16 => {
-                        let last = model.purged + draw(model.entries.len() as u64 - model.purged + 1);
-                        if last > 0 {
-                            let term = model.entries[last as usize - 1].0;
-                            if journal.purge(last, term).is_err() {
-                                break 'host;
-                            }
-                            model.purged = model.purged.max(last);
-                            model.synced = model.entries.len();
+                        if model.purge(&mut journal, &mut draw).is_err() {
+                            break 'host;
                         }
                     }
                     16..18 => {
