@@ -23,9 +23,10 @@ impl Directory {
     pub fn open(path: &Path) -> io::Result<Directory> {
         if !path.exists() {
             fs::create_dir(path)?;
-            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                File::open(parent)?.sync_all()?;
-            }
+        }
+        // (Also if it is there: perhaps the process ended between the two steps.)
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
         }
         Ok(Directory { path: path.to_owned(), writable: true })
     }

@@ -7,9 +7,9 @@
 //! segment   0  "zrsjrnl1"    8  format u32    12  digest of the following u32    16  journal's id u64
 //!          24  number of its first entry u64   32  chain before that entry u32   36  0 u32   40  size of the file u64
 //!        4096  entries, each at a multiple of 8, then zeros
-//! entry     0  "zrsE"    4  digest of bytes 12.. and the payload u32    8  chain u32    12  length of the payload u32
+//! entry     0  "zrsE"    4  digest of bytes 12 to 56 u32    8  chain u32    12  length of the payload u32
 //!          16  number u64   24  term u64   32  first entry of its batch u64   40  generation of the slots u64
-//!          48  payload
+//!          48  digest of the payload u32   52  0 u32   56  payload
 //! ```
 //!
 //! The *chain* of an entry is the crc32c of the chain before it and of the entry's digest: it stands for everything
@@ -20,7 +20,9 @@ use bytes::Bytes;
 /// Bytes of a segment before its first entry: a page, so that no later write touches the header's.
 pub const SEGMENT_HEADER: u64 = 4096;
 /// Bytes of an entry before its payload.
-pub const ENTRY_HEADER: usize = 48;
+pub const ENTRY_HEADER: usize = 56;
+/// No number that is counted here can be greater: a file that says so is damaged.
+pub const MOST: u64 = u64::MAX / 2;
 /// Entries begin at multiples of this.
 const ALIGNMENT: usize = 8;
 
@@ -58,6 +60,7 @@ pub struct EntryHeader {
     pub length: u32,
     pub digest: u32,
     pub chain: u32,
+    pub payload: u32,
 }
 
 /// A segment's header.
@@ -104,8 +107,10 @@ impl EntryHeader {
         for field in [about.number, about.term, about.batch, about.generation] {
             out.extend_from_slice(&field.to_be_bytes());
         }
-        payload.iter().for_each(|part| out.extend_from_slice(part));
+        out.extend_from_slice(&digest(journal, payload).to_be_bytes());
+        out.extend_from_slice(&[0; 4]);
         let digest = digest(journal, &[&out[start + 12..]]);
+        payload.iter().for_each(|part| out.extend_from_slice(part));
         let chain = chain(before, digest);
         out[start + 4..start + 8].copy_from_slice(&digest.to_be_bytes());
         out[start + 8..start + 12].copy_from_slice(&chain.to_be_bytes());
@@ -120,6 +125,7 @@ impl EntryHeader {
             digest: u32_at(bytes, 4),
             chain: u32_at(bytes, 8),
             length: u32_at(bytes, 12),
+            payload: u32_at(bytes, 48),
             about: About {
                 number: u64_at(bytes, 16),
                 term: u64_at(bytes, 24),
@@ -129,10 +135,17 @@ impl EntryHeader {
         })
     }
 
+    /// Whether the header, with which `bytes` begin, is as it was written.
+    pub fn is_intact(&self, journal: u64, bytes: &[u8]) -> bool {
+        let About { number, batch, .. } = self.about;
+        let possible = (1..=MOST).contains(&number) && (1..=number).contains(&batch);
+        possible && digest(journal, &[&bytes[12..ENTRY_HEADER]]) == self.digest
+    }
+
     /// Whether header and payload are as they were written; `bytes` begins with the header and holds all of the entry.
     pub fn is_whole(&self, journal: u64, bytes: &[u8]) -> bool {
-        let end = ENTRY_HEADER + self.length as usize;
-        digest(journal, &[&bytes[12..end]]) == self.digest
+        let payload = &bytes[ENTRY_HEADER..ENTRY_HEADER + self.length as usize];
+        self.is_intact(journal, bytes) && digest(journal, &[payload]) == self.payload
     }
 }
 
@@ -170,6 +183,9 @@ impl SegmentHeader {
         };
         if digest(header.journal, &[&bytes[16..]]) != u32_at(bytes, 12) {
             return Err("the checksum of its header does not match".into());
+        }
+        if !(1..=MOST).contains(&header.first) {
+            return Err("the number of its first entry is impossible".into());
         }
         if header.journal != journal {
             return Err("it belongs to another log: it was copied here".into());

@@ -1,25 +1,26 @@
 //! The file `synced`: up to where the entries are known to be synced, and whether a truncation goes on.
 //!
 //! Two places of a page each, written in turn; the one with the greater count is valid. After each sync of entries the
-//! mark is only written, not synced: it may be behind by a few batches after a power cut, never ahead. While a
-//! truncation goes on, it is synced.
+//! mark is only written, not synced: it may be behind after a power cut, never ahead. When a segment begins and after its
+//! first batch, and while a truncation goes on, it is synced. A mark lies in one sector, which disks write whole or not
+//! at all; so one of the two can be read after any crash.
 //!
 //! ```text
 //! 0 digest of the following u32   4 format u32   8 journal's id u64   16 count u64   24 synced up to entry u64
-//! 32 generation of the slots u64   40 erase: 1, or 0   48 erase after entry u64
+//! 32 generation of the slots u64   40 erase: 1, or 0   48 erase after entry u64   56 chain after the synced entry u64
 //! ```
 
 use std::sync::Arc;
 
 use super::damage::{Damage, Fault};
-use super::entry::digest;
+use super::entry::{MOST, digest};
 use super::files::{Files, OpenFile};
 
 pub const NAME: &str = "synced";
 /// Its name while it is made.
 pub const UNFINISHED: &str = "synced.new";
 const PAGE: u64 = 4096;
-const LENGTH: usize = 56;
+const LENGTH: usize = 64;
 const FORMAT: u32 = 1;
 
 /// What the file says.
@@ -27,6 +28,8 @@ const FORMAT: u32 = 1;
 pub struct Mark {
     /// Entries up to this one were synced; those that were purged count.
     pub synced: u64,
+    /// The chain after that entry.
+    pub chain: u32,
     /// The generation of the slots when it was written.
     pub generation: u64,
     /// A truncation that was begun: every entry behind this one is to be erased.
@@ -80,7 +83,8 @@ impl MarkFile {
         let mut bytes = [0; LENGTH];
         bytes[4..8].copy_from_slice(&FORMAT.to_be_bytes());
         let erase = (u64::from(mark.erase_after.is_some()), mark.erase_after.unwrap_or(0));
-        let fields = [self.journal, self.count, mark.synced, mark.generation, erase.0, erase.1];
+        let chain = u64::from(mark.chain);
+        let fields = [self.journal, self.count, mark.synced, mark.generation, erase.0, erase.1, chain];
         for (field, at) in fields.into_iter().zip((8..).step_by(8)) {
             bytes[at..at + 8].copy_from_slice(&field.to_be_bytes());
         }
@@ -107,9 +111,12 @@ impl MarkFile {
 fn read(bytes: &[u8; LENGTH]) -> Option<(u64, u64, Mark)> {
     let field = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
     let journal = field(8);
-    let intact = digest(journal, &[&bytes[4..]]).to_be_bytes() == bytes[..4] && bytes[4..8] == FORMAT.to_be_bytes();
+    let possible = [field(16), field(24), field(48)].iter().all(|number| *number <= MOST);
+    let intact =
+        possible && digest(journal, &[&bytes[4..]]).to_be_bytes() == bytes[..4] && bytes[4..8] == FORMAT.to_be_bytes();
     intact.then(|| {
         let erase_after = (field(40) == 1).then(|| field(48));
-        (journal, field(16), Mark { synced: field(24), generation: field(32), erase_after })
+        let mark = Mark { synced: field(24), chain: field(56) as u32, generation: field(32), erase_after };
+        (journal, field(16), mark)
     })
 }

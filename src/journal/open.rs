@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::damage::{Damage, Fault};
+use super::entry::MOST;
 use super::files::Files;
 use super::mark::{self, Mark, MarkFile};
 use super::segment::{Segment, first_of};
@@ -59,6 +60,8 @@ pub struct Survey {
     pub chain: u32,
     /// Whether the last segment is to be erased behind its last entry.
     pub cut: Option<Cut>,
+    /// The mark as it was found.
+    pub found: Mark,
     /// Whether a truncation has to be finished.
     pub erase_after: Option<u64>,
     /// Files that hold nothing any more.
@@ -95,6 +98,7 @@ pub fn survey(files: &dyn Files) -> Result<Option<Survey>, Fault> {
         last: purged,
         chain: 0,
         cut: None,
+        found: mark,
         erase_after: mark.erase_after,
         stale: names.iter().filter(|name| *name == NEXT || *name == mark::UNFINISHED).cloned().collect(),
         damage: None,
@@ -108,7 +112,11 @@ pub fn survey(files: &dyn Files) -> Result<Option<Survey>, Fault> {
 }
 
 fn read_purged(bytes: &[u8]) -> Result<(u64, u64), Fault> {
-    postcard::from_bytes(bytes).map_err(|_| Damage::of(slots::NAME, "its mark of what was purged can't be read").into())
+    let found: Result<(u64, u64), _> = postcard::from_bytes(bytes);
+    found
+        .ok()
+        .filter(|(number, _)| *number <= MOST)
+        .ok_or_else(|| Damage::of(slots::NAME, "its mark of what was purged can't be read").into())
 }
 
 /// Walks through all segments, and adds to the survey what is there; stops at damage.
@@ -139,7 +147,11 @@ fn walk_all(files: &dyn Files, survey: &mut Survey, firsts: &[u64], mark: Mark) 
         if at > 0 && segment.header.chain != survey.chain {
             return Err(Damage::at(&segment.name, 0, next, "it does not follow the file before it").into());
         }
-        let walk = segment.walk(survey.erase_after.unwrap_or(u64::MAX))?;
+        let walk = segment.walk(survey.erase_after.unwrap_or(u64::MAX), mark.synced)?;
+        if walk.probed.is_some_and(|chain| chain != mark.chain) {
+            let why = "it is not the entry that was synced: the file was exchanged";
+            return Err(Damage { file: segment.name, offset: None, entry: Some(mark.synced), why: why.into() }.into());
+        }
         next = walk.extent.last + 1;
         generation = generation.max(walk.generation);
         if at == 0 || walk.term.is_some() {
@@ -193,6 +205,12 @@ fn walk_all(files: &dyn Files, survey: &mut Survey, firsts: &[u64], mark: Mark) 
 
 /// Brings the folder to what the survey found: finishes what was cut off, and removes what does not count.
 pub fn repair(files: &dyn Files, survey: &mut Survey) -> io::Result<()> {
+    // If only the process had ended, what was read may be in memory alone, perhaps although a sync of it has failed. The
+    // reasons for what is done below become durable before anything is done: the mark of a truncation, that of a purge,
+    // and which files there are.
+    survey.mark.write_twice(survey.found)?;
+    survey.slots.repair()?;
+    files.sync()?;
     // What is stale goes first, from the last file to the first: a truncation goes on from its end.
     survey.stale.sort();
     for name in survey.stale.iter().rev() {
@@ -202,18 +220,20 @@ pub fn repair(files: &dyn Files, survey: &mut Survey) -> io::Result<()> {
         files.sync()?;
     }
     if let Some(segment) = survey.segments.last() {
-        let (_, used) = segment.evidence(segment.extent().end)?;
-        let last = segment.extent().last;
-        if used > segment.extent().end {
+        let (end, last) = segment.reach();
+        // After a truncation in any case: zeros whose sync failed would be read, and not be on the disk.
+        let used = if survey.erase_after.is_some() { segment.header.size } else { segment.evidence(end)?.1 };
+        if used > end {
             segment.erase_after(last, used)?;
         }
+        segment.write_again(survey.found.synced + 1)?;
     }
-    survey.slots.repair()?;
     // What was read may not be synced, if only the process had ended.
     for segment in &survey.segments {
         segment.file.sync()?;
     }
     let synced = survey.last.map_or(0, |(number, _)| number);
     // (In both places: a truncation that was finished must not begin again.)
-    survey.mark.write_twice(Mark { synced, generation: survey.slots.generation, erase_after: None })
+    let mark = Mark { synced, chain: survey.chain, generation: survey.slots.generation, erase_after: None };
+    survey.mark.write_twice(mark)
 }

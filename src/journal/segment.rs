@@ -42,6 +42,8 @@ pub struct Walk {
     pub term: Option<u64>,
     /// The greatest generation that an entry names.
     pub generation: u64,
+    /// The chain after the entry that was asked for.
+    pub probed: Option<u32>,
     /// What is at the byte where the next entry should begin, as the end of a sentence.
     pub stop: String,
 }
@@ -54,7 +56,7 @@ pub fn name_of(first: u64) -> String {
 /// The first entry of the segment with this name; `None` if it is not the name of a segment.
 pub fn first_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
-    (digits.len() == 20).then(|| digits.parse().ok()).flatten()
+    (digits.len() == 20 && digits.bytes().all(|digit| digit.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
 }
 
 impl Extent {
@@ -116,8 +118,14 @@ impl Segment {
         self.extent.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Reads and checks all entries, up to entry `until` at most.
-    pub fn walk(&self, until: u64) -> io::Result<Walk> {
+    /// The byte behind the last entry, and its number.
+    pub fn reach(&self) -> (u64, u64) {
+        let extent = self.extent();
+        (extent.end, extent.last)
+    }
+
+    /// Reads and checks all entries, up to entry `until` at most; notes the chain after entry `probe`.
+    pub fn walk(&self, until: u64, probe: u64) -> io::Result<Walk> {
         let journal = self.header.journal;
         let mut window = Window::new(&*self.file, self.header.size);
         let mut walk = Walk {
@@ -125,6 +133,7 @@ impl Segment {
             chain: self.header.chain,
             term: None,
             generation: 0,
+            probed: None,
             stop: "the file ends".into(),
         };
         loop {
@@ -158,6 +167,9 @@ impl Segment {
             }
             walk.extent.push(number, space);
             walk.chain = header.chain;
+            if number == probe {
+                walk.probed = Some(header.chain);
+            }
             walk.term = Some(header.about.term);
             walk.generation = walk.generation.max(header.about.generation);
         }
@@ -179,23 +191,48 @@ impl Segment {
                 break;
             }
             let Some(header) = EntryHeader::read(&rest[at..]) else { continue };
-            let whole = space(header.length as usize) <= (rest.len() - at) as u64;
-            if whole && header.is_whole(self.header.journal, &rest[at..]) {
+            // (A header by itself is proof enough, and looking at payloads would take long where they look like headers.)
+            if header.is_intact(self.header.journal, &rest[at..]) {
                 synced = synced.max(header.about.batch - 1);
             }
         }
         Ok((synced, from + used as u64))
     }
 
-    /// Writes zeros from the end of entry `last` on to byte `until`; durable on return. Gives the chain after `last`.
-    pub fn erase_after(&self, last: u64, until: u64) -> io::Result<u32> {
-        let mut found = (SEGMENT_HEADER, self.header.chain);
+    /// The chain after entry `last`, which the segment has or which lies before its first.
+    pub fn chain_after(&self, last: u64) -> io::Result<u32> {
+        if last < self.header.first {
+            return Ok(self.header.chain);
+        }
+        self.cursor(last)?.next().map(|(header, _)| header.chain)
+    }
+
+    /// Writes the entries from `first` on once more as they are. What was read may be in memory alone, although a sync
+    /// of it failed: a later one would then report success without having written it.
+    pub fn write_again(&self, first: u64) -> io::Result<()> {
+        let (end, last) = self.reach();
+        let first = first.max(self.header.first);
+        if first > last {
+            return Ok(());
+        }
+        let mut at = self.cursor(first)?.at;
+        while at < end {
+            let mut part = vec![0; PART.min(end - at) as usize];
+            self.file.read_at(at, &mut part)?;
+            self.file.write_at(at, &part)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes zeros from the end of entry `last` on to byte `until`; durable on return.
+    pub fn erase_after(&self, last: u64, until: u64) -> io::Result<()> {
+        let mut end = SEGMENT_HEADER;
         if last >= self.header.first {
             let mut cursor = self.cursor(last)?;
-            let (header, _) = cursor.next()?;
-            found = (cursor.at, header.chain);
+            cursor.next()?;
+            end = cursor.at;
         }
-        let (end, chain) = found;
         let zeros = vec![0; PART.min(until.saturating_sub(end)) as usize];
         let mut at = end;
         while at < until {
@@ -205,7 +242,7 @@ impl Segment {
         }
         self.file.sync()?;
         self.extent().shorten(last, end);
-        Ok(chain)
+        Ok(())
     }
 
     /// Adds entries from `first` to before `until` to `entries`, as long as their payloads fit into `bytes`, but one at

@@ -8,7 +8,8 @@
 //! same. A crash decides for every sector of 512 bytes that differs which of the two remains: so of one write any part
 //! may be there. Of the changes of names since the last [`Files::sync`], a crash keeps some of the first.
 //!
-//! A failed write may have reached the disk in part, and after a failed sync of a file no later one succeeds.
+//! A failed write may have reached the disk in part. After a failed sync no later one of this host succeeds; the next
+//! host's do, and what the failed one should have written is still read, and is gone after a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -353,7 +354,11 @@ impl OpenFile for Handle {
             if *sync_failed {
                 return Err(io::Error::other("simulated: the disk can't be synced"));
             }
-            attempt(&mut faults.syncs_after, "the disk can't be synced").inspect_err(|_| *sync_failed = true)?;
+            // As Linux does: what could not be written counts as clean, and is never written by a later sync.
+            attempt(&mut faults.syncs_after, "the disk can't be synced").inspect_err(|_| {
+                *sync_failed = true;
+                content.dirty.clear();
+            })?;
             for sector in std::mem::take(&mut content.dirty) {
                 let range = sector * SECTOR..content.seen.len().min((sector + 1) * SECTOR);
                 content.durable[range.clone()].copy_from_slice(&content.seen[range]);

@@ -15,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::damage::{Damage, Fault};
-use super::entry::digest;
+use super::entry::{MOST, digest};
 use super::files::{Files, OpenFile};
 
 pub const NAME: &str = "slots";
@@ -33,22 +33,15 @@ pub struct Slots {
     journal: u64,
     pub generation: u64,
     values: Values,
-    /// Where the newest values are, and whether the other place holds them, too.
+    /// Where the newest values are.
     newest: u64,
-    same: bool,
 }
 
 impl Slots {
     /// Makes the file of a new journal, without values; durable after [`Files::sync`].
     pub fn create(files: &dyn Files, journal: u64) -> io::Result<Slots> {
-        let mut made = Slots {
-            file: files.create(NAME, 2 * PLACE)?,
-            journal,
-            generation: 0,
-            values: Values::new(),
-            newest: 0,
-            same: false,
-        };
+        let mut made =
+            Slots { file: files.create(NAME, 2 * PLACE)?, journal, generation: 0, values: Values::new(), newest: 0 };
         made.save(Values::new())?;
         Ok(made)
     }
@@ -62,7 +55,6 @@ impl Slots {
             );
         }
         let places = [read(&*file, 0)?, read(&*file, PLACE)?];
-        let same = places[0].as_ref().map(|found| found.generation) == places[1].as_ref().map(|found| found.generation);
         let found = places.into_iter().zip([0, PLACE]).filter_map(|(found, place)| Some((found?, place)));
         let Some((Found { journal: owner, generation, values }, newest)) = found.max_by_key(|(f, _)| f.generation)
         else {
@@ -71,12 +63,15 @@ impl Slots {
         if owner != journal {
             return Err(Damage::of(NAME, "it belongs to another log: it was copied here").into());
         }
-        Ok(Slots { file, journal, generation, values, newest, same })
+        Ok(Slots { file, journal, generation, values, newest })
     }
 
-    /// Writes the values again unless both places hold them: one of them may have been damaged, or cut off.
+    /// Writes the newest values as they are once more in both places. One may have been damaged, or cut off; or what was
+    /// read of it is in memory alone, although a sync failed. (The place that has them comes first: if it is on the
+    /// disk, writing the same there can't tear it; otherwise, the other place still holds what was acknowledged.)
     pub fn repair(&mut self) -> io::Result<()> {
-        if self.same { Ok(()) } else { self.save(self.values.clone()) }
+        let bytes = self.bytes(self.generation, &self.values)?;
+        self.write([self.newest, PLACE - self.newest], &bytes)
     }
 
     /// A value.
@@ -98,7 +93,23 @@ impl Slots {
 
     fn save(&mut self, values: Values) -> io::Result<()> {
         let generation = self.generation + 1;
-        let body = postcard::to_stdvec(&values).expect("values are plain data");
+        let bytes = self.bytes(generation, &values)?;
+        // The newest values stay until the newer ones are synced in the other place.
+        self.write([PLACE - self.newest, self.newest], &bytes)?;
+        (self.generation, self.values) = (generation, values);
+        Ok(())
+    }
+
+    fn write(&self, places: [u64; 2], bytes: &[u8]) -> io::Result<()> {
+        for place in places {
+            self.file.write_at(place, bytes)?;
+            self.file.sync()?;
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, generation: u64, values: &Values) -> io::Result<Vec<u8>> {
+        let body = postcard::to_stdvec(values).expect("values are plain data");
         if HEADER + body.len() > PLACE as usize {
             let why = format!("the values of the log take {} bytes; at most {PLACE} have room", body.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -111,13 +122,7 @@ impl Slots {
         bytes.extend_from_slice(&body);
         let digest = digest(self.journal, &[&bytes[4..]]);
         bytes[..4].copy_from_slice(&digest.to_be_bytes());
-        // The newest values stay until the newer ones are synced in the other place.
-        for place in [PLACE - self.newest, self.newest] {
-            self.file.write_at(place, &bytes)?;
-            self.file.sync()?;
-        }
-        (self.generation, self.values, self.same) = (generation, values, true);
-        Ok(())
+        Ok(bytes)
     }
 }
 
@@ -128,7 +133,7 @@ pub fn hold_values(files: &dyn Files) -> io::Result<bool> {
         opened => opened?,
     };
     if file.size()? != 2 * PLACE {
-        return Ok(false);
+        return Err(Damage::of(NAME, "it was cut").into());
     }
     let places = [read(&*file, 0)?, read(&*file, PLACE)?];
     Ok(places.iter().flatten().any(|found| !found.values.is_empty()))
@@ -151,5 +156,6 @@ fn read(file: &dyn OpenFile, at: u64) -> io::Result<Option<Found>> {
     if digest(journal, &[&whole[4..]]).to_be_bytes() != whole[..4] || whole[4..8] != FORMAT.to_be_bytes() {
         return Ok(None);
     }
-    Ok(postcard::from_bytes(&whole[HEADER..]).ok().map(|values| Found { journal, generation, values }))
+    let values = postcard::from_bytes(&whole[HEADER..]).ok().filter(|_| generation <= MOST);
+    Ok(values.map(|values| Found { journal, generation, values }))
 }

@@ -184,7 +184,7 @@ fn what_was_synced_and_is_damaged_is_named() {
             .take_while(|entry| names.iter().all(|n| *n == *name || *n <= *name || name_of(entry.number) < *n))
         {
             let space = super::entry::space(entry.payload.len());
-            for byte in [0, 5, 9, 13, 20, 30, 36, 43, 48, 60, 48 + entry.payload.len() as u64 - 1] {
+            for byte in [0, 5, 9, 13, 20, 30, 36, 43, 49, 53, 60, 56 + entry.payload.len() as u64 - 1] {
                 let broken = disk.copy();
                 assert!(broken.flip(name, (offset + byte) * 8 + 3));
                 let before = broken.copy();
@@ -345,7 +345,7 @@ fn random_histories_with_power_cuts() {
         let mut model = Model::default();
         let mut term = 1;
         for _ in 0..4 {
-            let mut journal = open(&disk.open());
+            let mut journal = open_at_last(&disk, &mut draw);
             cuts += u64::from(journal.cut().is_some());
             check(&journal, &mut model);
             // The call at which the power goes.
@@ -404,11 +404,34 @@ fn random_histories_with_power_cuts() {
                 }
             }
             drop(journal);
-            disk.set_faults(FileFaults::default());
-            disk.crash(draw(1 << 30));
+            end_host(&disk, &mut draw);
         }
     }
     assert!(cuts > 50 && torn_truncations > 20, "{cuts} torn ends, {torn_truncations} truncations cut off");
+}
+
+/// The power goes, or only the process ends: then all that was written can still be read.
+fn end_host(disk: &SimFiles, draw: &mut impl FnMut(u64) -> u64) {
+    disk.set_faults(FileFaults::default());
+    if draw(3) > 0 {
+        disk.crash(draw(1 << 30));
+    }
+}
+
+/// Opens the journal; now and then the host ends meanwhile, once or several times.
+fn open_at_last(disk: &SimFiles, draw: &mut impl FnMut(u64) -> u64) -> Journal {
+    while draw(3) == 0 {
+        let after = Some(draw(12));
+        disk.set_faults(match draw(2) {
+            0 => FileFaults { writes_after: after, ..FileFaults::default() },
+            _ => FileFaults { syncs_after: after, ..FileFaults::default() },
+        });
+        match Journal::open(disk.open(), SIZES, 7) {
+            Err(Fault::Damage(damage)) => panic!("{damage}"),
+            Err(Fault::Disk(_)) | Ok(_) => end_host(disk, draw),
+        }
+    }
+    open(&disk.open())
 }
 
 /// Compares a journal that was just opened with the model, which then knows what of the unsynced has remained.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::damage::Fault;
-use super::entry::{About, Entry, EntryHeader, SEGMENT_HEADER, SegmentHeader, space};
+use super::entry::{About, Entry, EntryHeader, MOST, SEGMENT_HEADER, SegmentHeader, space};
 use super::files::{Files, OpenFile};
 use super::mark::{Mark, MarkFile};
 use super::open::{Cut, NEXT, PURGED, Sizes, Survey, repair, survey};
@@ -26,8 +26,11 @@ pub struct Journal {
     /// The number of the last entry, and its chain.
     last: u64,
     chain: u32,
-    /// The first entry that was not yet synced.
+    /// The first entry that was not yet synced, and the chain before it.
     batch: u64,
+    synced_chain: u32,
+    /// Whether the mark is to be synced after the next batch, which is the first of its segment.
+    mark_soon: bool,
     cut: Option<Cut>,
     failed: bool,
 }
@@ -95,6 +98,8 @@ impl Journal {
             last,
             chain,
             batch: last + 1,
+            synced_chain: chain,
+            mark_soon: false,
             cut,
             failed: false,
         }
@@ -141,7 +146,14 @@ impl Journal {
     /// Appends the next entry, with a payload that is given in parts: readable and durable after the next sync.
     pub fn append(&mut self, term: u64, payload: &[&[u8]]) -> io::Result<()> {
         self.attempt(|journal| {
-            let needed = space(payload.iter().map(|part| part.len()).sum());
+            let length: usize = payload.iter().map(|part| part.len()).sum();
+            if u32::try_from(length).is_err() {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("an entry of {length} bytes is too large"),
+                ));
+            }
+            let needed = space(length);
             if !journal.has_room(needed) {
                 journal.begin_segment(needed)?;
             }
@@ -172,8 +184,9 @@ impl Journal {
                 return Ok(());
             }
             // From here on, an opening finishes the truncation.
-            journal.last = last;
-            journal.batch = last + 1;
+            let chain = journal.reader.chain_after(last)?;
+            (journal.last, journal.chain) = (last, chain);
+            (journal.batch, journal.synced_chain) = (last + 1, chain);
             journal.write_mark(Some(last))?;
             journal.mark.sync()?;
             let shared = journal.reader.shared.clone();
@@ -186,7 +199,7 @@ impl Journal {
             shared.files.sync()?;
             if let Some(segment) = segments.last() {
                 let end = segment.extent().end;
-                journal.chain = segment.erase_after(last, end)?;
+                segment.erase_after(last, end)?;
             }
             drop(segments);
             // (In both places: the truncation must not begin again.)
@@ -199,6 +212,9 @@ impl Journal {
     pub fn purge(&mut self, last: u64, term: u64) -> io::Result<()> {
         self.attempt(|journal| {
             journal.sync_entries()?;
+            if last > MOST {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("there is no entry {last}")));
+            }
             if journal.purged().is_some_and(|(number, _)| number >= last) {
                 return Ok(());
             }
@@ -215,7 +231,8 @@ impl Journal {
             }
             shared.files.sync()?;
             if last >= journal.last {
-                (journal.last, journal.chain, journal.batch) = (last, 0, last + 1);
+                (journal.last, journal.chain) = (last, 0);
+                (journal.batch, journal.synced_chain) = (last + 1, 0);
             }
             drop(segments);
             journal.write_mark(None)
@@ -269,8 +286,10 @@ impl Journal {
         if let Some(segment) = self.current() {
             segment.file.sync()?;
         }
-        self.batch = self.last + 1;
-        self.write_mark(None)
+        (self.batch, self.synced_chain) = (self.last + 1, self.chain);
+        self.write_mark(None)?;
+        // (Were the file lost later, only the mark could tell.)
+        if std::mem::take(&mut self.mark_soon) { self.mark.sync() } else { Ok(()) }
     }
 
     fn write_mark(&mut self, erase_after: Option<u64>) -> io::Result<()> {
@@ -278,20 +297,21 @@ impl Journal {
     }
 
     fn present_mark(&self, erase_after: Option<u64>) -> Mark {
-        Mark { synced: self.batch - 1, generation: self.slots.generation, erase_after }
+        Mark { synced: self.batch - 1, chain: self.synced_chain, generation: self.slots.generation, erase_after }
     }
 
     /// Ends the segment, which gets its last sync, and begins one with room for `needed` bytes.
     fn begin_segment(&mut self, needed: u64) -> io::Result<()> {
         self.sync_entries()?;
+        self.mark.sync()?;
         let shared = self.reader.shared.clone();
-        let mut segments = shared.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let next = self.current().map_or(self.sizes.smallest, |segment| size_after(&segment, self.sizes));
         let least = (SEGMENT_HEADER + needed).next_multiple_of(SEGMENT_HEADER);
         let mut prepared = shared.prepared();
         let (file, size) = match prepared.file.take() {
             Some((file, size)) if size >= least => (file, size),
             _ => {
-                let size = least.max(next_size(&segments, self.sizes));
+                let size = least.max(next);
                 (shared.files.create(NEXT, size)?, size)
             }
         };
@@ -299,19 +319,25 @@ impl Journal {
         file.write_at(0, &header.write())?;
         file.sync()?;
         let name = name_of(header.first);
+        let mut segments = shared.segments.write().unwrap_or_else(PoisonError::into_inner);
         // A segment without entries that is too small is replaced.
         segments.pop_if(|segment| segment.header.first == header.first);
         shared.files.rename(NEXT, &name)?;
         shared.files.sync()?;
         segments.push(Arc::new(Segment::new(name, file, header, Extent::empty(&header))));
         prepared.wanted = next_size(&segments, self.sizes);
+        self.mark_soon = true;
         Ok(())
     }
 }
 
 /// The size of the segment after these.
 fn next_size(segments: &[Arc<Segment>], sizes: Sizes) -> u64 {
-    segments.last().map_or(sizes.smallest, |last| (last.header.size * 2).min(sizes.largest))
+    segments.last().map_or(sizes.smallest, |last| size_after(last, sizes))
+}
+
+fn size_after(segment: &Segment, sizes: Sizes) -> u64 {
+    (segment.header.size * 2).min(sizes.largest)
 }
 
 impl Shared {
@@ -345,6 +371,13 @@ impl Reader {
         Ok(entries)
     }
 
+    /// The chain after entry `last`, which is there or was purged last.
+    fn chain_after(&self, last: u64) -> io::Result<u32> {
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let segment = segments.iter().rev().find(|segment| segment.header.first <= last).or(segments.first());
+        segment.map_or(Ok(0), |segment| segment.chain_after(last))
+    }
+
     /// The number of the first entry that is there, or that will be there if there is none.
     pub fn first(&self) -> u64 {
         let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
@@ -367,8 +400,9 @@ impl Reader {
     pub fn prepare(&self) -> io::Result<()> {
         let mut prepared = self.shared.prepared();
         if prepared.file.is_none() && prepared.wanted > 0 {
-            let size = std::mem::take(&mut prepared.wanted);
+            let size = prepared.wanted;
             prepared.file = Some((self.shared.files.create(NEXT, size)?, size));
+            prepared.wanted = 0;
         }
         Ok(())
     }

@@ -209,7 +209,7 @@ mod tests {
             (third.position, third.content),
             (Position { index: 3, term: 2 }, LogContent::Command("command 3".into()))
         );
-        assert!(disk.flip("00000000000000000001.log", (4096 + 56 + 64 + 50) * 8));
+        assert!(disk.flip("00000000000000000001.log", (4096 + 64 + 72 + 58) * 8));
         let log = look();
         assert!(summary(&log).unwrap().damage.unwrap().contains("entry 3"));
         assert_eq!(indexes(&log, 0, u64::MAX), [1, 2]);
