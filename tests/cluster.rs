@@ -2,6 +2,10 @@
 //!
 //! `cargo test --test cluster` takes a few minutes on two cores. `ZRS_HEAVY=1` does more of everything.
 
+#[path = "cluster/counters.rs"]
+mod counters;
+#[path = "cluster/damage.rs"]
+mod damage;
 #[path = "cluster/folders.rs"]
 mod folders;
 #[path = "cluster/formation.rs"]

@@ -166,6 +166,8 @@ pub const PROPOSALS: usize = 4_096;
 pub const APPEND_ENTRIES: u64 = 1_024;
 /// Bytes of log entries in one message to a peer, unless a single entry is larger.
 pub const APPEND_BYTES: usize = 4 * MIB;
+/// Log entries that a secondary may be behind and still be handed the primary's role.
+pub const TRANSFER_BEHIND: u64 = APPEND_ENTRIES;
 /// Calls to one peer that wait for their answers.
 pub const PEER_CALLS: usize = 256;
 /// How long a call to a peer may take if the peer must write to its disk first.

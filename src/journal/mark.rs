@@ -1,9 +1,9 @@
 //! The file `synced`: up to where the entries are known to be synced, and whether a truncation goes on.
 //!
 //! Two places of a page each, written in turn; the one with the greater count is valid. After each sync of entries the
-//! mark is only written, not synced: it may be behind after a power cut, never ahead. When a segment begins and after its
-//! first batch, and while a truncation goes on, it is synced. A mark lies in one sector, which disks write whole or not
-//! at all; so one of the two can be read after any crash.
+//! mark is only written, not synced: it may be behind after a power cut, never ahead. When a segment begins and after
+//! its first batch, and while a truncation goes on, it is synced. A mark lies in one sector, which disks write whole or
+//! not at all; so one of the two can be read after any crash.
 //!
 //! ```text
 //! 0 digest of the following u32   4 format u32   8 journal's id u64   16 count u64   24 synced up to entry u64

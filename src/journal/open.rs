@@ -205,9 +205,9 @@ fn walk_all(files: &dyn Files, survey: &mut Survey, firsts: &[u64], mark: Mark) 
 
 /// Brings the folder to what the survey found: finishes what was cut off, and removes what does not count.
 pub fn repair(files: &dyn Files, survey: &mut Survey) -> io::Result<()> {
-    // If only the process had ended, what was read may be in memory alone, perhaps although a sync of it has failed. The
-    // reasons for what is done below become durable before anything is done: the mark of a truncation, that of a purge,
-    // and which files there are.
+    // If only the process had ended, what was read may be in memory alone, perhaps although a sync of it has failed.
+    // The reasons for what is done below become durable before anything is done: the mark of a truncation, that of a
+    // purge, and which files there are.
     survey.mark.write_twice(survey.found)?;
     survey.slots.repair()?;
     files.sync()?;

@@ -191,7 +191,7 @@ impl Segment {
                 break;
             }
             let Some(header) = EntryHeader::read(&rest[at..]) else { continue };
-            // (A header by itself is proof enough, and looking at payloads would take long where they look like headers.)
+            // (A header by itself is proof enough, and to look at payloads that look like headers would take long.)
             if header.is_intact(self.header.journal, &rest[at..]) {
                 synced = synced.max(header.about.batch - 1);
             }

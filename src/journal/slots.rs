@@ -66,9 +66,9 @@ impl Slots {
         Ok(Slots { file, journal, generation, values, newest })
     }
 
-    /// Writes the newest values as they are once more in both places. One may have been damaged, or cut off; or what was
-    /// read of it is in memory alone, although a sync failed. (The place that has them comes first: if it is on the
-    /// disk, writing the same there can't tear it; otherwise, the other place still holds what was acknowledged.)
+    /// Writes the newest values as they are once more in both places. One may have been damaged, or cut off; or what
+    /// was read of it is in memory alone, although a sync failed. (The place that has them comes first: if it is on
+    /// the disk, writing the same there can't tear it; otherwise, the other place still holds what was acknowledged.)
     pub fn repair(&mut self) -> io::Result<()> {
         let bytes = self.bytes(self.generation, &self.values)?;
         self.write([self.newest, PLACE - self.newest], &bytes)

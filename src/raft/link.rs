@@ -223,7 +223,7 @@ impl Link {
     pub fn new(caller: Caller, target: Target, cluster: ClusterId, quiet: Duration) -> Link {
         let (calls, queue) = mpsc::channel(limits::PEER_CALLS);
         let env = caller.env.clone();
-        env.spawn(async move { Keeper { caller, target, cluster, quiet, last_fault: None }.keep(queue).await });
+        env.spawn(async move { Keeper { caller, target, cluster, quiet, refusal: None }.keep(queue).await });
         Link { calls, env }
     }
 
@@ -249,11 +249,26 @@ struct Keeper {
     target: Target,
     cluster: ClusterId,
     quiet: Duration,
-    /// The last failure to connect, so that a peer that stays away is logged once.
-    last_fault: Option<String>,
+    /// The peer's last refusal, which is logged once.
+    refusal: Option<String>,
 }
 
 impl Keeper {
+    /// Logs why the peer can't be called: a refusal at once, as somebody has to do something about it. Who is away is
+    /// said by `node::presence`, once.
+    fn tell(&mut self, fault: &io::Error) {
+        let Target { node, address } = &self.target;
+        let words = fault.to_string();
+        match fault.kind() {
+            io::ErrorKind::PermissionDenied if self.refusal.as_ref() != Some(&words) => {
+                tracing::warn!("node {node} at {address}: {words}");
+                self.refusal = Some(words);
+            }
+            io::ErrorKind::PermissionDenied => {}
+            _ => tracing::debug!("node {node} at {address}: {words}"),
+        }
+    }
+
     async fn keep(mut self, mut queue: mpsc::Receiver<Call>) {
         while let Some(first) = queue.recv().await {
             if first.answer.is_closed() {
@@ -261,18 +276,14 @@ impl Keeper {
             }
             match self.caller.connect(&self.target, Some(self.cluster), Purpose::Calls).await {
                 Ok(connection) => {
-                    if self.last_fault.take().is_some() {
-                        tracing::info!("connected to node {} at {}", self.target.node, self.target.address);
+                    if self.refusal.take().is_some() {
+                        tracing::info!("node {} at {} lets this node in", self.target.node, self.target.address);
                     }
                     let fault = converse(&self.caller.env, self.quiet, connection, first, &mut queue).await;
                     tracing::debug!("link to node {} ended: {fault}", self.target.node);
                 }
                 Err(fault) => {
-                    let words = fault.to_string();
-                    if self.last_fault.as_ref() != Some(&words) {
-                        tracing::warn!("node {} at {}: {words}", self.target.node, self.target.address);
-                        self.last_fault = Some(words);
-                    }
+                    self.tell(&fault);
                     fail(first, &fault);
                     while let Ok(call) = queue.try_recv() {
                         fail(call, &fault);

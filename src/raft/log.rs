@@ -16,7 +16,6 @@
 //!
 //! **Left out.** Purging works, but nothing asks for it yet: nodes keep their whole log until snapshots exist.
 
-use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, ControlFlow, RangeBounds};
@@ -30,6 +29,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::tail::{Tail, entry_size};
 use super::types::{Ballot, Entry, LogPosition, Members, Place, Proposed, Record, RecordContent, Types, Vote};
 use crate::config::limits;
 use crate::env::{Env, Watch, Watching};
@@ -63,17 +63,6 @@ struct SharedLog {
     durable: Watch<Durable>,
     appended: AtomicU64,
     syncs: AtomicU64,
-}
-
-/// The part of the log that is in memory.
-#[derive(Default)]
-struct Tail {
-    vote: Option<Vote>,
-    purged: Option<LogPosition>,
-    last: Option<LogPosition>,
-    /// The newest entries, without gaps up to `last`; every entry that is not on disk yet is among them.
-    entries: VecDeque<Entry>,
-    bytes: usize,
 }
 
 enum LogEdit {
@@ -254,6 +243,17 @@ impl LogStore {
         }
     }
 
+    /// Whether the vote is on disk, and the entry at `place` (if one is named) with all before it. Looks at memory
+    /// only: also `false` for an old entry that only the disk knows.
+    pub fn holds(&self, vote: &Vote, place: Option<Place>) -> bool {
+        if !self.shared.tail().holds(vote, place) {
+            return false;
+        }
+        let Some(place) = place else { return true };
+        let durable = self.shared.durable.look();
+        matches!(&*durable, Ok(entries) if place.index < *entries)
+    }
+
     /// Whether this node has ever voted.
     pub fn has_voted(&self) -> bool {
         self.shared.tail().vote.is_some()
@@ -297,53 +297,6 @@ impl SharedLog {
     }
 }
 
-impl Tail {
-    /// The index of the first entry in memory; one past the last if there is none.
-    fn first_cached(&self) -> u64 {
-        self.entries.front().map_or_else(|| self.last.map_or(0, |last| last.index + 1), |e| e.log_id.index)
-    }
-
-    fn cached(&self, start: u64, end: u64, bytes: usize) -> Vec<Entry> {
-        let first = self.first_cached();
-        let mut size = 0;
-        let mut entries = Vec::new();
-        if start < first {
-            return entries;
-        }
-        for index in start..end {
-            let Some(entry) = self.entries.get((index - first) as usize) else { break };
-            size += entry_size(entry);
-            if size > bytes && !entries.is_empty() {
-                break;
-            }
-            entries.push(entry.clone());
-        }
-        entries
-    }
-
-    fn push(&mut self, entry: Entry) {
-        if let Some(last) = self.last {
-            assert_eq!(entry.log_id.index, last.index + 1, "log entries come without gaps");
-        }
-        self.last = Some(entry.log_id);
-        self.bytes += entry_size(&entry);
-        self.entries.push_back(entry);
-    }
-
-    /// Drops the oldest entries that are on disk, while there are too many bytes in memory.
-    fn shrink(&mut self, durable: u64) {
-        while self.bytes > limits::LOG_TAIL_BYTES {
-            match self.entries.front() {
-                Some(entry) if entry.log_id.index < durable => {
-                    self.bytes -= entry_size(entry);
-                    self.entries.pop_front();
-                }
-                _ => break,
-            }
-        }
-    }
-}
-
 /// A range of indices as its first and the one past its last.
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let start = match range.start_bound() {
@@ -357,10 +310,6 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
         Bound::Unbounded => u64::MAX,
     };
     (start, end)
-}
-
-fn entry_size(entry: &Entry) -> usize {
-    Record::from(entry).size()
 }
 
 impl RaftLogReader<Types> for LogStore {
@@ -566,7 +515,7 @@ pub fn unapplied(files: Arc<dyn Files>, store: &Store) -> io::Result<Option<u64>
 }
 
 fn torn_apart(why: &str) -> io::Error {
-    let advice = "one of log/ and store/ was exchanged, or put back from an older copy; nothing was changed. Put both \
+    let advice = "one of log/ and store/ was exchanged, or put back from an older copy; nothing was thrown away. Put both \
                   back as they were together, or let the node begin with an empty folder";
     io::Error::new(
         io::ErrorKind::InvalidData,
@@ -578,7 +527,7 @@ fn refusal(fault: Fault, place: &str) -> io::Error {
     match fault {
         Fault::Disk(error) => io::Error::new(error.kind(), format!("the log in {place}: {error}")),
         Fault::Damage(damage) => {
-            let advice = "entries that this node had acknowledged may be lost, so it takes no part: it would vote for a \
+            let advice = "Entries that this node had acknowledged may be lost, so it takes no part: it would vote for a \
                           past without them. Nothing was changed. If its disk is sound, the other nodes have these \
                           entries; keep this folder until they do, and then let the node begin with an empty one";
             io::Error::new(io::ErrorKind::InvalidData, format!("{damage} (in {place}). {advice}"))

@@ -25,6 +25,7 @@ pub mod offline;
 mod peers;
 mod runtime;
 mod stamp;
+mod tail;
 mod types;
 pub(crate) mod wire;
 
@@ -35,8 +36,8 @@ pub use node::{
 };
 pub use wire::RelayRequest;
 
-/// Directives for tracing that keep openraft to what operators need. Its message about a node that stops (an error,
-/// even if the node was told to stop) is off: [`Node::fault`] says the same.
-pub const LOG_QUIET: &str = "openraft=warn,openraft::raft::raft_inner=off";
+/// Directives for tracing that keep openraft silent: it says the same about a dead node many times a second. Operators
+/// are told of changes by this module, and why a node stops by [`Node::fault`].
+pub const LOG_QUIET: &str = "openraft=off";
 /// Directives for tracing that show openraft's steps.
 pub const LOG_VERBOSE: &str = "openraft=info";

@@ -18,6 +18,7 @@ use openraft::{LinearizerOption, OptionalSend};
 
 use super::heard::Heard;
 use super::link::{Caller, Connection, Link, Target};
+use super::log::LogStore;
 use super::machine::{NoSnapshot, Snapshot, StateMachine};
 use super::stamp::ClusterId;
 use super::types::{Ballot, LogPosition, Place, Record, Seat, Types, Vote};
@@ -180,8 +181,17 @@ impl RaftNetworkV2<Types> for PeerLinks {
     }
 }
 
+/// What a node answers its peers' calls with.
+#[derive(Clone, Copy)]
+pub struct Callee<'a> {
+    pub raft: &'a Raft,
+    pub log: &'a LogStore,
+    pub heard: &'a Heard,
+    pub lease: Duration,
+}
+
 /// Answers a peer's calls until the peer closes the connection.
-pub async fn serve_calls(raft: &Raft, heard: &Heard, lease: Duration, connection: Connection) -> io::Result<()> {
+pub async fn serve_calls(callee: Callee<'_>, connection: Connection) -> io::Result<()> {
     let Connection { mut reader, mut writer } = connection;
     let mut answering = FuturesUnordered::new();
     loop {
@@ -193,7 +203,7 @@ pub async fn serve_calls(raft: &Raft, heard: &Heard, lease: Duration, connection
             frame = reader.next(), if answering.len() < limits::PEER_CALLS => match frame? {
                 Some(frame) => {
                     let Numbered { number, body } = unpack::<Numbered<Ask>>(&frame)?;
-                    answering.push(async move { (number, answer(raft, heard, lease, body).await) });
+                    answering.push(async move { (number, answer(callee, body).await) });
                 }
                 None => return Ok(()),
             },
@@ -202,10 +212,11 @@ pub async fn serve_calls(raft: &Raft, heard: &Heard, lease: Duration, connection
     }
 }
 
-async fn answer(raft: &Raft, heard: &Heard, lease: Duration, ask: Ask) -> Answer {
+async fn answer(callee: Callee<'_>, ask: Ask) -> Answer {
+    let Callee { raft, lease, .. } = callee;
     let answered = match ask {
         Ask::Append { ballot, previous, records, committed } => {
-            append(raft, heard, ballot, previous, records, committed).await
+            append(callee, ballot, previous, records, committed).await
         }
         Ask::Vote { ballot, last, transfer } => {
             let request = vote_request(ballot, last, transfer);
@@ -237,20 +248,26 @@ pub async fn read_index(raft: &Raft, lease: Duration) -> Result<Place, String> {
 }
 
 async fn append(
-    raft: &Raft,
-    heard: &Heard,
+    callee: Callee<'_>,
     ballot: Ballot,
     previous: Option<Place>,
     records: Vec<Record>,
     committed: Option<Place>,
 ) -> Result<Answer, String> {
+    let Callee { raft, log, heard, .. } = callee;
+    let empty = records.is_empty();
     let request = AppendEntriesRequest {
         vote: ballot.into(),
         prev_log_id: position(previous),
         entries: records.into_iter().map(Record::into_entry).collect::<io::Result<_>>().map_err(|e| e.to_string())?,
         leader_commit: position(committed),
     };
-    let response = raft.append_entries(request).await.map_err(|e| e.to_string())?;
+    // In this order: Raft takes the append first, and then looks whether a heartbeat can be answered from memory.
+    let response = tokio::select! {
+        biased;
+        response = raft.append_entries(request) => response.map_err(|e| e.to_string())?,
+        true = is_beat(raft, log, ballot, previous), if empty => AppendEntriesResponse::Success,
+    };
     let appended = match response {
         AppendEntriesResponse::Success => Appended::All,
         AppendEntriesResponse::PartialSuccess(last) => Appended::Upto(place(last)),
@@ -261,6 +278,20 @@ async fn append(
         heard.note(ballot.node, ballot.term, committed);
     }
     Ok(Answer::Appended(appended))
+}
+
+/// Whether an append without entries, which Raft was given before this call, has done all that its success says: Raft
+/// follows the leader (which renews its lease), and the vote and everything up to `previous` are on disk here.
+///
+/// openraft would answer only once whatever else this node was given to write is on disk, too. A disk that stalls for
+/// the length of a lease would end the reign of a primary that every node can hear.
+async fn is_beat(raft: &Raft, log: &LogStore, ballot: Ballot, previous: Option<Place>) -> bool {
+    let vote = Vote::from(ballot);
+    let follows = raft.with_raft_state(move |state| {
+        let there = previous.is_none_or(|place| state.log_ids.get(place.index) == Some(place.into()));
+        vote.committed && *state.vote_ref() == vote && there
+    });
+    matches!(follows.await, Ok(true)) && log.holds(&vote, previous)
 }
 
 fn vote_request(ballot: Ballot, last: Option<Place>, transfer: bool) -> VoteRequest<Types> {

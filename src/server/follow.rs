@@ -54,7 +54,7 @@ fn stand(shared: &Shared, standing: Standing) {
         true
     });
     if let Some(primary) = over {
-        tracing::info!(reign = %primary.reign(), "no longer primary");
+        tracing::debug!(reign = %primary.reign(), "no longer primary");
         primary.end();
     }
     if now.is_some() && now != before {
@@ -82,7 +82,7 @@ async fn lead(shared: &Arc<Shared>, reign: Reign, role: &mut Watching<Role>) {
         () = create_storages(shared, &primary) => true,
     };
     if ready {
-        tracing::info!(%reign, "primary");
+        tracing::debug!(%reign, "primary");
         pack::resume(&primary);
         stand(shared, Standing::Leading(primary));
     } else {

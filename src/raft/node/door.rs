@@ -10,7 +10,7 @@ use super::inner::{Inner, Role};
 use crate::config::limits;
 use crate::net::{Credentials, FrameReader, FrameWriter};
 use crate::raft::link::{Connection, Target, read_hello};
-use crate::raft::peers::serve_calls;
+use crate::raft::peers::{Callee, serve_calls};
 use crate::raft::stamp::cluster_name;
 use crate::raft::types::Seat;
 use crate::raft::wire::{Hello, Purpose, RelayRequest, Verdict};
@@ -46,13 +46,17 @@ pub async fn accept(
     };
     // Only a peer that has proved its membership may send frames of this size.
     connection.reader.set_limit(limits::PEER_FRAME);
-    let (env, lease) = (node.env(), node.config.election_timeout);
+    let env = node.env();
     let served = match (hello.purpose, node.running.get()) {
         (Purpose::Form, _) => {
             let answered = env.timeout(limits::HANDSHAKE_TIMEOUT, node.formation.answer(&mut connection));
             answered.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }
-        (Purpose::Calls, Some(running)) => serve_calls(&running.raft, &node.heard, lease, connection).await,
+        (Purpose::Calls, Some(running)) => {
+            let lease = node.config.election_timeout;
+            let callee = Callee { raft: &running.raft, log: &node.log, heard: &node.heard, lease };
+            serve_calls(callee, connection).await
+        }
         (Purpose::Relay, Some(_)) => return accept_relay(node, connection).await,
         (Purpose::Calls | Purpose::Relay, None) => Ok(()),
     };

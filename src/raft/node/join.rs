@@ -7,7 +7,7 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 
 use super::inner::{Inner, Role, Running};
-use super::{reign, upkeep};
+use super::{presence, reign, upkeep};
 use crate::config::{Config, limits};
 use crate::raft::machine::StateMachine;
 use crate::raft::peers::{Peers, Raft};
@@ -56,6 +56,7 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     node.caller.env.spawn(reign::rule(node.clone(), raft.clone()));
     node.caller.env.spawn(upkeep::flush_as_the_log_grows(node.clone()));
     node.caller.env.spawn(upkeep::watch_for_faults(node.clone(), raft.clone()));
+    node.caller.env.spawn(presence::tell(node.clone(), raft.clone()));
     initialize(node, &raft, &stamp).await
 }
 

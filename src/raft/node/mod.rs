@@ -3,6 +3,7 @@
 mod door;
 mod inner;
 mod join;
+mod presence;
 mod proposal;
 mod reign;
 mod status;
@@ -183,9 +184,11 @@ impl Node {
         let own = self.inner.config.node;
         let to = match chosen {
             Some(to) if to == own => return Ok(own),
-            Some(to) if self.inner.members().iter().any(|member| member.id == to) => to,
-            Some(to) => anyhow::bail!("node {to} is no member of this cluster"),
-            None => self.most_advanced().ok_or_else(|| anyhow::anyhow!("no other member is known to be there"))?,
+            Some(to) => {
+                self.can_take_over(to)?;
+                to
+            }
+            None => self.most_advanced().ok_or_else(|| anyhow::anyhow!("no other member is there and up to date"))?,
         };
         running.raft.trigger().transfer_leader(to).await.map_err(|fatal| anyhow::anyhow!("{fatal}"))?;
         let mut role = self.role();
@@ -203,12 +206,34 @@ impl Node {
         }
     }
 
+    /// An error if node `to` would not take over soon. (All writing would wait for it in vain.)
+    fn can_take_over(&self, to: u64) -> anyhow::Result<()> {
+        let status = self.status();
+        let Some(member) = status.members.iter().find(|member| member.node == to) else {
+            anyhow::bail!("node {to} is no member of this cluster");
+        };
+        match member.silence_ms {
+            Some(silence) if silence <= self.inner.config.election_timeout.as_millis() as u64 => {}
+            Some(silence) => {
+                let seconds = silence as f64 / 1000.0;
+                anyhow::bail!("node {to} can't take over: it has not answered for {seconds:.1} s")
+            }
+            None => anyhow::bail!("node {to} can't take over: it has not answered since this node became primary"),
+        }
+        let behind = status.log.saturating_sub(member.log.unwrap_or(0));
+        if behind > limits::TRANSFER_BEHIND {
+            anyhow::bail!(
+                "node {to} can't take over: it is {behind} log entries behind; try again when it has caught up"
+            );
+        }
+        Ok(())
+    }
+
     fn most_advanced(&self) -> Option<u64> {
         let status = self.status();
-        let patience = self.inner.config.election_timeout.as_millis() as u64;
         let others = status.members.iter().filter(|member| member.node != status.node);
-        let there = others.filter(|member| member.silence_ms.is_some_and(|silence| silence <= patience));
-        there.max_by_key(|member| member.log).map(|member| member.node)
+        let able = others.filter(|member| self.can_take_over(member.node).is_ok());
+        able.max_by_key(|member| member.log).map(|member| member.node)
     }
 
     /// How long ago this node was last sure to be up to date with a primary; zero on the primary itself.
