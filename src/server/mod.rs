@@ -209,6 +209,9 @@ impl Server {
             Standing::Leading(primary) => primary.clone(),
             _ => anyhow::bail!("this node is not the primary"),
         };
+        if let Some(to) = to {
+            node.await_successor(to).await?;
+        }
         let sealed = Sealed(leading);
         let leading = &sealed.0;
         let drained = async {

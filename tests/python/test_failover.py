@@ -319,6 +319,19 @@ class ByHand(ThreeNodes):
     def test_nobody_to_hand_it_to(self):
         code, text = self.zrsctl('--http', f'127.0.0.1:{self.cluster.primary().http}', 'transfer', '--to', '9')
         self.assertNotEqual(code, 0, text)
+        self.assertIn('no member', text)
         self.assertIsNotNone(self.cluster.primary())
+        # A dead node: the primary says so at once, and goes on.
+        primary, dead = self.cluster.primary(), self.cluster.secondaries()[-1]
+        dead.kill()
+        wait_for('the primary to miss it', lambda: any(
+            member['node'] == dead.number and (member['silence_ms'] or 0) > 1000
+            for member in primary.status()['members']))
+        status = primary.status()
+        code, text = self.zrsctl('--http', f'127.0.0.1:{primary.http}', 'transfer', '--to', str(dead.number))
+        self.assertNotEqual(code, 0, text)
+        self.assertIn(f"node {dead.number} can't take over", text)
+        self.assertTrue(primary.is_primary())
+        self.assertEqual(primary.status()['reign'], status['reign'])
         c = self.raw(self.cluster.primary().address)
         c.commit(c.new_oid(), z64)

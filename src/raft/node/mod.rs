@@ -184,10 +184,7 @@ impl Node {
         let own = self.inner.config.node;
         let to = match chosen {
             Some(to) if to == own => return Ok(own),
-            Some(to) => {
-                self.can_take_over(to)?;
-                to
-            }
+            Some(to) => to,
             None => self.most_advanced().ok_or_else(|| anyhow::anyhow!("no other member is there and up to date"))?,
         };
         running.raft.trigger().transfer_leader(to).await.map_err(|fatal| anyhow::anyhow!("{fatal}"))?;
@@ -206,7 +203,22 @@ impl Node {
         }
     }
 
-    /// An error if node `to` would not take over soon. (All writing would wait for it in vain.)
+    /// An error if node `to` would not take over soon: all writing would wait for it in vain. Waits for a lease at most,
+    /// as a primary that has just begun has heard nobody yet.
+    pub async fn await_successor(&self, to: u64) -> anyhow::Result<()> {
+        let Config { election_timeout, heartbeat, node, .. } = &*self.inner.config;
+        if to == *node {
+            return Ok(());
+        }
+        let able = async {
+            while self.can_take_over(to).is_err() {
+                self.inner.env().sleep(*heartbeat).await;
+            }
+        };
+        let _ = self.inner.env().timeout(*election_timeout, able).await;
+        self.can_take_over(to)
+    }
+
     fn can_take_over(&self, to: u64) -> anyhow::Result<()> {
         let status = self.status();
         let Some(member) = status.members.iter().find(|member| member.node == to) else {
