@@ -203,8 +203,8 @@ impl Node {
         }
     }
 
-    /// An error if node `to` would not take over soon: all writing would wait for it in vain. Waits for a lease at most,
-    /// as a primary that has just begun has heard nobody yet.
+    /// An error if node `to` would not take over soon: all writing would wait for it in vain. Waits for a lease at
+    /// most, as a primary that has just begun has heard nobody yet.
     pub async fn await_successor(&self, to: u64) -> anyhow::Result<()> {
         let Config { election_timeout, heartbeat, node, .. } = &*self.inner.config;
         if to == *node {
