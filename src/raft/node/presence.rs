@@ -15,19 +15,21 @@ use crate::raft::peers::Raft;
 /// Entries that a member may be behind and still count as caught up: those on their way to it.
 const ON_THEIR_WAY: u64 = 64;
 
+/// Election timeouts of silence after which a member counts as away: a moment without a processor is no news.
+const LEASES: u32 = 3;
+
 /// Tells of changes until the node stops.
 pub async fn tell(node: Arc<Inner>, raft: Raft) {
-    let patience = node.config.election_timeout;
+    let patience = node.config.election_timeout * LEASES;
     let mut led_since = None;
     let mut roll = Roll::default();
     let mut known = None;
     while !node.stopping() {
         node.env().sleep(node.config.heartbeat).await;
         match node.role() {
-            Role::Primary(reign) => {
+            Role::Primary(_) => {
                 let now = node.env().now();
-                let (_, since) = *led_since.get_or_insert((reign, now));
-                let led = now.saturating_duration_since(since);
+                let led = now.saturating_duration_since(*led_since.get_or_insert(now));
                 let status = status::describe(&node, Some(&raft));
                 let others = status.members.iter().filter(|member| member.node != status.node);
                 let seen = others.map(|member| {
