@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use zrs::engine::{Batch, Edit, Engine, Order, Pair, Pairs, SimDisk, SimEngine, Table};
-use zrs::journal::{Files, OpenFile, SimFiles};
+use zrs::journal::{Files, Identity, OpenFile, SimFiles};
 
 use crate::trace;
 
@@ -113,6 +113,10 @@ impl Files for WatchedFiles {
     fn sync(&self) -> io::Result<()> {
         trace::event(&self.name, "sync names", &[]);
         self.files.sync()
+    }
+
+    fn identity(&self, name: &str) -> io::Result<Identity> {
+        self.files.identity(name)
     }
 
     fn place(&self) -> String {

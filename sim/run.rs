@@ -4,7 +4,7 @@
 //!  0 s                                    15 s              at most 10 s later    at most 5 s later
 //!  ├─ clients work, faults begin and end ──┼─ clients work ───┼─ clients have ended ─┼─ verdict
 //!  │                                       the last has ended it heals               all nodes hold the same
-//!  └─ each millisecond: one_primary, same_state_same_index
+//!  └─ each millisecond: one_primary, no_exclusion, same_state_same_index
 //! ```
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use turmoil::Sim;
 use crate::chance::Chance;
 use crate::checks::same_state_same_index::States;
 use crate::checks::{
-    counted, heals, kept, no_lost_commit, no_lost_update, oids_once, one_primary, one_state_at_a_time,
+    counted, heals, kept, no_exclusion, no_lost_commit, no_lost_update, oids_once, one_primary, one_state_at_a_time,
 };
 use crate::cluster::Cluster;
 use crate::faults::Faults;
@@ -105,6 +105,7 @@ impl Scene {
         self.cluster.step()?;
         let servers = self.cluster.servers();
         one_primary::look(&servers)?;
+        no_exclusion::look(&servers)?;
         self.states.look(&servers)
     }
 

@@ -12,6 +12,8 @@ mod folders;
 mod formation;
 #[path = "cluster/kills.rs"]
 mod kills;
+#[path = "cluster/past.rs"]
+mod past;
 #[path = "cluster/site.rs"]
 mod site;
 mod support;

@@ -271,11 +271,12 @@ fn a_copy_of_a_folder_that_was_used_is_no_member() {
     let copied = Command::new("cp").args(["-r", &folders[0], &folders[2]]).status().unwrap();
     assert!(copied.success());
     cluster.start_all();
-    for node in [0, 2] {
+    for (node, key, words) in
+        [(0, "waiting", "has a copy of node 1"), (2, "fault", "the data folder of node 3 is a copy")]
+    {
         let node = &cluster.nodes[node];
-        let waiting =
-            || node.status()["waiting"].as_str().filter(|w| w.contains("has a copy of node")).map(str::to_owned);
-        println!("{}", wait_for(|| format!("a word: {}", node.status()), PATIENCE, waiting));
+        let said = || node.status()[key].as_str().filter(|w| w.contains(words)).map(str::to_owned);
+        println!("{}", wait_for(|| format!("a word: {}", node.status()), PATIENCE, said));
     }
     // Without its log, in which the copied incarnation stands, the copy is a member like any other.
     cluster.nodes[2].kill();

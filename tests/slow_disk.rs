@@ -10,7 +10,7 @@ use zrs::client::{Client, Options};
 use zrs::config::Config;
 use zrs::engine::{Durability, Rocks};
 use zrs::env::Env;
-use zrs::journal::{Directory, Files, OpenFile, Sizes};
+use zrs::journal::{Directory, Files, Identity, OpenFile, Sizes};
 use zrs::net::Tcp;
 use zrs::server::{Disks, Server};
 use zrs::zodb::Oid;
@@ -68,6 +68,10 @@ impl Files for GatedFolder {
     fn sync(&self) -> io::Result<()> {
         self.1.pass();
         self.0.sync()
+    }
+
+    fn identity(&self, name: &str) -> io::Result<Identity> {
+        self.0.identity(name)
     }
 
     fn place(&self) -> String {

@@ -1,6 +1,7 @@
 //! The checks: the promises that must hold, one a file.
 
 pub mod heals;
+pub mod no_exclusion;
 pub mod no_lost_commit;
 pub mod no_lost_update;
 pub mod oids_once;

@@ -191,6 +191,8 @@ pub const LOG_TAIL_BYTES: usize = 16 * MIB;
 pub const FLUSH_AFTER_BYTES: u64 = 256 * MIB as u64;
 /// How often the size of the log is compared with `FLUSH_AFTER_BYTES`.
 pub const FLUSH_CHECK: Duration = Duration::from_secs(1);
+/// How often a node takes to its disk what the other members have proven to have on theirs.
+pub const KEEP_MEMORY: Duration = Duration::from_secs(5);
 /// Bytes of the cluster's secret, at least and at most.
 pub const SECRET: std::ops::RangeInclusive<usize> = 16..=4 * KIB;
 

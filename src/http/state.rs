@@ -11,6 +11,7 @@ pub fn role(status: &Status) -> &'static str {
     match status.node.role {
         _ if status.leading => "primary",
         "secondary" => "secondary",
+        "excluded" => "excluded",
         // (Forming a cluster, electing, or about to lead.)
         _ => "candidate",
     }
@@ -19,7 +20,7 @@ pub fn role(status: &Status) -> &'static str {
 /// The number of the primary that may commit, if this node knows one.
 pub fn primary(status: &Status) -> Option<u64> {
     match role(status) {
-        "candidate" => None,
+        "candidate" | "excluded" => None,
         _ => status.node.primary,
     }
 }

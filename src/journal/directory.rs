@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
-use super::files::{Files, OpenFile};
+use super::files::{Files, Identity, OpenFile};
 
 /// Zeros are written in parts of so many bytes, so that what else waits for the disk gets its turn.
 const ZEROS: usize = 1 << 20;
@@ -84,6 +85,21 @@ impl Files for Directory {
     fn sync(&self) -> io::Result<()> {
         self.changeable()?;
         File::open(&self.path)?.sync_all()
+    }
+
+    fn identity(&self, name: &str) -> io::Result<Identity> {
+        // (A container may have neither.)
+        let line = |path| fs::read_to_string(path).map(|text: String| text.trim().to_owned()).unwrap_or_default();
+        let meta = fs::metadata(self.path.join(name))?;
+        // (Devices of major number 0 are made up whenever a file system is mounted.)
+        let own_device = (meta.dev() >> 8) & 0xfff != 0 || meta.dev() >> 44 != 0;
+        Ok(Identity {
+            machine: line("/etc/machine-id"),
+            boot: line("/proc/sys/kernel/random/boot_id"),
+            device: if own_device { meta.dev() } else { 0 },
+            inode: meta.ino(),
+            born: meta.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok()),
+        })
     }
 
     fn place(&self) -> String {

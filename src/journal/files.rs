@@ -2,6 +2,9 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 /// A folder of files, without folders in it. All calls may block for the disk.
 pub trait Files: Send + Sync + 'static {
@@ -27,8 +30,26 @@ pub trait Files: Send + Sync + 'static {
     /// Makes durable which files there are, under which names.
     fn sync(&self) -> io::Result<()>;
 
+    /// What a copy of the file `name` would not have.
+    fn identity(&self, name: &str) -> io::Result<Identity>;
+
     /// For people: where the folder is.
     fn place(&self) -> String;
+}
+
+/// What belongs to a file and stays behind when it is copied. What is not known is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The machine's id.
+    pub machine: String,
+    /// Names the time since the machine was started last: only so long is `device` the same for sure.
+    pub boot: String,
+    /// The number of the file system's device; 0 if it has none of its own.
+    pub device: u64,
+    /// The file's number in its file system.
+    pub inode: u64,
+    /// When the file was made, since 1970.
+    pub born: Option<Duration>,
 }
 
 /// An open file. Its size never changes.

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::files::{Files, OpenFile};
+use super::files::{Files, Identity, OpenFile};
 
 const SECTOR: usize = 512;
 
@@ -295,6 +295,11 @@ impl Files for Opening {
         device.changes.clear();
         device.synced = device.names.clone();
         Ok(())
+    }
+
+    fn identity(&self, name: &str) -> io::Result<Identity> {
+        let inode = *self.device()?.names.get(name).ok_or_else(|| absent(name))?;
+        Ok(Identity { inode, ..Identity::default() })
     }
 
     fn place(&self) -> String {

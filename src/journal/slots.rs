@@ -18,6 +18,7 @@ use super::damage::{Damage, Fault};
 use super::entry::{MOST, digest};
 use super::files::{Files, OpenFile};
 
+/// The name of the file.
 pub const NAME: &str = "slots";
 /// Bytes of one of the two places.
 const PLACE: u64 = 128 << 10;

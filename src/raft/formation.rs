@@ -26,7 +26,7 @@ use super::base::{LogBase, disagreement};
 use super::link::{Caller, Connection, Target};
 use super::log::LogStore;
 use super::stamp::{Stamp, cluster_name};
-use super::types::Seat;
+use super::types::{Incarnation, Seat};
 use super::wire::{FormAnswer, FormAsk, Purpose};
 use crate::env::Watch;
 
@@ -52,24 +52,23 @@ pub struct Formation {
 }
 
 /// This folder's incarnation: drawn and fsynced when the folder is new.
-pub async fn incarnation(log: &LogStore, draw: impl FnOnce() -> u64) -> io::Result<u64> {
+pub async fn incarnation(log: &LogStore, draw: impl FnOnce() -> u64) -> io::Result<Incarnation> {
     if let Some(known) = log.value(INCARNATION)? {
         return Ok(known);
     }
-    let drawn = draw();
+    let drawn = Incarnation(draw());
     log.set_value(INCARNATION, &drawn).await?;
     Ok(drawn)
 }
 
 /// The stamp in this folder, if there is one; an error if the stamp is another node's.
-pub fn read_stamp(log: &LogStore, node: u64, incarnation: u64) -> anyhow::Result<Option<Stamp>> {
+pub fn read_stamp(log: &LogStore, node: u64, incarnation: Incarnation) -> anyhow::Result<Option<Stamp>> {
     let Some(stamp) = log.value::<Stamp>(STAMP)? else { return Ok(None) };
-    let owner = stamp.members.iter().find(|(_, seat)| seat.incarnation == incarnation);
-    match owner {
-        Some((id, _)) if *id == node => Ok(Some(stamp)),
-        Some((id, _)) => anyhow::bail!(
-            "this data folder belongs to node {id} of cluster {}, and this is node {node}: \
-             start it with --node {id}, or give --data another folder",
+    match stamp.members.get(&incarnation) {
+        Some(seat) if seat.node == node => Ok(Some(stamp)),
+        Some(Seat { node: owner, .. }) => anyhow::bail!(
+            "this data folder belongs to node {owner} of cluster {}, and this is node {node}: \
+             start it with --node {owner}, or give --data another folder",
             cluster_name(&stamp.cluster)
         ),
         None => anyhow::bail!(
@@ -91,7 +90,7 @@ impl Formation {
 
     fn others(&self) -> impl Iterator<Item = Target> + '_ {
         let others = self.peers.iter().filter(|(id, _)| **id != self.node());
-        others.map(|(node, address)| Target { node: *node, address: address.clone() })
+        others.map(|(node, address)| Target { node: *node, incarnation: None, address: address.clone() })
     }
 
     /// Returns the stamp once this node has one. On the founder, makes it.
@@ -115,8 +114,8 @@ impl Formation {
 
     /// Founder: returns once every other member holds the stamp.
     pub async fn stamp_others(&self, stamp: &Stamp) {
-        for (node, seat) in stamp.members.iter().filter(|(node, _)| **node != self.node()) {
-            let target = Target { node: *node, address: seat.address.clone() };
+        for Seat { node, address } in stamp.members.values().filter(|seat| seat.node != self.node()) {
+            let target = Target { node: *node, incarnation: None, address: address.clone() };
             loop {
                 let problem = match self.ask(&target, &FormAsk::Stamp(stamp.clone())).await {
                     Ok(FormAnswer::Stamped(theirs)) if theirs == *stamp => break,
@@ -135,17 +134,16 @@ impl Formation {
     }
 
     /// Asks all others once. Gives all members' seats if every folder is empty and all agree.
-    async fn ask_round(&self) -> Option<BTreeMap<u64, Seat>> {
-        let seat = |node: &u64, incarnation| Seat { address: self.peers[node].clone(), incarnation };
-        let mut seats = BTreeMap::from([(self.node(), seat(&self.node(), self.caller.incarnation))]);
+    async fn ask_round(&self) -> Option<BTreeMap<Incarnation, Seat>> {
+        let seat = |node: u64| Seat { node, address: self.peers[&node].clone() };
+        let mut seats = BTreeMap::from([(self.caller.incarnation, seat(self.node()))]);
         let mut bases = BTreeMap::from([(self.node(), self.base.clone())]);
         let mut problem = None;
         for target in self.others() {
             let found = match self.ask(&target, &FormAsk::Probe).await {
                 Ok(FormAnswer::Empty { incarnation, peers, base }) if peers == self.peers => {
                     bases.insert(target.node, base);
-                    let copied =
-                        seats.iter().find(|(_, other)| other.incarnation == incarnation).map(|(node, _)| *node);
+                    let copied = seats.get(&incarnation).map(|seat| seat.node);
                     match copied {
                         Some(node) => {
                             format!(
@@ -153,7 +151,7 @@ impl Formation {
                             )
                         }
                         None => {
-                            seats.insert(target.node, seat(&target.node, incarnation));
+                            seats.insert(incarnation, seat(target.node));
                             continue;
                         }
                     }
@@ -161,10 +159,10 @@ impl Formation {
                 Ok(FormAnswer::Empty { peers, .. }) => {
                     format!("was started with another list: --peers {}", peers_list(&peers))
                 }
-                Ok(FormAnswer::Stamped(stamp)) => match stamp.members.get(&self.node()) {
+                Ok(FormAnswer::Stamped(stamp)) => match stamp.members.get(&self.caller.incarnation) {
                     // The founder is handing out the stamp, and will come here too.
-                    Some(seat) if seat.incarnation == self.caller.incarnation => continue,
-                    _ => format!(
+                    Some(_) => continue,
+                    None => format!(
                         "belongs to cluster {} already, which does not know this node's (empty) data folder; \
                          this node does not vote, and waits until it is added to that cluster",
                         cluster_name(&stamp.cluster)
@@ -225,12 +223,11 @@ impl Formation {
         if let Some(mine) = self.stamp.look().clone() {
             return Ok(FormAnswer::Stamped(mine));
         }
-        let members: BTreeMap<u64, String> = stamp.members.iter().map(|(id, s)| (*id, s.address.clone())).collect();
-        if members != self.peers {
+        if stamp.members.len() != self.peers.len() || stamp.addresses() != self.peers {
             let why = format!("was started with another list: --peers {}", peers_list(&self.peers));
             return Ok(FormAnswer::Refused(why));
         }
-        if stamp.members.get(&self.node()).map(|seat| seat.incarnation) != Some(self.caller.incarnation) {
+        if stamp.members.get(&self.caller.incarnation).map(|seat| seat.node) != Some(self.node()) {
             let why = "has a data folder that is newer than the cluster that is being formed; if that cluster has \
                        never run, empty the data folders of all its nodes and start them again";
             return Ok(FormAnswer::Refused(why.into()));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::types::Place;
+use super::types::{Incarnation, Place};
 use crate::env::Env;
 
 pub struct Heard {
@@ -20,7 +20,7 @@ pub struct Heard {
 
 #[derive(Clone, Copy)]
 struct Word {
-    leader: u64,
+    leader: Incarnation,
     term: u64,
     at: Instant,
     /// How many entries the leader had committed, as it last said.
@@ -38,7 +38,7 @@ impl Heard {
     }
 
     /// Notes that an append of `leader` was accepted, which has committed up to `committed`.
-    pub fn note(&self, leader: u64, term: u64, committed: Option<Place>) {
+    pub fn note(&self, leader: Incarnation, term: u64, committed: Option<Place>) {
         let committed = committed.map_or(0, |place| place.index + 1);
         let at = self.env.now();
         let mut last = self.lock();
@@ -52,7 +52,7 @@ impl Heard {
 
     /// The leader that was heard `within` that time, in this node's `term` or a later one; and whether the entries that
     /// this node has applied have once reached a goal of the leader's term. Must be called often, as it moves the goal.
-    pub fn leader(&self, term: u64, within: Duration, applied: u64) -> Option<(u64, bool)> {
+    pub fn leader(&self, term: u64, within: Duration, applied: u64) -> Option<(Incarnation, bool)> {
         let mut last = self.lock();
         let word = last.as_mut()?;
         if word.goal.0 > 0 && applied >= word.goal.0 {

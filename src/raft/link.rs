@@ -15,7 +15,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
+use super::memory::{Memory, outdated};
 use super::stamp::ClusterId;
+use super::types::Incarnation;
 use super::wire::{
     Answer, Ask, GREETING, Hello, Numbered, PeerKey, Proof, Purpose, Side, VERSION, Verdict, Welcome, pack, unpack,
 };
@@ -33,7 +35,8 @@ pub struct Caller {
     pub tls: Option<Tls>,
     pub key: PeerKey,
     pub node: u64,
-    pub incarnation: u64,
+    pub incarnation: Incarnation,
+    pub memory: Memory,
     /// How long connecting and the handshake may take.
     pub patience: Duration,
 }
@@ -42,6 +45,8 @@ pub struct Caller {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     pub node: u64,
+    /// `None` while the cluster forms.
+    pub incarnation: Option<Incarnation>,
     pub address: String,
 }
 
@@ -75,7 +80,17 @@ impl Caller {
     ) -> io::Result<Connection> {
         let attempt = self.env.timeout(self.patience, self.shake_hands(target, cluster, purpose));
         let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {:?}", self.patience));
-        attempt.await.unwrap_or_else(|_| Err(late()))
+        let connected = attempt.await.unwrap_or_else(|_| Err(late()));
+        if purpose != Purpose::Form {
+            match &connected {
+                Ok(_) => self.memory.refusal(target.node, None),
+                Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {
+                    self.memory.refusal(target.node, Some(&why.to_string()));
+                }
+                Err(_) => {}
+            }
+        }
+        connected
     }
 
     async fn shake_hands(
@@ -100,29 +115,40 @@ impl Caller {
             from: self.node,
             from_incarnation: self.incarnation,
             to: target.node,
+            to_incarnation: target.incarnation,
+            known: target.incarnation.and_then(|member| self.memory.of(member)),
             nonce: self.nonce(),
             purpose,
         }));
         connection.writer.push(&hello);
         connection.writer.flush().await?;
-        let nonce = match receive_greeting(&mut connection).await? {
-            Welcome::Challenge { nonce, proof } => {
-                if !self.key.is_proof(&proof, Side::Acceptor, &hello, &nonce) {
+        let (nonce, theirs) = match receive_greeting(&mut connection).await? {
+            Welcome::Challenge { nonce, past, proof } => {
+                if !self.key.is_proof(&proof, Side::Acceptor, &hello, &nonce, &past) {
                     return Err(refused(
                         "the peer does not know the cluster's secret (compare the files of --secret-file)",
                     ));
                 }
-                nonce
+                (nonce, past)
             }
             Welcome::Refused(why) => return Err(refused(&why)),
         };
-        connection.send(&Proof(self.key.prove(Side::Initiator, &hello, &nonce))).await?;
+        let past = self.memory.own()?;
+        let proof = self.key.prove(Side::Initiator, &hello, &nonce, &past);
+        connection.send(&Proof { past, proof }).await?;
         match connection.receive().await? {
             Verdict::Accepted => {
+                if let Some(member) = target.incarnation {
+                    self.memory.met(member, theirs);
+                }
                 connection.reader.set_limit(limits::PEER_FRAME);
                 Ok(connection)
             }
             Verdict::Refused(why) => Err(refused(&why)),
+            Verdict::Outdated(why) => {
+                self.memory.exclude(why.clone());
+                Err(refused(&why))
+            }
         }
     }
 
@@ -133,13 +159,14 @@ impl Caller {
         nonce
     }
 
-    /// The acceptor's side of the handshake, after `first`, the frame with the Hello, has come in; `verdict`: whether
+    /// The acceptor's side of the handshake, after `first`, the frame with `hello`, has come in; `verdict`: whether
     /// its sender may be a peer.
     ///
     /// `Err` if the connection is not to be used: refused, or broken.
     pub async fn accept(
         &self,
         first: &Bytes,
+        hello: &Hello,
         connection: &mut Connection,
         verdict: Result<(), String>,
     ) -> io::Result<()> {
@@ -147,16 +174,36 @@ impl Caller {
             connection.send(&Welcome::Refused(why.clone())).await?;
             return Err(refused(&why));
         }
-        let nonce = self.nonce();
-        let proof = self.key.prove(Side::Acceptor, first, &nonce);
-        connection.send(&Welcome::Challenge { nonce, proof }).await?;
-        let proof: Proof = connection.receive().await?;
-        if !self.key.is_proof(&proof.0, Side::Initiator, first, &nonce) {
-            let why = "no proof of membership (compare the files of --secret-file)";
-            connection.send(&Verdict::Refused(why.into())).await?;
-            return Err(refused(why));
+        // (Looked up before the peer is asked what it has: see `memory`.)
+        let remembered = self.memory.of(hello.from_incarnation);
+        let (nonce, past) = (self.nonce(), self.memory.own()?);
+        let proof = self.key.prove(Side::Acceptor, first, &nonce, &past);
+        connection.send(&Welcome::Challenge { nonce, past, proof }).await?;
+        let Proof { past: theirs, proof } = connection.receive().await?;
+        let verdict = if !self.key.is_proof(&proof, Side::Initiator, first, &nonce, &theirs) {
+            Verdict::Refused("no proof of membership (compare the files of --secret-file)".into())
+        } else if let Some(lack) = hello.known.and_then(|known| past.lacks(&known)) {
+            let why = outdated(self.node, hello.from, &lack);
+            self.memory.exclude(why.clone());
+            Verdict::Refused(why)
+        } else if let Some(lack) = remembered.and_then(|known| theirs.lacks(&known)) {
+            Verdict::Outdated(outdated(hello.from, self.node, &lack))
+        } else {
+            Verdict::Accepted
+        };
+        connection.send(&verdict).await?;
+        match verdict {
+            Verdict::Accepted if hello.purpose == Purpose::Form => Ok(()),
+            Verdict::Accepted => {
+                self.memory.met(hello.from_incarnation, theirs);
+                self.memory.refusal(hello.from, None);
+                Ok(())
+            }
+            Verdict::Refused(why) | Verdict::Outdated(why) => {
+                self.memory.refusal(hello.from, Some(&why));
+                Err(refused(&why))
+            }
         }
-        connection.send(&Verdict::Accepted).await
     }
 
     /// Whether `peer` (`host:port`) has an IP address of the host in `address`: the only check without a secret.
@@ -257,7 +304,7 @@ impl Keeper {
     /// Logs why the peer can't be called: a refusal at once, as somebody has to do something about it. Who is away is
     /// said by `node::presence`, once.
     fn tell(&mut self, fault: &io::Error) {
-        let Target { node, address } = &self.target;
+        let Target { node, address, .. } = &self.target;
         let words = fault.to_string();
         match fault.kind() {
             io::ErrorKind::PermissionDenied if self.refusal.as_ref() != Some(&words) => {

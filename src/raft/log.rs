@@ -12,7 +12,7 @@
 //!
 //! **On disk.** Raft's index 0 is the journal's entry 1. An entry's payload is a byte that says what it is
 //! ([`BLANK`], [`COMMAND`], [`MEMBERS`]), then the command as it was encoded, or postcard of [`Members`]. Slots:
-//! `vote` ([`Ballot`]), `stamp` (`stamp::Stamp`), `incarnation` (`u64`), each in postcard.
+//! `vote` ([`Ballot`]), `stamp` (`stamp::Stamp`), `incarnation`, `origin` and those of `memory`, each in postcard.
 //!
 //! **Left out.** Purging works, but nothing asks for it yet: nodes keep their whole log until snapshots exist.
 
@@ -252,6 +252,14 @@ impl LogStore {
         let Some(place) = place else { return true };
         let durable = self.shared.durable.look();
         matches!(&*durable, Ok(entries) if place.index < *entries)
+    }
+
+    /// How many entries are fsynced now, and the newest vote that is. (Read in this order, so that the entries are never
+    /// fewer than they were when that vote became the newest.)
+    pub fn durable_now(&self) -> io::Result<(u64, Option<Ballot>)> {
+        let entries = self.shared.durable.look().clone().map_err(io::Error::other)?;
+        let vote = self.shared.tail().vote.as_ref().map(Ballot::from);
+        Ok((entries, vote))
     }
 
     /// Whether this node has ever voted.

@@ -13,7 +13,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
 use super::log::{Durable, LogStore};
-use super::types::{LogPosition, Members, Place, Proposed, Seat, StoredMembership, Types};
+use super::types::{Incarnation, LogPosition, Members, Place, Proposed, Seat, StoredMembership, Types};
 use crate::command::{Change, Command, Outcome};
 use crate::config::limits;
 use crate::env::{Env, Watching};
@@ -43,7 +43,7 @@ impl StateMachine {
         }
     }
 
-    async fn apply_one(&self, at: Position, payload: EntryPayload<Proposed, u64, Seat>) -> io::Result<Outcome> {
+    async fn apply_one(&self, at: Position, payload: EntryPayload<Proposed, Incarnation, Seat>) -> io::Result<Outcome> {
         match payload {
             EntryPayload::Blank => self.store.pass(at).map(|()| Outcome::Done),
             EntryPayload::Normal(Proposed(bytes)) => {

@@ -5,7 +5,8 @@
 //!
 //! **Left out.** Which entries are committed: no node knows that from its own disk alone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::{io, iter};
 
 use bytes::Bytes;
@@ -13,11 +14,14 @@ use serde::Serialize;
 
 use super::formation::{INCARNATION, STAMP};
 use super::log::{VOTE, place_of, record, value};
+use super::origin;
 use super::stamp::{Stamp, cluster_name};
-use super::types::{Ballot, Members, RecordContent};
+use super::types::{Ballot, Incarnation, Members, RecordContent};
 use crate::config::limits;
-use crate::journal::{Entry, Inspection};
+use crate::journal::{Entry, Files, Inspection};
 use crate::storage::Position;
+
+pub use super::origin::Origin;
 
 /// The meta data of a log, and how far its entries reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +58,8 @@ pub struct Stamped {
 pub struct VoteGiven {
     /// The term of the election.
     pub term: u64,
-    /// The candidate.
-    pub node: u64,
+    /// The candidate's number; `None`: the cluster did not begin with that node.
+    pub node: Option<u64>,
     /// Whether that candidate is known to have won.
     pub won: bool,
 }
@@ -94,16 +98,18 @@ pub enum LogContent {
 /// Looks at a log.
 pub fn summary(log: &Inspection) -> io::Result<LogSummary> {
     let stamp = value::<Stamp>(&log.values, STAMP)?;
-    let incarnation = value::<u64>(&log.values, INCARNATION)?;
-    let node = stamp.as_ref().and_then(|stamp| {
-        stamp.members.iter().find(|(_, seat)| Some(seat.incarnation) == incarnation).map(|(node, _)| *node)
+    let number = |of: Incarnation| Some(stamp.as_ref()?.members.get(&of)?.node);
+    let node = value::<Incarnation>(&log.values, INCARNATION)?.and_then(number);
+    let vote = value::<Ballot>(&log.values, VOTE)?.map(|ballot| {
+        let Ballot { term, candidate, committed } = ballot;
+        VoteGiven { term, node: number(candidate), won: committed }
     });
     let first = entries(log, 1, u64::MAX).next().transpose()?;
     let position = |at| place_of(at).map(Position::from);
     Ok(LogSummary {
         node,
         membership: stamp.map(Stamped::from),
-        vote: value::<Ballot>(&log.values, VOTE)?.map(VoteGiven::from),
+        vote,
         purged: log.purged.and_then(position),
         last: log.last.and_then(position).filter(|_| first.is_some()),
         first: first.map(|entry| entry.position),
@@ -132,6 +138,16 @@ pub fn entries(log: &Inspection, first: u64, last: u64) -> impl Iterator<Item = 
     })
 }
 
+/// What the folder with this log is, as it knows itself: a copy or not.
+pub fn origin(files: &dyn Files, log: &Inspection) -> io::Result<Origin> {
+    origin::look(files, &log.values)
+}
+
+/// Makes a copied folder the node's own; durable on return. `files`: those of a log that no process uses.
+pub fn adopt(files: Arc<dyn Files>) -> io::Result<Origin> {
+    origin::adopt(files)
+}
+
 /// Reads a membership as [`Store::membership`](crate::storage::Store::membership) keeps it.
 pub fn membership(bytes: &[u8]) -> io::Result<MemberList> {
     let damaged = |why| io::Error::new(io::ErrorKind::InvalidData, format!("the membership is damaged: {why}"));
@@ -153,23 +169,23 @@ impl From<Stamp> for Stamped {
     fn from(stamp: Stamp) -> Stamped {
         Stamped {
             cluster: cluster_name(&stamp.cluster),
-            members: stamp.members.into_iter().map(|(node, seat)| (node, seat.address)).collect(),
+            members: stamp.addresses(),
             base: stamp.base.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }
 }
 
-impl From<Ballot> for VoteGiven {
-    fn from(ballot: Ballot) -> VoteGiven {
-        VoteGiven { term: ballot.term, node: ballot.node, won: ballot.committed }
-    }
-}
-
 impl From<Members> for MemberList {
     fn from(members: Members) -> MemberList {
+        let Members { voters, seats } = members;
+        let numbers = |set: BTreeSet<Incarnation>| {
+            let mut numbers: Vec<u64> = set.iter().filter_map(|voter| Some(seats.get(voter)?.node)).collect();
+            numbers.sort_unstable();
+            numbers
+        };
         MemberList {
-            voters: members.voters.into_iter().map(|set| set.into_iter().collect()).collect(),
-            members: members.seats.into_iter().map(|(node, seat)| (node, seat.address)).collect(),
+            voters: voters.into_iter().map(numbers).collect(),
+            members: seats.values().map(|seat| (seat.node, seat.address.clone())).collect(),
         }
     }
 }

@@ -20,8 +20,9 @@ use super::heard::Heard;
 use super::link::{Caller, Connection, Link, Target};
 use super::log::LogStore;
 use super::machine::{NoSnapshot, Snapshot, StateMachine};
+use super::memory::Memory;
 use super::stamp::ClusterId;
-use super::types::{Ballot, LogPosition, Place, Record, Seat, Types, Vote};
+use super::types::{Ballot, Incarnation, LogPosition, Place, Record, Seat, Types, Vote};
 use super::wire::{Answer, Appended, Ask, Numbered, pack, unpack};
 use crate::config::limits;
 use crate::env::Env;
@@ -36,9 +37,12 @@ pub struct Peers {
     links: Arc<Mutex<BTreeMap<Target, PeerLinks>>>,
 }
 
-/// The links to one peer.
+/// The links to one peer, and what this node remembers of it.
 #[derive(Clone)]
 pub struct PeerLinks {
+    /// `None`: a call to whoever has that number, whose answers prove nothing.
+    member: Option<Incarnation>,
+    memory: Memory,
     /// For entries.
     pub bulk: Link,
     /// For calls that must not wait behind entries.
@@ -57,7 +61,12 @@ impl Peers {
     pub fn links(&self, target: Target) -> PeerLinks {
         let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let make = |quiet| Link::new(self.caller.clone(), target.clone(), self.cluster, quiet);
-        let make = || PeerLinks { bulk: make(limits::PEER_CALL_TIMEOUT), control: make(self.caller.patience * 2) };
+        let make = || PeerLinks {
+            member: target.incarnation,
+            memory: self.caller.memory.clone(),
+            bulk: make(limits::PEER_CALL_TIMEOUT),
+            control: make(self.caller.patience * 2),
+        };
         links.entry(target.clone()).or_insert_with(make).clone()
     }
 }
@@ -65,8 +74,8 @@ impl Peers {
 impl RaftNetworkFactory<Types> for Peers {
     type Network = PeerLinks;
 
-    async fn new_client(&mut self, target: u64, seat: &Seat) -> PeerLinks {
-        self.links(Target { node: target, address: seat.address.clone() })
+    async fn new_client(&mut self, target: Incarnation, seat: &Seat) -> PeerLinks {
+        self.links(Target { node: seat.node, incarnation: Some(target), address: seat.address.clone() })
     }
 }
 
@@ -98,6 +107,20 @@ fn voted(answer: Answer) -> Result<VoteResponse<Types>, RPCError<Types>> {
     }
 }
 
+impl PeerLinks {
+    /// Remembers what an answer of the peer has proven: the vote, and entries of the leader that it names.
+    fn saw(&self, vote: &Vote, entries: u64) {
+        if let Some(member) = self.member {
+            self.memory.saw(member, Ballot::from(vote), entries);
+        }
+    }
+
+    /// How many entries this node has fsynced, for a heartbeat.
+    fn synced(&self) -> u64 {
+        self.memory.own().map_or(0, |own| own.entries)
+    }
+}
+
 impl RaftNetworkV2<Types> for PeerLinks {
     type SnapshotData = NoSnapshot;
 
@@ -108,24 +131,33 @@ impl RaftNetworkV2<Types> for PeerLinks {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let (link, within) = match rpc.entries.is_empty() {
-            true => (&self.control, option.hard_ttl()),
+        let (link, within, synced) = match rpc.entries.is_empty() {
+            true => (&self.control, option.hard_ttl(), self.synced()),
             // A microsecond more for each byte: a slow line must get the largest entry through.
             false => {
                 let bytes: usize = rpc.entries.iter().map(|entry| Record::from(entry).size()).sum();
-                (&self.bulk, limits::PEER_CALL_TIMEOUT + Duration::from_micros(bytes as u64))
+                (&self.bulk, limits::PEER_CALL_TIMEOUT + Duration::from_micros(bytes as u64), 0)
             }
         };
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
         let ask = Ask::Append {
             ballot: Ballot::from(&rpc.vote),
             previous: place(rpc.prev_log_id),
             records: rpc.entries.iter().map(Record::from).collect(),
             committed: place(rpc.leader_commit),
+            synced,
         };
+        let entries = |last: Option<LogPosition>| last.map_or(0, |last| last.index + 1);
         match link.call(ask, within).await.map_err(unreachable)? {
             Answer::Appended(appended) => Ok(match appended {
-                Appended::All => AppendEntriesResponse::Success,
-                Appended::Upto(last) => AppendEntriesResponse::PartialSuccess(position(last)),
+                Appended::All => {
+                    self.saw(&rpc.vote, entries(last));
+                    AppendEntriesResponse::Success
+                }
+                Appended::Upto(last) => {
+                    self.saw(&rpc.vote, entries(position(last)));
+                    AppendEntriesResponse::PartialSuccess(position(last))
+                }
                 Appended::Conflict => AppendEntriesResponse::Conflict,
                 Appended::HigherVote(ballot) => AppendEntriesResponse::HigherVote(ballot.into()),
             }),
@@ -140,7 +172,11 @@ impl RaftNetworkV2<Types> for PeerLinks {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let (ballot, last) = (Ballot::from(&rpc.vote), place(rpc.last_log_id));
         let ask = Ask::Vote { ballot, last, transfer: rpc.leadership_transfer };
-        voted(self.control.call(ask, option.hard_ttl()).await.map_err(unreachable)?)
+        let response = voted(self.control.call(ask, option.hard_ttl()).await.map_err(unreachable)?)?;
+        if response.vote_granted {
+            self.saw(&rpc.vote, 0);
+        }
+        Ok(response)
     }
 
     async fn pre_vote(
@@ -187,6 +223,7 @@ pub struct Callee<'a> {
     pub raft: &'a Raft,
     pub log: &'a LogStore,
     pub heard: &'a Heard,
+    pub memory: &'a Memory,
     pub lease: Duration,
 }
 
@@ -215,8 +252,13 @@ pub async fn serve_calls(callee: Callee<'_>, connection: Connection) -> io::Resu
 async fn answer(callee: Callee<'_>, ask: Ask) -> Answer {
     let Callee { raft, lease, .. } = callee;
     let answered = match ask {
-        Ask::Append { ballot, previous, records, committed } => {
-            append(callee, ballot, previous, records, committed).await
+        Ask::Append { ballot, previous, records, committed, synced } => {
+            let answered = append(callee, ballot, previous, records, committed).await;
+            if matches!(answered, Ok(Answer::Appended(ref appended)) if !matches!(appended, Appended::HigherVote(_))) {
+                // A leader's vote is on its disk before it sends anything.
+                callee.memory.saw(ballot.candidate, ballot, synced);
+            }
+            answered
         }
         Ask::Vote { ballot, last, transfer } => {
             let request = vote_request(ballot, last, transfer);
@@ -275,7 +317,7 @@ async fn append(
         AppendEntriesResponse::HigherVote(vote) => Appended::HigherVote(Ballot::from(&vote)),
     };
     if !matches!(appended, Appended::HigherVote(_)) {
-        heard.note(ballot.node, ballot.term, committed);
+        heard.note(ballot.candidate, ballot.term, committed);
     }
     Ok(Answer::Appended(appended))
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::types::Seat;
+use super::types::{Incarnation, Seat};
 
 /// A cluster's name for itself: drawn by chance when it forms.
 pub type ClusterId = [u8; 16];
@@ -16,10 +16,22 @@ pub type ClusterId = [u8; 16];
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     pub cluster: ClusterId,
-    /// The members that the cluster began with: address and incarnation by node.
-    pub members: BTreeMap<u64, Seat>,
+    /// The members that the cluster began with.
+    pub members: BTreeMap<Incarnation, Seat>,
     /// The digest of the data that every member began with (`base`).
     pub base: [u8; 32],
+}
+
+impl Stamp {
+    /// The number of the node that made the stamp, and initialises the log.
+    pub fn founder(&self) -> Option<u64> {
+        self.members.values().map(|seat| seat.node).min()
+    }
+
+    /// The members' numbers and addresses, as `--peers` lists them.
+    pub fn addresses(&self) -> BTreeMap<u64, String> {
+        self.members.values().map(|seat| (seat.node, seat.address.clone())).collect()
+    }
 }
 
 /// The cluster id as people see it.

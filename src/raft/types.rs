@@ -25,13 +25,26 @@ impl fmt::Display for Proposed {
     }
 }
 
+/// One life of a data folder: drawn by chance when the folder is new. Raft's node id.
+///
+/// A node that was given an empty folder has forgotten its votes and what it acknowledged. To Raft it is another node,
+/// so nothing that the former one said can ever count for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Incarnation(pub u64);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// A member of the cluster, as the log's membership entries hold it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seat {
+    /// The operator's number for the node.
+    pub node: u64,
     /// `host:port`, for clients and peers alike.
     pub address: String,
-    /// Drawn by chance for each empty data folder; a node with another incarnation has lost its log and its vote.
-    pub incarnation: u64,
 }
 
 impl fmt::Display for Seat {
@@ -49,12 +62,12 @@ pub struct Types;
 impl RaftTypeConfig for Types {
     type D = Proposed;
     type R = Outcome;
-    type NodeId = u64;
+    type NodeId = Incarnation;
     type Node = Seat;
     type Term = u64;
-    type LeaderId = leader_id_std::LeaderId<u64, u64>;
+    type LeaderId = leader_id_std::LeaderId<u64, Incarnation>;
     type Vote = openraft::impls::Vote<Self::LeaderId>;
-    type Payload = EntryPayload<Proposed, u64, Seat>;
+    type Payload = EntryPayload<Proposed, Incarnation, Seat>;
     type Entry = openraft::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>;
     type AsyncRuntime = Runtime;
     type Responder<T>
@@ -71,7 +84,7 @@ impl RaftTypeConfig for Types {
 pub type Vote = openraft::alias::VoteOf<Types>;
 pub type Entry = openraft::alias::EntryOf<Types>;
 pub type LogPosition = openraft::alias::LogIdOf<Types>;
-pub type Membership = openraft::Membership<u64, Seat>;
+pub type Membership = openraft::Membership<Incarnation, Seat>;
 pub type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 
 /// Where an entry stands in the log, on disk and on the wire.
@@ -85,8 +98,8 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ballot {
     pub term: u64,
-    pub node: u64,
-    /// Whether a majority has granted it: `node` leads the term.
+    pub candidate: Incarnation,
+    /// Whether a majority has granted it: the candidate leads the term.
     pub committed: bool,
 }
 
@@ -108,8 +121,8 @@ pub enum RecordContent {
 /// The members of the cluster: the voters (two sets while they change), and every member's seat.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members {
-    pub voters: Vec<BTreeSet<u64>>,
-    pub seats: BTreeMap<u64, Seat>,
+    pub voters: Vec<BTreeSet<Incarnation>>,
+    pub seats: BTreeMap<Incarnation, Seat>,
 }
 
 impl From<LogPosition> for Place {
@@ -140,13 +153,13 @@ impl Place {
 
 impl From<&Vote> for Ballot {
     fn from(vote: &Vote) -> Ballot {
-        Ballot { term: vote.leader_id.term, node: vote.leader_id.voted_for, committed: vote.committed }
+        Ballot { term: vote.leader_id.term, candidate: vote.leader_id.voted_for, committed: vote.committed }
     }
 }
 
 impl From<Ballot> for Vote {
     fn from(ballot: Ballot) -> Vote {
-        let leader_id = leader_id_std::LeaderId { term: ballot.term, voted_for: ballot.node };
+        let leader_id = leader_id_std::LeaderId { term: ballot.term, voted_for: ballot.candidate };
         Vote { leader_id, committed: ballot.committed }
     }
 }

@@ -4,14 +4,14 @@
 //!
 //! ```text
 //! initiator                                    acceptor
-//!   "P1" Hello{versions, cluster, from, to, incarnations, nonce, purpose}
+//!   "P1" Hello{versions, cluster, from, to, incarnations, what is known of `to`, nonce, purpose}
 //!                                     ────►      knows the cluster, the incarnations? else Refused
-//!        ◄────  Welcome::Challenge{nonce, proof}
-//!   Proof{mac}                        ────►      Verdict::Accepted, or Refused{why}
+//!        ◄────  Welcome::Challenge{nonce, own past, proof}
+//!   Proof{own past, proof}            ────►      Verdict::Accepted, Refused{why}, or Outdated{why}
 //! ```
 //!
-//! Both proofs are keyed BLAKE3 over (a word for the side, the Hello as sent, the acceptor's nonce); the key is derived
-//! from the cluster's shared secret by BLAKE3's `derive_key`. Nonces are drawn by chance for each connection, and the
+//! Both proofs are keyed BLAKE3 over (a word for the side, the acceptor's nonce, the own [`Past`], the Hello as sent);
+//! the key is derived from the cluster's shared secret by BLAKE3's `derive_key`. Nonces are drawn by chance for each connection, and the
 //! Hello names both ends, so that a recorded or reflected proof is worth nothing. Without a secret the
 //! key is public, and the acceptor looks at the address instead (`Caller::comes_from`).
 //!
@@ -27,8 +27,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::base::LogBase;
+use super::past::Past;
 use super::stamp::{ClusterId, Stamp};
-use super::types::{Ballot, Place, Record};
+use super::types::{Ballot, Incarnation, Place, Record};
 
 /// The first two bytes of a peer's first frame.
 pub const GREETING: &[u8; 2] = b"P1";
@@ -42,9 +43,15 @@ pub struct Hello {
     pub format: u8,
     /// `None` while the initiator belongs to no cluster.
     pub cluster: Option<ClusterId>,
+    /// The initiator's number.
     pub from: u64,
-    pub from_incarnation: u64,
+    pub from_incarnation: Incarnation,
+    /// The acceptor's number.
     pub to: u64,
+    /// `None` while the cluster forms: the initiator does not know it yet.
+    pub to_incarnation: Option<Incarnation>,
+    /// What the initiator remembers of the acceptor.
+    pub known: Option<Past>,
     pub nonce: [u8; 16],
     pub purpose: Purpose,
 }
@@ -58,17 +65,22 @@ pub enum Purpose {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Welcome {
-    Challenge { nonce: [u8; 16], proof: [u8; 32] },
+    Challenge { nonce: [u8; 16], past: Past, proof: [u8; 32] },
     Refused(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proof(pub [u8; 32]);
+pub struct Proof {
+    pub past: Past,
+    pub proof: [u8; 32],
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     Accepted,
     Refused(String),
+    /// Refused, as the initiator has less on its disk than it once had: it can take no part any more.
+    Outdated(String),
 }
 
 /// The side that proves. It is part of the proof, so that one side's can't be played back as the other's.
@@ -87,20 +99,22 @@ impl PeerKey {
         PeerKey(blake3::derive_key("zrs 2026 membership of peers, by shared secret", secret.unwrap_or_default()))
     }
 
-    pub fn prove(&self, side: Side, hello: &[u8], nonce: &[u8; 16]) -> [u8; 32] {
+    pub fn prove(&self, side: Side, hello: &[u8], nonce: &[u8; 16], past: &Past) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(match side {
             Side::Initiator => b"initiator",
             Side::Acceptor => b"acceptor.",
         });
         hasher.update(nonce);
+        let past = pack(past);
+        hasher.update(&[past.len() as u8]).update(&past);
         hasher.update(hello);
         *hasher.finalize().as_bytes()
     }
 
     /// Compares in constant time.
-    pub fn is_proof(&self, proof: &[u8; 32], side: Side, hello: &[u8], nonce: &[u8; 16]) -> bool {
-        blake3::Hash::from_bytes(self.prove(side, hello, nonce)) == blake3::Hash::from_bytes(*proof)
+    pub fn is_proof(&self, proof: &[u8; 32], side: Side, hello: &[u8], nonce: &[u8; 16], past: &Past) -> bool {
+        blake3::Hash::from_bytes(self.prove(side, hello, nonce, past)) == blake3::Hash::from_bytes(*proof)
     }
 }
 
@@ -112,6 +126,8 @@ pub enum Ask {
         previous: Option<Place>,
         records: Vec<Record>,
         committed: Option<Place>,
+        /// How many entries the sender has fsynced, at least.
+        synced: u64,
     },
     Vote {
         ballot: Ballot,
@@ -125,7 +141,7 @@ pub enum Ask {
     },
     Transfer {
         ballot: Ballot,
-        to: u64,
+        to: Incarnation,
         last: Option<Place>,
     },
     /// Asks for the index up to which a node must have applied to have every commit answered before now (a read index).
@@ -183,7 +199,7 @@ pub enum FormAsk {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FormAnswer {
-    Empty { incarnation: u64, peers: BTreeMap<u64, String>, base: LogBase },
+    Empty { incarnation: Incarnation, peers: BTreeMap<u64, String>, base: LogBase },
     Stamped(Stamp),
     Refused(String),
 }
@@ -221,12 +237,14 @@ mod tests {
     fn a_proof_is_worth_nothing_elsewhere() {
         let key = PeerKey::of_secret(Some(b"secret"));
         let nonce = [7; 16];
-        let proof = key.prove(Side::Initiator, b"hello", &nonce);
-        assert!(key.is_proof(&proof, Side::Initiator, b"hello", &nonce));
-        assert!(!key.is_proof(&proof, Side::Acceptor, b"hello", &nonce), "reflected");
-        assert!(!key.is_proof(&proof, Side::Initiator, b"hello", &[8; 16]), "recorded");
-        assert!(!key.is_proof(&proof, Side::Initiator, b"hallo", &nonce), "another hello");
-        assert!(!PeerKey::of_secret(Some(b"Secret")).is_proof(&proof, Side::Initiator, b"hello", &nonce));
+        let past = Past { entries: 5, ..Past::default() };
+        let proof = key.prove(Side::Initiator, b"hello", &nonce, &past);
+        assert!(key.is_proof(&proof, Side::Initiator, b"hello", &nonce, &past));
+        assert!(!key.is_proof(&proof, Side::Acceptor, b"hello", &nonce, &past), "reflected");
+        assert!(!key.is_proof(&proof, Side::Initiator, b"hello", &[8; 16], &past), "recorded");
+        assert!(!key.is_proof(&proof, Side::Initiator, b"hallo", &nonce, &past), "another hello");
+        assert!(!key.is_proof(&proof, Side::Initiator, b"hello", &nonce, &Past::default()), "another past");
+        assert!(!PeerKey::of_secret(Some(b"Secret")).is_proof(&proof, Side::Initiator, b"hello", &nonce, &past));
     }
 
     use proptest::prelude::*;
@@ -253,10 +271,11 @@ mod tests {
             let place = Place { term: 3, index: 70_000 };
             let content = super::super::types::RecordContent::Command(Bytes::from(vec![9; 100]));
             let ask = Ask::Append {
-                ballot: Ballot { term: 3, node: 1, committed: true },
+                ballot: Ballot { term: 3, candidate: Incarnation(1), committed: true },
                 previous: Some(place),
                 records: vec![Record { place, content }],
                 committed: None,
+                synced: 0,
             };
             let mut bytes = pack(&Numbered { number: 5, body: ask });
             if let Some(byte) = bytes.get_mut(at) {

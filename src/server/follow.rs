@@ -27,7 +27,7 @@ pub async fn follow(shared: Arc<Shared>) {
         match present {
             Role::Primary(reign) => lead(&shared, reign, &mut role).await,
             Role::Forming(_) => stand(&shared, Standing::Forming),
-            Role::Candidate => stand(&shared, Standing::Electing),
+            Role::Candidate | Role::Excluded(_) => stand(&shared, Standing::Electing),
             Role::Secondary { primary, caught_up } => stand(&shared, Standing::Following { primary, caught_up }),
         }
         let stopping = tokio::select! { biased;

@@ -17,9 +17,10 @@ fn read(folder: &Path) -> Files {
     paths.map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
 }
 
+/// Puts back what the files held. (They stay the files that they were: a folder of other ones is a copy.)
 fn write(folder: &Path, files: &Files) {
-    fs::remove_dir_all(folder).unwrap();
-    fs::create_dir(folder).unwrap();
+    let extra = read(folder).into_keys().filter(|path| !files.contains_key(path));
+    extra.for_each(|path| fs::remove_file(path).unwrap());
     files.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
 }
 

@@ -1,7 +1,8 @@
-//! The operator's tool: shows a cluster, hands the primary's role over, moves sites in and out, looks into data
-//! folders.
+//! The operator's tool: shows a cluster, hands the primary's role over, moves sites in and out, vouches for data
+//! folders and looks into them.
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod cluster;
 mod datafs;
 mod dump;
@@ -19,14 +20,15 @@ Examples:
   zrsctl --http 127.0.0.1:8180 transfer --to 2
   zrsctl import Data.fs --blobs blobs --data /var/lib/zrs
   zrsctl export --data /var/lib/zrs Data.fs --blobs blobs
+  zrsctl adopt --data /var/lib/zrs
   zrsctl dump --data /var/lib/zrs
   zrsctl dump log --data /var/lib/zrs --from 1000
   zrsctl dump store --data /var/lib/zrs --oid 1
 
 --http is the address that zrsd got by its own --http. Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
-/// Shows a cluster of zrsd at a glance, hands the primary's role over, moves Data.fs files in and out, and prints what
-/// a stopped node's data folder holds.
+/// Shows a cluster of zrsd at a glance, hands the primary's role over, moves Data.fs files in and out, vouches for a
+/// copied data folder, and prints what a stopped node's folder holds.
 #[derive(Parser)]
 #[command(name = "zrsctl", version, after_help = EXAMPLES, max_term_width = 110)]
 struct Flags {
@@ -57,6 +59,9 @@ enum Task {
     /// Writes a Data.fs, which FileStorage opens, from the data folder of a stopped node: all transactions it has
     /// applied
     Export(datafs::ExportFlags),
+    /// Makes the copied data folder of a stopped node the node's own. A node that finds its folder to be a copy (moved
+    /// to another disk, or put back from a backup) takes no part until a person vouches for it
+    Adopt(adopt::AdoptFlags),
     /// Prints what lies in the data folder of a stopped node, for people who debug: a summary, its log, or its store.
     /// Changes nothing in the folder
     Dump(dump::DumpFlags),
@@ -81,6 +86,7 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         Task::Transfer { to } => cluster::transfer(&flags.http, to).await,
         Task::Import(flags) => datafs::import(flags).await,
         Task::Export(flags) => datafs::export(flags).await,
+        Task::Adopt(flags) => adopt::adopt(&flags),
         Task::Dump(flags) => dump::dump(&flags),
     }
 }

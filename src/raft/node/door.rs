@@ -12,7 +12,6 @@ use crate::net::{Credentials, FrameReader, FrameWriter};
 use crate::raft::link::{Connection, Target, read_hello};
 use crate::raft::peers::{Callee, serve_calls};
 use crate::raft::stamp::cluster_name;
-use crate::raft::types::Seat;
 use crate::raft::wire::{Hello, Purpose, RelayRequest, Verdict};
 
 /// The relay did not come about.
@@ -54,7 +53,8 @@ pub async fn accept(
         }
         (Purpose::Calls, Some(running)) => {
             let lease = node.config.election_timeout;
-            let callee = Callee { raft: &running.raft, log: &node.log, heard: &node.heard, lease };
+            let (raft, memory) = (&running.raft, &node.caller.memory);
+            let callee = Callee { raft, log: &node.log, heard: &node.heard, memory, lease };
             serve_calls(callee, connection).await
         }
         (Purpose::Relay, Some(_)) => return accept_relay(node, connection).await,
@@ -69,7 +69,7 @@ pub async fn accept(
 /// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.
 pub async fn hosts(node: &Inner) -> BTreeMap<String, Vec<IpAddr>> {
     let mut found = BTreeMap::new();
-    for Seat { address, .. } in node.seats().into_values() {
+    for address in node.addresses().into_values() {
         let there = node.caller.network.resolve(&address).await.unwrap_or_default();
         found.insert(address, there);
     }
@@ -89,7 +89,7 @@ async fn accept_relay(node: &Inner, mut connection: Connection) -> Accepted {
     let answered = node.env().timeout(limits::HANDSHAKE_TIMEOUT, answered).await;
     match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok((request, Verdict::Accepted)) => Accepted::Relay(request, connection.reader, connection.writer),
-        Ok((_, Verdict::Refused(_))) => Accepted::Served,
+        Ok((_, Verdict::Refused(_) | Verdict::Outdated(_))) => Accepted::Served,
         Err(fault) => Accepted::Refused(fault.to_string()),
     }
 }
@@ -102,7 +102,7 @@ pub async fn open_relay(node: &Inner, request: RelayRequest) -> Result<(u64, Fra
     let Some(running) = node.running.get() else {
         return Err(RelayRefused("the cluster has not formed".into()));
     };
-    let target = Target { node: primary.id, address: primary.address };
+    let target = Target::from(primary);
     let opening = async {
         let cluster = Some(running.peers.cluster());
         let mut connection = node.caller.connect(&target, cluster, Purpose::Relay).await?;
@@ -113,7 +113,7 @@ pub async fn open_relay(node: &Inner, request: RelayRequest) -> Result<(u64, Fra
     let patience = node.caller.patience * 2;
     match node.env().timeout(patience, opening).await {
         Ok(Ok((connection, Verdict::Accepted))) => Ok((target.node, connection.reader, connection.writer)),
-        Ok(Ok((_, Verdict::Refused(why)))) => Err(RelayRefused(why)),
+        Ok(Ok((_, Verdict::Refused(why) | Verdict::Outdated(why)))) => Err(RelayRefused(why)),
         Ok(Err(fault)) => Err(RelayRefused(fault.to_string())),
         Err(_) => Err(RelayRefused(format!("no answer within {patience:?}"))),
     }
@@ -130,47 +130,67 @@ async fn admit(
     let shaking = async {
         let hello = read_hello(first)?;
         let verdict = judge(node, &hello, peer, credentials).await;
-        node.caller.accept(first, connection, verdict).await?;
+        if let Err(why) = &verdict
+            && hello.purpose != Purpose::Form
+            && node.member(hello.from).is_some()
+        {
+            node.caller.memory.refusal(hello.from, Some(why));
+        }
+        node.caller.accept(first, &hello, connection, verdict).await?;
         Ok(hello)
     };
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long");
     node.env().timeout(limits::HANDSHAKE_TIMEOUT, shaking).await.unwrap_or_else(|_| Err(late()))
 }
 
+/// Whether the sender of `hello` may be a peer, and means this node.
 async fn judge(node: &Inner, hello: &Hello, peer: &str, credentials: Option<&Credentials>) -> Result<(), String> {
     let own = node.config.node;
     if hello.to != own {
         return Err(format!("this is node {own}, not node {}", hello.to));
     }
-    let stamp = node.formation.stamp.look().clone();
-    let seats = node.seats();
-    let Some(seat) = seats.get(&hello.from) else {
-        return Err(format!("node {} is no member of this cluster", hello.from));
-    };
-    if hello.purpose != Purpose::Form {
-        let Some(stamp) = &stamp else {
-            return Err("this node belongs to no cluster yet".into());
-        };
-        if hello.cluster != Some(stamp.cluster) {
-            return Err(format!("this node belongs to cluster {}", cluster_name(&stamp.cluster)));
-        }
-        if hello.from_incarnation != seat.incarnation {
-            return Err(format!("node {} is known with another data folder", hello.from));
-        }
+    if hello.to_incarnation.is_some_and(|known| known != node.caller.incarnation) {
+        return Err(format!("node {own} has another data folder than the one that is a member of the cluster"));
     }
+    let address = address_of(node, hello)?;
     if credentials.is_none() && node.caller.tls.is_some() {
         return Err("with TLS, peers are known by their certificates, and this connection has none".into());
     }
     if let Some(credentials) = credentials {
         let trusted = "--tls-peer-ca says who is a peer";
-        let verdict = credentials.may_be_peer(&seat.address);
+        let verdict = credentials.may_be_peer(&address);
         return verdict.map_err(|why| format!("by its certificate not node {}: {why} ({trusted})", hello.from));
     }
-    if node.config.secret.is_none() && !node.caller.comes_from(peer, &seat.address).await {
+    if node.config.secret.is_none() && !node.caller.comes_from(peer, &address).await {
         return Err(format!(
             "{peer} is not the address of node {}; with --secret-file on all nodes, addresses do not matter",
             hello.from
         ));
     }
     Ok(())
+}
+
+/// The address of the member that `hello` says it comes from. While a cluster forms, numbers alone are known; later a
+/// member is known by its data folder, as the log names it.
+fn address_of(node: &Inner, hello: &Hello) -> Result<String, String> {
+    let from = hello.from;
+    let no_member = || format!("node {from} is no member of this cluster");
+    if hello.purpose == Purpose::Form {
+        return node.addresses().remove(&from).ok_or_else(no_member);
+    }
+    if let Some(why) = node.excluded() {
+        return Err(why);
+    }
+    let Some(stamp) = node.formation.stamp.look().clone() else {
+        return Err("this node belongs to no cluster yet".into());
+    };
+    if hello.cluster != Some(stamp.cluster) {
+        return Err(format!("this node belongs to cluster {}", cluster_name(&stamp.cluster)));
+    }
+    match node.member_of(hello.from_incarnation) {
+        Some(member) if member.id == from => Ok(member.address),
+        Some(member) => Err(format!("this data folder is node {}'s, not node {from}'s", member.id)),
+        None if node.member(from).is_some() => Err(format!("node {from} is known with another data folder")),
+        None => Err(no_member()),
+    }
 }

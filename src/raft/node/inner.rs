@@ -11,11 +11,11 @@ use crate::config::Config;
 use crate::env::{Env, Watch};
 use crate::raft::formation::Formation;
 use crate::raft::heard::Heard;
-use crate::raft::link::Caller;
+use crate::raft::link::{Caller, Target};
 use crate::raft::log::LogStore;
 use crate::raft::peers::{Peers, Raft};
 use crate::raft::stamp::cluster_name;
-use crate::raft::types::{Members, Seat};
+use crate::raft::types::{Incarnation, Members, Seat};
 use crate::storage::Store;
 
 /// A member of the cluster.
@@ -23,8 +23,16 @@ use crate::storage::Store;
 pub struct Member {
     /// The member's number in `--peers`.
     pub id: u64,
+    /// Names the member's data folder.
+    pub incarnation: Incarnation,
     /// `host:port`, for clients and peers alike.
     pub address: String,
+}
+
+impl From<Member> for Target {
+    fn from(member: Member) -> Target {
+        Target { node: member.id, incarnation: Some(member.incarnation), address: member.address }
+    }
 }
 
 /// The present role of this node.
@@ -34,6 +42,8 @@ pub enum Role {
     Forming(String),
     /// A member that knows no living primary.
     Candidate,
+    /// A node that takes no part any more, as its data folder lacks what it once had, or may; the text says why.
+    Excluded(String),
     /// Another node is primary.
     Secondary {
         /// The node that leads.
@@ -70,10 +80,10 @@ pub struct Running {
 }
 
 impl Inner {
-    /// Sets this node's role; watchers of the role wake if the role has changed.
+    /// Sets this node's role, unless it is excluded; watchers of the role wake if the role has changed.
     pub fn publish(&self, role: Role) {
         self.role.send_if(|present| {
-            let news = *present != role;
+            let news = *present != role && !matches!(present, Role::Excluded(_));
             if news {
                 tracing::debug!("role: {role:?}");
                 *present = role;
@@ -90,30 +100,42 @@ impl Inner {
         let _ = self.env().timeout(self.config.heartbeat, metrics.changed()).await;
     }
 
-    /// Members with their addresses: from the log, or the stamp before the log has any.
+    /// The members by their numbers: as the log has them, or the stamp before the log has any; none while the cluster
+    /// forms.
     pub fn members(&self) -> Vec<Member> {
-        let logged = self.store.membership().and_then(|(_, bytes)| postcard::from_bytes::<Members>(&bytes).ok());
-        let seats = match (logged, &*self.formation.stamp.look()) {
-            (Some(members), _) => members.seats,
-            (None, Some(stamp)) => stamp.members.clone(),
-            (None, None) => BTreeMap::new(),
-        };
-        seats.into_iter().map(|(id, seat)| Member { id, address: seat.address }).collect()
+        let seats = self.logged_members().or_else(|| Some(self.formation.stamp.look().as_ref()?.members.clone()));
+        let member = |(incarnation, Seat { node, address })| Member { id: node, incarnation, address };
+        let mut members: Vec<Member> = seats.unwrap_or_default().into_iter().map(member).collect();
+        members.sort_by_key(|member| member.id);
+        members
     }
 
-    /// The member with this id, as the log or else the stamp has it.
+    /// The members of the last membership entry in the log, committed or not. (Before Raft runs, of the last that was
+    /// applied.)
+    fn logged_members(&self) -> Option<BTreeMap<Incarnation, Seat>> {
+        let members = match self.running.get() {
+            Some(running) => Members::from(running.raft.metrics().look().membership_config.membership()),
+            None => postcard::from_bytes(&self.store.membership()?.1).ok()?,
+        };
+        Some(members.seats).filter(|seats| !seats.is_empty())
+    }
+
+    /// The member with this number.
     pub fn member(&self, id: u64) -> Option<Member> {
         self.members().into_iter().find(|member| member.id == id)
     }
 
-    /// The nodes that may be peers, by id: the members, or those in `--peers` before the cluster has formed.
-    pub fn seats(&self) -> BTreeMap<u64, Seat> {
-        match &*self.formation.stamp.look() {
-            Some(stamp) => stamp.members.clone(),
-            None => {
-                let seat = |address: &String| Seat { address: address.clone(), incarnation: 0 };
-                self.formation.peers.iter().map(|(id, address)| (*id, seat(address))).collect()
-            }
+    /// The member with this data folder.
+    pub fn member_of(&self, incarnation: Incarnation) -> Option<Member> {
+        self.members().into_iter().find(|member| member.incarnation == incarnation)
+    }
+
+    /// The addresses of all nodes that may be peers, by number: the members', or those in `--peers` before the cluster
+    /// has formed.
+    pub fn addresses(&self) -> BTreeMap<u64, String> {
+        match &self.members()[..] {
+            [] => self.formation.peers.clone(),
+            members => members.iter().map(|member| (member.id, member.address.clone())).collect(),
         }
     }
 
@@ -134,7 +156,13 @@ impl Inner {
         self.fault.look().clone()
     }
 
+    /// Why this node takes no part any more, though it runs: its data folder lacks what it once had, or may.
+    pub fn excluded(&self) -> Option<String> {
+        self.caller.memory.excluded().look().clone()
+    }
+
+    /// Whether the tasks of a member are to end.
     pub fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
+        self.stopping.load(Ordering::SeqCst) || self.caller.memory.excluded().look().is_some()
     }
 }

@@ -1,17 +1,19 @@
 //! From the folder to the cluster: waits for the stamp, runs Raft, and initialises the log if this node is the founder.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 
 use super::inner::{Inner, Role, Running};
 use super::{presence, reign, upkeep};
 use crate::config::{Config, limits};
+use crate::raft::link::Target;
 use crate::raft::machine::StateMachine;
 use crate::raft::peers::{Peers, Raft};
 use crate::raft::stamp::{Stamp, cluster_name};
+use crate::raft::wire::Purpose;
 
 /// Joins the cluster; the node has a fault if it can't.
 pub async fn take_part(node: Arc<Inner>) {
@@ -23,6 +25,11 @@ pub async fn take_part(node: Arc<Inner>) {
 }
 
 async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
+    if node.excluded().is_some() {
+        exclude(node).await;
+        return Ok(());
+    }
+    let stamped = node.formation.stamp.look().is_some();
     let mut waiting = node.formation.waiting.watching();
     let tell = async {
         loop {
@@ -37,18 +44,23 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
         stamp = node.formation.await_stamp() => stamp?,
         () = tell => unreachable!("the role is told until there is a stamp"),
     };
-    if node.log.has_voted() && stamp.members.len() > 1 {
-        // Before the restart this node may have confirmed a primary's lease, which openraft has forgotten. Until that
-        // lease is over, this node must not help to elect another primary.
-        node.env().sleep(node.config.election_timeout).await;
+    if stamped && stamp.members.len() > 1 {
+        tokio::join!(greet(node, &stamp), async {
+            // Before the restart this node may have confirmed a primary's lease, which openraft has forgotten. Until
+            // that lease is over, this node must not help to elect another primary.
+            if node.log.has_voted() {
+                node.env().sleep(node.config.election_timeout).await;
+            }
+        });
     }
+    node.caller.env.spawn(exclude_when_told(node.clone()));
     if node.stopping() {
         return Ok(());
     }
     let peers = Peers::new(node.caller.clone(), stamp.cluster);
     let machine = StateMachine::new(node.store.clone(), &node.log);
-    let raft =
-        Raft::new(node.config.node, raft_config(&node.config)?, peers.clone(), node.log.clone(), machine).await?;
+    let raft = Raft::new(node.caller.incarnation, raft_config(&node.config)?, peers.clone(), node.log.clone(), machine)
+        .await?;
     if node.running.set(Running { raft: raft.clone(), peers }).is_err() {
         anyhow::bail!("a node joins its cluster once");
     }
@@ -57,12 +69,51 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     node.caller.env.spawn(upkeep::flush_as_the_log_grows(node.clone()));
     node.caller.env.spawn(upkeep::watch_for_faults(node.clone(), raft.clone()));
     node.caller.env.spawn(presence::tell(node.clone(), raft.clone()));
+    node.caller.env.spawn(upkeep::keep_memory_fresh(node.clone()));
     initialize(node, &raft, &stamp).await
+}
+
+/// Shakes hands with every member that can be reached within a lease, before this node votes: any of them may know that
+/// this folder is an old copy.
+async fn greet(node: &Inner, stamp: &Stamp) {
+    let others = node.members().into_iter().filter(|member| member.id != node.config.node).map(Target::from);
+    let greetings = others.map(|member| async move {
+        if let Err(fault) = node.caller.connect(&member, Some(stamp.cluster), Purpose::Calls).await {
+            tracing::debug!("node {} at {} was not greeted: {fault}", member.node, member.address);
+        }
+    });
+    let _ = node.env().timeout(node.config.election_timeout, join_all(greetings)).await;
+}
+
+/// Excludes this node once it has learnt that its data is older than what it once had.
+async fn exclude_when_told(node: Arc<Inner>) {
+    let mut excluded = node.caller.memory.excluded().watching();
+    if excluded.until(Option::is_some).await.is_err() {
+        return;
+    }
+    exclude(&node).await;
+    let Some(why) = node.excluded() else { return };
+    // The members that know better may be away at the next start.
+    if let Err(fault) = node.caller.memory.keep_excluded(&why).await {
+        tracing::warn!("that this node takes no part can't be noted in its folder: {fault}");
+    }
+}
+
+/// Takes this node out: nothing votes or acknowledges here any more; the node stays to say why.
+async fn exclude(node: &Inner) {
+    let Some(why) = node.excluded() else { return };
+    tracing::error!("this node takes no part: {why}");
+    node.publish(Role::Excluded(why.clone()));
+    if let Some(running) = node.running.get()
+        && let Err(fault) = running.raft.shutdown().await
+    {
+        tracing::warn!("consensus did not stop cleanly: {fault}");
+    }
 }
 
 /// The founder's last step, until it has succeeded once.
 async fn initialize(node: &Inner, raft: &Raft, stamp: &Stamp) -> anyhow::Result<()> {
-    if stamp.members.keys().next() != Some(&node.config.node) || raft.is_initialized().await? {
+    if stamp.founder() != Some(node.config.node) || raft.is_initialized().await? {
         return Ok(());
     }
     node.formation.stamp_others(stamp).await;
@@ -100,7 +151,7 @@ fn raft_config(config: &Config) -> anyhow::Result<Arc<RaftConfig>> {
 /// Warns if `--peers` differs from the members in the stamp: the option matters only until the cluster has formed.
 pub fn warn_of_changed_peers(node: &Inner) {
     let Some(stamp) = node.formation.stamp.look().clone() else { return };
-    let known: BTreeMap<u64, String> = stamp.members.iter().map(|(id, s)| (*id, s.address.clone())).collect();
+    let known = stamp.addresses();
     if !node.config.peers.is_empty() && node.config.peers != known {
         tracing::warn!("--peers differs from the cluster's own list, which rules: {known:?}");
     }

@@ -22,6 +22,8 @@ use super::formation::{self, Formation};
 use super::heard::Heard;
 use super::link::{Caller, Target};
 use super::log::LogStore;
+use super::memory::Memory;
+use super::origin;
 use super::peers::read_index;
 use super::types::Place;
 use super::wire::{Answer, Ask, PeerKey, RelayRequest};
@@ -71,9 +73,12 @@ impl Node {
     /// Opens the log and begins to take part: at once if the folder is stamped, else as soon as the cluster has formed.
     pub async fn start(setup: Setup) -> anyhow::Result<Node> {
         let Setup { config, env, network, tls, log, segments, store } = setup;
-        let log = LogStore::open(log, segments, env.clone()).await?;
+        let files = log;
+        let log = LogStore::open(files.clone(), segments, env.clone()).await?;
         log.agrees_with(&store).await?;
+        let copied = origin::check(&log, &*files).await?.map(|odd| origin::copied(config.node, &odd));
         let incarnation = formation::incarnation(&log, || env.seed()).await?;
+        let memory = Memory::open(log.clone(), env.seed(), copied).await?;
         let stamp = formation::read_stamp(&log, config.node, incarnation)?;
         let caller = Caller {
             env: env.clone(),
@@ -82,6 +87,7 @@ impl Node {
             key: PeerKey::of_secret(config.secret.as_deref()),
             node: config.node,
             incarnation,
+            memory,
             patience: config.election_timeout * 2,
         };
         let mut peers = config.peers.clone();
@@ -166,14 +172,14 @@ impl Node {
         match role {
             Role::Primary(_) => read_index(&running.raft, self.inner.config.election_timeout).await,
             Role::Secondary { primary, .. } => {
-                let link = running.peers.links(Target { node: primary.id, address: primary.address }).control;
+                let link = running.peers.links(Target::from(primary)).control;
                 match link.call(Ask::ReadIndex, self.inner.config.election_timeout).await {
                     Ok(Answer::ReadIndex(index)) => index,
                     Ok(other) => Err(format!("an answer to another question: {other:?}")),
                     Err(fault) => Err(fault.to_string()),
                 }
             }
-            Role::Forming(_) | Role::Candidate => Err("no primary is known".into()),
+            Role::Forming(_) | Role::Candidate | Role::Excluded(_) => Err("no primary is known".into()),
         }
     }
 
@@ -187,7 +193,10 @@ impl Node {
             Some(to) => to,
             None => self.most_advanced().ok_or_else(|| anyhow::anyhow!("no other member is there and up to date"))?,
         };
-        running.raft.trigger().transfer_leader(to).await.map_err(|fatal| anyhow::anyhow!("{fatal}"))?;
+        let Some(Member { incarnation, .. }) = self.inner.member(to) else {
+            anyhow::bail!("node {to} is no member of this cluster")
+        };
+        running.raft.trigger().transfer_leader(incarnation).await.map_err(|fatal| anyhow::anyhow!("{fatal}"))?;
         let mut role = self.role();
         let gone = role.until(|role| matches!(role, Role::Secondary { .. }));
         let patience = self.inner.config.election_timeout * 8;
@@ -287,6 +296,7 @@ impl Node {
     /// Stops taking part, and flushes the store.
     pub async fn shutdown(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
+        upkeep::keep_memory(&self.inner).await;
         if let Some(running) = self.inner.running.get()
             && let Err(fault) = running.raft.shutdown().await
         {

@@ -59,7 +59,7 @@ pub async fn tell(node: Arc<Inner>, raft: Raft) {
                     known = Some(primary.id);
                 }
             }
-            Role::Candidate | Role::Forming(_) => (led_since, roll) = (None, Roll::default()),
+            Role::Candidate | Role::Forming(_) | Role::Excluded(_) => (led_since, roll) = (None, Roll::default()),
         }
     }
 }

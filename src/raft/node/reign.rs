@@ -111,7 +111,7 @@ fn follow(node: &Inner, raft: &Raft) -> Role {
     let patience = node.config.election_timeout * 2;
     let applied = node.store.applied().index;
     match node.heard.leader(term, patience, applied) {
-        Some((leader, caught_up)) if leader != node.config.node => match node.member(leader) {
+        Some((leader, caught_up)) if leader != node.caller.incarnation => match node.member_of(leader) {
             Some(primary) => Role::Secondary { primary, caught_up },
             None => Role::Candidate,
         },

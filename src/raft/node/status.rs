@@ -3,7 +3,7 @@
 use openraft::Instant;
 use serde::Serialize;
 
-use super::inner::{Inner, Role};
+use super::inner::{Inner, Member, Role};
 use crate::raft::peers::Raft;
 
 /// The state of this node's consensus, as of the moment of asking.
@@ -11,7 +11,7 @@ use crate::raft::peers::Raft;
 pub struct NodeStatus {
     /// This node's number in `--peers`.
     pub node: u64,
-    /// `forming`, `candidate`, `secondary` or `primary`.
+    /// `forming`, `candidate`, `secondary`, `primary` or `excluded`.
     pub role: &'static str,
     /// The primary's node id, as far as this node knows one that is alive.
     pub primary: Option<u64>,
@@ -48,6 +48,8 @@ pub struct MemberStatus {
     pub log: Option<u64>,
     /// On the primary: milliseconds since that member last answered.
     pub silence_ms: Option<u64>,
+    /// Why that member was refused by this node, or has refused it, when they last met.
+    pub refusal: Option<String>,
 }
 
 /// The status of `node` now; `raft` is `None` until the cluster has formed.
@@ -57,6 +59,7 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
         node: node.config.node,
         role: match &role {
             Role::Forming(_) => "forming",
+            Role::Excluded(_) => "excluded",
             Role::Candidate => "candidate",
             Role::Secondary { .. } => "secondary",
             Role::Primary(_) => "primary",
@@ -64,7 +67,7 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
         primary: match &role {
             Role::Secondary { primary, .. } => Some(primary.id),
             Role::Primary(_) => Some(node.config.node),
-            Role::Forming(_) | Role::Candidate => None,
+            Role::Forming(_) | Role::Candidate | Role::Excluded(_) => None,
         },
         caught_up: matches!(role, Role::Primary(_) | Role::Secondary { caught_up: true, .. }),
         term: 0,
@@ -76,31 +79,28 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
             Role::Forming(what) if !what.is_empty() => Some(what),
             _ => None,
         },
-        fault: node.fault(),
-        members: node
-            .members()
-            .into_iter()
-            .map(|member| MemberStatus { node: member.id, address: member.address, log: None, silence_ms: None })
-            .collect(),
+        fault: node.fault().or_else(|| node.excluded()),
+        members: Vec::new(),
         log_syncs: node.log.syncs(),
     };
-    if let Some(raft) = raft {
-        let metrics = raft.metrics();
-        let metrics = metrics.look();
+    let metrics = raft.map(|raft| {
+        let metrics = raft.metrics().look().clone();
         status.term = metrics.current_term;
         status.committed = metrics.local_committed.map_or(0, |id| id.index + 1);
         status.log = metrics.last_log_index.map_or(0, |index| index + 1);
-        if let Some(replication) = &metrics.replication {
-            for member in &mut status.members {
-                member.log = replication.get(&member.node).map(|matching| matching.map_or(0, |id| id.index + 1));
-            }
+        metrics
+    });
+    let describe = |Member { id, incarnation, address }| {
+        let replication = metrics.as_ref().and_then(|metrics| metrics.replication.as_ref()?.get(&incarnation));
+        let answered = metrics.as_ref().and_then(|metrics| *metrics.heartbeat.as_ref()?.get(&incarnation)?);
+        MemberStatus {
+            node: id,
+            address,
+            refusal: node.caller.memory.refusal_of(id),
+            log: replication.map(|matching| matching.map_or(0, |id| id.index + 1)),
+            silence_ms: answered.map(|at| at.elapsed().as_millis() as u64),
         }
-        if let Some(heartbeats) = &metrics.heartbeat {
-            for member in &mut status.members {
-                let answered = heartbeats.get(&member.node).and_then(|at| *at);
-                member.silence_ms = answered.map(|at| at.elapsed().as_millis() as u64);
-            }
-        }
-    }
+    };
+    status.members = node.members().into_iter().map(describe).collect();
     status
 }

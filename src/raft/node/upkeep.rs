@@ -1,4 +1,5 @@
-//! Two tasks of a node in any role: one flushes the store, one sets the node's fault when consensus stops.
+//! Tasks of a node in any role: one flushes the store, one takes to the disk what this node remembers of the others, one
+//! sets the node's fault when consensus stops.
 
 use std::sync::Arc;
 
@@ -24,6 +25,22 @@ pub async fn flush_as_the_log_grows(node: Arc<Inner>) {
             }
             flushed_at = appended;
         }
+    }
+}
+
+/// Takes what this node remembers of the other members to the disk, every few seconds.
+pub async fn keep_memory_fresh(node: Arc<Inner>) {
+    while !node.stopping() {
+        node.env().sleep(limits::KEEP_MEMORY).await;
+        keep_memory(&node).await;
+    }
+}
+
+/// Takes what this node remembers of the other members to the disk.
+pub async fn keep_memory(node: &Inner) {
+    let members: Vec<_> = node.members().into_iter().map(|member| member.incarnation).collect();
+    if let Err(fault) = node.caller.memory.keep(&members).await {
+        tracing::debug!("what other members have shown can't be kept: {fault}");
     }
 }
 

@@ -194,7 +194,10 @@ fn log_rows(log: &LogSummary) -> Vec<(&'static str, String)> {
     }
     let vote = log.vote.map_or_else(
         || "none".to_owned(),
-        |vote| format!("for node {} in term {}{}", vote.node, vote.term, if vote.won { ", which it won" } else { "" }),
+        |vote| {
+            let candidate = vote.node.map_or("a node that joined later".into(), |node| format!("node {node}"));
+            format!("for {candidate} in term {}{}", vote.term, if vote.won { ", which it won" } else { "" })
+        },
     );
     rows.push(("vote", vote));
     let reach = match (log.first, log.last) {

@@ -1,0 +1,74 @@
+//! `zrsctl adopt`: a person vouches for a copied data folder.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use zrs::engine::Folder;
+use zrs::journal::{self, Directory};
+use zrs::raft::offline::{self, Origin};
+
+const TERMS: &str = "\
+A copy may lack commits that the original has acknowledged; a node that runs from it anyway can lose them for the whole
+cluster. Adopt it only if both of these are true:
+
+  1. This is the newest copy: the node has not run since it was made.
+  2. The original will never start again.";
+
+#[derive(Args)]
+pub struct AdoptFlags {
+    /// The data folder of a node that is stopped
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Do not ask: both of what is printed is true
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Adopts the folder, once the person has agreed to what must be true.
+pub fn adopt(flags: &AdoptFlags) -> anyhow::Result<()> {
+    let path = flags.data.display();
+    let folder = Folder::open_read_only(&flags.data)?;
+    let found = match folder.log().is_dir() {
+        true => {
+            let files = Arc::new(Directory::open_read_only(&folder.log())?);
+            let log = journal::inspect(files.clone()).map_err(io::Error::other).context("reading the log")?;
+            log.map(|log| offline::origin(&*files, &log)).transpose()?
+        }
+        false => None,
+    };
+    drop(folder);
+    let odd = match found {
+        None | Some(Origin::New) => {
+            bail!("no node has started from {path} yet, so there is nothing to adopt: start it")
+        }
+        Some(Origin::Original) => bail!("{path} is no copy, as far as it knows: there is nothing to adopt"),
+        Some(Origin::Copy(odd)) => odd,
+    };
+    println!("{path} is a copy: {odd}.\n\n{TERMS}\n");
+    if !flags.yes {
+        agree()?;
+    }
+    let folder = Folder::open(&flags.data)?;
+    let files = Directory::open(&folder.log())?;
+    offline::adopt(Arc::new(files)).with_context(|| format!("{path} could not be adopted"))?;
+    println!("adopted {path}: start the node");
+    Ok(())
+}
+
+fn agree() -> anyhow::Result<()> {
+    if !io::stdin().is_terminal() {
+        bail!("nothing was changed: say --yes if both are true");
+    }
+    print!("Are both true? [yes/no] ");
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    match answer.trim() {
+        "yes" => Ok(()),
+        _ => bail!("nothing was changed"),
+    }
+}
