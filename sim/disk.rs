@@ -119,6 +119,10 @@ impl Files for WatchedFiles {
         self.files.identity(name)
     }
 
+    fn free(&self) -> io::Result<Option<u64>> {
+        self.files.free()
+    }
+
     fn place(&self) -> String {
         self.files.place()
     }

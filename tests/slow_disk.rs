@@ -74,6 +74,10 @@ impl Files for GatedFolder {
         self.0.identity(name)
     }
 
+    fn free(&self) -> io::Result<Option<u64>> {
+        self.0.free()
+    }
+
     fn place(&self) -> String {
         self.0.place()
     }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::search::NotServing;
 use super::shared::Shared;
 use crate::config::limits;
-use crate::net::{FrameReader, FrameWriter};
+use crate::net::{FrameReader, FrameWriter, Source};
 use crate::zeo::{Call, Encoding, FromServer, MessageId, Reply, decode_message, encode_call};
 use crate::zodb::{Refusal, Tid};
 
@@ -219,7 +219,7 @@ fn odd() -> NotServing {
 
 /// Counts the bytes that were received, so that a slow answer is told from silence.
 struct Counted {
-    reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    reader: Box<dyn Source>,
     heard: Arc<AtomicU64>,
 }
 

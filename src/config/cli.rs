@@ -111,6 +111,11 @@ struct Choices {
     #[arg(long, value_name = "FILE|DIR", help_heading = TLS)]
     tls_peer_ca: Option<PathBuf>,
 
+    /// How much of the disk of --data stays free, in MiB: with less this node takes no new data, until there is room
+    /// again; 0: the disk may fill up [default: 512]
+    #[arg(long, value_name = "MIB")]
+    disk_reserve: Option<u32>,
+
     /// A storage that clients may open; zrsd creates the storage if it does not exist. Repeat the flag for more
     /// storages [default: 1]
     #[arg(long = "storage", value_name = "NAME", help_heading = CLIENTS)]
@@ -191,6 +196,7 @@ impl Choices {
             max_lag: self.max_lag.or(other.max_lag),
             transaction_timeout: self.transaction_timeout.or(other.transaction_timeout),
             pack_gc: self.pack_gc.or(other.pack_gc),
+            disk_reserve: self.disk_reserve.or(other.disk_reserve),
             msgpack: self.msgpack.or(other.msgpack),
             http: self.http.or(other.http),
             log_file: self.log_file.or(other.log_file),
@@ -227,6 +233,7 @@ impl Choices {
             election_timeout: self.election_timeout.map_or(usual.election_timeout, |t| t.0),
             relay_grace: self.relay_grace.map_or(usual.relay_grace, |t| t.0),
             pack_gc: self.pack_gc.unwrap_or(usual.pack_gc),
+            disk_reserve: self.disk_reserve.map_or(usual.disk_reserve, |mib| u64::from(mib) << 20),
         }
     }
 }

@@ -191,6 +191,21 @@ pub const LOG_TAIL_BYTES: usize = 16 * MIB;
 pub const FLUSH_AFTER_BYTES: u64 = 256 * MIB as u64;
 /// How often the size of the log is compared with `FLUSH_AFTER_BYTES`.
 pub const FLUSH_CHECK: Duration = Duration::from_secs(1);
+/// The same while this node reaches a majority that elects a primary.
+pub const ELECTION_ANSWER: Duration = Duration::from_secs(120);
+/// How often a closing server looks whether all transactions and connections are done.
+pub const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// How often a node looks whether it is fit to lead, and asks the others the same.
+pub const CHECKUP: Duration = Duration::from_secs(1);
+/// An answer to that older than this counts for nothing.
+pub const CHECKUP_AGE: Duration = Duration::from_secs(5);
+/// By how much a node's clock may be ahead of a majority's for it to lead: the tids that it makes are what clients see
+/// as the time of their transactions.
+pub const CLOCK_AHEAD: Duration = Duration::from_secs(30);
+/// A machine that was suspended for longer than this has lost its lease.
+pub const SUSPENDED: Duration = Duration::from_millis(20);
+/// Committed entries that may wait for the task that applies them.
+pub const APPLY_QUEUE: usize = 64;
 /// How often a node takes to its disk what the other members have proven to have on theirs.
 pub const KEEP_MEMORY: Duration = Duration::from_secs(5);
 /// Bytes of the cluster's secret, at least and at most.

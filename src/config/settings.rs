@@ -58,6 +58,8 @@ pub struct Config {
     pub relay_grace: Duration,
     /// Whether packing removes objects that nothing refers to.
     pub pack_gc: bool,
+    /// Bytes of the disk that stay free: with less, this node takes no new entries, and does not lead.
+    pub disk_reserve: u64,
 }
 
 impl Default for Config {
@@ -86,6 +88,7 @@ impl Default for Config {
             election_timeout: Duration::from_millis(300),
             relay_grace: Duration::from_secs(1),
             pack_gc: true,
+            disk_reserve: 512 << 20,
         }
     }
 }

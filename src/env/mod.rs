@@ -7,6 +7,7 @@
 //!
 //! [`Watch`] is here because tokio's own watch wakes its waiters in an order drawn from the operating system's chance.
 
+mod thread;
 mod watch;
 
 use std::future::Future;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
+use thread::{OwnThread, hurry};
 pub use watch::{Closed, Look, Watch, Watching};
 
 /// Work for a thread that may block.
@@ -37,6 +39,11 @@ pub trait World: Send + Sync + 'static {
     /// Does `work` where it may block.
     fn offload(&self, work: Work) -> Working;
 
+    /// For how long this machine has been suspended since it was started.
+    fn suspended(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Whether there are threads; without them, all work happens by [`World::offload`].
     fn has_threads(&self) -> bool;
 }
@@ -49,6 +56,8 @@ tokio::task_local! {
 #[derive(Clone)]
 pub struct Env {
     world: Arc<dyn World>,
+    /// Where tasks run; `None`: in the runtime of the caller.
+    thread: Option<Arc<OwnThread>>,
 }
 
 impl std::fmt::Debug for Env {
@@ -60,7 +69,7 @@ impl std::fmt::Debug for Env {
 impl Env {
     /// A handle to `world`.
     pub fn new(world: impl World) -> Env {
-        Env { world: Arc::new(world) }
+        Env { world: Arc::new(world), thread: None }
     }
 
     /// The operating system's clock, chance and threads.
@@ -87,7 +96,20 @@ impl Env {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        tokio::spawn(CURRENT.scope(self.clone(), future))
+        let future = CURRENT.scope(self.clone(), future);
+        match &self.thread {
+            Some(thread) => thread.runtime.spawn(future),
+            None => tokio::spawn(future),
+        }
+    }
+
+    /// This Env, with a thread called `name` on which all of its tasks run, ahead of the process' other threads where
+    /// the system allows that. (In simulation, there are no threads: it is this Env.)
+    pub fn on_own_thread(&self, name: &str) -> std::io::Result<Env> {
+        if !self.world.has_threads() {
+            return Ok(self.clone());
+        }
+        Ok(Env { thread: Some(Arc::new(OwnThread::begin(name)?)), ..self.clone() })
     }
 
     /// The wall clock: time since the Unix epoch. It may jump; only tids and logs are made from it.
@@ -98,6 +120,11 @@ impl Env {
     /// The monotonic clock, for measuring spans.
     pub fn now(&self) -> Instant {
         Instant::now()
+    }
+
+    /// For how long this machine has been suspended since it was started: [`Env::now`] does not count that.
+    pub fn suspended(&self) -> Duration {
+        self.world.suspended()
     }
 
     /// Waits for `duration`, by this host's clock.
@@ -132,7 +159,7 @@ impl Env {
 }
 
 impl Env {
-    /// Gives `queue` a worker of its own, in production a thread called `name`: again and again it takes all that
+    /// Gives `queue` a worker of its own, in production a thread called `name`, ahead of others: again and again it takes all that
     /// waits, at most `limit`, does `work` on it, which may block, and hands the result to `tell`, which must not.
     /// The worker ends when `tell` says so, or when nothing more can come.
     pub fn worker<T, R>(
@@ -168,6 +195,7 @@ impl Env {
         }
         let thread = std::thread::Builder::new().name(name.to_owned());
         thread.spawn(move || {
+            hurry();
             let mut group = Vec::new();
             while queue.blocking_recv_many(&mut group, limit) > 0 {
                 if tell(work(std::mem::take(&mut group))).is_break() {
@@ -188,6 +216,12 @@ impl World for System {
 
     fn wall(&self) -> Duration {
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn suspended(&self) -> Duration {
+        let at = |clock| Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default();
+        let running = at(rustix::time::ClockId::Monotonic);
+        at(rustix::time::ClockId::Boottime).saturating_sub(running)
     }
 
     fn stretch(&self, wanted: Duration) -> Duration {

@@ -102,6 +102,11 @@ impl Files for Directory {
         })
     }
 
+    fn free(&self) -> io::Result<Option<u64>> {
+        let disk = rustix::fs::statvfs(&self.path)?;
+        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+    }
+
     fn place(&self) -> String {
         self.path.display().to_string()
     }

@@ -33,6 +33,9 @@ pub trait Files: Send + Sync + 'static {
     /// What a copy of the file `name` would not have.
     fn identity(&self, name: &str) -> io::Result<Identity>;
 
+    /// Bytes that may still be written to the disk of the folder; `None`: unknown.
+    fn free(&self) -> io::Result<Option<u64>>;
+
     /// For people: where the folder is.
     fn place(&self) -> String;
 }

@@ -54,6 +54,12 @@ struct Device {
     faults: FileFaults,
 }
 
+impl Device {
+    fn used(&self) -> u64 {
+        self.names.values().map(|file| self.files[file].seen.len() as u64).sum()
+    }
+}
+
 #[derive(Clone)]
 struct Content {
     seen: Vec<u8>,
@@ -260,8 +266,7 @@ impl Files for Opening {
 
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn OpenFile>> {
         let mut device = self.device()?;
-        let used: u64 = device.names.values().map(|file| device.files[file].seen.len() as u64).sum();
-        if device.faults.space.is_some_and(|space| used + size > space) {
+        if device.faults.space.is_some_and(|space| device.used() + size > space) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "simulated: no space left on the disk"));
         }
         attempt(&mut device.faults.writes_after, "the disk can't be written")?;
@@ -300,6 +305,11 @@ impl Files for Opening {
     fn identity(&self, name: &str) -> io::Result<Identity> {
         let inode = *self.device()?.names.get(name).ok_or_else(|| absent(name))?;
         Ok(Identity { inode, ..Identity::default() })
+    }
+
+    fn free(&self) -> io::Result<Option<u64>> {
+        let device = self.device()?;
+        Ok(device.faults.space.map(|space| space.saturating_sub(device.used())))
     }
 
     fn place(&self) -> String {

@@ -17,7 +17,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
+
+use super::network::{Sink, Source};
 
 /// Bytes of the length before a frame.
 const PREFIX: usize = 4;
@@ -89,7 +91,7 @@ impl From<io::Error> for FrameFault {
 
 /// Takes frames from a byte stream.
 pub struct FrameReader {
-    reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    pub(super) reader: Box<dyn Source>,
     /// Bytes received and not handed out yet.
     buffer: BytesMut,
     limit: usize,
@@ -99,7 +101,7 @@ pub struct FrameReader {
 
 impl FrameReader {
     /// Reads frames of at most `limit` bytes (without their prefix) from `reader`.
-    pub fn new(reader: Box<dyn AsyncRead + Send + Sync + Unpin>, limit: usize) -> FrameReader {
+    pub fn new(reader: Box<dyn Source>, limit: usize) -> FrameReader {
         FrameReader { reader, buffer: BytesMut::new(), limit, room: READ_LEAST }
     }
 
@@ -134,7 +136,7 @@ impl FrameReader {
     }
 
     /// The stream, and the bytes that were read from it and not handed out: for a relay, which passes on bytes.
-    pub fn into_parts(self) -> (Box<dyn AsyncRead + Send + Sync + Unpin>, BytesMut) {
+    pub fn into_parts(self) -> (Box<dyn Source>, BytesMut) {
         (self.reader, self.buffer)
     }
 
@@ -170,7 +172,7 @@ impl FrameReader {
 
 /// Queues frames and writes them to a byte stream.
 pub struct FrameWriter {
-    writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
+    pub(super) writer: Box<dyn Sink>,
     /// The buffers to write first: large bodies, and the small frames before them.
     queue: VecDeque<Bytes>,
     /// All that was pushed after the queue, merged.
@@ -183,7 +185,7 @@ pub struct FrameWriter {
 
 impl FrameWriter {
     /// Writes frames to `writer`.
-    pub fn new(writer: Box<dyn AsyncWrite + Send + Sync + Unpin>) -> FrameWriter {
+    pub fn new(writer: Box<dyn Sink>) -> FrameWriter {
         FrameWriter { writer, queue: VecDeque::new(), tail: BytesMut::new(), before_tail: 0, unflushed: false }
     }
 
@@ -233,7 +235,7 @@ impl FrameWriter {
     }
 
     /// The stream. Queued bytes are lost: call [`FrameWriter::flush`] before.
-    pub fn into_writer(self) -> Box<dyn AsyncWrite + Send + Sync + Unpin> {
+    pub fn into_writer(self) -> Box<dyn Sink> {
         self.writer
     }
 

@@ -6,12 +6,14 @@
 //! TLS.
 
 mod frame;
+mod home;
 mod network;
 mod tcp;
 mod tls;
 mod unix;
 
 pub use frame::{FrameFault, FrameReader, FrameWriter};
-pub use network::{Listener, Network, Wire};
+pub use home::rehome;
+pub use network::{Listener, Network, Sink, Source, Wire};
 pub use tcp::Tcp;
 pub use tls::{BadTls, Credentials, Misplaced, Tls, TlsClient, first_bytes, misplaced};

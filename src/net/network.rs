@@ -1,5 +1,6 @@
 //! The seam between the program and a network, real or simulated.
 
+use std::any::Any;
 use std::io;
 use std::net::IpAddr;
 
@@ -24,12 +25,22 @@ pub trait Listener: Send {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Wire>>;
 }
 
+/// A stream of bytes from the other end.
+pub trait Source: AsyncRead + Send + Sync + Unpin + Any {}
+
+impl<T: AsyncRead + Send + Sync + Unpin + Any> Source for T {}
+
+/// A stream of bytes to the other end.
+pub trait Sink: AsyncWrite + Send + Sync + Unpin + Any {}
+
+impl<T: AsyncWrite + Send + Sync + Unpin + Any> Sink for T {}
+
 /// A connection: a stream in each direction, and the address of the other end.
 pub struct Wire {
     /// The bytes from the other end.
-    pub reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    pub reader: Box<dyn Source>,
     /// The bytes to the other end; dropping the writer closes this direction.
-    pub writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
+    pub writer: Box<dyn Sink>,
     /// `host:port` of the other end; `unix:` and its process for a unix socket.
     pub peer: String,
 }

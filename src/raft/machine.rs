@@ -11,6 +11,7 @@ use std::io;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
+use tokio::sync::{mpsc, oneshot};
 
 use super::log::{Durable, LogStore};
 use super::types::{Incarnation, LogPosition, Members, Place, Proposed, Seat, StoredMembership, Types};
@@ -22,15 +23,32 @@ use crate::storage::{Position, Store};
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 pub type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
 
-/// openraft's state machine: the store, and the watermark of the log.
+/// openraft's state machine: it hands what was committed to the [`Applier`], in order.
 pub struct StateMachine {
     store: Store,
     durable: Watching<Durable>,
+    applier: mpsc::Sender<Job>,
+}
+
+enum Job {
+    Apply(EntryResponder<Types>),
+    /// Asks what became of all jobs before this one.
+    Tell(oneshot::Sender<io::Result<()>>),
+}
+
+/// The task that applies entries. Applying takes processor time and may wait for the disk, so it does not run on the
+/// thread that keeps reigns alive.
+struct Applier {
+    store: Store,
+    env: Env,
 }
 
 impl StateMachine {
-    pub fn new(store: Store, log: &LogStore) -> StateMachine {
-        StateMachine { store, durable: log.durable() }
+    /// The machine of `store`; entries are applied in a task of `env`.
+    pub fn new(store: Store, log: &LogStore, env: &Env) -> StateMachine {
+        let (applier, jobs) = mpsc::channel(limits::APPLY_QUEUE);
+        env.spawn(Applier { store: store.clone(), env: env.clone() }.run(jobs));
+        StateMachine { store, durable: log.durable(), applier }
     }
 
     /// Waits until the log's first `entries` entries are fsynced.
@@ -40,6 +58,47 @@ impl StateMachine {
             (_, Err(why)) => Err(io::Error::other(why.clone())),
             (Err(_), Ok(_)) => Err(io::Error::other("the log was closed")),
             (Ok(()), Ok(_)) => Ok(()),
+        }
+    }
+
+    async fn hand_over(&self, job: Job) -> io::Result<()> {
+        self.applier.send(job).await.map_err(|_| ended())
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the task that applies entries has ended")
+}
+
+impl Applier {
+    /// Applies what comes. After a failure nothing more is applied, and the node ends.
+    async fn run(self, mut jobs: mpsc::Receiver<Job>) {
+        let mut failed = None;
+        while let Some(job) = jobs.recv().await {
+            match job {
+                Job::Apply(_) if failed.is_some() => {}
+                Job::Apply((entry, responder)) => {
+                    let index = entry.log_id.index;
+                    match self.apply_one(Position::from(Place::from(entry.log_id)), entry.payload).await {
+                        Ok(outcome) => {
+                            if let Some(responder) = responder {
+                                responder.send(outcome);
+                            }
+                        }
+                        Err(fault) => {
+                            tracing::error!("this node stops, as entry {index} can't be applied: {fault}");
+                            failed = Some(fault);
+                        }
+                    }
+                }
+                Job::Tell(answer) => {
+                    let result = match &failed {
+                        Some(fault) => Err(io::Error::new(fault.kind(), fault.to_string())),
+                        None => Ok(()),
+                    };
+                    let _ = answer.send(result);
+                }
+            }
         }
     }
 
@@ -55,9 +114,9 @@ impl StateMachine {
                         io::Error::new(io::ErrorKind::InvalidData, why)
                     })
                 };
-                // Decoding a large command takes long enough to delay this thread's heartbeats.
+                // Decoding a large command takes long enough to delay this thread's other tasks.
                 if large {
-                    return Env::current().offload(move || store.apply(at, &decode()?)).await;
+                    return self.env.offload(move || store.apply(at, &decode()?)).await;
                 }
                 let command = decode()?;
                 let takes_long = match &command.change {
@@ -67,7 +126,7 @@ impl StateMachine {
                     _ => false,
                 };
                 match takes_long {
-                    true => Env::current().offload(move || store.apply(at, &command)).await,
+                    true => self.env.offload(move || store.apply(at, &command)).await,
                     false => store.apply(at, &command),
                 }
             }
@@ -102,17 +161,13 @@ impl RaftStateMachine<Types> for StateMachine {
     where
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
-        while let Some((entry, responder)) = entries.try_next().await? {
-            let at = Position::from(Place::from(entry.log_id));
-            self.await_durable(entry.log_id.index + 1).await?;
-            let outcome = self.apply_one(at, entry.payload).await.inspect_err(|fault| {
-                tracing::error!("this node stops, as entry {} can't be applied: {fault}", entry.log_id.index);
-            })?;
-            if let Some(responder) = responder {
-                responder.send(outcome);
-            }
+        while let Some(committed) = entries.try_next().await? {
+            self.await_durable(committed.0.log_id.index + 1).await?;
+            self.hand_over(Job::Apply(committed)).await?;
         }
-        Ok(())
+        let (answer, applied) = oneshot::channel();
+        self.hand_over(Job::Tell(answer)).await?;
+        applied.await.map_err(|_| ended())?
     }
 
     async fn get_snapshot_builder(&mut self) -> NoSnapshot {

@@ -15,8 +15,10 @@
 //! **Left out** until issues ask: snapshots and purging, changes of membership, certificates for peers.
 
 mod base;
+mod fitness;
 mod formation;
 mod heard;
+mod lease;
 mod link;
 mod log;
 mod machine;

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use openraft::OptionalSend;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, v2::RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
-use openraft::{LinearizerOption, OptionalSend};
 
+use super::fitness::Fitness;
 use super::heard::Heard;
+use super::lease::Lease;
 use super::link::{Caller, Connection, Link, Target};
 use super::log::LogStore;
 use super::machine::{NoSnapshot, Snapshot, StateMachine};
@@ -25,7 +27,6 @@ use super::stamp::ClusterId;
 use super::types::{Ballot, Incarnation, LogPosition, Place, Record, Seat, Types, Vote};
 use super::wire::{Answer, Appended, Ask, Numbered, pack, unpack};
 use crate::config::limits;
-use crate::env::Env;
 
 pub type Raft = openraft::Raft<Types, StateMachine>;
 
@@ -224,7 +225,8 @@ pub struct Callee<'a> {
     pub log: &'a LogStore,
     pub heard: &'a Heard,
     pub memory: &'a Memory,
-    pub lease: Duration,
+    pub lease: &'a Lease,
+    pub fitness: &'a Fitness,
 }
 
 /// Answers a peer's calls until the peer closes the connection.
@@ -273,20 +275,10 @@ async fn answer(callee: Callee<'_>, ask: Ask) -> Answer {
             let answered = raft.handle_transfer_leader(request).await;
             answered.map(|done| Answer::Transferring(done.map_err(|e| e.to_string()))).map_err(|e| e.to_string())
         }
-        Ask::ReadIndex => Ok(Answer::ReadIndex(read_index(raft, lease).await)),
+        Ask::ReadIndex => Ok(Answer::ReadIndex(lease.read_index(raft).await)),
+        Ask::Checkup => Ok(Answer::Checkup(callee.fitness.checkup())),
     };
     answered.unwrap_or_else(Answer::Failed)
-}
-
-/// On the primary, while its lease holds: the last entry whose outcome may have been told.
-///
-/// The last tenth of the lease is not used, as clocks run at different speeds. If consensus does not answer (its disk
-/// hangs, say), the lease counts as over.
-pub async fn read_index(raft: &Raft, lease: Duration) -> Result<Place, String> {
-    let sure = LinearizerOption::new(Some(lease * 9 / 10), false).with_wait_timeout(Duration::ZERO);
-    let asked = Env::current().timeout(lease, raft.get_read_linearizer(sure)).await;
-    let linearizer = asked.map_err(|_| "consensus does not answer".to_owned())?.map_err(|e| e.to_string())?;
-    Ok(Place::from(*linearizer.read_log_id().log_id()))
 }
 
 async fn append(
@@ -296,8 +288,11 @@ async fn append(
     records: Vec<Record>,
     committed: Option<Place>,
 ) -> Result<Answer, String> {
-    let Callee { raft, log, heard, .. } = callee;
+    let Callee { raft, log, heard, fitness, .. } = callee;
     let empty = records.is_empty();
+    if let Some(why) = fitness.no_room().filter(|_| !empty) {
+        return Err(why);
+    }
     let request = AppendEntriesRequest {
         vote: ballot.into(),
         prev_log_id: position(previous),

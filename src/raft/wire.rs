@@ -146,6 +146,8 @@ pub enum Ask {
     },
     /// Asks for the index up to which a node must have applied to have every commit answered before now (a read index).
     ReadIndex,
+    /// Asks for the node's clock, and whether it is fit to lead.
+    Checkup,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,8 +161,20 @@ pub enum Answer {
     Transferring(Result<(), String>),
     /// `Err`: the asked node is not the primary, or not sure of being it.
     ReadIndex(Result<Place, String>),
+    Checkup(Checkup),
     /// The call can't be answered, for the reason given: this node is stopping, say.
     Failed(String),
+}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkup {
+    /// The node's wall clock: milliseconds since 1970.
+    pub clock: u64,
+    /// Why the node should not lead.
+    pub unfit: Option<String>,
+    /// Whether the node takes new entries.
+    pub has_room: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

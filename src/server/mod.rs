@@ -46,7 +46,7 @@ use crate::engine::Engine;
 use crate::env::{Env, Watch};
 use crate::journal::{Files, Sizes};
 use crate::net::{Network, Tls};
-use crate::raft::{Node, Role, Setup};
+use crate::raft::{Node, Setup};
 use crate::storage::Store;
 
 mod bounds;
@@ -54,6 +54,7 @@ mod client;
 mod counts;
 mod door;
 mod follow;
+mod hand_over;
 mod pack;
 mod primary;
 mod session;
@@ -70,7 +71,6 @@ use bounds::{Budget, Complaints, LongReads, Reserve};
 use client::Door;
 use counts::Tallies;
 use door::accept;
-use primary::Primary;
 use shared::{Phase, Shared};
 use standing::Standing;
 
@@ -91,18 +91,6 @@ pub struct Server {
     read_address: Option<String>,
     doors: Vec<JoinHandle<()>>,
 }
-
-/// A primary that answers no new votes, until this is dropped: a hand-over ended, or its caller went away.
-struct Sealed(Arc<Primary>);
-
-impl Drop for Sealed {
-    fn drop(&mut self) {
-        self.0.unseal();
-    }
-}
-
-/// How often a closing server looks whether all transactions and connections are done.
-const DRAIN_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
 
 impl Server {
     /// Opens the database, binds the addresses, joins (or forms) the cluster, and lets clients in.
@@ -151,6 +139,7 @@ impl Server {
             phase: Watch::new(Phase::Open),
         });
         env.spawn(follow::follow(shared.clone()));
+        env.spawn(hand_over::while_unfit(shared.clone()));
         if shared.config.peers.len() > 1 {
             env.spawn(look_up_members(shared.clone()));
         }
@@ -204,32 +193,7 @@ impl Server {
     /// Hands the primary's role to node `to`, or to the most advanced one, once the voted transactions are finished:
     /// gives the new primary. An error says why nothing has changed.
     pub async fn hand_over(&self, to: Option<u64>) -> anyhow::Result<u64> {
-        let Shared { env, standing, node, .. } = &*self.shared;
-        let leading = match &*standing.look() {
-            Standing::Leading(primary) => primary.clone(),
-            _ => anyhow::bail!("this node is not the primary"),
-        };
-        if let Some(to) = to {
-            node.await_successor(to).await?;
-        }
-        let sealed = Sealed(leading);
-        let leading = &sealed.0;
-        let drained = async {
-            while leading.seal() > 0 {
-                env.sleep(DRAIN_LOOK).await;
-            }
-        };
-        if env.timeout(limits::DRAIN, drained).await.is_err() {
-            tracing::warn!("some transactions were not finished in time; their clients lose their connections");
-        }
-        let handed = node.transfer(to).await;
-        if *node.role().look_now() != Role::Primary(leading.reign()) {
-            // The node knows of the new primary before its sessions do. Held votes end with the reign: none may be
-            // answered in its last moment.
-            let mut ended = leading.ended();
-            let _ = env.timeout(limits::DRAIN, ended.until(|ended| *ended)).await;
-        }
-        handed
+        hand_over::hand_over(&self.shared, to).await
     }
 
     /// Lets no client in any more, finishes the voted transactions, hands the primary's role over, closes everything.
@@ -245,7 +209,7 @@ impl Server {
         phase.send(Phase::Closing);
         let closed = async {
             while metrics.open.get() > 0 {
-                env.sleep(DRAIN_LOOK).await;
+                env.sleep(limits::DRAIN_LOOK).await;
             }
         };
         let _ = env.timeout(limits::DRAIN, closed).await;

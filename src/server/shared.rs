@@ -57,8 +57,7 @@ impl Shared {
     }
 
     /// Returns once this node has every commit that any node answered before the call.
-    pub async fn catch_up(&self) -> Result<(), Why> {
-        let patience = Patience::new(self);
+    pub async fn catch_up(&self, patience: Patience) -> Result<(), Why> {
         let mut standing = self.standing.watching();
         loop {
             let left = patience.left(self)?;
@@ -75,16 +74,29 @@ impl Shared {
 /// How long a register, or another call that needs a primary, may still wait.
 pub struct Patience {
     deadline: Instant,
+    /// Until when to wait all the same while an election goes on that can succeed.
+    election: Instant,
 }
 
 impl Patience {
     pub fn new(shared: &Shared) -> Patience {
-        Patience { deadline: shared.env.now() + limits::REGISTER_ANSWER }
+        let deadline = shared.env.now() + limits::REGISTER_ANSWER;
+        Patience { deadline, election: deadline }
+    }
+
+    /// The patience of a register: to close the client would cost it more than to wait for the end of an election.
+    pub fn of_register(shared: &Shared) -> Patience {
+        Patience { election: shared.env.now() + limits::ELECTION_ANSWER, ..Patience::new(shared) }
     }
 
     pub fn left(&self, shared: &Shared) -> Result<Duration, Why> {
-        let left = self.deadline.saturating_duration_since(shared.env.now());
-        if left.is_zero() { Err(Why::NoPrimary) } else { Ok(left) }
+        let now = shared.env.now();
+        let left = self.deadline.saturating_duration_since(now);
+        if !left.is_zero() {
+            return Ok(left);
+        }
+        let electing = || matches!(*shared.standing.look(), Standing::Electing) && shared.node.reaches_majority();
+        if now < self.election && electing() { Ok(PAUSE) } else { Err(Why::NoPrimary) }
     }
 
     /// Waits a little, or for another standing.

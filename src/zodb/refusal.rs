@@ -49,7 +49,7 @@ pub enum Refusal {
     BadType(String),
     /// `builtins.NotImplementedError`: the call is known, but not served.
     NotServed(String),
-    /// `ZODB.POSException.StorageError`: something is larger than a limit.
+    /// `ZODB.POSException.StorageError`: something is larger than a limit, or than the room that the disks have left.
     TooLarge(String),
     /// `zrs.NotPrimary`, for clients that follow redirects: the primary's address, if a primary is known.
     NotPrimary(Option<String>),

@@ -54,6 +54,7 @@ use crate::config::{PeerTrust, TlsFiles, host, limits};
 use crate::env::Env;
 
 pub use self::files::BadTls;
+pub(super) use self::stream::Reading;
 
 /// The first byte of a TLS handshake. A frame that begins with this byte would be longer than is allowed.
 const HANDSHAKE: u8 = 0x16;

@@ -16,9 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
 use tokio_rustls::TlsStream;
 
 use super::words;
+use crate::net::network::{Sink, Source};
 
 /// The stream below TLS.
-pub type Raw = Join<ReadAhead, Box<dyn AsyncWrite + Send + Sync + Unpin>>;
+pub type Raw = Join<ReadAhead, Box<dyn Sink>>;
 
 /// The halves of a connection.
 pub fn halves(stream: TlsStream<Raw>) -> (Reading, Writing) {
@@ -34,6 +35,18 @@ pub struct Writing(Arc<Mutex<TlsStream<Raw>>>);
 
 fn lock(shared: &Mutex<TlsStream<Raw>>) -> MutexGuard<'_, TlsStream<Raw>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reading {
+    /// Does `work` with the streams below TLS.
+    pub fn below<T>(&mut self, work: impl FnOnce(&mut Box<dyn Source>, &mut Box<dyn Sink>) -> T) -> T {
+        let mut stream = lock(&self.0);
+        let (raw, _) = stream.get_mut();
+        let mut ahead = std::mem::replace(&mut raw.reader_mut().reader, Box::new(tokio::io::empty()));
+        let done = work(&mut ahead, raw.writer_mut());
+        raw.reader_mut().reader = ahead;
+        done
+    }
 }
 
 impl AsyncRead for Reading {
@@ -83,13 +96,13 @@ const ROOM: usize = 17 << 10;
 
 /// Reads ahead: one system call brings the bytes that TLS takes in several pieces. An idle connection keeps no buffer.
 pub struct ReadAhead {
-    reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    reader: Box<dyn Source>,
     ahead: Bytes,
 }
 
 impl ReadAhead {
     /// `said`: bytes that were read from `reader` before.
-    pub fn new(reader: Box<dyn AsyncRead + Send + Sync + Unpin>, said: Bytes) -> ReadAhead {
+    pub fn new(reader: Box<dyn Source>, said: Bytes) -> ReadAhead {
         ReadAhead { reader, ahead: said }
     }
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::task::JoinHandle;
 
-use super::inner::{Inner, Role};
+use super::inner::{Inner, Role, Running};
 use crate::config::limits;
-use crate::net::{Credentials, FrameReader, FrameWriter};
+use crate::net::{Credentials, FrameReader, FrameWriter, rehome};
 use crate::raft::link::{Connection, Target, read_hello};
 use crate::raft::peers::{Callee, serve_calls};
 use crate::raft::stamp::cluster_name;
@@ -31,7 +33,7 @@ pub enum Accepted {
 /// Takes over a connection whose first frame began with `P1`; returns when it has ended or is a client's.
 /// `credentials`: what the peer has shown, where TLS is spoken.
 pub async fn accept(
-    node: &Inner,
+    node: &Arc<Inner>,
     first: Bytes,
     reader: FrameReader,
     writer: FrameWriter,
@@ -51,11 +53,9 @@ pub async fn accept(
             let answered = env.timeout(limits::HANDSHAKE_TIMEOUT, node.formation.answer(&mut connection));
             answered.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }
-        (Purpose::Calls, Some(running)) => {
-            let lease = node.config.election_timeout;
-            let (raft, memory) = (&running.raft, &node.caller.memory);
-            let callee = Callee { raft, log: &node.log, heard: &node.heard, memory, lease };
-            serve_calls(callee, connection).await
+        (Purpose::Calls, Some(_)) => {
+            let serving = node.clone();
+            OnOwnThread(env.spawn(async move { serve(&serving, connection).await })).ended().await
         }
         (Purpose::Relay, Some(_)) => return accept_relay(node, connection).await,
         (Purpose::Calls | Purpose::Relay, None) => Ok(()),
@@ -64,6 +64,29 @@ pub async fn accept(
         tracing::debug!("the connection of node {} ended: {fault}", hello.from);
     }
     Accepted::Served
+}
+
+/// A task of Raft's thread; dropping this ends the task.
+struct OnOwnThread(JoinHandle<io::Result<()>>);
+
+impl OnOwnThread {
+    async fn ended(mut self) -> io::Result<()> {
+        (&mut self.0).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    }
+}
+
+impl Drop for OnOwnThread {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Answers a peer's calls. Runs on Raft's thread, where also the socket's events come from then.
+async fn serve(node: &Inner, mut connection: Connection) -> io::Result<()> {
+    let Some(Running { raft, lease, .. }) = node.running.get() else { return Ok(()) };
+    rehome(&mut connection.reader, &mut connection.writer)?;
+    let Inner { log, heard, fitness, caller, .. } = node;
+    serve_calls(Callee { raft, log, heard, memory: &caller.memory, lease, fitness }, connection).await
 }
 
 /// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.

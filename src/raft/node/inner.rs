@@ -9,8 +9,11 @@ use std::sync::{Arc, OnceLock};
 use crate::command::Reign;
 use crate::config::Config;
 use crate::env::{Env, Watch};
+use crate::journal::Files;
+use crate::raft::fitness::Fitness;
 use crate::raft::formation::Formation;
 use crate::raft::heard::Heard;
+use crate::raft::lease::Lease;
 use crate::raft::link::{Caller, Target};
 use crate::raft::log::LogStore;
 use crate::raft::peers::{Peers, Raft};
@@ -58,9 +61,14 @@ pub enum Role {
 /// One node, as its handles and its tasks share it.
 pub struct Inner {
     pub config: Arc<Config>,
+    /// Where entries are applied: not on the thread of `caller`, which Raft has for itself.
+    pub work: Env,
     pub caller: Caller,
     pub store: Store,
     pub log: LogStore,
+    /// The files of the log.
+    pub files: Arc<dyn Files>,
+    pub fitness: Fitness,
     pub formation: Formation,
     pub heard: Heard,
     pub role: Watch<Role>,
@@ -77,6 +85,7 @@ pub struct Inner {
 pub struct Running {
     pub raft: Raft,
     pub peers: Peers,
+    pub lease: Lease,
 }
 
 impl Inner {

@@ -7,8 +7,9 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 
 use super::inner::{Inner, Role, Running};
-use super::{presence, reign, upkeep};
+use super::{checkup, presence, reign, upkeep};
 use crate::config::{Config, limits};
+use crate::raft::lease::Lease;
 use crate::raft::link::Target;
 use crate::raft::machine::StateMachine;
 use crate::raft::peers::{Peers, Raft};
@@ -58,10 +59,11 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
         return Ok(());
     }
     let peers = Peers::new(node.caller.clone(), stamp.cluster);
-    let machine = StateMachine::new(node.store.clone(), &node.log);
+    let machine = StateMachine::new(node.store.clone(), &node.log, &node.work);
     let raft = Raft::new(node.caller.incarnation, raft_config(&node.config)?, peers.clone(), node.log.clone(), machine)
         .await?;
-    if node.running.set(Running { raft: raft.clone(), peers }).is_err() {
+    let lease = Lease::new(node.caller.env.clone(), node.config.election_timeout);
+    if node.running.set(Running { raft: raft.clone(), peers, lease }).is_err() {
         anyhow::bail!("a node joins its cluster once");
     }
     node.publish(Role::Candidate);
@@ -70,6 +72,7 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     node.caller.env.spawn(upkeep::watch_for_faults(node.clone(), raft.clone()));
     node.caller.env.spawn(presence::tell(node.clone(), raft.clone()));
     node.caller.env.spawn(upkeep::keep_memory_fresh(node.clone()));
+    node.caller.env.spawn(checkup::look(node.clone()));
     initialize(node, &raft, &stamp).await
 }
 

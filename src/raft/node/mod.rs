@@ -1,5 +1,6 @@
 //! A node: the handle by which the rest of the program uses consensus.
 
+mod checkup;
 mod door;
 mod inner;
 mod join;
@@ -18,13 +19,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::base::LogBase;
+use super::fitness::{Cause, Fitness};
 use super::formation::{self, Formation};
 use super::heard::Heard;
 use super::link::{Caller, Target};
 use super::log::LogStore;
 use super::memory::Memory;
 use super::origin;
-use super::peers::read_index;
 use super::types::Place;
 use super::wire::{Answer, Ask, PeerKey, RelayRequest};
 use crate::command::{Change, Command, Reign};
@@ -69,6 +70,10 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotCaughtUp(pub String);
 
+fn nobody() -> anyhow::Error {
+    anyhow::anyhow!("no other member is there, up to date and fit to lead")
+}
+
 impl Node {
     /// Opens the log and begins to take part: at once if the folder is stamped, else as soon as the cluster has formed.
     pub async fn start(setup: Setup) -> anyhow::Result<Node> {
@@ -80,8 +85,10 @@ impl Node {
         let incarnation = formation::incarnation(&log, || env.seed()).await?;
         let memory = Memory::open(log.clone(), env.seed(), copied).await?;
         let stamp = formation::read_stamp(&log, config.node, incarnation)?;
+        // Everything that keeps a reign alive runs there: Raft itself, the links, and what answers the peers.
+        let own = env.on_own_thread("zrs-raft")?;
         let caller = Caller {
-            env: env.clone(),
+            env: own.clone(),
             network,
             tls,
             key: PeerKey::of_secret(config.secret.as_deref()),
@@ -105,6 +112,9 @@ impl Node {
         };
         let inner = Arc::new(Inner {
             heard: Heard::new(env.clone()),
+            fitness: Fitness::new(env.clone()),
+            files,
+            work: env,
             config,
             caller,
             store,
@@ -117,7 +127,7 @@ impl Node {
             running: OnceLock::new(),
         });
         join::warn_of_changed_peers(&inner);
-        env.spawn(join::take_part(inner.clone()));
+        own.spawn(join::take_part(inner.clone()));
         Ok(Node { inner })
     }
 
@@ -170,7 +180,7 @@ impl Node {
         let running = self.inner.running.get().ok_or("the cluster has not formed")?;
         let role = self.inner.role();
         match role {
-            Role::Primary(_) => read_index(&running.raft, self.inner.config.election_timeout).await,
+            Role::Primary(_) => running.lease.read_index(&running.raft).await,
             Role::Secondary { primary, .. } => {
                 let link = running.peers.links(Target::from(primary)).control;
                 match link.call(Ask::ReadIndex, self.inner.config.election_timeout).await {
@@ -191,7 +201,7 @@ impl Node {
         let to = match chosen {
             Some(to) if to == own => return Ok(own),
             Some(to) => to,
-            None => self.most_advanced().ok_or_else(|| anyhow::anyhow!("no other member is there and up to date"))?,
+            None => self.most_advanced().ok_or_else(nobody)?,
         };
         let Some(Member { incarnation, .. }) = self.inner.member(to) else {
             anyhow::bail!("node {to} is no member of this cluster")
@@ -212,20 +222,24 @@ impl Node {
         }
     }
 
-    /// An error if node `to` would not take over soon: all writing would wait for it in vain. Waits for a lease at
-    /// most, as a primary that has just begun has heard nobody yet.
-    pub async fn await_successor(&self, to: u64) -> anyhow::Result<()> {
+    /// An error if node `to`, or without a `to` every other node, would not take over soon: all writing would wait for
+    /// it in vain. Waits for a lease at most, as a primary that has just begun has heard nobody yet.
+    pub async fn await_successor(&self, to: Option<u64>) -> anyhow::Result<()> {
         let Config { election_timeout, heartbeat, node, .. } = &*self.inner.config;
-        if to == *node {
+        if to == Some(*node) {
             return Ok(());
         }
-        let able = async {
-            while self.can_take_over(to).is_err() {
+        let able = || match to {
+            Some(to) => self.can_take_over(to),
+            None => self.most_advanced().map(drop).ok_or_else(nobody),
+        };
+        let waiting = async {
+            while self.inner.members().len() > 1 && able().is_err() {
                 self.inner.env().sleep(*heartbeat).await;
             }
         };
-        let _ = self.inner.env().timeout(*election_timeout, able).await;
-        self.can_take_over(to)
+        let _ = self.inner.env().timeout(*election_timeout, waiting).await;
+        able()
     }
 
     fn can_take_over(&self, to: u64) -> anyhow::Result<()> {
@@ -241,6 +255,9 @@ impl Node {
             }
             None => anyhow::bail!("node {to} can't take over: it has not answered since this node became primary"),
         }
+        if let Some(why) = self.inner.fitness.unfit_of(to) {
+            anyhow::bail!("node {to} can't take over: {why}");
+        }
         let behind = status.log.saturating_sub(member.log.unwrap_or(0));
         if behind > limits::TRANSFER_BEHIND {
             anyhow::bail!(
@@ -255,6 +272,28 @@ impl Node {
         let others = status.members.iter().filter(|member| member.node != status.node);
         let able = others.filter(|member| self.can_take_over(member.node).is_ok());
         able.max_by_key(|member| member.log).map(|member| member.node)
+    }
+
+    /// Notes that the database could not be read: this node does not lead any more while another one can.
+    pub fn report_damage(&self) {
+        let why = "a record of its database could not be read (the log says which); replace its disk, or start it again \
+                   if the disk is sound";
+        self.inner.fitness.set(Cause::Database, Some(why.into()));
+    }
+
+    /// Why this node should not lead.
+    pub fn unfit(&self) -> Option<String> {
+        self.inner.fitness.unfit()
+    }
+
+    /// On the primary: why nothing more is to be written.
+    pub fn no_room(&self) -> Option<String> {
+        self.inner.fitness.no_room_to_commit(self.inner.members().len())
+    }
+
+    /// Whether enough members have answered lately for an election to succeed.
+    pub fn reaches_majority(&self) -> bool {
+        self.inner.fitness.seen() + 1 > self.inner.members().len() / 2
     }
 
     /// How long ago this node was last sure to be up to date with a primary; zero on the primary itself.

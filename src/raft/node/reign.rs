@@ -20,11 +20,11 @@ use std::sync::Arc;
 
 use openraft::ServerState;
 
-use super::inner::{Inner, Role};
+use super::inner::{Inner, Role, Running};
 use super::proposal::submit;
 use crate::command::{Change, Command, Outcome, Reign};
 use crate::config::limits;
-use crate::raft::peers::{Raft, read_index};
+use crate::raft::peers::Raft;
 
 /// Publishes this node's role until the node stops.
 pub async fn rule(node: Arc<Inner>, raft: Raft) {
@@ -64,14 +64,17 @@ fn leads(raft: &Raft) -> Option<u64> {
 
 /// Proposes the barrier of a new reign; whether it was applied, and this node still leads.
 async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
-    if read_index(raft, node.config.election_timeout).await.is_err() {
+    let Some(Running { lease, .. }) = node.running.get() else { return false };
+    if lease.leads_by_its_clock(raft).await.is_err() {
         return false;
     }
+    let suspended = node.env().suspended();
     let barrier = Command { reign, change: Change::Barrier };
     let proposal = submit(raft, barrier.encode()).await;
     match node.env().timeout(limits::PEER_CALL_TIMEOUT, proposal.outcome()).await {
         Ok(Ok(Outcome::Done)) => {
-            leads(raft) == Some(reign.term) && read_index(raft, node.config.election_timeout).await.is_ok()
+            lease.confirm(suspended);
+            leads(raft) == Some(reign.term) && lease.read_index(raft).await.is_ok()
         }
         Ok(Ok(outcome)) => {
             tracing::debug!("the barrier of reign {reign} came to nothing: {outcome:?}");
@@ -82,24 +85,25 @@ async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
 }
 
 /// Keeps the lease by heartbeats; returns why the reign is over, once it is.
-async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> &'static str {
+async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> String {
+    let Some(Running { lease, .. }) = node.running.get() else { return "this node does not run".into() };
     let mut abdicated = node.abdicated.watching();
     let _ = abdicated.look_now();
     loop {
         if node.stopping() {
-            return "this node stops";
+            return "this node stops".into();
         }
         if leads(raft) != Some(reign.term) {
-            return "another node leads";
+            return "another node leads".into();
         }
         if abdicated.look().is_some_and(|ended| ended >= reign) {
-            return "a proposal was refused";
+            return "a proposal was refused".into();
         }
-        if read_index(raft, node.config.election_timeout).await.is_err() {
-            return "the lease has lapsed";
+        if let Err(why) = lease.read_index(raft).await {
+            return format!("the lease has lapsed: {why}");
         }
         if raft.trigger().heartbeat().await.is_err() {
-            return "consensus has stopped";
+            return "consensus has stopped".into();
         }
         node.pause(raft).await;
     }

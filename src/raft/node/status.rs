@@ -31,6 +31,8 @@ pub struct NodeStatus {
     pub waiting: Option<String>,
     /// Why this node has stopped taking part, if it has.
     pub fault: Option<String>,
+    /// What people should look after: why this node is not fit to lead, and clocks that differ.
+    pub alarms: Vec<String>,
     /// All members, this one included.
     pub members: Vec<MemberStatus>,
     /// fsyncs of the Raft log since the start.
@@ -50,6 +52,8 @@ pub struct MemberStatus {
     pub silence_ms: Option<u64>,
     /// Why that member was refused by this node, or has refused it, when they last met.
     pub refusal: Option<String>,
+    /// Why that member is not fit to lead, as it said lately.
+    pub unfit: Option<String>,
 }
 
 /// The status of `node` now; `raft` is `None` until the cluster has formed.
@@ -80,6 +84,7 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
             _ => None,
         },
         fault: node.fault().or_else(|| node.excluded()),
+        alarms: node.fitness.alarms(),
         members: Vec::new(),
         log_syncs: node.log.syncs(),
     };
@@ -97,6 +102,7 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
             node: id,
             address,
             refusal: node.caller.memory.refusal_of(id),
+            unfit: if id == node.config.node { node.fitness.unfit() } else { node.fitness.unfit_of(id) },
             log: replication.map(|matching| matching.map_or(0, |id| id.index + 1)),
             silence_ms: answered.map(|at| at.elapsed().as_millis() as u64),
         }

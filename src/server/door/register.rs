@@ -181,7 +181,7 @@ async fn to_read(
     door: Door,
     refused_to_write: Option<&Watching<u64>>,
 ) -> Decision {
-    match shared.catch_up().await {
+    match shared.catch_up(Patience::of_register(shared)).await {
         Ok(()) => seat(shared, registration, None, door, refused_to_write),
         Err(why) => Decision::Close(why),
     }
@@ -195,7 +195,7 @@ async fn to_write(
     redirects: bool,
     peer: &str,
 ) -> Decision {
-    let patience = Patience::new(shared);
+    let patience = Patience::of_register(shared);
     let mut standing = shared.standing.watching();
     loop {
         let present = standing.look_now().clone();

@@ -93,6 +93,6 @@ async fn relayed(
             Err(_) => return Err(Why::PrimaryLost),
         }
     }
-    shared.catch_up().await?;
+    shared.catch_up(Patience::new(shared)).await?;
     Ok(Ok(()))
 }

@@ -321,6 +321,9 @@ impl Session {
         // Other transactions may have this session's locks from now on.
         self.commits.close(&self.desk);
         let End(why) = end;
+        if why == Why::Fault {
+            self.desk.shared.node.report_damage();
+        }
         if why != Why::Gone && why != Why::Broken {
             let last_words = async {
                 while self.commits.is_finishing() {

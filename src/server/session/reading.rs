@@ -6,6 +6,7 @@ use super::desk::{Answer, Desk, Done, End};
 use crate::config::limits;
 use crate::server::client::Door;
 use crate::server::counts::Why;
+use crate::server::shared::Patience;
 use crate::server::status;
 use crate::zeo::{HistoryItem, MessageId, Reply, StorageDescription};
 use crate::zodb::{Oid, Refusal, Tid};
@@ -122,7 +123,7 @@ pub fn ping(desk: &mut Desk, id: &MessageId) -> Result<Answer, End> {
         return Ok(Answer::Reply(Reply::Nothing));
     }
     let (shared, id) = (desk.shared.clone(), id.clone());
-    desk.wait_in_order(async move { Done::Pinged(id, shared.catch_up().await) });
+    desk.wait_in_order(async move { Done::Pinged(id, shared.catch_up(Patience::new(&shared)).await) });
     Ok(Answer::Later)
 }
 

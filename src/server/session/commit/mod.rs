@@ -112,6 +112,11 @@ impl Commits {
             _ => unreachable!("{} is no call of a transaction", call.name()),
         };
         if let Some(open) = &mut self.open {
+            if open.ahead.is_some()
+                && let Some(why) = desk.shared.node.no_room()
+            {
+                open.buffer.fail(Refusal::TooLarge(why));
+            }
             uploads::send_ahead(desk, open);
         }
         Ok(buffered.map(|()| Reply::Nothing).into())
@@ -150,6 +155,9 @@ impl Commits {
             Some(open) => return Answer::Refused(other(Some(open.buffer.id), txn)),
             None if self.finishing.is_some() => return Answer::Refused(other(None, txn)),
             None => {}
+        }
+        if let Some(why) = desk.shared.node.no_room() {
+            return Answer::Refused(Refusal::TooLarge(why));
         }
         let buffer = Buffer::new(txn, meta, tid, desk.env().wall(), desk.shared.budget.clone());
         desk.tally.active.up();

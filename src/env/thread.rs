@@ -1,0 +1,40 @@
+//! Threads that go ahead of others.
+
+use std::io;
+use std::thread;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+/// The priority of a thread that goes ahead of others, as of nice(1).
+const AHEAD: i32 = -10;
+
+/// A thread with a runtime of its own. It ends when this is dropped, and its tasks with it.
+pub struct OwnThread {
+    pub runtime: Handle,
+    _alive: oneshot::Sender<()>,
+}
+
+impl OwnThread {
+    /// Begins a thread called `name`, which goes ahead of others.
+    pub fn begin(name: &str) -> io::Result<OwnThread> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (alive, ended) = oneshot::channel::<()>();
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            hurry();
+            let _ = runtime.block_on(ended);
+            // (Work that hangs on a disk must not keep the thread.)
+            runtime.shutdown_background();
+        })?;
+        Ok(OwnThread { runtime: handle, _alive: alive })
+    }
+}
+
+/// Lets the calling thread go ahead of others, if the system allows that: the kernel gives it a processor sooner when
+/// others want one too. (On Linux each thread has a priority of its own.)
+pub fn hurry() {
+    if let Err(refused) = rustix::process::setpriority_process(None, AHEAD) {
+        tracing::debug!("a thread can't go ahead of others: {refused}");
+    }
+}

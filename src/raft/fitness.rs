@@ -1,0 +1,263 @@
+//! Whether this node is fit to lead, and what it knows of the others in that.
+//!
+//! A node is unfit while its disk is nearly full, while its clock is far ahead of a majority's, and once it could not
+//! read a record of its database. An unfit node goes on as a member: it votes and acknowledges (but takes no new
+//! entries on a full disk). It does not lead while another node that is fit can.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::wire::Checkup;
+use crate::config::limits;
+use crate::env::{Env, Watch};
+
+/// What makes a node unfit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    Disk,
+    Clock,
+    Database,
+}
+
+/// Why this node is unfit, if it is, and how the others are.
+pub struct Fitness {
+    env: Env,
+    causes: Watch<BTreeMap<Cause, String>>,
+    /// Whether half of the disk's reserve is used up.
+    is_short: AtomicBool,
+    others: Mutex<BTreeMap<u64, Seen>>,
+}
+
+/// Another node, as it was when it last answered.
+#[derive(Clone, Debug)]
+struct Seen {
+    at: Instant,
+    /// By how much this node's clock is ahead of that one's, in milliseconds.
+    ahead: i64,
+    unfit: Option<String>,
+    has_room: bool,
+}
+
+impl Fitness {
+    pub fn new(env: Env) -> Fitness {
+        Fitness { env, causes: Watch::new(BTreeMap::new()), is_short: AtomicBool::new(false), others: Mutex::default() }
+    }
+
+    /// Sets or clears a cause; a change is logged.
+    pub fn set(&self, cause: Cause, why: Option<String>) {
+        self.causes.send_if(|causes| match (causes.contains_key(&cause), why) {
+            (false, Some(why)) => {
+                tracing::error!("this node is not fit to lead: {why}");
+                causes.insert(cause, why);
+                true
+            }
+            (true, None) => {
+                causes.remove(&cause);
+                tracing::info!("this node is fit again, as to its {cause}");
+                true
+            }
+            (true, Some(why)) => {
+                causes.insert(cause, why);
+                false
+            }
+            (false, None) => false,
+        });
+    }
+
+    /// Why this node is unfit.
+    pub fn unfit(&self) -> Option<String> {
+        let causes = self.causes.look();
+        (!causes.is_empty()).then(|| causes.values().cloned().collect::<Vec<_>>().join("; "))
+    }
+
+    /// Why this node takes no new entries.
+    pub fn no_room(&self) -> Option<String> {
+        self.causes.look().get(&Cause::Disk).cloned()
+    }
+
+    /// How this node is, for another one that asks.
+    pub fn checkup(&self) -> Checkup {
+        let clock = self.env.wall().as_millis() as u64;
+        Checkup { clock, unfit: self.unfit(), has_room: self.no_room().is_none() }
+    }
+
+    /// Notes an answer of node `node` to a question that was asked at `asked`.
+    pub fn saw(&self, node: u64, asked: Instant, answer: Checkup) {
+        let now = self.env.now();
+        // (That node looked at its clock in between.)
+        let mine = self.env.wall().saturating_sub(now.saturating_duration_since(asked) / 2);
+        let ahead = mine.as_millis() as i64 - answer.clock as i64;
+        let seen = Seen { at: now, ahead, unfit: answer.unfit, has_room: answer.has_room };
+        self.others().insert(node, seen);
+    }
+
+    /// Judges this node's clock by those of the others, in a cluster of `members`.
+    pub fn judge_clock(&self, members: usize) {
+        let most = limits::CLOCK_AHEAD.as_millis() as i64;
+        let behind: Vec<i64> = self.fresh(|_, seen| (seen.ahead > most).then_some(seen.ahead));
+        let why = (behind.len() > members / 2).then(|| {
+            let least = behind.iter().min().copied().unwrap_or(0) / 1000;
+            format!(
+                "its clock is {least} s or more ahead of those of {} of {members} nodes, and its transactions would \
+                 have times to come: set its clock",
+                behind.len()
+            )
+        });
+        self.set(Cause::Clock, why);
+    }
+
+    /// Judges the room on this node's disk, of which so many bytes are free `place`, and `reserve` should be.
+    pub fn judge_disk(&self, free: u64, reserve: u64, place: &str) {
+        // (A little more is wanted to begin again, so that it does not begin and end all the time.)
+        let wanted = if self.no_room().is_some() { reserve + reserve / 4 } else { reserve };
+        let mib = |bytes: u64| bytes >> 20;
+        let why = (free < wanted).then(|| {
+            let (free, reserve) = (mib(free), mib(reserve));
+            format!(
+                "its disk is nearly full: {free} MiB are free at {place}, and {reserve} are kept (--disk-reserve); \
+                 make room"
+            )
+        });
+        self.is_short.store(free < reserve / 2, Ordering::Relaxed);
+        self.set(Cause::Disk, why);
+    }
+
+    /// Whether another node was seen lately that is fit to lead.
+    pub fn is_fit_elsewhere(&self) -> bool {
+        !self.fresh(|_, seen| seen.unfit.is_none().then_some(())).is_empty()
+    }
+
+    /// How many other nodes were seen lately.
+    pub fn seen(&self) -> usize {
+        self.fresh(|_, _| Some(())).len()
+    }
+
+    /// Why node `node` is unfit, as it said lately.
+    pub fn unfit_of(&self, node: u64) -> Option<String> {
+        self.fresh(|other, seen| (other == node).then(|| seen.unfit.clone()).flatten()).pop()
+    }
+
+    /// Why nothing more is to be written by this primary of `members` nodes: too few have room, or its own disk is
+    /// nearly full and no other node can take the role.
+    pub fn no_room_to_commit(&self, members: usize) -> Option<String> {
+        if let Some(why) = self.no_room()
+            && (self.is_short.load(Ordering::Relaxed) || !self.is_fit_elsewhere())
+        {
+            return Some(why);
+        }
+        let full = self.fresh(|_, seen| (!seen.has_room).then_some(())).len() + usize::from(self.no_room().is_some());
+        let is_majority = members.saturating_sub(full) > members / 2;
+        (!is_majority).then(|| format!("the disks of {full} of {members} nodes are nearly full: make room on them"))
+    }
+
+    /// What operators should know beside why this node is unfit: clocks that differ.
+    pub fn alarms(&self) -> Vec<String> {
+        let most = limits::CLOCK_AHEAD.as_millis() as i64;
+        let odd = |node, seen: &Seen| {
+            let seconds = seen.ahead.abs() / 1000;
+            let word = if seen.ahead > 0 { "ahead of" } else { "behind" };
+            (seen.ahead.abs() > most).then(|| format!("this node's clock is {seconds} s {word} node {node}'s"))
+        };
+        self.unfit().into_iter().chain(self.fresh(odd)).collect()
+    }
+
+    fn fresh<T>(&self, mut of: impl FnMut(u64, &Seen) -> Option<T>) -> Vec<T> {
+        let now = self.env.now();
+        let is_fresh = |seen: &Seen| now.saturating_duration_since(seen.at) <= limits::CHECKUP_AGE;
+        self.others().iter().filter(|(_, seen)| is_fresh(seen)).filter_map(|(node, seen)| of(*node, seen)).collect()
+    }
+
+    fn others(&self) -> MutexGuard<'_, BTreeMap<u64, Seen>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cause::Disk => "disk",
+            Cause::Clock => "clock",
+            Cause::Database => "database",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fitness() -> Fitness {
+        Fitness::new(Env::system())
+    }
+
+    /// Node `node` says that its clock is so many seconds ahead of ours.
+    fn says(fitness: &Fitness, node: u64, seconds: i64, has_room: bool) {
+        let clock = (fitness.env.wall().as_millis() as i64 + seconds * 1000) as u64;
+        let unfit = (!has_room).then(|| "full".to_owned());
+        fitness.saw(node, fitness.env.now(), Checkup { clock, unfit, has_room });
+    }
+
+    #[tokio::test]
+    async fn a_clock_ahead_of_a_majority_is_unfit() {
+        let fitness = fitness();
+        says(&fitness, 2, -40, true);
+        fitness.judge_clock(3);
+        assert_eq!(fitness.unfit(), None, "one of two that differ may be right");
+        assert_eq!(fitness.alarms().len(), 1);
+        says(&fitness, 3, -50, true);
+        fitness.judge_clock(3);
+        assert!(
+            fitness.unfit().unwrap().starts_with("its clock is 39 s or more ahead of those of 2 of 3 nodes")
+                || fitness.unfit().unwrap().starts_with("its clock is 40 s"),
+            "{:?}",
+            fitness.unfit()
+        );
+        says(&fitness, 3, -20, true);
+        fitness.judge_clock(3);
+        assert_eq!(fitness.unfit(), None);
+        // Behind the others it leads: tids grow all the same.
+        says(&fitness, 2, 40, true);
+        says(&fitness, 3, 40, true);
+        fitness.judge_clock(3);
+        assert_eq!(fitness.unfit(), None);
+        assert_eq!(fitness.alarms().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_unfit_until_there_is_clearly_room() {
+        let fitness = fitness();
+        fitness.judge_disk(100 << 20, 100 << 20, "/data");
+        assert_eq!(fitness.no_room(), None);
+        fitness.judge_disk(99 << 20, 100 << 20, "/data");
+        assert!(fitness.no_room().unwrap().contains("99 MiB are free at /data, and 100 are kept"));
+        fitness.judge_disk(120 << 20, 100 << 20, "/data");
+        assert!(fitness.no_room().is_some());
+        fitness.judge_disk(125 << 20, 100 << 20, "/data");
+        assert_eq!(fitness.no_room(), None);
+    }
+
+    #[tokio::test]
+    async fn writing_goes_on_while_a_majority_has_room() {
+        let fitness = fitness();
+        says(&fitness, 2, 0, false);
+        assert_eq!(fitness.no_room_to_commit(3), None);
+        assert!(!fitness.is_fit_elsewhere());
+        says(&fitness, 3, 0, true);
+        assert!(fitness.is_fit_elsewhere());
+        assert_eq!((fitness.unfit_of(2).as_deref(), fitness.unfit_of(3)), (Some("full"), None));
+        // Its own disk too: it hands the role over; if that takes too long, it stops.
+        fitness.judge_disk(3 << 20, 4 << 20, "/data");
+        assert!(fitness.no_room_to_commit(3).unwrap().contains("the disks of 2 of 3 nodes"));
+        says(&fitness, 2, 0, true);
+        assert_eq!(fitness.no_room_to_commit(3), None);
+        fitness.judge_disk(1 << 20, 4 << 20, "/data");
+        assert!(fitness.no_room_to_commit(3).unwrap().contains("its disk is nearly full"));
+        let alone = super::tests::fitness();
+        alone.judge_disk(0, 1 << 20, "/data");
+        assert!(alone.no_room_to_commit(1).unwrap().contains("nearly full"));
+    }
+}
