@@ -5,7 +5,9 @@
 //! from the clock, for one) is made by the primary, and stands in the command.
 //!
 //! **On disk and on the wire** a command is one format byte and then postcard. The format number grows when a command
-//! is added or changed; a node that meets a newer format than it knows stops, as it can't apply that command.
+//! is added or changed, or a limit that decides an outcome (`limits_of_this_format` in the tests has them). A node that
+//! meets a newer format than it knows stops, as it can't apply that command; so a primary proposes commands of the
+//! newest format that all members know.
 
 use std::fmt;
 
@@ -16,6 +18,8 @@ use crate::zodb::{Conflict, Oid, Refusal, StorageId, Tid, TransactionMeta};
 
 /// The newest command format this program knows; members tell each other theirs.
 pub const FORMAT: u8 = 2;
+/// The oldest format that this program can still read and propose.
+pub const OLDEST_FORMAT: u8 = 2;
 
 /// A span in which one node may commit: the Raft term, and the number of the lease within that term.
 ///
@@ -248,18 +252,21 @@ pub enum UnreadableCommand {
 }
 
 impl Command {
-    /// The bytes in the log and on the wire.
-    pub fn encode(&self) -> Bytes {
+    /// The bytes in the log and on the wire, in a format that is known here.
+    pub fn encode(&self, format: u8) -> Bytes {
         let mut out = Vec::with_capacity(self.size_hint());
-        out.push(FORMAT);
+        out.push(format);
         let out = postcard::to_io(self, out).expect("commands have no maps or unsized sequences");
         Bytes::from(out)
     }
 
-    /// Reads what [`Command::encode`] wrote, here or in another version of this program.
-    pub fn decode(bytes: &[u8]) -> Result<Command, UnreadableCommand> {
+    /// Reads what [`Command::encode`] wrote, here or in another version of this program; `newest` is the newest format
+    /// that counts as known ([`FORMAT`], but for tests of upgrades).
+    pub fn decode(bytes: &[u8], newest: u8) -> Result<Command, UnreadableCommand> {
         match bytes.split_first() {
-            Some((&FORMAT, body)) => postcard::from_bytes(body).map_err(|e| UnreadableCommand::Broken(e.to_string())),
+            Some((&format, body)) if (OLDEST_FORMAT..=newest).contains(&format) => {
+                postcard::from_bytes(body).map_err(|e| UnreadableCommand::Broken(e.to_string()))
+            }
             Some((&format, _)) => Err(UnreadableCommand::Format(format)),
             None => Err(UnreadableCommand::Broken("no bytes".into())),
         }
@@ -304,7 +311,8 @@ impl fmt::Display for UnreadableCommand {
         match self {
             UnreadableCommand::Format(format) => write!(
                 f,
-                "a command of format {format}, but this program knows formats up to {FORMAT}: update zrsd on this node"
+                "a command of format {format}, but this program knows formats {OLDEST_FORMAT} to {FORMAT}: update zrsd \
+                 on this node"
             ),
             UnreadableCommand::Broken(why) => write!(f, "not a command: {why}"),
         }
@@ -366,30 +374,38 @@ mod tests {
     #[test]
     fn a_command_survives_the_round_trip() {
         let command = commit();
-        assert_eq!(Command::decode(&command.encode()).unwrap(), command);
+        assert_eq!(Command::decode(&command.encode(FORMAT), FORMAT).unwrap(), command);
+    }
+
+    /// Nodes of different versions must apply a command alike. Who changes one of these makes a new format, and keeps
+    /// the old values for commands of the old one.
+    #[test]
+    fn limits_of_this_format() {
+        use crate::config::limits;
+        assert_eq!((FORMAT, limits::PIECE, limits::STAGE_PIECES), (2, 1 << 20, 4096));
     }
 
     #[test]
     fn a_newer_format_is_named() {
-        let mut bytes = commit().encode().to_vec();
+        let mut bytes = commit().encode(FORMAT).to_vec();
         bytes[0] = FORMAT + 1;
-        assert_eq!(Command::decode(&bytes), Err(UnreadableCommand::Format(FORMAT + 1)));
+        assert_eq!(Command::decode(&bytes, FORMAT), Err(UnreadableCommand::Format(FORMAT + 1)));
     }
 
     proptest::proptest! {
         #[test]
         fn any_bytes_are_a_command_or_an_error(mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
-            let _ = Command::decode(&bytes);
+            let _ = Command::decode(&bytes, FORMAT);
             bytes.insert(0, FORMAT);
-            let _ = Command::decode(&bytes);
+            let _ = Command::decode(&bytes, FORMAT);
         }
     }
 
     #[test]
     fn a_cut_command_is_broken_at_every_length() {
-        let bytes = commit().encode();
+        let bytes = commit().encode(FORMAT);
         for len in 0..bytes.len() {
-            assert!(Command::decode(&bytes[..len]).is_err(), "{len} bytes were taken for a command");
+            assert!(Command::decode(&bytes[..len], FORMAT).is_err(), "{len} bytes were taken for a command");
         }
     }
 }

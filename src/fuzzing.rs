@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::command::Command;
+use crate::command::{Command, FORMAT};
 use crate::config::limits::CALL_VALUES;
 use crate::filestorage::{FileContent, Reader};
 use crate::net::{FrameFault, FrameReader};
@@ -182,8 +182,8 @@ pub fn peers(bytes: &[u8]) {
     message::<wire::RelayRequest>(bytes);
     message::<wire::FormAsk>(bytes);
     message::<wire::FormAnswer>(bytes);
-    if let Ok(command) = Command::decode(bytes) {
-        assert_eq!(Command::decode(&command.encode()).ok(), Some(command));
+    if let Ok(command) = Command::decode(bytes, FORMAT) {
+        assert_eq!(Command::decode(&command.encode(FORMAT), FORMAT).ok(), Some(command));
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! `cargo test --test cluster` takes a few minutes on two cores. `ZRS_HEAVY=1` does more of everything.
 
+#[path = "cluster/busy.rs"]
+mod busy;
 #[path = "cluster/counters.rs"]
 mod counters;
 #[path = "cluster/damage.rs"]
@@ -14,6 +16,10 @@ mod formation;
 mod kills;
 #[path = "cluster/past.rs"]
 mod past;
+#[path = "cluster/records.rs"]
+mod records;
+#[path = "cluster/rolling.rs"]
+mod rolling;
 #[path = "cluster/site.rs"]
 mod site;
 mod support;

@@ -111,6 +111,11 @@ struct Choices {
     #[arg(long, value_name = "FILE|DIR", help_heading = TLS)]
     tls_peer_ca: Option<PathBuf>,
 
+    /// For tests of upgrades: pass for a node of the next version
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, num_args = 0, default_missing_value = "true")]
+    pretend_newer: Option<bool>,
+
     /// How much of the disk of --data stays free, in MiB: with less this node takes no new data, until there is room
     /// again; 0: the disk may fill up [default: 512]
     #[arg(long, value_name = "MIB")]
@@ -196,6 +201,8 @@ impl Choices {
             max_lag: self.max_lag.or(other.max_lag),
             transaction_timeout: self.transaction_timeout.or(other.transaction_timeout),
             pack_gc: self.pack_gc.or(other.pack_gc),
+            #[cfg(debug_assertions)]
+            pretend_newer: self.pretend_newer.or(other.pretend_newer),
             disk_reserve: self.disk_reserve.or(other.disk_reserve),
             msgpack: self.msgpack.or(other.msgpack),
             http: self.http.or(other.http),
@@ -233,6 +240,10 @@ impl Choices {
             election_timeout: self.election_timeout.map_or(usual.election_timeout, |t| t.0),
             relay_grace: self.relay_grace.map_or(usual.relay_grace, |t| t.0),
             pack_gc: self.pack_gc.unwrap_or(usual.pack_gc),
+            #[cfg(debug_assertions)]
+            pretend_newer: self.pretend_newer.unwrap_or(usual.pretend_newer),
+            #[cfg(not(debug_assertions))]
+            pretend_newer: usual.pretend_newer,
             disk_reserve: self.disk_reserve.map_or(usual.disk_reserve, |mib| u64::from(mib) << 20),
         }
     }

@@ -58,6 +58,8 @@ pub struct Config {
     pub relay_grace: Duration,
     /// Whether packing removes objects that nothing refers to.
     pub pack_gc: bool,
+    /// For tests of upgrades: this node passes for one of the next version, in all that nodes tell each other.
+    pub pretend_newer: bool,
     /// Bytes of the disk that stay free: with less, this node takes no new entries, and does not lead.
     pub disk_reserve: u64,
 }
@@ -88,6 +90,7 @@ impl Default for Config {
             election_timeout: Duration::from_millis(300),
             relay_grace: Duration::from_secs(1),
             pack_gc: true,
+            pretend_newer: false,
             disk_reserve: 512 << 20,
         }
     }

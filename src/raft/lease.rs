@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use openraft::LinearizerOption;
 
-use super::peers::Raft;
+use super::machine::Raft;
 use super::types::Place;
 use crate::config::limits;
 use crate::env::Env;

@@ -19,7 +19,8 @@ use super::memory::{Memory, outdated};
 use super::stamp::ClusterId;
 use super::types::Incarnation;
 use super::wire::{
-    Answer, Ask, GREETING, Hello, Numbered, PeerKey, Proof, Purpose, Side, VERSION, Verdict, Welcome, pack, unpack,
+    Answer, Ask, GREETING, Hello, Numbered, OLDEST_VERSION, PeerKey, Proof, Purpose, Side, VERSION, Verdict, Welcome,
+    pack, unpack,
 };
 use crate::command;
 use crate::config::limits;
@@ -37,8 +38,26 @@ pub struct Caller {
     pub node: u64,
     pub incarnation: Incarnation,
     pub memory: Memory,
+    /// The newest version of the peers' protocol, and the newest command format, that this node tells its peers.
+    pub newest: Newest,
     /// How long connecting and the handshake may take.
     pub patience: Duration,
+}
+
+/// The newest versions that a node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Newest {
+    /// Of the peers' protocol.
+    pub version: u8,
+    /// Of commands.
+    pub format: u8,
+}
+
+impl Newest {
+    /// Those of this program; `pretend`: those of the next one, for tests of upgrades.
+    pub fn of(pretend: bool) -> Newest {
+        Newest { version: VERSION + u8::from(pretend), format: command::FORMAT + u8::from(pretend) }
+    }
 }
 
 /// A peer and the way to it.
@@ -109,8 +128,9 @@ impl Caller {
         };
         let mut hello = GREETING.to_vec();
         hello.extend(pack(&Hello {
-            version: VERSION,
-            format: command::FORMAT,
+            version: self.newest.version,
+            oldest: OLDEST_VERSION,
+            format: self.newest.format,
             cluster,
             from: self.node,
             from_incarnation: self.incarnation,
@@ -122,14 +142,17 @@ impl Caller {
         }));
         connection.writer.push(&hello);
         connection.writer.flush().await?;
-        let (nonce, theirs) = match receive_greeting(&mut connection).await? {
-            Welcome::Challenge { nonce, past, proof } => {
+        let (nonce, theirs, format) = match receive_greeting(&mut connection).await? {
+            Welcome::Challenge { version, .. } if !(OLDEST_VERSION..=self.newest.version).contains(&version) => {
+                return Err(refused(&format!("the peer wants to speak version {version} of the peers' protocol")));
+            }
+            Welcome::Challenge { version: _, format, nonce, past, proof } => {
                 if !self.key.is_proof(&proof, Side::Acceptor, &hello, &nonce, &past) {
                     return Err(refused(
                         "the peer does not know the cluster's secret (compare the files of --secret-file)",
                     ));
                 }
-                (nonce, past)
+                (nonce, past, format)
             }
             Welcome::Refused(why) => return Err(refused(&why)),
         };
@@ -139,7 +162,7 @@ impl Caller {
         match connection.receive().await? {
             Verdict::Accepted => {
                 if let Some(member) = target.incarnation {
-                    self.memory.met(member, theirs);
+                    self.memory.met(member, theirs, format);
                 }
                 connection.reader.set_limit(limits::PEER_FRAME);
                 Ok(connection)
@@ -178,7 +201,10 @@ impl Caller {
         let remembered = self.memory.of(hello.from_incarnation);
         let (nonce, past) = (self.nonce(), self.memory.own()?);
         let proof = self.key.prove(Side::Acceptor, first, &nonce, &past);
-        connection.send(&Welcome::Challenge { nonce, past, proof }).await?;
+        // (`read_hello` has made sure that there is one.)
+        let version = hello.common_version(self.newest.version).unwrap_or(OLDEST_VERSION);
+        let format = self.newest.format;
+        connection.send(&Welcome::Challenge { version, format, nonce, past, proof }).await?;
         let Proof { past: theirs, proof } = connection.receive().await?;
         let verdict = if !self.key.is_proof(&proof, Side::Initiator, first, &nonce, &theirs) {
             Verdict::Refused("no proof of membership (compare the files of --secret-file)".into())
@@ -195,7 +221,7 @@ impl Caller {
         match verdict {
             Verdict::Accepted if hello.purpose == Purpose::Form => Ok(()),
             Verdict::Accepted => {
-                self.memory.met(hello.from_incarnation, theirs);
+                self.memory.met(hello.from_incarnation, theirs, hello.format);
                 self.memory.refusal(hello.from, None);
                 Ok(())
             }
@@ -217,17 +243,6 @@ impl Caller {
             }
         }
     }
-}
-
-/// Reads the Hello out of a peer's first frame.
-pub fn read_hello(first: &[u8]) -> io::Result<Hello> {
-    let body = first.strip_prefix(GREETING.as_slice()).unwrap_or_default();
-    let hello: Hello = unpack(body)?;
-    if hello.version != VERSION {
-        let why = format!("the peer speaks version {} of the peers' protocol, this node {VERSION}", hello.version);
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    }
-    Ok(hello)
 }
 
 /// Reads the acceptor's Welcome, past the ZEO greeting (two bytes) that a primary sends to every connection.

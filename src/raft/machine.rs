@@ -23,6 +23,9 @@ use crate::storage::{Position, Store};
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 pub type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
 
+/// Raft, with zrs's types and state machine.
+pub type Raft = openraft::Raft<Types, StateMachine>;
+
 /// openraft's state machine: it hands what was committed to the [`Applier`], in order.
 pub struct StateMachine {
     store: Store,
@@ -41,13 +44,15 @@ enum Job {
 struct Applier {
     store: Store,
     env: Env,
+    /// The newest command format that this node knows.
+    format: u8,
 }
 
 impl StateMachine {
     /// The machine of `store`; entries are applied in a task of `env`.
-    pub fn new(store: Store, log: &LogStore, env: &Env) -> StateMachine {
+    pub fn new(store: Store, log: &LogStore, env: &Env, format: u8) -> StateMachine {
         let (applier, jobs) = mpsc::channel(limits::APPLY_QUEUE);
-        env.spawn(Applier { store: store.clone(), env: env.clone() }.run(jobs));
+        env.spawn(Applier { store: store.clone(), env: env.clone(), format }.run(jobs));
         StateMachine { store, durable: log.durable(), applier }
     }
 
@@ -107,9 +112,9 @@ impl Applier {
             EntryPayload::Blank => self.store.pass(at).map(|()| Outcome::Done),
             EntryPayload::Normal(Proposed(bytes)) => {
                 let large = bytes.len() > limits::APPLY_INLINE;
-                let store = self.store.clone();
+                let (store, format) = (self.store.clone(), self.format);
                 let decode = move || {
-                    Command::decode(&bytes).map_err(|e| {
+                    Command::decode(&bytes, format).map_err(|e| {
                         let why = format!("log entry {} can't be applied: {e}", at.index);
                         io::Error::new(io::ErrorKind::InvalidData, why)
                     })

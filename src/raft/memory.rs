@@ -15,6 +15,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::log::LogStore;
 use super::past::{Past, Start};
 use super::types::{Ballot, Incarnation};
@@ -33,13 +35,21 @@ pub struct Memory {
 struct Shared {
     log: LogStore,
     start: Start,
-    proven: Mutex<BTreeMap<Incarnation, Past>>,
+    proven: Mutex<BTreeMap<Incarnation, Known>>,
     /// Whether `proven` has more than the disk.
     grown: AtomicBool,
     /// The last refusal between this node and another one, by that node's number.
     refusals: Mutex<BTreeMap<u64, String>>,
     /// Why this node takes no part.
     excluded: Watch<Option<String>>,
+}
+
+/// What is remembered of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    past: Past,
+    /// The newest command format that the member knew when the two last met; 0: they have not.
+    format: u8,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -76,22 +86,32 @@ impl Memory {
 
     /// What a member is known to have had.
     pub fn of(&self, member: Incarnation) -> Option<Past> {
-        lock(&self.shared.proven).get(&member).copied()
+        lock(&self.shared.proven).get(&member).map(|known| known.past)
+    }
+
+    /// The newest command format that a member knows, as far as it is known.
+    pub fn format_of(&self, member: Incarnation) -> Option<u8> {
+        lock(&self.shared.proven).get(&member).map(|known| known.format).filter(|format| *format > 0)
     }
 
     /// Remembers what a member has said of itself in a handshake. (Not its entries: some of them may be about to be
     /// replaced by those of the leader that it has just voted for.)
-    pub fn met(&self, member: Incarnation, said: Past) {
-        self.note(member, Past { entries: 0, ..said });
+    pub fn met(&self, member: Incarnation, said: Past, format: u8) {
+        self.note(member, Past { entries: 0, ..said }, Some(format));
     }
 
     /// Remembers that a member has this vote on its disk, and so many entries of the leader that it names.
     pub fn saw(&self, member: Incarnation, vote: Ballot, entries: u64) {
-        self.note(member, Past { start: Start::default(), vote: Some(vote), entries });
+        self.note(member, Past { start: Start::default(), vote: Some(vote), entries }, None);
     }
 
-    fn note(&self, member: Incarnation, past: Past) {
-        if lock(&self.shared.proven).entry(member).or_default().raise(&past) {
+    fn note(&self, member: Incarnation, past: Past, format: Option<u8>) {
+        let mut proven = lock(&self.shared.proven);
+        let known = proven.entry(member).or_default();
+        let format = format.unwrap_or(known.format);
+        let other = format != known.format;
+        known.format = format;
+        if known.past.raise(&past) || other {
             self.shared.grown.store(true, Ordering::Relaxed);
         }
     }

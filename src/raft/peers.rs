@@ -21,14 +21,12 @@ use super::heard::Heard;
 use super::lease::Lease;
 use super::link::{Caller, Connection, Link, Target};
 use super::log::LogStore;
-use super::machine::{NoSnapshot, Snapshot, StateMachine};
+use super::machine::{NoSnapshot, Raft, Snapshot};
 use super::memory::Memory;
 use super::stamp::ClusterId;
 use super::types::{Ballot, Incarnation, LogPosition, Place, Record, Seat, Types, Vote};
 use super::wire::{Answer, Appended, Ask, Numbered, pack, unpack};
 use crate::config::limits;
-
-pub type Raft = openraft::Raft<Types, StateMachine>;
 
 /// Links to all peers, made when they are first needed.
 #[derive(Clone)]

@@ -15,6 +15,9 @@
 //! Hello names both ends, so that a recorded or reflected proof is worth nothing. Without a secret the
 //! key is public, and the acceptor looks at the address instead (`Caller::comes_from`).
 //!
+//! **Versions.** The Hello says which versions the initiator speaks, and the Challenge the one that both speak then: the
+//! newest that both know. A message that only a later version has is never sent on a connection of an earlier one.
+//!
 //! After `Accepted` a connection for `Purpose::Calls` carries numbered [`Ask`]s and [`Answer`]s, in any order; one for
 //! `Purpose::Form` a single question of `formation`; one for `Purpose::Relay` a [`RelayRequest`], its answer, and
 //! then a client's own bytes.
@@ -33,12 +36,18 @@ use super::types::{Ballot, Incarnation, Place, Record};
 
 /// The first two bytes of a peer's first frame.
 pub const GREETING: &[u8; 2] = b"P1";
-/// The newest version of the peers' protocol.
+/// The newest version of the peers' protocol that this program speaks.
 pub const VERSION: u8 = 1;
+/// The oldest one.
+pub const OLDEST_VERSION: u8 = 1;
 
+/// The first two fields stay as they are in all versions. Later versions add fields at the end, which older ones skip.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
+    /// The newest version that the initiator speaks.
     pub version: u8,
+    /// The oldest version that the initiator speaks.
+    pub oldest: u8,
     /// The newest command format the initiator knows.
     pub format: u8,
     /// `None` while the initiator belongs to no cluster.
@@ -65,7 +74,15 @@ pub enum Purpose {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Welcome {
-    Challenge { nonce: [u8; 16], past: Past, proof: [u8; 32] },
+    Challenge {
+        /// The version that both speak from here on.
+        version: u8,
+        /// The newest command format the acceptor knows.
+        format: u8,
+        nonce: [u8; 16],
+        past: Past,
+        proof: [u8; 32],
+    },
     Refused(String),
 }
 
@@ -88,6 +105,14 @@ pub enum Verdict {
 pub enum Side {
     Initiator,
     Acceptor,
+}
+
+impl Hello {
+    /// The version to speak with the initiator, if this node's newest one is `newest`.
+    pub fn common_version(&self, newest: u8) -> Option<u8> {
+        let common = self.version.min(newest);
+        (common >= self.oldest.max(OLDEST_VERSION)).then_some(common)
+    }
 }
 
 /// The key that proofs are made with.
@@ -218,6 +243,27 @@ pub enum FormAnswer {
     Refused(String),
 }
 
+/// Reads the Hello out of a peer's first frame; an error if this node, whose newest version is `newest`, speaks no
+/// version that the peer speaks.
+pub fn read_hello(first: &[u8], newest: u8) -> io::Result<Hello> {
+    let body = first.strip_prefix(GREETING.as_slice()).unwrap_or_default();
+    // The versions first: nothing is known of the rest before.
+    if let [version, oldest, ..] = *body
+        && (oldest > newest || version < OLDEST_VERSION)
+    {
+        let why = format!(
+            "the peer speaks versions {oldest} to {version} of the peers' protocol, this node {OLDEST_VERSION} to \
+             {newest}: update zrsd on the older one"
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    let hello: Hello = unpack(body)?;
+    match hello.common_version(newest) {
+        Some(_) => Ok(hello),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "the peer's versions of the protocol contradict")),
+    }
+}
+
 /// # Panics
 /// Never for the types on this page.
 pub fn pack<T: Serialize>(value: &T) -> Vec<u8> {
@@ -306,5 +352,105 @@ mod tests {
         assert_eq!(unpack::<RelayRequest>(&pack(&request)).unwrap(), request);
         let ask = Numbered { number: 3, body: Ask::ReadIndex };
         assert_eq!(unpack::<Numbered<Ask>>(&pack(&ask)).unwrap(), ask);
+    }
+
+    /// One of each message, by name.
+    fn samples() -> Vec<(&'static str, Vec<u8>)> {
+        let (one, two) = (Incarnation(0x1111_2222_3333_4444), Incarnation(0x5555_6666_7777_8888));
+        let ballot = Ballot { term: 7, candidate: one, committed: true };
+        let start = super::super::past::Start { number: 3, id: 99 };
+        let past = Past { start, vote: Some(ballot), entries: 400 };
+        let place = Place { term: 7, index: 399 };
+        let seat = |node: u64| super::super::types::Seat { node, address: format!("db{node}:8100") };
+        let members = BTreeMap::from([(one, seat(1)), (two, seat(2))]);
+        let hello = Hello {
+            version: 1,
+            oldest: 1,
+            format: 2,
+            cluster: Some([5; 16]),
+            from: 1,
+            from_incarnation: one,
+            to: 2,
+            to_incarnation: Some(two),
+            known: Some(past),
+            nonce: [6; 16],
+            purpose: Purpose::Calls,
+        };
+        let challenge = Welcome::Challenge { version: 1, format: 2, nonce: [7; 16], past, proof: [8; 32] };
+        use super::super::types::{Members, RecordContent};
+        let voters = vec![[one, two].into()];
+        let contents = [
+            RecordContent::Blank,
+            RecordContent::Command(Bytes::from_static(b"command")),
+            RecordContent::Membership(Members { voters, seats: members.clone() }),
+        ];
+        let records = contents.into_iter().map(|content| Record { place, content }).collect();
+        let append = Ask::Append { ballot, previous: Some(place), records, committed: None, synced: 400 };
+        let vote = || (ballot, Some(place), false);
+        let stamp = Stamp { cluster: [5; 16], members, base: [9; 32] };
+        let peers = BTreeMap::from([(1, "db1:8100".to_owned())]);
+        let checkup = Checkup { clock: 1_800_000_000_000, unfit: Some("full".into()), has_room: false };
+        let ask = |body| pack(&Numbered { number: 300, body });
+        let answer = |body| pack(&Numbered { number: 300, body });
+        vec![
+            ("hello", pack(&hello)),
+            ("challenge", pack(&challenge)),
+            ("refused", pack(&Welcome::Refused("no".into()))),
+            ("proof", pack(&Proof { past, proof: [8; 32] })),
+            ("accepted", pack(&Verdict::Accepted)),
+            ("refused verdict", pack(&Verdict::Refused("no".into()))),
+            ("outdated", pack(&Verdict::Outdated("old".into()))),
+            ("append", ask(append)),
+            ("vote", ask(Ask::Vote { ballot: vote().0, last: vote().1, transfer: vote().2 })),
+            ("pre-vote", ask(Ask::PreVote { ballot: vote().0, last: vote().1, transfer: vote().2 })),
+            ("transfer", ask(Ask::Transfer { ballot, to: two, last: None })),
+            ("read index", ask(Ask::ReadIndex)),
+            ("checkup", ask(Ask::Checkup)),
+            ("appended", answer(Answer::Appended(Appended::All))),
+            ("appended up to", answer(Answer::Appended(Appended::Upto(Some(place))))),
+            ("conflict", answer(Answer::Appended(Appended::Conflict))),
+            ("higher vote", answer(Answer::Appended(Appended::HigherVote(ballot)))),
+            ("voted", answer(Answer::Voted { ballot, granted: true, last: Some(place) })),
+            ("transferring", answer(Answer::Transferring(Err("no".into())))),
+            ("is at", answer(Answer::ReadIndex(Ok(place)))),
+            ("checked up", answer(Answer::Checkup(checkup))),
+            ("failed", answer(Answer::Failed("no".into()))),
+            ("relay", pack(&RelayRequest { client: "c:1".into(), opening: vec![Bytes::from_static(b"Z5")] })),
+            ("probe", pack(&FormAsk::Probe)),
+            ("stamp", pack(&FormAsk::Stamp(stamp.clone()))),
+            ("empty", pack(&FormAnswer::Empty { incarnation: one, peers, base: LogBase::default() })),
+            ("stamped", pack(&FormAnswer::Stamped(stamp))),
+            ("form refused", pack(&FormAnswer::Refused("no".into()))),
+        ]
+    }
+
+    /// Nodes of this version must go on understanding each other. A change here is a new version: its messages get a
+    /// file of their own, and this one stays. (`ZRS_BLESS=1` writes the file.)
+    #[test]
+    fn the_wire_is_that_of_its_version() {
+        let path = format!("{}/tests/data/peers-{VERSION}.txt", env!("CARGO_MANIFEST_DIR"));
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let text: String = samples().iter().map(|(name, bytes)| format!("{name}: {}\n", hex(bytes))).collect();
+        if std::env::var_os("ZRS_BLESS").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "compare {path}");
+    }
+
+    #[test]
+    fn the_newest_common_version_is_spoken() {
+        let said = |oldest, version| {
+            let (_, bytes) = samples().swap_remove(0);
+            let mut frame = GREETING.to_vec();
+            frame.extend([version, oldest]);
+            frame.extend(&bytes[2..]);
+            // (A later version has more to say, which is skipped.)
+            frame.extend(b"more");
+            read_hello(&frame, 1).map(|hello| hello.common_version(1)).map_err(|e| e.to_string())
+        };
+        assert_eq!(said(1, 1), Ok(Some(1)));
+        assert_eq!(said(1, 9), Ok(Some(1)));
+        assert!(said(2, 9).unwrap_err().contains("versions 2 to 9"));
+        assert!(said(0, 0).unwrap_err().contains("versions 0 to 0"));
     }
 }

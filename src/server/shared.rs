@@ -95,7 +95,9 @@ impl Patience {
         if !left.is_zero() {
             return Ok(left);
         }
-        let electing = || matches!(*shared.standing.look(), Standing::Electing) && shared.node.reaches_majority();
+        // (A node follows a primary that has died until it knows.)
+        let is_election = || matches!(*shared.standing.look(), Standing::Electing | Standing::Following { .. });
+        let electing = || is_election() && shared.node.reaches_majority();
         if now < self.election && electing() { Ok(PAUSE) } else { Err(Why::NoPrimary) }
     }
 

@@ -256,6 +256,23 @@ class Holding(ThreeNodes):
             self.assertTrue(c.is_closed(15), data[:20])
 
 
+class SlowElection(ThreeNodes):
+    """An election takes longer than a register waits as a rule."""
+
+    is_template = False
+    options = ('--election-timeout', '4000', '--heartbeat', '200', '--relay-grace', '8400')
+
+    def test_a_register_waits_for_the_end_of_an_election(self):
+        self.cluster.primary() or self.cluster.wait_primary()
+        primary, secondary = self.cluster.primary(), self.cluster.secondaries()[0]
+        c = self.raw(secondary.address, register=False)  # (greeted after the grace)
+        primary.kill()
+        began = time.monotonic()
+        c.call('register', '1', False)
+        self.assertGreater(time.monotonic() - began, 5, 'the election was too quick for this test')
+        c.commit(c.new_oid())
+
+
 class ReadListen(ThreeNodes):
     """`--read-listen`: an address that serves readers without waiting for anybody."""
 

@@ -17,6 +17,8 @@ const ZRSD: &str = env!("CARGO_BIN_EXE_zrsd");
 pub struct Node {
     pub number: u64,
     pub data: PathBuf,
+    /// Options of this node alone.
+    pub options: Vec<String>,
     port: Port,
     http: Port,
     log: PathBuf,
@@ -123,6 +125,7 @@ impl Cluster {
         let nodes = (1..=size).map(|number| Node {
             number,
             data: folder.path().join(format!("node{number}")),
+            options: Vec::new(),
             port: Port::free(),
             http: Port::free(),
             log: folder.path().join(format!("node{number}.log")),
@@ -145,7 +148,7 @@ impl Cluster {
         let peers: Vec<String> = self.nodes.iter().map(|n| format!("{}={}", n.number, n.address())).collect();
         let mut arguments = vec!["--node".to_owned(), node.number.to_string(), "--peers".into(), peers.join(",")];
         arguments.extend(["--data".into(), node.data.display().to_string(), "--http".into(), node.http_address()]);
-        arguments.extend(self.options.iter().cloned());
+        arguments.extend(self.options.iter().chain(&node.options).cloned());
         arguments
     }
 

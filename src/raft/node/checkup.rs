@@ -15,6 +15,7 @@ pub async fn look(node: Arc<Inner>) {
     while !node.stopping() {
         measure_disk(&node).await;
         ask_others(&node, running).await;
+        node.choose_format();
         let fitness = &node.fitness;
         fitness.judge_clock(node.members().len());
         running.raft.runtime_config().elect(fitness.unfit().is_none() || !fitness.is_fit_elsewhere());

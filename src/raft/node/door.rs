@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 use super::inner::{Inner, Role, Running};
 use crate::config::limits;
 use crate::net::{Credentials, FrameReader, FrameWriter, rehome};
-use crate::raft::link::{Connection, Target, read_hello};
+use crate::raft::link::{Connection, Target};
 use crate::raft::peers::{Callee, serve_calls};
 use crate::raft::stamp::cluster_name;
-use crate::raft::wire::{Hello, Purpose, RelayRequest, Verdict};
+use crate::raft::wire::{Hello, Purpose, RelayRequest, Verdict, read_hello};
 
 /// The relay did not come about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +151,7 @@ async fn admit(
     credentials: Option<&Credentials>,
 ) -> io::Result<Hello> {
     let shaking = async {
-        let hello = read_hello(first)?;
+        let hello = read_hello(first, node.caller.newest.version)?;
         let verdict = judge(node, &hello, peer, credentials).await;
         if let Err(why) = &verdict
             && hello.purpose != Purpose::Form

@@ -3,10 +3,10 @@
 //! Data, and the short ways to look at it. Everything else in this folder works on an [`Inner`] and lies above it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::command::Reign;
+use crate::command::{OLDEST_FORMAT, Reign};
 use crate::config::Config;
 use crate::env::{Env, Watch};
 use crate::journal::Files;
@@ -16,7 +16,8 @@ use crate::raft::heard::Heard;
 use crate::raft::lease::Lease;
 use crate::raft::link::{Caller, Target};
 use crate::raft::log::LogStore;
-use crate::raft::peers::{Peers, Raft};
+use crate::raft::machine::Raft;
+use crate::raft::peers::Peers;
 use crate::raft::stamp::cluster_name;
 use crate::raft::types::{Incarnation, Members, Seat};
 use crate::storage::Store;
@@ -69,6 +70,8 @@ pub struct Inner {
     /// The files of the log.
     pub files: Arc<dyn Files>,
     pub fitness: Fitness,
+    /// The command format to propose in.
+    pub format: AtomicU8,
     pub formation: Formation,
     pub heard: Heard,
     pub role: Watch<Role>,
@@ -137,6 +140,17 @@ impl Inner {
     /// The member with this data folder.
     pub fn member_of(&self, incarnation: Incarnation) -> Option<Member> {
         self.members().into_iter().find(|member| member.incarnation == incarnation)
+    }
+
+    /// Sets the format to propose in: the newest that every member knows. A member that this node has never met may
+    /// know only the oldest.
+    pub fn choose_format(&self) -> u8 {
+        let others = self.members().into_iter().filter(|member| member.incarnation != self.caller.incarnation);
+        let known = others.map(|member| self.caller.memory.format_of(member.incarnation));
+        let oldest = known.map(|format| format.unwrap_or(OLDEST_FORMAT)).min();
+        let format = oldest.unwrap_or(self.caller.newest.format).clamp(OLDEST_FORMAT, self.caller.newest.format);
+        self.format.store(format, Ordering::Relaxed);
+        format
     }
 
     /// The addresses of all nodes that may be peers, by number: the members', or those in `--peers` before the cluster

@@ -11,8 +11,8 @@ use super::{checkup, presence, reign, upkeep};
 use crate::config::{Config, limits};
 use crate::raft::lease::Lease;
 use crate::raft::link::Target;
-use crate::raft::machine::StateMachine;
-use crate::raft::peers::{Peers, Raft};
+use crate::raft::machine::{Raft, StateMachine};
+use crate::raft::peers::Peers;
 use crate::raft::stamp::{Stamp, cluster_name};
 use crate::raft::wire::Purpose;
 
@@ -59,7 +59,7 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
         return Ok(());
     }
     let peers = Peers::new(node.caller.clone(), stamp.cluster);
-    let machine = StateMachine::new(node.store.clone(), &node.log, &node.work);
+    let machine = StateMachine::new(node.store.clone(), &node.log, &node.work, node.caller.newest.format);
     let raft = Raft::new(node.caller.incarnation, raft_config(&node.config)?, peers.clone(), node.log.clone(), machine)
         .await?;
     let lease = Lease::new(node.caller.env.clone(), node.config.election_timeout);

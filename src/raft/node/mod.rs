@@ -12,7 +12,7 @@ mod upkeep;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ use super::base::LogBase;
 use super::fitness::{Cause, Fitness};
 use super::formation::{self, Formation};
 use super::heard::Heard;
-use super::link::{Caller, Target};
+use super::link::{Caller, Newest, Target};
 use super::log::LogStore;
 use super::memory::Memory;
 use super::origin;
 use super::types::Place;
 use super::wire::{Answer, Ask, PeerKey, RelayRequest};
-use crate::command::{Change, Command, Reign};
+use crate::command::{Change, Command, OLDEST_FORMAT, Reign};
 use crate::config::{Config, limits};
 use crate::env::{Env, Watch, Watching};
 use crate::journal::{Files, Sizes};
@@ -95,6 +95,7 @@ impl Node {
             node: config.node,
             incarnation,
             memory,
+            newest: Newest::of(config.pretend_newer),
             patience: config.election_timeout * 2,
         };
         let mut peers = config.peers.clone();
@@ -113,6 +114,7 @@ impl Node {
         let inner = Arc::new(Inner {
             heard: Heard::new(env.clone()),
             fitness: Fitness::new(env.clone()),
+            format: AtomicU8::new(OLDEST_FORMAT),
             files,
             work: env,
             config,
@@ -145,12 +147,13 @@ impl Node {
     pub async fn propose(&self, reign: Reign, change: Change) -> Proposal {
         let Some(running) = self.inner.running.get() else { return Proposal::untaken() };
         let command = Command { reign, change };
+        let format = self.inner.format.load(Ordering::Relaxed);
         let bytes = match &command.change {
             // Encoding so many writes takes long enough to delay this thread's other tasks.
             Change::Commit(commit) if commit.writes.len() > limits::WRITES_INLINE => {
-                self.inner.env().offload(move || command.encode()).await
+                self.inner.env().offload(move || command.encode(format)).await
             }
-            _ => command.encode(),
+            _ => command.encode(format),
         };
         submit(&running.raft, bytes).await.in_reign(self.inner.clone(), reign)
     }

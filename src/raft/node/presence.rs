@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::inner::{Inner, Role};
 use super::status;
-use crate::raft::peers::Raft;
+use crate::raft::machine::Raft;
 
 /// Entries that a member may be behind and still count as caught up: those on their way to it.
 const ON_THEIR_WAY: u64 = 64;

@@ -10,7 +10,7 @@ use openraft::raft::ClientWriteResult;
 
 use super::inner::Inner;
 use crate::command::{Outcome, Reign};
-use crate::raft::peers::Raft;
+use crate::raft::machine::Raft;
 use crate::raft::types::{Proposed, Types};
 
 /// A command on its way into the log.

@@ -24,7 +24,7 @@ use super::inner::{Inner, Role, Running};
 use super::proposal::submit;
 use crate::command::{Change, Command, Outcome, Reign};
 use crate::config::limits;
-use crate::raft::peers::Raft;
+use crate::raft::machine::Raft;
 
 /// Publishes this node's role until the node stops.
 pub async fn rule(node: Arc<Inner>, raft: Raft) {
@@ -70,7 +70,7 @@ async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
     }
     let suspended = node.env().suspended();
     let barrier = Command { reign, change: Change::Barrier };
-    let proposal = submit(raft, barrier.encode()).await;
+    let proposal = submit(raft, barrier.encode(node.choose_format())).await;
     match node.env().timeout(limits::PEER_CALL_TIMEOUT, proposal.outcome()).await {
         Ok(Ok(Outcome::Done)) => {
             lease.confirm(suspended);

@@ -4,7 +4,7 @@ use openraft::Instant;
 use serde::Serialize;
 
 use super::inner::{Inner, Member, Role};
-use crate::raft::peers::Raft;
+use crate::raft::machine::Raft;
 
 /// The state of this node's consensus, as of the moment of asking.
 #[derive(Clone, Debug, Serialize)]
@@ -17,6 +17,10 @@ pub struct NodeStatus {
     pub primary: Option<u64>,
     /// Whether this node has caught up with that primary once (the primary itself has).
     pub caught_up: bool,
+    /// The newest command format that this node knows.
+    pub format: u8,
+    /// The format in which this node would propose: the newest that all members are known to know.
+    pub proposes: u8,
     /// The Raft term.
     pub term: u64,
     /// How many log entries this node has applied.
@@ -74,6 +78,8 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
             Role::Forming(_) | Role::Candidate | Role::Excluded(_) => None,
         },
         caught_up: matches!(role, Role::Primary(_) | Role::Secondary { caught_up: true, .. }),
+        format: node.caller.newest.format,
+        proposes: node.choose_format(),
         term: 0,
         applied: node.store.applied().index,
         committed: 0,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::inner::Inner;
 use crate::config::limits;
-use crate::raft::peers::Raft;
+use crate::raft::machine::Raft;
 
 /// Flushes the store whenever the log has grown by [`limits::FLUSH_AFTER_BYTES`], so that a restart never replays more,
 /// and so that a later purge (which may only go up to where a flush began) finds something to purge.

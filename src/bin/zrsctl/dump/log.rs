@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-use zrs::command::Command;
+use zrs::command::{Command, FORMAT};
 use zrs::engine::Folder;
 use zrs::raft::offline::{self, LogContent, LogEntry, MemberList};
 
@@ -42,7 +42,7 @@ fn entry_line(entry: &LogEntry, sheet: &mut Sheet<'_>) -> anyhow::Result<()> {
     let (text, mut document) = match &entry.content {
         LogContent::Blank => ("a new leader's first entry".to_owned(), json!({"kind": "blank"})),
         LogContent::Membership(membership) => membership_words(membership),
-        LogContent::Command(bytes) => match Command::decode(bytes) {
+        LogContent::Command(bytes) => match Command::decode(bytes, FORMAT) {
             Ok(command) => {
                 let mut document = change::document(&command.change);
                 document["reign"] = command.reign.to_string().into();
