@@ -24,7 +24,22 @@ mod rolling;
 mod site;
 mod support;
 
+use std::sync::Arc;
+
+use zrs::client::{Client, Options};
+use zrs::env::Env;
+use zrs::net::Tcp;
+
+use support::PATIENCE;
+use support::cluster::Cluster;
+
 /// `everyday` times, or `heavy` times where `ZRS_HEAVY` is set.
 fn times(everyday: usize, heavy: usize) -> usize {
     if std::env::var_os("ZRS_HEAVY").is_some() { heavy } else { everyday }
+}
+
+/// A client of all nodes.
+async fn connect(cluster: &Cluster) -> Client {
+    let options = Options { addresses: cluster.addresses(), wait: PATIENCE, ..Options::default() };
+    Client::connect(options, Env::system(), Arc::new(Tcp)).await.unwrap()
 }

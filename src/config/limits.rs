@@ -202,10 +202,14 @@ pub const CHECKUP_AGE: Duration = Duration::from_secs(5);
 /// By how much a node's clock may be ahead of a majority's for it to lead: the tids that it makes are what clients see
 /// as the time of their transactions.
 pub const CLOCK_AHEAD: Duration = Duration::from_secs(30);
+/// A clock that was too far ahead is right again when it is ahead by no more than this.
+pub const CLOCK_RIGHT: Duration = Duration::from_secs(25);
+/// Bytes of entries that a node takes although its disk is full: a new leader's first ones.
+pub const SMALL_APPEND: usize = 4 * KIB;
 /// A machine that was suspended for longer than this has lost its lease.
-pub const SUSPENDED: Duration = Duration::from_millis(20);
+pub const SUSPENDED: Duration = Duration::from_millis(5);
 /// Committed entries that may wait for the task that applies them.
-pub const APPLY_QUEUE: usize = 64;
+pub const APPLY_QUEUE: usize = 16;
 /// How often a node takes to its disk what the other members have proven to have on theirs.
 pub const KEEP_MEMORY: Duration = Duration::from_secs(5);
 /// Bytes of the cluster's secret, at least and at most.

@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
@@ -39,7 +40,7 @@ pub trait World: Send + Sync + 'static {
     /// Does `work` where it may block.
     fn offload(&self, work: Work) -> Working;
 
-    /// For how long this machine has been suspended since it was started.
+    /// Grows by the time for which this machine is suspended; where it begins means nothing.
     fn suspended(&self) -> Duration {
         Duration::ZERO
     }
@@ -52,12 +53,19 @@ tokio::task_local! {
     static CURRENT: Env;
 }
 
+/// A runtime in which tasks run wherever they are begun.
+#[derive(Clone)]
+enum Home {
+    Own(Arc<OwnThread>),
+    Shared(Handle),
+}
+
 /// A handle to this host's [`World`]; cheap to clone.
 #[derive(Clone)]
 pub struct Env {
     world: Arc<dyn World>,
     /// Where tasks run; `None`: in the runtime of the caller.
-    thread: Option<Arc<OwnThread>>,
+    home: Option<Home>,
 }
 
 impl std::fmt::Debug for Env {
@@ -69,7 +77,7 @@ impl std::fmt::Debug for Env {
 impl Env {
     /// A handle to `world`.
     pub fn new(world: impl World) -> Env {
-        Env { world: Arc::new(world), thread: None }
+        Env { world: Arc::new(world), home: None }
     }
 
     /// The operating system's clock, chance and threads.
@@ -97,10 +105,16 @@ impl Env {
         F::Output: Send + 'static,
     {
         let future = CURRENT.scope(self.clone(), future);
-        match &self.thread {
-            Some(thread) => thread.runtime.spawn(future),
+        match &self.home {
+            Some(Home::Own(thread)) => thread.runtime.spawn(future),
+            Some(Home::Shared(runtime)) => runtime.spawn(future),
             None => tokio::spawn(future),
         }
+    }
+
+    /// This Env, whose tasks run in the runtime of the running task, wherever they are begun.
+    pub fn here(&self) -> Env {
+        Env { home: Some(Home::Shared(Handle::current())), ..self.clone() }
     }
 
     /// This Env, with a thread called `name` on which all of its tasks run, ahead of the process' other threads where
@@ -109,7 +123,7 @@ impl Env {
         if !self.world.has_threads() {
             return Ok(self.clone());
         }
-        Ok(Env { thread: Some(Arc::new(OwnThread::begin(name)?)), ..self.clone() })
+        Ok(Env { home: Some(Home::Own(Arc::new(OwnThread::begin(name)?))), ..self.clone() })
     }
 
     /// The wall clock: time since the Unix epoch. It may jump; only tids and logs are made from it.
@@ -122,7 +136,7 @@ impl Env {
         Instant::now()
     }
 
-    /// For how long this machine has been suspended since it was started: [`Env::now`] does not count that.
+    /// Grows by the time for which this machine is suspended, which [`Env::now`] does not count.
     pub fn suspended(&self) -> Duration {
         self.world.suspended()
     }
@@ -209,6 +223,9 @@ impl Env {
 
 struct System;
 
+/// What is added to the time suspended: in a time namespace, the clock that counts it may be behind the other one.
+const BIAS: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 impl World for System {
     fn has_threads(&self) -> bool {
         true
@@ -219,9 +236,15 @@ impl World for System {
     }
 
     fn suspended(&self) -> Duration {
-        let at = |clock| Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default();
-        let running = at(rustix::time::ClockId::Monotonic);
-        at(rustix::time::ClockId::Boottime).saturating_sub(running)
+        use rustix::time::{ClockId, clock_gettime};
+        let at = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+        loop {
+            let (before, with, after) = (at(ClockId::Monotonic), at(ClockId::Boottime), at(ClockId::Monotonic));
+            // (This thread may have lost its processor between the looks.)
+            if after.saturating_sub(before) < Duration::from_millis(1) {
+                return (with + BIAS).saturating_sub(before);
+            }
+        }
     }
 
     fn stretch(&self, wanted: Duration) -> Duration {

@@ -8,6 +8,8 @@ use tokio::sync::oneshot;
 
 /// The priority of a thread that goes ahead of others, as of nice(1).
 const AHEAD: i32 = -10;
+/// The priority of any other.
+const USUAL: i32 = 0;
 
 /// A thread with a runtime of its own. It ends when this is dropped, and its tasks with it.
 pub struct OwnThread {
@@ -18,7 +20,9 @@ pub struct OwnThread {
 impl OwnThread {
     /// Begins a thread called `name`, which goes ahead of others.
     pub fn begin(name: &str) -> io::Result<OwnThread> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let mut runtime = Builder::new_current_thread();
+        // (A thread begins with the priority of the one that began it; those that wait for disks have none.)
+        let runtime = runtime.enable_all().on_thread_start(|| set_priority(USUAL)).build()?;
         let handle = runtime.handle().clone();
         let (alive, ended) = oneshot::channel::<()>();
         thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -34,7 +38,11 @@ impl OwnThread {
 /// Lets the calling thread go ahead of others, if the system allows that: the kernel gives it a processor sooner when
 /// others want one too. (On Linux each thread has a priority of its own.)
 pub fn hurry() {
-    if let Err(refused) = rustix::process::setpriority_process(None, AHEAD) {
-        tracing::debug!("a thread can't go ahead of others: {refused}");
+    set_priority(AHEAD);
+}
+
+fn set_priority(priority: i32) {
+    if let Err(refused) = rustix::process::setpriority_process(None, priority) {
+        tracing::debug!("a thread's priority can't be set to {priority}: {refused}");
     }
 }

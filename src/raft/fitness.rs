@@ -1,8 +1,12 @@
 //! Whether this node is fit to lead, and what it knows of the others in that.
 //!
 //! A node is unfit while its disk is nearly full, while its clock is far ahead of a majority's, and once it could not
-//! read a record of its database. An unfit node goes on as a member: it votes and acknowledges (but takes no new
-//! entries on a full disk). It does not lead while another node that is fit can.
+//! read a record of its database. An unfit node goes on as a member: it votes and acknowledges. It does not lead while
+//! another node that is fit can.
+//!
+//! **A disk that is nearly full** has less free than its reserve. From then on the primary takes no new transactions,
+//! if it can't hand its role over. The half of the reserve is for what is under way then, and for a secondary to keep up
+//! with that; below it, a secondary takes no more entries. The other half is for packs, exports and the shutdown.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +31,8 @@ pub enum Cause {
 pub struct Fitness {
     env: Env,
     causes: Watch<BTreeMap<Cause, String>>,
+    /// Why nothing more is to be written, while this node is primary.
+    stop: Mutex<Option<String>>,
     /// Whether half of the disk's reserve is used up.
     is_short: AtomicBool,
     others: Mutex<BTreeMap<u64, Seen>>,
@@ -44,7 +50,13 @@ struct Seen {
 
 impl Fitness {
     pub fn new(env: Env) -> Fitness {
-        Fitness { env, causes: Watch::new(BTreeMap::new()), is_short: AtomicBool::new(false), others: Mutex::default() }
+        Fitness {
+            env,
+            causes: Watch::new(BTreeMap::new()),
+            stop: Mutex::default(),
+            is_short: AtomicBool::new(false),
+            others: Mutex::default(),
+        }
     }
 
     /// Sets or clears a cause; a change is logged.
@@ -74,9 +86,14 @@ impl Fitness {
         (!causes.is_empty()).then(|| causes.values().cloned().collect::<Vec<_>>().join("; "))
     }
 
-    /// Why this node takes no new entries.
-    pub fn no_room(&self) -> Option<String> {
+    /// Why this node's disk makes it unfit.
+    fn no_room(&self) -> Option<String> {
         self.causes.look().get(&Cause::Disk).cloned()
+    }
+
+    /// Why this node takes no new entries: half of the reserve is left for what goes on without them.
+    pub fn is_full(&self) -> Option<String> {
+        self.no_room().filter(|_| self.is_short.load(Ordering::Relaxed))
     }
 
     /// How this node is, for another one that asks.
@@ -97,7 +114,8 @@ impl Fitness {
 
     /// Judges this node's clock by those of the others, in a cluster of `members`.
     pub fn judge_clock(&self, members: usize) {
-        let most = limits::CLOCK_AHEAD.as_millis() as i64;
+        let is_ahead = self.causes.look().contains_key(&Cause::Clock);
+        let most = if is_ahead { limits::CLOCK_RIGHT } else { limits::CLOCK_AHEAD }.as_millis() as i64;
         let behind: Vec<i64> = self.fresh(|_, seen| (seen.ahead > most).then_some(seen.ahead));
         let why = (behind.len() > members / 2).then(|| {
             let least = behind.iter().min().copied().unwrap_or(0) / 1000;
@@ -141,17 +159,31 @@ impl Fitness {
         self.fresh(|other, seen| (other == node).then(|| seen.unfit.clone()).flatten()).pop()
     }
 
-    /// Why nothing more is to be written by this primary of `members` nodes: too few have room, or its own disk is
-    /// nearly full and no other node can take the role.
-    pub fn no_room_to_commit(&self, members: usize) -> Option<String> {
-        if let Some(why) = self.no_room()
-            && (self.is_short.load(Ordering::Relaxed) || !self.is_fit_elsewhere())
-        {
-            return Some(why);
-        }
-        let full = self.fresh(|_, seen| (!seen.has_room).then_some(())).len() + usize::from(self.no_room().is_some());
-        let is_majority = members.saturating_sub(full) > members / 2;
-        (!is_majority).then(|| format!("the disks of {full} of {members} nodes are nearly full: make room on them"))
+    /// Whether a node has said lately that it is fit.
+    pub fn is_seen_fit(&self, node: u64) -> bool {
+        !self.fresh(|other, seen| (other == node && seen.unfit.is_none()).then_some(())).is_empty()
+    }
+
+    /// Why nothing more is to be written while this node is primary.
+    pub fn no_room_to_commit(&self) -> Option<String> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Judges whether this node, as primary of a cluster of `members`, should have more written: not if its own disk is
+    /// nearly full and no other node can take the role, and not if too few nodes are there that have room.
+    pub fn judge_room(&self, members: usize) {
+        let own = self.no_room();
+        let full = self.fresh(|_, seen| (!seen.has_room).then_some(())).len() + usize::from(own.is_some());
+        let with_room = self.fresh(|_, seen| seen.has_room.then_some(())).len() + usize::from(own.is_none());
+        let stop = match own {
+            Some(why) if self.is_short.load(Ordering::Relaxed) || !self.is_fit_elsewhere() => Some(why),
+            _ if full > 0 && with_room <= members / 2 => Some(format!(
+                "the disks of {full} of {members} nodes are nearly full, and only {with_room} are there that have room: \
+                 make room on them"
+            )),
+            _ => None,
+        };
+        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
     }
 
     /// What operators should know beside why this node is unfit: clocks that differ.
@@ -216,6 +248,9 @@ mod tests {
             "{:?}",
             fitness.unfit()
         );
+        says(&fitness, 3, -27, true);
+        fitness.judge_clock(3);
+        assert!(fitness.unfit().is_some(), "it does not come and go");
         says(&fitness, 3, -20, true);
         fitness.judge_clock(3);
         assert_eq!(fitness.unfit(), None);
@@ -244,20 +279,28 @@ mod tests {
     async fn writing_goes_on_while_a_majority_has_room() {
         let fitness = fitness();
         says(&fitness, 2, 0, false);
-        assert_eq!(fitness.no_room_to_commit(3), None);
+        let judged = |fitness: &Fitness, members| {
+            fitness.judge_room(members);
+            fitness.no_room_to_commit()
+        };
+        assert!(judged(&fitness, 3).unwrap().contains("1 of 3 nodes"), "the third one is away");
         assert!(!fitness.is_fit_elsewhere());
         says(&fitness, 3, 0, true);
         assert!(fitness.is_fit_elsewhere());
+        assert_eq!(judged(&fitness, 3), None);
+        assert!(fitness.is_seen_fit(3) && !fitness.is_seen_fit(2) && !fitness.is_seen_fit(4));
         assert_eq!((fitness.unfit_of(2).as_deref(), fitness.unfit_of(3)), (Some("full"), None));
         // Its own disk too: it hands the role over; if that takes too long, it stops.
         fitness.judge_disk(3 << 20, 4 << 20, "/data");
-        assert!(fitness.no_room_to_commit(3).unwrap().contains("the disks of 2 of 3 nodes"));
+        assert!(judged(&fitness, 3).unwrap().contains("the disks of 2 of 3 nodes"));
         says(&fitness, 2, 0, true);
-        assert_eq!(fitness.no_room_to_commit(3), None);
+        assert_eq!(judged(&fitness, 3), None);
+        assert_eq!(fitness.is_full(), None);
         fitness.judge_disk(1 << 20, 4 << 20, "/data");
-        assert!(fitness.no_room_to_commit(3).unwrap().contains("its disk is nearly full"));
-        let alone = super::tests::fitness();
+        assert!(fitness.is_full().is_some());
+        assert!(judged(&fitness, 3).unwrap().contains("its disk is nearly full"));
+        let alone = self::fitness();
         alone.judge_disk(0, 1 << 20, "/data");
-        assert!(alone.no_room_to_commit(1).unwrap().contains("nearly full"));
+        assert!(judged(&alone, 1).unwrap().contains("nearly full"));
     }
 }

@@ -15,19 +15,26 @@ pub struct Heard {
     env: Env,
     last: Mutex<Option<Word>>,
     /// The last moment for which this node has surely applied every entry that was committed then.
-    reached: Mutex<Option<Instant>>,
+    reached: Mutex<Option<Moment>>,
+}
+
+/// A moment, by a clock that stands still while the machine is suspended; and how long it had been suspended by then.
+#[derive(Clone, Copy)]
+struct Moment {
+    at: Instant,
+    suspended: Duration,
 }
 
 #[derive(Clone, Copy)]
 struct Word {
     leader: Incarnation,
     term: u64,
-    at: Instant,
+    at: Moment,
     /// How many entries the leader had committed, as it last said.
     committed: u64,
     /// How many entries the leader had committed at some moment of this term, and when that was heard. Once this node
     /// has applied them, a newer goal takes their place.
-    goal: (u64, Instant),
+    goal: (u64, Moment),
     /// Whether a goal was reached in this term.
     caught_up: bool,
 }
@@ -40,7 +47,7 @@ impl Heard {
     /// Notes that an append of `leader` was accepted, which has committed up to `committed`.
     pub fn note(&self, leader: Incarnation, term: u64, committed: Option<Place>) {
         let committed = committed.map_or(0, |place| place.index + 1);
-        let at = self.env.now();
+        let at = self.moment();
         let mut last = self.lock();
         *last = Some(match *last {
             Some(word) if (word.leader, word.term) == (leader, term) && word.goal.0 > 0 => {
@@ -61,22 +68,27 @@ impl Heard {
             word.goal = (word.committed, word.at);
         }
         // The leader of an earlier term may have been alive a moment ago, and leads no more.
-        let alive = word.term >= term && self.env.now().saturating_duration_since(word.at) <= within;
+        let alive = word.term >= term && self.env.now().saturating_duration_since(word.at.at) <= within;
         alive.then_some((word.leader, word.caught_up))
     }
 
     /// How far this node's state may lie behind: the time since it was surely a leader's newest.
     pub fn lag(&self) -> Option<Duration> {
         let reached = (*self.reached())?;
-        Some(self.env.now().saturating_duration_since(reached))
+        let slept = self.env.suspended().saturating_sub(reached.suspended);
+        Some(self.env.now().saturating_duration_since(reached.at) + slept)
     }
 
-    /// Notes that this node was primary itself until now.
-    pub fn led(&self) {
-        *self.reached() = Some(self.env.now());
+    /// Notes that this node is primary itself, and is sure of it.
+    pub fn leads(&self) {
+        *self.reached() = Some(self.moment());
     }
 
-    fn reached(&self) -> MutexGuard<'_, Option<Instant>> {
+    fn moment(&self) -> Moment {
+        Moment { at: self.env.now(), suspended: self.env.suspended() }
+    }
+
+    fn reached(&self) -> MutexGuard<'_, Option<Moment>> {
         self.reached.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 

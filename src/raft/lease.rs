@@ -41,9 +41,11 @@ impl Lease {
 
     /// On the primary, while its lease holds: the last entry whose outcome may have been told.
     pub async fn read_index(&self, raft: &Raft) -> Result<Place, String> {
+        // (In this order: the machine may be suspended between the two.)
+        let index = self.leads_by_its_clock(raft).await?;
         match self.slept() {
             Some(slept) => Err(format!("this machine was suspended for {:.1} s", slept.as_secs_f64())),
-            None => self.leads_by_its_clock(raft).await,
+            None => Ok(index),
         }
     }
 

@@ -97,6 +97,9 @@ impl Caller {
         cluster: Option<ClusterId>,
         purpose: Purpose,
     ) -> io::Result<Connection> {
+        if let Some(why) = self.memory.excluded().look().clone().filter(|_| purpose != Purpose::Form) {
+            return Err(io::Error::other(why));
+        }
         let attempt = self.env.timeout(self.patience, self.shake_hands(target, cluster, purpose));
         let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {:?}", self.patience));
         let connected = attempt.await.unwrap_or_else(|_| Err(late()));
@@ -208,14 +211,21 @@ impl Caller {
         let Proof { past: theirs, proof } = connection.receive().await?;
         let verdict = if !self.key.is_proof(&proof, Side::Initiator, first, &nonce, &theirs) {
             Verdict::Refused("no proof of membership (compare the files of --secret-file)".into())
-        } else if let Some(lack) = hello.known.and_then(|known| past.lacks(&known)) {
-            let why = outdated(self.node, hello.from, &lack);
-            self.memory.exclude(why.clone());
-            Verdict::Refused(why)
-        } else if let Some(lack) = remembered.and_then(|known| theirs.lacks(&known)) {
-            Verdict::Outdated(outdated(hello.from, self.node, &lack))
+        } else if hello.format < command::OLDEST_FORMAT {
+            let (theirs, oldest) = (hello.format, command::OLDEST_FORMAT);
+            Verdict::Refused(format!("it knows commands up to format {theirs}, too old for {oldest}: update its zrsd"))
         } else {
-            Verdict::Accepted
+            let known = hello.known.filter(|_| hello.to_incarnation.is_some());
+            let mine = known.and_then(|known| past.lacks(&known)).map(|lack| outdated(self.node, hello.from, &lack));
+            let theirs = remembered.and_then(|known| theirs.lacks(&known));
+            if let Some(why) = &mine {
+                self.memory.exclude(why.clone());
+            }
+            match (mine, theirs.map(|lack| outdated(hello.from, self.node, &lack))) {
+                (_, Some(why)) => Verdict::Outdated(why),
+                (Some(why), None) => Verdict::Refused(why),
+                (None, None) => Verdict::Accepted,
+            }
         };
         connection.send(&verdict).await?;
         match verdict {

@@ -7,6 +7,7 @@
 //! **Left out.** Snapshots: a follower that needs one is told that there is none. As no log is purged, none is needed.
 
 use std::io;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -31,12 +32,13 @@ pub struct StateMachine {
     store: Store,
     durable: Watching<Durable>,
     applier: mpsc::Sender<Job>,
+    failed: Arc<OnceLock<String>>,
 }
 
 enum Job {
     Apply(EntryResponder<Types>),
-    /// Asks what became of all jobs before this one.
-    Tell(oneshot::Sender<io::Result<()>>),
+    /// Asks to be told once all jobs before this one are done.
+    Tell(oneshot::Sender<()>),
 }
 
 /// The task that applies entries. Applying takes processor time and may wait for the disk, so it does not run on the
@@ -46,14 +48,19 @@ struct Applier {
     env: Env,
     /// The newest command format that this node knows.
     format: u8,
+    /// Why an entry could not be applied: nothing is applied any more then.
+    failed: Arc<OnceLock<String>>,
 }
 
 impl StateMachine {
     /// The machine of `store`; entries are applied in a task of `env`.
     pub fn new(store: Store, log: &LogStore, env: &Env, format: u8) -> StateMachine {
         let (applier, jobs) = mpsc::channel(limits::APPLY_QUEUE);
-        env.spawn(Applier { store: store.clone(), env: env.clone(), format }.run(jobs));
-        StateMachine { store, durable: log.durable(), applier }
+        let failed = Arc::default();
+        let machine =
+            StateMachine { store: store.clone(), durable: log.durable(), applier, failed: Arc::clone(&failed) };
+        env.spawn(Applier { store, env: env.clone(), format, failed }.run(jobs));
+        machine
     }
 
     /// Waits until the log's first `entries` entries are fsynced.
@@ -67,21 +74,19 @@ impl StateMachine {
     }
 
     async fn hand_over(&self, job: Job) -> io::Result<()> {
-        self.applier.send(job).await.map_err(|_| ended())
+        self.applier.send(job).await.map_err(|_| self.fault())
+    }
+
+    fn fault(&self) -> io::Error {
+        io::Error::other(self.failed.get().cloned().unwrap_or("the task that applies entries has ended".into()))
     }
 }
 
-fn ended() -> io::Error {
-    io::Error::other("the task that applies entries has ended")
-}
-
 impl Applier {
-    /// Applies what comes. After a failure nothing more is applied, and the node ends.
+    /// Applies what comes. After a failure nothing more is taken, and the node ends.
     async fn run(self, mut jobs: mpsc::Receiver<Job>) {
-        let mut failed = None;
         while let Some(job) = jobs.recv().await {
             match job {
-                Job::Apply(_) if failed.is_some() => {}
                 Job::Apply((entry, responder)) => {
                     let index = entry.log_id.index;
                     match self.apply_one(Position::from(Place::from(entry.log_id)), entry.payload).await {
@@ -92,16 +97,13 @@ impl Applier {
                         }
                         Err(fault) => {
                             tracing::error!("this node stops, as entry {index} can't be applied: {fault}");
-                            failed = Some(fault);
+                            let _ = self.failed.set(fault.to_string());
+                            return;
                         }
                     }
                 }
                 Job::Tell(answer) => {
-                    let result = match &failed {
-                        Some(fault) => Err(io::Error::new(fault.kind(), fault.to_string())),
-                        None => Ok(()),
-                    };
-                    let _ = answer.send(result);
+                    let _ = answer.send(());
                 }
             }
         }
@@ -172,7 +174,7 @@ impl RaftStateMachine<Types> for StateMachine {
         }
         let (answer, applied) = oneshot::channel();
         self.hand_over(Job::Tell(answer)).await?;
-        applied.await.map_err(|_| ended())?
+        applied.await.map_err(|_| self.fault())
     }
 
     async fn get_snapshot_builder(&mut self) -> NoSnapshot {

@@ -14,13 +14,24 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
-use super::log::LogStore;
+use super::log::{LogStore, value};
 use super::past::{Past, Start};
 use super::types::{Ballot, Incarnation};
-use crate::env::Watch;
+use crate::env::{Env, Watch};
+use crate::journal::Values;
+
+/// Characters of a refusal that are kept: it may have come from anybody.
+const REFUSAL: usize = 500;
+/// Nodes that refuse each other try again all the time, so an older refusal is over.
+const REFUSAL_AGE: Duration = Duration::from_secs(60);
+
+/// By how much a person's word raises the number of starts: above those of all copies that may have run.
+const ADOPTED: u64 = 1 << 20;
 
 const START: &str = "start";
 const PROVEN: &str = "proven";
@@ -38,10 +49,13 @@ struct Shared {
     proven: Mutex<BTreeMap<Incarnation, Known>>,
     /// Whether `proven` has more than the disk.
     grown: AtomicBool,
-    /// The last refusal between this node and another one, by that node's number.
-    refusals: Mutex<BTreeMap<u64, String>>,
+    /// The last refusal between this node and another one, by that node's number, and when it was.
+    refusals: Mutex<BTreeMap<u64, (Instant, String)>>,
     /// Why this node takes no part.
     excluded: Watch<Option<String>>,
+    /// Whether the folder is a copy: it stays as it is then.
+    is_copy: bool,
+    env: Env,
 }
 
 /// What is remembered of a member.
@@ -57,13 +71,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Memory {
-    /// Reads what was kept, and counts this start, whose id is `id`. `copied`: why the folder is known to be a copy; it
+    /// Reads what was kept, and counts this start. `copied`: why the folder is known to be a copy; it
     /// stays as it is then.
-    pub async fn open(log: LogStore, id: u64, copied: Option<String>) -> io::Result<Memory> {
+    pub async fn open(log: LogStore, env: Env, copied: Option<String>) -> io::Result<Memory> {
         let last: Start = log.value(START)?.unwrap_or_default();
-        let proven = log.value(PROVEN)?.unwrap_or_default();
-        let excluded = copied.or(log.value(EXCLUDED)?);
-        let start = Start { number: last.number + 1, id };
+        // (It is worth less than a node that starts.)
+        let proven =
+            log.value(PROVEN).inspect_err(|fault| tracing::warn!("what members have shown is forgotten: {fault}"));
+        let proven = proven.ok().flatten().unwrap_or_default();
+        let is_copy = copied.is_some();
+        let noted: Option<String> = log.value(EXCLUDED)?;
+        let excluded = copied.or(noted.filter(|why| !why.is_empty()));
+        let start = Start { number: last.number.saturating_add(1), id: env.seed() };
         if excluded.is_none() {
             log.set_value(START, &start).await?;
         }
@@ -74,6 +93,8 @@ impl Memory {
             grown: AtomicBool::new(false),
             refusals: Mutex::default(),
             excluded: Watch::new(excluded),
+            is_copy,
+            env,
         };
         Ok(Memory { shared: Arc::new(shared) })
     }
@@ -145,30 +166,53 @@ impl Memory {
         });
     }
 
-    /// Keeps in the folder that this node takes no part.
-    pub async fn keep_excluded(&self, why: &String) -> io::Result<()> {
-        self.shared.log.set_value(EXCLUDED, why).await
+    /// Keeps in the folder that this node takes no part, for starts at which nobody is there who knows. (A copy is
+    /// known as such at each start, until it is adopted.)
+    pub async fn keep_excluded(&self) -> io::Result<()> {
+        let why = self.shared.excluded.look().clone();
+        match why {
+            Some(why) if !self.shared.is_copy => self.shared.log.set_value(EXCLUDED, &why).await,
+            _ => Ok(()),
+        }
     }
 
     /// Notes why node `node` was refused, or has refused this one; `None`: the two have shaken hands.
     pub fn refusal(&self, node: u64, why: Option<&str>) {
         let mut refusals = lock(&self.shared.refusals);
         match why {
-            Some(why) => refusals.insert(node, why.to_owned()),
+            Some(why) => refusals.insert(node, (self.shared.env.now(), why.chars().take(REFUSAL).collect())),
             None => refusals.remove(&node),
         };
     }
 
-    /// The last refusal between this node and node `node`, if they have not shaken hands since.
+    /// The refusal between this node and node `node` within the last minute, if they have not shaken hands since.
     pub fn refusal_of(&self, node: u64) -> Option<String> {
-        lock(&self.shared.refusals).get(&node).cloned()
+        let now = self.shared.env.now();
+        let refusals = lock(&self.shared.refusals);
+        let recent = refusals.get(&node).filter(|(at, _)| now.saturating_duration_since(*at) < REFUSAL_AGE);
+        recent.map(|(_, why)| why.clone())
     }
+}
+
+/// What a journal's values are to be changed to when a person vouches for the folder: it is not excluded, and is newer
+/// than any other copy that has run. What it had shown otherwise still counts.
+pub fn vouched(values: &Values) -> io::Result<Vec<(&'static str, Vec<u8>)>> {
+    let last: Start = value(values, START)?.unwrap_or_default();
+    let start = Start { number: last.number.saturating_add(ADOPTED), ..last };
+    let bytes = |plain: postcard::Result<Vec<u8>>| plain.expect("values of the log are plain data");
+    Ok(vec![(START, bytes(postcard::to_stdvec(&start))), (EXCLUDED, bytes(postcard::to_stdvec("")))])
+}
+
+/// Why the folder with these values is excluded, if it is.
+pub fn excluded(values: &Values) -> io::Result<Option<String>> {
+    Ok(value::<String>(values, EXCLUDED)?.filter(|why| !why.is_empty()))
 }
 
 /// What is wrong with the data of node `node`, which node `reminded_by` knows.
 pub fn outdated(node: u64, reminded_by: u64, lack: &str) -> String {
     format!(
         "node {node}'s data is older than what it had shown to node {reminded_by}: {lack}. Commits that it had \
-         acknowledged may be missing, so it takes no part: put its newest folder back, or give it an empty one"
+         acknowledged may be missing, so it takes no part. Put its newest folder back, and zrsctl adopt --data DIR it if \
+         it was copied; if there is none, keep this one, and treat the node as one that lost its disk"
     )
 }

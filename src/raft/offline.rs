@@ -143,7 +143,8 @@ pub fn origin(files: &dyn Files, log: &Inspection) -> io::Result<Origin> {
     origin::look(files, &log.values)
 }
 
-/// Makes a copied folder the node's own; durable on return. `files`: those of a log that no process uses.
+/// Makes a copied or excluded folder one that may take part again; durable on return. `files`: those of a log that no
+/// process uses.
 pub fn adopt(files: Arc<dyn Files>) -> io::Result<Origin> {
     origin::adopt(files)
 }

@@ -1,18 +1,21 @@
 //! Where a data folder comes from: how a copy of it is known by itself.
 //!
-//! The folder keeps what a copy can't have ([`Identity`]): of its file `slots`, the number and the time at which it was
-//! made, and the machine. A folder that was copied or put back by `cp`, `rsync` or `tar` has others, and so has one
-//! whose disk was moved to another machine. Such a node may lack what the original has acknowledged since; so it takes
-//! no part until a person who knows better *adopts* the folder (`zrsctl adopt`).
+//! The folder keeps what a copy can't have ([`Identity`]) of its file `slots`: above all the time at which that file was
+//! made, to the nanosecond. A folder that was copied or put back by `cp`, `rsync` or `tar` has another. Where a file
+//! system keeps no such time, the number of the file says as much as can be known, and the machine's id whether it is the
+//! same file system. Such a node may lack what the original has acknowledged since; so it takes no part until a person
+//! who knows better vouches for the folder (`zrsctl adopt`).
 //!
-//! **Left out.** Copies of whole disks below a file system: they keep everything. Other members can know those, if they
-//! remember more than the copy has ([`memory`](super::memory)).
+//! **Left out.** A disk that was moved to another machine is still the original. Copies of whole disks, or of volumes
+//! below a file system, keep everything: other members can know those, if they remember more than the copy has
+//! ([`memory`](super::memory)).
 
 use std::io;
 use std::sync::Arc;
 
 use super::formation::INCARNATION;
 use super::log::{LogStore, value};
+use super::memory;
 use crate::journal::{Files, Identity, Journal, SLOTS, Sizes, Values};
 
 const ORIGIN: &str = "origin";
@@ -21,12 +24,19 @@ const ORIGIN: &str = "origin";
 /// made to say what it is.
 pub async fn check(log: &LogStore, files: &dyn Files) -> io::Result<Option<String>> {
     let found = files.identity(SLOTS)?;
-    match log.value::<Identity>(ORIGIN)? {
-        Some(known) if known == found => Ok(None),
+    let known = log.value::<Identity>(ORIGIN)?;
+    let is_new = log.value::<u64>(INCARNATION)?.is_none();
+    match known.filter(|_| !is_new) {
         Some(known) => match difference(&known, &found) {
             Some(odd) => Ok(Some(odd)),
-            // The machine was started anew, say.
-            None => log.set_value(ORIGIN, &found).await.map(|()| None),
+            None => {
+                let now = updated(&known, found);
+                if now != known {
+                    tracing::info!("this data folder is on another machine or device than it was, and is the same one");
+                    log.set_value(ORIGIN, &now).await?;
+                }
+                Ok(None)
+            }
         },
         None => log.set_value(ORIGIN, &found).await.map(|()| None),
     }
@@ -37,29 +47,37 @@ pub fn copied(node: u64, odd: &str) -> String {
     format!(
         "the data folder of node {node} is a copy, or was put back from one: {odd}. What the node had acknowledged since \
          may be missing, so it takes no part. If this is the newest copy and the original will never start again: stop \
-         the node and say zrsctl adopt --data DIR. Else put the original back, or give the node an empty folder"
+         the node and say zrsctl adopt --data DIR. Else put the original back"
     )
 }
 
 /// How a folder differs from the one in which it was noted what `known` says; `None` if nothing says that it is another.
 fn difference(known: &Identity, found: &Identity) -> Option<String> {
-    if !known.machine.is_empty() && !found.machine.is_empty() && known.machine != found.machine {
-        return Some("it was made on another machine (/etc/machine-id differs)".into());
+    if let (Some(was), Some(is)) = (known.born, found.born) {
+        let (was, is) = (was.as_secs_f64(), is.as_secs_f64());
+        // (File numbers may change at each mount, machines' ids with each container: this says more than both.)
+        return (known.born != found.born)
+            .then(|| format!("its file log/{SLOTS} was made at {is:.6}, and says {was:.6} (seconds since 1970)"));
     }
     if known.inode != found.inode {
         let (was, is) = (known.inode, found.inode);
         return Some(format!("its file log/{SLOTS} has the inode number {is}, and had {was}"));
     }
-    if let (Some(was), Some(is)) = (known.born, found.born)
-        && was != is
-    {
-        return Some(format!("its file log/{SLOTS} was made at another time than it says"));
+    let differ = |was: &str, is: &str| !was.is_empty() && !is.is_empty() && was != is;
+    // (The same start of the kernel is the same machine.)
+    let other_machine = differ(&known.machine, &found.machine) && known.boot != found.boot;
+    other_machine.then(|| "it was made on another machine (/etc/machine-id differs)".into())
+}
+
+/// What to keep of a folder that is the same: what is known now, and what was known and can't be told now.
+fn updated(known: &Identity, found: Identity) -> Identity {
+    let or = |found: String, known: &str| if found.is_empty() { known.to_owned() } else { found };
+    Identity {
+        machine: or(found.machine, &known.machine),
+        boot: or(found.boot, &known.boot),
+        born: found.born.or(known.born),
+        ..found
     }
-    let same_boot = !known.boot.is_empty() && known.boot == found.boot;
-    if same_boot && known.device != 0 && found.device != 0 && known.device != found.device {
-        return Some("it lies on another device".into());
-    }
-    None
 }
 
 /// What a folder is, as it knows itself.
@@ -67,7 +85,9 @@ fn difference(known: &Identity, found: &Identity) -> Option<String> {
 pub enum Origin {
     /// A copy, for the reason given.
     Copy(String),
-    /// No copy, as far as it knows.
+    /// Excluded, as members remember more than it has.
+    Excluded(String),
+    /// Neither, as far as it knows.
     Original,
     /// No node has ever started from it.
     New,
@@ -78,17 +98,26 @@ pub fn look(files: &dyn Files, values: &Values) -> io::Result<Origin> {
     if !values.contains_key(INCARNATION) {
         return Ok(Origin::New);
     }
-    let Some(known) = value::<Identity>(values, ORIGIN)? else { return Ok(Origin::Original) };
-    Ok(difference(&known, &files.identity(SLOTS)?).map_or(Origin::Original, Origin::Copy))
+    let known = value::<Identity>(values, ORIGIN)?;
+    let found = files.identity(SLOTS)?;
+    if let Some(odd) = known.and_then(|known| difference(&known, &found)) {
+        return Ok(Origin::Copy(odd));
+    }
+    Ok(memory::excluded(values)?.map_or(Origin::Original, Origin::Excluded))
 }
 
-/// Makes the copied folder with the log in `files`, which no node uses, the node's own; durable on return. Gives what
-/// it was; only a copy is changed.
+/// Makes the copied or excluded folder with the log in `files`, which no node uses, one that may take part again; durable
+/// on return. Gives what it was.
+///
+/// What the members remember of its votes and entries still counts: with less, the node is excluded again.
 pub fn adopt(files: Arc<dyn Files>) -> io::Result<Origin> {
     let mut journal = Journal::open(files.clone(), Sizes::default(), 0).map_err(io::Error::other)?;
     let found = look(&*files, journal.values())?;
-    if matches!(found, Origin::Copy(_)) {
+    if matches!(found, Origin::Copy(_) | Origin::Excluded(_)) {
         let identity = postcard::to_stdvec(&files.identity(SLOTS)?).expect("an identity is plain data");
+        for (name, value) in memory::vouched(journal.values())? {
+            journal.set(name, value)?;
+        }
         journal.set(ORIGIN, identity)?;
     }
     Ok(found)
@@ -102,26 +131,37 @@ mod tests {
 
     #[test]
     fn a_copy_differs_and_a_restart_does_not() {
-        let known = Identity {
-            machine: "m".into(),
-            boot: "b".into(),
-            device: 5,
-            inode: 12,
-            born: Some(Duration::from_nanos(7)),
-        };
-        let same = |change: fn(&mut Identity)| {
+        let at = |nanos| Some(Duration::from_nanos(nanos));
+        let known = Identity { machine: "m".into(), boot: "b".into(), device: 5, inode: 12, born: at(7) };
+        let changed = |known: &Identity, change: fn(&mut Identity)| {
             let mut found = known.clone();
             change(&mut found);
-            difference(&known, &found)
+            difference(known, &found)
         };
+        let same = |change| changed(&known, change);
         assert_eq!(same(|_| {}), None);
-        // A machine that was started anew may count its devices otherwise.
+        assert!(same(|found| found.born = Some(Duration::from_nanos(8_000))).unwrap().contains("was made at 0.000008"));
+        // A machine that was started anew, a container on another host, a volume that was attached again.
         assert_eq!(same(|found| (found.boot, found.device) = ("c".into(), 6)), None);
-        // In a container, much may be unknown.
+        assert_eq!(same(|found| (found.machine, found.boot) = ("n".into(), "c".into())), None);
+        assert_eq!(same(|found| (found.inode, found.device) = (13, 6)), None);
+        // Where times are not kept.
+        let known = Identity { born: None, ..known.clone() };
+        let same = |change| changed(&known, change);
+        assert_eq!(same(|_| {}), None);
         assert_eq!(same(|found| *found = Identity { inode: 12, ..Identity::default() }), None);
-        assert!(same(|found| found.machine = "n".into()).unwrap().contains("another machine"));
         assert!(same(|found| found.inode = 13).unwrap().contains("inode number 13, and had 12"));
-        assert!(same(|found| found.born = Some(Duration::from_nanos(8))).unwrap().contains("another time"));
-        assert!(same(|found| found.device = 6).unwrap().contains("another device"));
+        assert!(
+            same(|found| (found.machine, found.boot) = ("n".into(), "c".into())).unwrap().contains("another machine")
+        );
+        assert_eq!(same(|found| found.machine = "n".into()), None, "the kernel is the same");
+    }
+
+    #[test]
+    fn what_can_not_be_told_now_is_not_forgotten() {
+        let known = Identity { machine: "m".into(), boot: "b".into(), device: 5, inode: 12, born: None };
+        let found = Identity { boot: "c".into(), device: 6, inode: 12, ..Identity::default() };
+        let kept = Identity { boot: "c".into(), device: 6, ..known.clone() };
+        assert_eq!(updated(&known, found), kept);
     }
 }

@@ -45,10 +45,14 @@ impl Past {
             return Some(format!("its folder was started {its} times, and this one {mine} times"));
         }
         if start.number == known.number && start.id != known.id {
-            return Some(format!("start {} of its folder was that of another copy of it", start.number));
+            return Some(format!("there were two starts {} of its folder: two copies of it have run", start.number));
         }
-        let of = |vote: Option<Ballot>| vote.map_or("none".into(), |vote| format!("one of term {}", vote.term));
         if age(self.vote) < age(proven.vote) {
+            let of = |vote: Option<Ballot>| match vote {
+                Some(Ballot { term, committed: false, .. }) => format!("of term {term}"),
+                Some(Ballot { term, .. }) => format!("of the winner of term {term}"),
+                None => "of nobody".into(),
+            };
             return Some(format!("its newest vote was {}, and is {}", of(proven.vote), of(self.vote)));
         }
         if age(self.vote) != age(proven.vote) {
@@ -60,7 +64,7 @@ impl Past {
         (self.entries < proven.entries).then(|| {
             let term = self.vote.map_or(0, |vote| vote.term);
             let (mine, its) = (self.entries, proven.entries);
-            format!("in term {term} it had acknowledged {its} entries of the log, and has {mine}")
+            format!("in term {term} it had {its} entries of the log on its disk, and has {mine}")
         })
     }
 
@@ -96,24 +100,24 @@ mod tests {
         assert_eq!(past(4, 5, true, 130).lacks(&proven), None);
         assert_eq!(
             past(3, 5, true, 99).lacks(&proven).unwrap(),
-            "in term 5 it had acknowledged 100 entries of the log, and has 99"
+            "in term 5 it had 100 entries of the log on its disk, and has 99"
         );
         assert_eq!(
             past(9, 5, false, 200).lacks(&proven).unwrap(),
-            "its newest vote was one of term 5, and is one of term 5"
+            "its newest vote was of the winner of term 5, and is of term 5"
         );
         assert_eq!(
             past(9, 4, true, 200).lacks(&proven).unwrap(),
-            "its newest vote was one of term 5, and is one of term 4"
+            "its newest vote was of the winner of term 5, and is of the winner of term 4"
         );
         let none = Past { vote: None, ..past(9, 0, false, 200) };
-        assert_eq!(none.lacks(&proven).unwrap(), "its newest vote was one of term 5, and is none");
+        assert_eq!(none.lacks(&proven).unwrap(), "its newest vote was of the winner of term 5, and is of nobody");
         assert_eq!(
             past(2, 6, true, 200).lacks(&proven).unwrap(),
             "its folder was started 3 times, and this one 2 times"
         );
         let copy = Past { start: Start { number: 3, id: 9 }, ..proven };
-        assert_eq!(copy.lacks(&proven).unwrap(), "start 3 of its folder was that of another copy of it");
+        assert_eq!(copy.lacks(&proven).unwrap(), "there were two starts 3 of its folder: two copies of it have run");
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl PeerLinks {
         }
     }
 
-    /// How many entries this node has fsynced, for a heartbeat.
+    /// How many entries this node has fsynced.
     fn synced(&self) -> u64 {
         self.memory.own().map_or(0, |own| own.entries)
     }
@@ -130,12 +130,13 @@ impl RaftNetworkV2<Types> for PeerLinks {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let (link, within, synced) = match rpc.entries.is_empty() {
-            true => (&self.control, option.hard_ttl(), self.synced()),
+        let synced = self.synced();
+        let (link, within) = match rpc.entries.is_empty() {
+            true => (&self.control, option.hard_ttl()),
             // A microsecond more for each byte: a slow line must get the largest entry through.
             false => {
                 let bytes: usize = rpc.entries.iter().map(|entry| Record::from(entry).size()).sum();
-                (&self.bulk, limits::PEER_CALL_TIMEOUT + Duration::from_micros(bytes as u64), 0)
+                (&self.bulk, limits::PEER_CALL_TIMEOUT + Duration::from_micros(bytes as u64))
             }
         };
         let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
@@ -223,6 +224,8 @@ pub struct Callee<'a> {
     pub log: &'a LogStore,
     pub heard: &'a Heard,
     pub memory: &'a Memory,
+    /// The peer that calls.
+    pub peer: Incarnation,
     pub lease: &'a Lease,
     pub fitness: &'a Fitness,
 }
@@ -250,11 +253,17 @@ pub async fn serve_calls(callee: Callee<'_>, connection: Connection) -> io::Resu
 }
 
 async fn answer(callee: Callee<'_>, ask: Ask) -> Answer {
-    let Callee { raft, lease, .. } = callee;
+    let Callee { raft, lease, memory, .. } = callee;
+    let excluded = || memory.excluded().look().clone();
+    if let Some(why) = excluded() {
+        return Answer::Failed(why);
+    }
     let answered = match ask {
         Ask::Append { ballot, previous, records, committed, synced } => {
             let answered = append(callee, ballot, previous, records, committed).await;
-            if matches!(answered, Ok(Answer::Appended(ref appended)) if !matches!(appended, Appended::HigherVote(_))) {
+            if ballot.candidate == callee.peer
+                && matches!(&answered, Ok(Answer::Appended(appended)) if !matches!(appended, Appended::HigherVote(_)))
+            {
                 // A leader's vote is on its disk before it sends anything.
                 callee.memory.saw(ballot.candidate, ballot, synced);
             }
@@ -276,7 +285,8 @@ async fn answer(callee: Callee<'_>, ask: Ask) -> Answer {
         Ask::ReadIndex => Ok(Answer::ReadIndex(lease.read_index(raft).await)),
         Ask::Checkup => Ok(Answer::Checkup(callee.fitness.checkup())),
     };
-    answered.unwrap_or_else(Answer::Failed)
+    // (Also if that was learnt meanwhile: nothing is promised any more.)
+    excluded().map_or_else(|| answered.unwrap_or_else(Answer::Failed), Answer::Failed)
 }
 
 async fn append(
@@ -288,7 +298,10 @@ async fn append(
 ) -> Result<Answer, String> {
     let Callee { raft, log, heard, fitness, .. } = callee;
     let empty = records.is_empty();
-    if let Some(why) = fitness.no_room().filter(|_| !empty) {
+    // (What a new leader needs to begin with still gets in.)
+    if let Some(why) = fitness.is_full()
+        && records.iter().map(Record::size).sum::<usize>() > limits::SMALL_APPEND
+    {
         return Err(why);
     }
     let request = AppendEntriesRequest {

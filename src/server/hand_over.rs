@@ -20,12 +20,20 @@ impl Drop for Sealed {
 /// Hands the primary's role to node `to`, or to the most advanced one, once the voted transactions are finished: gives
 /// the new primary. An error says why nothing has changed.
 pub async fn hand_over(shared: &Shared, to: Option<u64>) -> anyhow::Result<u64> {
+    if !matches!(&*shared.standing.look(), Standing::Leading(_)) {
+        anyhow::bail!("this node is not the primary");
+    }
+    shared.node.await_successor(to).await?;
+    finish_and_hand_over(shared, to).await
+}
+
+/// The same without a look at who could take over: the voted transactions are finished in any case.
+pub async fn finish_and_hand_over(shared: &Shared, to: Option<u64>) -> anyhow::Result<u64> {
     let Shared { env, standing, node, .. } = shared;
     let leading = match &*standing.look() {
         Standing::Leading(primary) => primary.clone(),
         _ => anyhow::bail!("this node is not the primary"),
     };
-    node.await_successor(to).await?;
     let sealed = Sealed(leading);
     let leading = &sealed.0;
     let drained = async {
@@ -56,7 +64,8 @@ pub async fn while_unfit(shared: Arc<Shared>) {
         }
         let is_leading = matches!(&*shared.standing.look(), Standing::Leading(_));
         let Some(why) = shared.node.unfit().filter(|_| is_leading) else { continue };
-        match hand_over(&shared, None).await {
+        let Some(successor) = shared.node.fit_successor() else { continue };
+        match hand_over(&shared, Some(successor)).await {
             Ok(to) => tracing::warn!("handed the primary's role to node {to}, as this node is not fit to lead: {why}"),
             Err(no) => tracing::debug!("this node is not fit to lead, and leads: {no}"),
         }

@@ -201,7 +201,7 @@ impl Server {
         let Shared { env, phase, node, metrics, .. } = &*self.shared;
         phase.send(Phase::Draining);
         if self.is_primary() {
-            match self.hand_over(None).await {
+            match hand_over::finish_and_hand_over(&self.shared, None).await {
                 Ok(to) => tracing::info!(to, "handed the primary's role over"),
                 Err(why) => tracing::info!(%why, "no member to hand the primary's role to"),
             }

@@ -98,7 +98,8 @@ impl Patience {
         // (A node follows a primary that has died until it knows.)
         let is_election = || matches!(*shared.standing.look(), Standing::Electing | Standing::Following { .. });
         let electing = || is_election() && shared.node.reaches_majority();
-        if now < self.election && electing() { Ok(PAUSE) } else { Err(Why::NoPrimary) }
+        let left = self.election.saturating_duration_since(now);
+        if !left.is_zero() && electing() { Ok(left.min(limits::REGISTER_ANSWER)) } else { Err(Why::NoPrimary) }
     }
 
     /// Waits a little, or for another standing.

@@ -121,7 +121,7 @@ fn a_copied_folder_is_known_by_itself_until_it_is_adopted() {
     fs::rename(&data, data.with_extension("original")).unwrap();
     fs::rename(&copy, &data).unwrap();
     let words = format!("the data folder of node {} is a copy", cluster.nodes[victim].number);
-    assert_excluded(&mut cluster, victim, &[&words, "inode number", "zrsctl adopt --data DIR"]);
+    assert_excluded(&mut cluster, victim, &[&words, "log/slots", "zrsctl adopt --data DIR"]);
     assert_refused(&cluster, primary, victim, &words);
     counters.wait_progress(&cluster);
 
@@ -137,7 +137,10 @@ fn a_copied_folder_is_known_by_itself_until_it_is_adopted() {
     assert!(!done && said.contains("in use"), "{said}");
     cluster.nodes[victim].kill();
     let (done, said) = adopt(&[]);
-    assert!(!done && said.contains("This is the newest copy") && said.contains("nothing was changed"), "{said}");
+    assert!(
+        !done && said.contains("This is the newest folder of the node") && said.contains("nothing was changed"),
+        "{said}"
+    );
     assert_excluded(&mut cluster, victim, &[&words]);
     cluster.nodes[victim].kill();
     let (done, said) = adopt(&["--yes"]);

@@ -2,14 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use zrs::client::{Client, Options};
 use zrs::env::Env;
-use zrs::net::Tcp;
 use zrs::zodb::Oid;
 
+use crate::connect;
 use crate::support::cluster::Cluster;
 use crate::support::{PATIENCE, chance, wait_for};
 
@@ -29,11 +27,6 @@ fn flip(folder: &Path, bytes: &[u8]) -> usize {
         flipped += found.len();
     }
     flipped
-}
-
-async fn connect(cluster: &Cluster) -> Client {
-    let options = Options { addresses: cluster.addresses(), wait: PATIENCE, ..Options::default() };
-    Client::connect(options, Env::system(), Arc::new(Tcp)).await.unwrap()
 }
 
 #[test]

@@ -16,7 +16,7 @@ async fn a_node_whose_clock_is_far_ahead_hands_the_role_over() {
         })
         .await;
         let alarms = site.hosts[primary].status().node.alarms;
-        assert!(alarms.iter().any(|alarm| alarm.contains("its clock is 5")), "{alarms:?}");
+        assert!(alarms.iter().any(|alarm| alarm.starts_with("its clock is ")), "{alarms:?}");
         let after = site.set("after").await;
         // (Its last transactions may have been ahead. But then the next ones are so by a little only.)
         assert!(after > before);

@@ -162,7 +162,7 @@ impl Deref for Host {
 pub struct Site {
     pub hosts: Vec<Host>,
     pub client: Client,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     _ports: Vec<Port>,
 }
 
@@ -196,7 +196,7 @@ impl Site {
         let addresses = peers.into_iter().map(|(_, address)| address).collect();
         let options = Options { addresses, wait: PATIENCE, ..Options::default() };
         let client = Client::connect(options, Env::current(), Arc::new(Tcp)).await.unwrap();
-        Site { hosts, client, _folder: folder, _ports: ports }
+        Site { hosts, client, folder, _ports: ports }
     }
 
     /// The index of the primary, once there is one.
@@ -239,9 +239,20 @@ impl Site {
         tokio::time::timeout(PATIENCE, setting).await.expect("a commit")
     }
 
+    /// Stops the servers; nothing of them is left then that holds a database open.
     pub async fn stop(self) {
         for host in &self.hosts {
             host.stop().await;
+        }
+        drop(self.hosts);
+        for node in 1..=3 {
+            let store = self.folder.path().join(format!("{node}/store"));
+            let closed = async {
+                while Rocks::open(&store, zrs::storage::TABLES, Durability::Flush).is_err() {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, closed).await.expect("a database that was closed");
         }
     }
 }

@@ -75,7 +75,7 @@ const RAFT: House = House {
         ("lease", &["types", "machine"]),
         ("peers", &["types", "stamp", "wire", "fitness", "heard", "log", "memory", "machine", "lease", "link"]),
         ("formation", &["types", "stamp", "base", "wire", "log", "link"]),
-        ("origin", &["log", "formation"]),
+        ("origin", &["log", "memory", "formation"]),
         ("offline", &["types", "stamp", "log", "formation", "origin"]),
         (
             "node",

@@ -1,4 +1,4 @@
-//! `zrsctl adopt`: a person vouches for a copied data folder.
+//! `zrsctl adopt`: a person vouches for a copied or excluded data folder.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -12,11 +12,13 @@ use zrs::journal::{self, Directory};
 use zrs::raft::offline::{self, Origin};
 
 const TERMS: &str = "\
-A copy may lack commits that the original has acknowledged; a node that runs from it anyway can lose them for the whole
-cluster. Adopt it only if both of these are true:
+A folder that is not the newest one of its node may lack commits that the node has acknowledged; if the node runs from it
+anyway, they can be lost for the whole cluster. Adopt it only if both of these are true:
 
-  1. This is the newest copy: the node has not run since it was made.
-  2. The original will never start again.";
+  1. This is the newest folder of the node: the node has not run from another one since it was made.
+  2. No other copy of it, the original among them, will ever start again.
+
+What the other members remember still counts: if they know of more than this folder has, they refuse the node again.";
 
 #[derive(Args)]
 pub struct AdoptFlags {
@@ -46,15 +48,19 @@ pub fn adopt(flags: &AdoptFlags) -> anyhow::Result<()> {
             bail!("no node has started from {path} yet, so there is nothing to adopt: start it")
         }
         Some(Origin::Original) => bail!("{path} is no copy, as far as it knows: there is nothing to adopt"),
-        Some(Origin::Copy(odd)) => odd,
+        Some(Origin::Copy(odd)) => format!("is a copy: {odd}"),
+        Some(Origin::Excluded(why)) => format!("takes no part: {why}"),
     };
-    println!("{path} is a copy: {odd}.\n\n{TERMS}\n");
+    println!("{path} {odd}.\n\n{TERMS}\n");
     if !flags.yes {
         agree()?;
     }
     let folder = Folder::open(&flags.data)?;
     let files = Directory::open(&folder.log())?;
-    offline::adopt(Arc::new(files)).with_context(|| format!("{path} could not be adopted"))?;
+    let found = offline::adopt(Arc::new(files)).with_context(|| format!("{path} could not be adopted"))?;
+    if matches!(found, Origin::New | Origin::Original) {
+        bail!("{path} has changed meanwhile; nothing was adopted");
+    }
     println!("adopted {path}: start the node");
     Ok(())
 }

@@ -4,21 +4,29 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::inner::{Inner, Running};
+use super::inner::{Inner, Role, Running};
 use crate::config::limits;
 use crate::raft::link::Target;
 use crate::raft::wire::{Answer, Ask};
 
-/// Looks until the node stops; lets the node stand for election as long as it is fit, or nobody else is.
+/// After so many looks without a primary, an unfit node stands too: it may have entries that those who are fit lack.
+const LEADERLESS: u32 = 5;
+
+/// Looks until the node stops; lets the node stand for election as long as it is fit, or nobody else is, or nobody that
+/// is fit seems to be able to win.
 pub async fn look(node: Arc<Inner>) {
     let Some(running) = node.running.get() else { return };
+    let mut leaderless = 0;
     while !node.stopping() {
         measure_disk(&node).await;
         ask_others(&node, running).await;
         node.choose_format();
-        let fitness = &node.fitness;
-        fitness.judge_clock(node.members().len());
-        running.raft.runtime_config().elect(fitness.unfit().is_none() || !fitness.is_fit_elsewhere());
+        let (fitness, members) = (&node.fitness, node.members().len());
+        fitness.judge_clock(members);
+        fitness.judge_room(members);
+        leaderless = if node.role() == Role::Candidate { leaderless + 1 } else { 0 };
+        let stands = fitness.unfit().is_none() || !fitness.is_fit_elsewhere() || leaderless > LEADERLESS;
+        running.raft.runtime_config().elect(stands);
         node.env().sleep(limits::CHECKUP).await;
     }
 }

@@ -14,6 +14,7 @@ use crate::net::{Credentials, FrameReader, FrameWriter, rehome};
 use crate::raft::link::{Connection, Target};
 use crate::raft::peers::{Callee, serve_calls};
 use crate::raft::stamp::cluster_name;
+use crate::raft::types::Incarnation;
 use crate::raft::wire::{Hello, Purpose, RelayRequest, Verdict, read_hello};
 
 /// The relay did not come about.
@@ -54,8 +55,8 @@ pub async fn accept(
             answered.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }
         (Purpose::Calls, Some(_)) => {
-            let serving = node.clone();
-            OnOwnThread(env.spawn(async move { serve(&serving, connection).await })).ended().await
+            let (serving, from) = (node.clone(), hello.from_incarnation);
+            OnOwnThread(env.spawn(async move { serve(&serving, from, connection).await })).ended().await
         }
         (Purpose::Relay, Some(_)) => return accept_relay(node, connection).await,
         (Purpose::Calls | Purpose::Relay, None) => Ok(()),
@@ -82,11 +83,11 @@ impl Drop for OnOwnThread {
 }
 
 /// Answers a peer's calls. Runs on Raft's thread, where also the socket's events come from then.
-async fn serve(node: &Inner, mut connection: Connection) -> io::Result<()> {
+async fn serve(node: &Inner, peer: Incarnation, mut connection: Connection) -> io::Result<()> {
     let Some(Running { raft, lease, .. }) = node.running.get() else { return Ok(()) };
     rehome(&mut connection.reader, &mut connection.writer)?;
     let Inner { log, heard, fitness, caller, .. } = node;
-    serve_calls(Callee { raft, log, heard, memory: &caller.memory, lease, fitness }, connection).await
+    serve_calls(Callee { raft, log, heard, memory: &caller.memory, peer, lease, fitness }, connection).await
 }
 
 /// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.
@@ -155,6 +156,7 @@ async fn admit(
         let verdict = judge(node, &hello, peer, credentials).await;
         if let Err(why) = &verdict
             && hello.purpose != Purpose::Form
+            && hello.from != node.config.node
             && node.member(hello.from).is_some()
         {
             node.caller.memory.refusal(hello.from, Some(why));

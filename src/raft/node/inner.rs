@@ -3,7 +3,7 @@
 //! Data, and the short ways to look at it. Everything else in this folder works on an [`Inner`] and lies above it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::command::{OLDEST_FORMAT, Reign};
@@ -79,7 +79,7 @@ pub struct Inner {
     pub abdicated: Watch<Option<Reign>>,
     /// Why this node can't take part any more.
     pub fault: Watch<Option<String>>,
-    pub stopping: AtomicBool,
+    pub stopping: Watch<bool>,
     /// Set once, when this node belongs to a cluster.
     pub running: OnceLock<Running>,
 }
@@ -142,15 +142,20 @@ impl Inner {
         self.members().into_iter().find(|member| member.incarnation == incarnation)
     }
 
-    /// Sets the format to propose in: the newest that every member knows. A member that this node has never met may
-    /// know only the oldest.
+    /// Sets the format to propose in.
     pub fn choose_format(&self) -> u8 {
+        let format = self.common_format();
+        self.format.store(format, Ordering::Relaxed);
+        format
+    }
+
+    /// The newest command format that every member knows. A member that this node has never met may know only the
+    /// oldest.
+    pub fn common_format(&self) -> u8 {
         let others = self.members().into_iter().filter(|member| member.incarnation != self.caller.incarnation);
         let known = others.map(|member| self.caller.memory.format_of(member.incarnation));
         let oldest = known.map(|format| format.unwrap_or(OLDEST_FORMAT)).min();
-        let format = oldest.unwrap_or(self.caller.newest.format).clamp(OLDEST_FORMAT, self.caller.newest.format);
-        self.format.store(format, Ordering::Relaxed);
-        format
+        oldest.unwrap_or(self.caller.newest.format).clamp(OLDEST_FORMAT, self.caller.newest.format)
     }
 
     /// The addresses of all nodes that may be peers, by number: the members', or those in `--peers` before the cluster
@@ -186,6 +191,6 @@ impl Inner {
 
     /// Whether the tasks of a member are to end.
     pub fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst) || self.caller.memory.excluded().look().is_some()
+        *self.stopping.look() || self.caller.memory.excluded().look().is_some()
     }
 }

@@ -1,5 +1,6 @@
 //! From the folder to the cluster: waits for the stamp, runs Raft, and initialises the log if this node is the founder.
 
+use std::io;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -18,7 +19,16 @@ use crate::raft::wire::Purpose;
 
 /// Joins the cluster; the node has a fault if it can't.
 pub async fn take_part(node: Arc<Inner>) {
-    if let Err(fault) = join(&node).await {
+    let mut stopping = node.stopping.watching();
+    let joined = tokio::select! {
+        biased;
+        _ = stopping.until(|stopping| *stopping) => return,
+        joined = join(&node) => joined,
+    };
+    // (One that is excluded can't join for that reason.)
+    if let Err(fault) = joined
+        && node.excluded().is_none()
+    {
         let why = format!("this node can't take part: {fault:#}");
         tracing::error!("{why}");
         node.fault.send(Some(why));
@@ -26,11 +36,6 @@ pub async fn take_part(node: Arc<Inner>) {
 }
 
 async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
-    if node.excluded().is_some() {
-        exclude(node).await;
-        return Ok(());
-    }
-    let stamped = node.formation.stamp.look().is_some();
     let mut waiting = node.formation.waiting.watching();
     let tell = async {
         loop {
@@ -40,8 +45,11 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
             }
         }
     };
+    let stamped = node.formation.stamp.look().is_some();
+    let mut excluded = node.caller.memory.excluded().watching();
     let stamp = tokio::select! {
         biased;
+        _ = excluded.until(Option::is_some) => return exclude(node).await,
         stamp = node.formation.await_stamp() => stamp?,
         () = tell => unreachable!("the role is told until there is a stamp"),
     };
@@ -54,9 +62,8 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
             }
         });
     }
-    node.caller.env.spawn(exclude_when_told(node.clone()));
-    if node.stopping() {
-        return Ok(());
+    if node.excluded().is_some() {
+        return exclude(node).await;
     }
     let peers = Peers::new(node.caller.clone(), stamp.cluster);
     let machine = StateMachine::new(node.store.clone(), &node.log, &node.work, node.caller.newest.format);
@@ -67,12 +74,15 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
         anyhow::bail!("a node joins its cluster once");
     }
     node.publish(Role::Candidate);
-    node.caller.env.spawn(reign::rule(node.clone(), raft.clone()));
-    node.caller.env.spawn(upkeep::flush_as_the_log_grows(node.clone()));
-    node.caller.env.spawn(upkeep::watch_for_faults(node.clone(), raft.clone()));
-    node.caller.env.spawn(presence::tell(node.clone(), raft.clone()));
-    node.caller.env.spawn(upkeep::keep_memory_fresh(node.clone()));
-    node.caller.env.spawn(checkup::look(node.clone()));
+    let env = &node.caller.env;
+    // (From here on there is something to stop: also for what was learnt meanwhile.)
+    env.spawn(exclude_when_told(node.clone()));
+    env.spawn(reign::rule(node.clone(), raft.clone()));
+    env.spawn(upkeep::flush_as_the_log_grows(node.clone()));
+    env.spawn(upkeep::watch_for_faults(node.clone(), raft.clone()));
+    env.spawn(upkeep::keep_memory_fresh(node.clone()));
+    env.spawn(presence::tell(node.clone(), raft.clone()));
+    env.spawn(checkup::look(node.clone()));
     initialize(node, &raft, &stamp).await
 }
 
@@ -81,8 +91,11 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
 async fn greet(node: &Inner, stamp: &Stamp) {
     let others = node.members().into_iter().filter(|member| member.id != node.config.node).map(Target::from);
     let greetings = others.map(|member| async move {
-        if let Err(fault) = node.caller.connect(&member, Some(stamp.cluster), Purpose::Calls).await {
+        while let Err(fault) = node.caller.connect(&member, Some(stamp.cluster), Purpose::Calls).await
+            && fault.kind() != io::ErrorKind::PermissionDenied
+        {
             tracing::debug!("node {} at {} was not greeted: {fault}", member.node, member.address);
+            node.env().sleep(node.config.heartbeat).await;
         }
     });
     let _ = node.env().timeout(node.config.election_timeout, join_all(greetings)).await;
@@ -91,27 +104,33 @@ async fn greet(node: &Inner, stamp: &Stamp) {
 /// Excludes this node once it has learnt that its data is older than what it once had.
 async fn exclude_when_told(node: Arc<Inner>) {
     let mut excluded = node.caller.memory.excluded().watching();
-    if excluded.until(Option::is_some).await.is_err() {
-        return;
-    }
-    exclude(&node).await;
-    let Some(why) = node.excluded() else { return };
-    // The members that know better may be away at the next start.
-    if let Err(fault) = node.caller.memory.keep_excluded(&why).await {
-        tracing::warn!("that this node takes no part can't be noted in its folder: {fault}");
+    let mut stopping = node.stopping.watching();
+    tokio::select! {
+        biased;
+        _ = stopping.until(|stopping| *stopping) => {}
+        told = excluded.until(Option::is_some) => if told.is_ok() {
+            let _ = exclude(&node).await;
+        }
     }
 }
 
 /// Takes this node out: nothing votes or acknowledges here any more; the node stays to say why.
-async fn exclude(node: &Inner) {
-    let Some(why) = node.excluded() else { return };
+async fn exclude(node: &Inner) -> anyhow::Result<()> {
+    let Some(why) = node.excluded() else { return Ok(()) };
     tracing::error!("this node takes no part: {why}");
-    node.publish(Role::Excluded(why.clone()));
-    if let Some(running) = node.running.get()
-        && let Err(fault) = running.raft.shutdown().await
-    {
-        tracing::warn!("consensus did not stop cleanly: {fault}");
+    node.publish(Role::Excluded(why));
+    let stop = async {
+        if let Some(running) = node.running.get()
+            && let Err(fault) = running.raft.shutdown().await
+        {
+            tracing::warn!("consensus did not stop cleanly: {fault}");
+        }
+    };
+    let (noted, ()) = tokio::join!(node.caller.memory.keep_excluded(), stop);
+    if let Err(fault) = noted {
+        tracing::warn!("that this node takes no part can't be noted in its folder: {fault}");
     }
+    Ok(())
 }
 
 /// The founder's last step, until it has succeeded once.

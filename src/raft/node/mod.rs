@@ -12,7 +12,7 @@ mod upkeep;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ impl Node {
         log.agrees_with(&store).await?;
         let copied = origin::check(&log, &*files).await?.map(|odd| origin::copied(config.node, &odd));
         let incarnation = formation::incarnation(&log, || env.seed()).await?;
-        let memory = Memory::open(log.clone(), env.seed(), copied).await?;
+        let memory = Memory::open(log.clone(), env.clone(), copied).await?;
         let stamp = formation::read_stamp(&log, config.node, incarnation)?;
         // Everything that keeps a reign alive runs there: Raft itself, the links, and what answers the peers.
         let own = env.on_own_thread("zrs-raft")?;
@@ -116,7 +116,7 @@ impl Node {
             fitness: Fitness::new(env.clone()),
             format: AtomicU8::new(OLDEST_FORMAT),
             files,
-            work: env,
+            work: env.here(),
             config,
             caller,
             store,
@@ -125,7 +125,7 @@ impl Node {
             role: Watch::new(Role::Forming(String::new())),
             abdicated: Watch::new(None),
             fault: Watch::new(None),
-            stopping: AtomicBool::new(false),
+            stopping: Watch::new(false),
             running: OnceLock::new(),
         });
         join::warn_of_changed_peers(&inner);
@@ -271,9 +271,13 @@ impl Node {
     }
 
     fn most_advanced(&self) -> Option<u64> {
+        self.able(|_| true)
+    }
+
+    fn able(&self, fits: impl Fn(u64) -> bool) -> Option<u64> {
         let status = self.status();
         let others = status.members.iter().filter(|member| member.node != status.node);
-        let able = others.filter(|member| self.can_take_over(member.node).is_ok());
+        let able = others.filter(|member| fits(member.node) && self.can_take_over(member.node).is_ok());
         able.max_by_key(|member| member.log).map(|member| member.node)
     }
 
@@ -291,7 +295,12 @@ impl Node {
 
     /// On the primary: why nothing more is to be written.
     pub fn no_room(&self) -> Option<String> {
-        self.inner.fitness.no_room_to_commit(self.inner.members().len())
+        self.inner.fitness.no_room_to_commit()
+    }
+
+    /// The member with most of the log of those that have said lately that they are fit to lead.
+    pub fn fit_successor(&self) -> Option<u64> {
+        self.able(|member| self.inner.fitness.is_seen_fit(member))
     }
 
     /// Whether enough members have answered lately for an election to succeed.
@@ -337,13 +346,13 @@ impl Node {
 
     /// Stops taking part, and flushes the store.
     pub async fn shutdown(&self) {
-        self.inner.stopping.store(true, Ordering::SeqCst);
-        upkeep::keep_memory(&self.inner).await;
+        self.inner.stopping.send(true);
         if let Some(running) = self.inner.running.get()
             && let Err(fault) = running.raft.shutdown().await
         {
             tracing::warn!("consensus did not stop cleanly: {fault}");
         }
+        upkeep::keep_memory(&self.inner).await;
         let store = self.inner.store.clone();
         if let Err(fault) = self.inner.env().offload(move || store.flush()).await {
             tracing::warn!("the store could not be flushed; it will be replayed from the log: {fault}");

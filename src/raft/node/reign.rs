@@ -44,7 +44,6 @@ pub async fn rule(node: Arc<Inner>, raft: Raft) {
                     node.publish(Role::Primary(reign));
                     let why = hold(&node, &raft, reign).await;
                     tracing::info!("primary no more: reign {reign} ends, as {why}");
-                    node.heard.led();
                     node.publish(follow(&node, &raft));
                     continue;
                 }
@@ -102,6 +101,7 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> String {
         if let Err(why) = lease.read_index(raft).await {
             return format!("the lease has lapsed: {why}");
         }
+        node.heard.leads();
         if raft.trigger().heartbeat().await.is_err() {
             return "consensus has stopped".into();
         }

@@ -79,7 +79,7 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
         },
         caught_up: matches!(role, Role::Primary(_) | Role::Secondary { caught_up: true, .. }),
         format: node.caller.newest.format,
-        proposes: node.choose_format(),
+        proposes: node.common_format(),
         term: 0,
         applied: node.store.applied().index,
         committed: 0,

@@ -156,10 +156,11 @@ impl Commits {
             None if self.finishing.is_some() => return Answer::Refused(other(None, txn)),
             None => {}
         }
+        let mut buffer = Buffer::new(txn, meta, tid, desk.env().wall(), desk.shared.budget.clone());
+        // (Stock clients await no answer here: they are told at the vote, and nothing of theirs is kept until then.)
         if let Some(why) = desk.shared.node.no_room() {
-            return Answer::Refused(Refusal::TooLarge(why));
+            buffer.fail(Refusal::TooLarge(why));
         }
-        let buffer = Buffer::new(txn, meta, tid, desk.env().wall(), desk.shared.budget.clone());
         desk.tally.active.up();
         self.open = Some(OpenTransaction::new(buffer, primary));
         Answer::Reply(Reply::Nothing)
