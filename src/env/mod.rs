@@ -173,9 +173,9 @@ impl Env {
 }
 
 impl Env {
-    /// Gives `queue` a worker of its own, in production a thread called `name`, ahead of others: again and again it takes all that
-    /// waits, at most `limit`, does `work` on it, which may block, and hands the result to `tell`, which must not.
-    /// The worker ends when `tell` says so, or when nothing more can come.
+    /// Gives `queue` a worker of its own, in production a thread called `name`, ahead of others: again and again it
+    /// takes all that waits, at most `limit`, does `work` on it, which may block, and hands the result to `tell`, which
+    /// must not. The worker ends when `tell` says so, or when nothing more can come.
     pub fn worker<T, R>(
         &self,
         name: &str,

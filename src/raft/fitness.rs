@@ -5,8 +5,8 @@
 //! another node that is fit can.
 //!
 //! **A disk that is nearly full** has less free than its reserve. From then on the primary takes no new transactions,
-//! if it can't hand its role over. The half of the reserve is for what is under way then, and for a secondary to keep up
-//! with that; below it, a secondary takes no more entries. The other half is for packs, exports and the shutdown.
+//! if it can't hand its role over. The half of the reserve is for what is under way then, and for a secondary to keep
+//! up with that; below it, a secondary takes no more entries. The other half is for packs, exports and the shutdown.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -254,8 +254,8 @@ impl LogStore {
         matches!(&*durable, Ok(entries) if place.index < *entries)
     }
 
-    /// How many entries are fsynced now, and the newest vote that is. (Read in this order, so that the entries are never
-    /// fewer than they were when that vote became the newest.)
+    /// How many entries are fsynced now, and the newest vote that is. (Read in this order, so that the entries are
+    /// never fewer than they were when that vote became the newest.)
     pub fn durable_now(&self) -> io::Result<(u64, Option<Ballot>)> {
         let entries = self.shared.durable.look().clone().map_err(io::Error::other)?;
         let vote = self.shared.tail().vote.as_ref().map(Ballot::from);

@@ -1,14 +1,14 @@
 //! Where a data folder comes from: how a copy of it is known by itself.
 //!
-//! The folder keeps what a copy can't have ([`Identity`]) of its file `slots`: above all the time at which that file was
-//! made, to the nanosecond. A folder that was copied or put back by `cp`, `rsync` or `tar` has another. Where a file
-//! system keeps no such time, the number of the file says as much as can be known, and the machine's id whether it is the
-//! same file system. Such a node may lack what the original has acknowledged since; so it takes no part until a person
-//! who knows better vouches for the folder (`zrsctl adopt`).
+//! The folder keeps what a copy can't have ([`Identity`]) of its file `slots`: above all the time at which that file
+//! was made, to the nanosecond. A folder that was copied or put back by `cp`, `rsync` or `tar` has another. Where a
+//! file system keeps no such time, the number of the file says as much as can be known, and the machine's id whether it
+//! is the same file system. Such a node may lack what the original has acknowledged since; so it takes no part until a
+//! person who knows better vouches for the folder (`zrsctl adopt`).
 //!
 //! **Left out.** A disk that was moved to another machine is still the original. Copies of whole disks, or of volumes
 //! below a file system, keep everything: other members can know those, if they remember more than the copy has
-//! ([`memory`](super::memory)).
+//! ([`memory`]).
 
 use std::io;
 use std::sync::Arc;
@@ -51,7 +51,8 @@ pub fn copied(node: u64, odd: &str) -> String {
     )
 }
 
-/// How a folder differs from the one in which it was noted what `known` says; `None` if nothing says that it is another.
+/// How a folder differs from the one in which it was noted what `known` says; `None` if nothing says that it is
+/// another.
 fn difference(known: &Identity, found: &Identity) -> Option<String> {
     if let (Some(was), Some(is)) = (known.born, found.born) {
         let (was, is) = (was.as_secs_f64(), is.as_secs_f64());
@@ -106,8 +107,8 @@ pub fn look(files: &dyn Files, values: &Values) -> io::Result<Origin> {
     Ok(memory::excluded(values)?.map_or(Origin::Original, Origin::Excluded))
 }
 
-/// Makes the copied or excluded folder with the log in `files`, which no node uses, one that may take part again; durable
-/// on return. Gives what it was.
+/// Makes the copied or excluded folder with the log in `files`, which no node uses, one that may take part again;
+/// durable on return. Gives what it was.
 ///
 /// What the members remember of its votes and entries still counts: with less, the node is excluded again.
 pub fn adopt(files: Arc<dyn Files>) -> io::Result<Origin> {

@@ -1,12 +1,12 @@
 //! The past of a node: what its disk holds, as the node says itself, or as it has proven to another member.
 //!
-//! A majority can lose what it has acknowledged only if a node comes back with less than it once had: from an older copy
-//! of its folder, say. Such a folder is whole, so the node can't know; but the others remember what the node has proven
-//! ([`Memory`](super::memory::Memory)), and compare it with what it says in the handshake.
+//! A majority can lose what it has acknowledged only if a node comes back with less than it once had: from an older
+//! copy of its folder, say. Such a folder is whole, so the node can't know; but the others remember what the node has
+//! proven ([`Memory`](super::memory::Memory)), and compare it with what it says in the handshake.
 //!
 //! **What can be compared.** Starts are counted. Votes only grow, and are durable before anybody is told. How many
-//! entries the log has can shrink, as a new leader replaces entries that were never committed; but never within the vote
-//! for the leader to whom they were acknowledged. So entries count only together with that vote.
+//! entries the log has can shrink, as a new leader replaces entries that were never committed; but never within the
+//! vote for the leader to whom they were acknowledged. So entries count only together with that vote.
 
 use serde::{Deserialize, Serialize};
 

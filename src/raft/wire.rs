@@ -11,12 +11,12 @@
 //! ```
 //!
 //! Both proofs are keyed BLAKE3 over (a word for the side, the acceptor's nonce, the own [`Past`], the Hello as sent);
-//! the key is derived from the cluster's shared secret by BLAKE3's `derive_key`. Nonces are drawn by chance for each connection, and the
-//! Hello names both ends, so that a recorded or reflected proof is worth nothing. Without a secret the
-//! key is public, and the acceptor looks at the address instead (`Caller::comes_from`).
+//! the key is derived from the cluster's shared secret by BLAKE3's `derive_key`. Nonces are drawn by chance for each
+//! connection, and the Hello names both ends, so that a recorded or reflected proof is worth nothing. Without a secret
+//! the key is public, and the acceptor looks at the address instead (`Caller::comes_from`).
 //!
-//! **Versions.** The Hello says which versions the initiator speaks, and the Challenge the one that both speak then: the
-//! newest that both know. A message that only a later version has is never sent on a connection of an earlier one.
+//! **Versions.** The Hello says which versions the initiator speaks, and the Challenge the one that both speak then:
+//! the newest that both know. A message that only a later version has is never sent on a connection of an earlier one.
 //!
 //! After `Accepted` a connection for `Purpose::Calls` carries numbered [`Ask`]s and [`Answer`]s, in any order; one for
 //! `Purpose::Form` a single question of `formation`; one for `Purpose::Relay` a [`RelayRequest`], its answer, and

@@ -75,7 +75,7 @@ fn a_folder_of_this_format_is_opened() {
         let done = command.args(["-c", program]).args(arguments).arg(&name).current_dir(&home).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     };
-    let large: Vec<u8> = (0..300_000u32).map(|n| (n * n >> 7) as u8).collect();
+    let large: Vec<u8> = (0..300_000u64).map(|n| ((n * n) >> 7) as u8).collect();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if std::env::var_os("ZRS_BLESS").is_some() {
         cluster.start(0);

@@ -1,4 +1,5 @@
-//! Three servers in this process, over real sockets and files, on hosts whose disks and clocks the test has in its hand.
+//! Three servers in this process, over real sockets and files, on hosts whose disks and clocks the test has in its
+//! hand.
 
 use std::io;
 use std::ops::Deref;

@@ -172,7 +172,11 @@ const SERVER: House = House {
         // (Its register makes the seat.)
         ("door", &["counts", "bounds", "primary", "standing", "shared", "client", "status", "session/desk", "session"]),
         ("follow", &["primary", "standing", "shared", "pack"]),
-        ("mod", &["counts", "bounds", "primary", "standing", "shared", "client", "status", "door", "follow"]),
+        ("hand_over", &["primary", "standing", "shared"]),
+        (
+            "mod",
+            &["counts", "bounds", "primary", "standing", "shared", "client", "status", "door", "follow", "hand_over"],
+        ),
     ],
 };
 

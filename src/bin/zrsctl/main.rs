@@ -59,8 +59,8 @@ enum Task {
     /// Writes a Data.fs, which FileStorage opens, from the data folder of a stopped node: all transactions it has
     /// applied
     Export(datafs::ExportFlags),
-    /// Vouches for the data folder of a stopped node. A node whose folder is a copy (moved to another disk, or put back)
-    /// takes no part until a person says that it is the newest one
+    /// Vouches for the data folder of a stopped node. A node whose folder is a copy (moved to another disk, or put
+    /// back) takes no part until a person says that it is the newest one
     Adopt(adopt::AdoptFlags),
     /// Prints what lies in the data folder of a stopped node, for people who debug: a summary, its log, or its store.
     /// Changes nothing in the folder

@@ -174,10 +174,10 @@ async fn judge(node: &Inner, hello: &Hello, peer: &str, credentials: Option<&Cre
     if hello.to != own {
         return Err(format!("this is node {own}, not node {}", hello.to));
     }
+    let address = address_of(node, hello)?;
     if hello.to_incarnation.is_some_and(|known| known != node.caller.incarnation) {
         return Err(format!("node {own} has another data folder than the one that is a member of the cluster"));
     }
-    let address = address_of(node, hello)?;
     if credentials.is_none() && node.caller.tls.is_some() {
         return Err("with TLS, peers are known by their certificates, and this connection has none".into());
     }

@@ -1,5 +1,5 @@
-//! Tasks of a node in any role: one flushes the store, one takes to the disk what this node remembers of the others, one
-//! sets the node's fault when consensus stops.
+//! Tasks of a node in any role: one flushes the store, one takes to the disk what this node remembers of the others,
+//! one sets the node's fault when consensus stops.
 
 use std::sync::Arc;
 
