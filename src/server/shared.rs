@@ -95,9 +95,9 @@ impl Patience {
         if !left.is_zero() {
             return Ok(left);
         }
-        // (A node follows a primary that has died until it knows.)
-        let is_election = || matches!(*shared.standing.look(), Standing::Electing | Standing::Following { .. });
-        let electing = || is_election() && shared.node.reaches_majority();
+        // (A node follows a primary that has died until it knows; and perhaps it has just been elected itself.)
+        let is_formed = || !matches!(*shared.standing.look(), Standing::Forming);
+        let electing = || is_formed() && shared.node.reaches_majority();
         let left = self.election.saturating_duration_since(now);
         if !left.is_zero() && electing() { Ok(left.min(limits::REGISTER_ANSWER)) } else { Err(Why::NoPrimary) }
     }

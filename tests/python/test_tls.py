@@ -31,8 +31,9 @@ def clear(address, said):
 def knocks(address, own, number, other):
     """What node `other` answers to who has the certificate `own` and says that it is node `number`, about to form a
     cluster."""
-    # (Version, format, no cluster, from, incarnation, to, nonce, purpose: `Hello` in src/raft/wire.rs.)
-    hello = b'P1' + bytes([1, 1, 0, number, 0, other]) + bytes(16) + bytes([0])
+    # (Versions, format, no cluster, from, incarnation, to, nothing known of it, nonce, purpose: `Hello` in
+    # src/raft/wire.rs.)
+    hello = b'P1' + bytes([1, 1, 2, 0, number, 0, other, 0, 0]) + bytes(16) + bytes([0])
     with context(own).wrap_socket(socket.create_connection(address, PATIENCE), server_hostname='127.0.0.1') as s:
         s.sendall(frame(hello))
         with s.makefile('rb') as answers:
