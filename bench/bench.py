@@ -2,14 +2,16 @@
 """Side by side on this machine, in one run: stock ZEO over FileStorage, zrsd with one node, zrsd with three.
 
     make bench                          a markdown table, in about five minutes
-    bench/bench.py [--seconds S] [--kills N] [--only zeo,one,three]
+    bench/bench.py [--seconds S] [--kills N] [--only zeo,one,three] [--against DIR]
     bench/bench.py --import DATA.FS     how fast its records get into a data folder, and by copyTransactionsFrom
 
 Loads and commits are made by `examples/load.rs`, as Python clients would be slower than what they measure; failover is
 what a connected, unchanged Python client sees. Everything runs on the loopback of one machine, which servers and load
-share, so the figures are for comparing, not for planning. $ZRS_BIN is the folder of zrsd (and of examples/load).
+share, so the figures are for comparing, not for planning. $ZRS_BIN is the folder of zrsd (and of examples/load);
+--against names one with an earlier zrsd, which is measured beside it.
 """
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -52,7 +54,8 @@ def load_program():
 class System:
     """What is measured: its servers, and where the one is that takes the load."""
 
-    def __init__(self, name, servers, address):
+    def __init__(self, name, servers, address, program=None):
+        self.program = program or load_program()
         self.name = name
         self.servers = servers
         self.address = address
@@ -70,7 +73,7 @@ class System:
 
     def load(self, work, again=False, **options):
         """Runs the load program -> what it measured, and what it cost."""
-        command = [load_program(), work, '--address', '%s:%d' % self.address()]
+        command = [self.program, work, '--address', '%s:%d' % self.address()]
         for name, value in options.items():
             command += ['--' + name, str(value)]
         cpu, syncs = self.cpu(), self.syncs()
@@ -105,6 +108,20 @@ def measure(system, seconds):
         if found.get('error'):
             print(f'{system.name} {row}: {found["error"]}', file=sys.stderr)
     return rows
+
+
+@contextlib.contextmanager
+def with_binaries(folder):
+    """Servers that start meanwhile are those of the folder; None: of $ZRS_BIN."""
+    before = os.environ.get('ZRS_BIN')
+    if folder:
+        os.environ['ZRS_BIN'] = folder
+    try:
+        yield
+    finally:
+        if folder:
+            os.environ.pop('ZRS_BIN')
+            os.environ.update({} if before is None else {'ZRS_BIN': before})
 
 
 def failover(cluster, kills):
@@ -233,6 +250,7 @@ def main():
     parser.add_argument('--seconds', type=float, default=5, help='for each measurement')
     parser.add_argument('--kills', type=int, default=10)
     parser.add_argument('--only', default='zeo,one,three')
+    parser.add_argument('--against', metavar='DIR', help='the folder of an earlier zrsd')
     parser.add_argument('--import', dest='file', metavar='DATA.FS')
     args = parser.parse_args()
     if args.file:
@@ -243,16 +261,19 @@ def main():
         with StockServer() as server:
             measured['ZEO 6.2 + FileStorage'] = measure(
                 System('zeo', [server], lambda: server.addresses[0]), args.seconds)
-    if 'one' in only:
-        with Cluster(1) as cluster:
-            measured['zrsd, one node'] = measure(
-                System('one', cluster.nodes, lambda: cluster.wait_primary().address), args.seconds)
-    if 'three' in only:
-        with Cluster(3) as cluster:
-            cluster.wait_ready()
-            measured['zrsd, three nodes'] = measure(
-                System('three', cluster.nodes, lambda: cluster.wait_primary().address), args.seconds)
-            pauses = failover(cluster, args.kills)
+    load = load_program()  # (Of this build, for all.)
+    builds = [('before: zrsd', args.against)] if args.against else []
+    builds.append(('zrsd', None))
+    for size, words in (1, 'one node'), (3, 'three nodes'):
+        if words.split()[0] not in only:
+            continue
+        for name, folder in builds:
+            with with_binaries(folder), Cluster(size) as cluster:
+                cluster.wait_ready()
+                system = System(words, cluster.nodes, lambda: cluster.wait_primary().address, load)
+                measured[f'{name}, {words}'] = measure(system, args.seconds)
+                if size == 3 and not folder and args.kills:
+                    pauses = failover(cluster, args.kills)
     with open('/proc/cpuinfo') as f:
         model = next((line.partition(':')[2].strip() for line in f if line.startswith('model name')), 'unknown')
     print(f'{time.strftime("%d %B %Y")}, {os.cpu_count()} cores ({model}), load average at the end {os.getloadavg()[0]:.1f}; '

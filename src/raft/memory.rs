@@ -203,6 +203,11 @@ pub fn vouched(values: &Values) -> io::Result<Vec<(&'static str, Vec<u8>)>> {
     Ok(vec![(START, bytes(postcard::to_stdvec(&start))), (EXCLUDED, bytes(postcard::to_stdvec("")))])
 }
 
+/// How many starts the folder with these values has seen.
+pub fn starts(values: &Values) -> io::Result<u64> {
+    Ok(value::<Start>(values, START)?.unwrap_or_default().number)
+}
+
 /// Why the folder with these values is excluded, if it is.
 pub fn excluded(values: &Values) -> io::Result<Option<String>> {
     Ok(value::<String>(values, EXCLUDED)?.filter(|why| !why.is_empty()))

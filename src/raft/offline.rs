@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::formation::{INCARNATION, STAMP};
 use super::log::{VOTE, place_of, record, value};
+use super::memory;
 use super::origin;
 use super::stamp::{Stamp, cluster_name};
 use super::types::{Ballot, Incarnation, Members, RecordContent};
@@ -32,6 +33,10 @@ pub struct LogSummary {
     pub membership: Option<Stamped>,
     /// The newest vote that this node has given; `None`: it has never voted.
     pub vote: Option<VoteGiven>,
+    /// How many starts of a node the folder has seen.
+    pub starts: u64,
+    /// Why its node takes no part, if it was told so.
+    pub excluded: Option<String>,
     /// The last entry that was removed from the front of the log.
     pub purged: Option<Position>,
     /// The first entry of the log.
@@ -110,6 +115,8 @@ pub fn summary(log: &Inspection) -> io::Result<LogSummary> {
         node,
         membership: stamp.map(Stamped::from),
         vote,
+        starts: memory::starts(&log.values)?,
+        excluded: memory::excluded(&log.values)?,
         purged: log.purged.and_then(position),
         last: log.last.and_then(position).filter(|_| first.is_some()),
         first: first.map(|entry| entry.position),

@@ -76,7 +76,7 @@ const RAFT: House = House {
         ("peers", &["types", "stamp", "wire", "fitness", "heard", "log", "memory", "machine", "lease", "link"]),
         ("formation", &["types", "stamp", "base", "wire", "log", "link"]),
         ("origin", &["log", "memory", "formation"]),
-        ("offline", &["types", "stamp", "log", "formation", "origin"]),
+        ("offline", &["types", "stamp", "log", "memory", "formation", "origin"]),
         (
             "node",
             &[

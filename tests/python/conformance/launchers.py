@@ -442,8 +442,11 @@ class Zrsd(Launcher):
                     self.wrong.append(
                         f'server {proc.pid} ignored SIGTERM')
                 elif status:
+                    with open(log, errors='replace') as f:
+                        said = f.read()[-4000:]
                     self.wrong.append(f'server {proc.pid} ended with status '
-                                      f'{status} after SIGTERM')
+                                      f'{status} after SIGTERM; the servers '
+                                      f'said at last:\n{said}')
             for proc in procs:
                 self.serving.remove(proc)
             if not (keep and durable):

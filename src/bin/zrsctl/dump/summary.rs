@@ -165,6 +165,8 @@ impl Page<'_> {
                 "node": log.node,
                 "stamp": log.membership,
                 "vote": log.vote,
+                "starts": log.starts,
+                "excluded": log.excluded,
                 "purged": log.purged.map(position),
                 "first": log.first.map(position),
                 "last": log.last.map(position),
@@ -200,6 +202,10 @@ fn log_rows(log: &LogSummary) -> Vec<(&'static str, String)> {
         },
     );
     rows.push(("vote", vote));
+    rows.push(("starts", log.starts.to_string()));
+    if let Some(why) = &log.excluded {
+        rows.push(("EXCLUDED", why.clone()));
+    }
     let reach = match (log.first, log.last) {
         (Some(first), Some(last)) => {
             format!("entries {} (term {}) to {} (term {})", first.index, first.term, last.index, last.term)
