@@ -208,8 +208,8 @@ pub const CLOCK_RIGHT: Duration = Duration::from_secs(25);
 pub const SMALL_APPEND: usize = 4 * KIB;
 /// A machine that was suspended for longer than this has lost its lease.
 pub const SUSPENDED: Duration = Duration::from_millis(5);
-/// Committed entries that may wait for the task that applies them.
-pub const APPLY_QUEUE: usize = 16;
+/// KiB of committed entries that may wait for the task that applies them.
+pub const APPLY_KIB: u32 = 32 * 1024;
 /// How often a node takes to its disk what the other members have proven to have on theirs.
 pub const KEEP_MEMORY: Duration = Duration::from_secs(5);
 /// Bytes of the cluster's secret, at least and at most.

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
-use thread::{OwnThread, hurry};
+use thread::OwnThread;
 pub use watch::{Closed, Look, Watch, Watching};
 
 /// Work for a thread that may block.
@@ -173,9 +173,9 @@ impl Env {
 }
 
 impl Env {
-    /// Gives `queue` a worker of its own, in production a thread called `name`, ahead of others: again and again it
-    /// takes all that waits, at most `limit`, does `work` on it, which may block, and hands the result to `tell`, which
-    /// must not. The worker ends when `tell` says so, or when nothing more can come.
+    /// Gives `queue` a worker of its own, in production a thread called `name`: again and again it takes all that
+    /// waits, at most `limit`, does `work` on it, which may block, and hands the result to `tell`, which must not. The
+    /// worker ends when `tell` says so, or when nothing more can come.
     pub fn worker<T, R>(
         &self,
         name: &str,
@@ -209,7 +209,6 @@ impl Env {
         }
         let thread = std::thread::Builder::new().name(name.to_owned());
         thread.spawn(move || {
-            hurry();
             let mut group = Vec::new();
             while queue.blocking_recv_many(&mut group, limit) > 0 {
                 if tell(work(std::mem::take(&mut group))).is_break() {

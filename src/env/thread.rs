@@ -26,7 +26,7 @@ impl OwnThread {
         let handle = runtime.handle().clone();
         let (alive, ended) = oneshot::channel::<()>();
         thread::Builder::new().name(name.to_owned()).spawn(move || {
-            hurry();
+            set_priority(AHEAD);
             let _ = runtime.block_on(ended);
             // (Work that hangs on a disk must not keep the thread.)
             runtime.shutdown_background();
@@ -35,12 +35,8 @@ impl OwnThread {
     }
 }
 
-/// Lets the calling thread go ahead of others, if the system allows that: the kernel gives it a processor sooner when
+/// Sets the calling thread's priority, if the system allows that: by it the kernel decides who gets a processor when
 /// others want one too. (On Linux each thread has a priority of its own.)
-pub fn hurry() {
-    set_priority(AHEAD);
-}
-
 fn set_priority(priority: i32) {
     if let Err(refused) = rustix::process::setpriority_process(None, priority) {
         tracing::debug!("a thread's priority can't be set to {priority}: {refused}");

@@ -7,18 +7,18 @@
 //! **Left out.** Snapshots: a follower that needs one is told that there is none. As no log is purged, none is needed.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::log::{Durable, LogStore};
 use super::types::{Incarnation, LogPosition, Members, Place, Proposed, Seat, StoredMembership, Types};
 use crate::command::{Change, Command, Outcome};
 use crate::config::limits;
-use crate::env::{Env, Watching};
+use crate::env::{Env, Watch, Watching};
 use crate::storage::{Position, Store};
 
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
@@ -27,18 +27,21 @@ pub type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
 /// Raft, with zrs's types and state machine.
 pub type Raft = openraft::Raft<Types, StateMachine>;
 
-/// openraft's state machine: it hands what was committed to the [`Applier`], in order.
+/// openraft's state machine: it hands what was committed to the [`Applier`], in order, and does not wait for it. So
+/// openraft's own idea of what was applied runs ahead; what counts is the store's.
 pub struct StateMachine {
     store: Store,
     durable: Watching<Durable>,
     applier: mpsc::Sender<Job>,
-    failed: Arc<OnceLock<String>>,
+    /// Room for what waits, in KiB.
+    room: Arc<Semaphore>,
+    failed: Watch<Option<String>>,
 }
 
-enum Job {
-    Apply(EntryResponder<Types>),
-    /// Asks to be told once all jobs before this one are done.
-    Tell(oneshot::Sender<()>),
+/// A committed entry that waits, and its room.
+struct Job {
+    entry: EntryResponder<Types>,
+    _room: OwnedSemaphorePermit,
 }
 
 /// The task that applies entries. Applying takes processor time and may wait for the disk, so it does not run on the
@@ -49,18 +52,16 @@ struct Applier {
     /// The newest command format that this node knows.
     format: u8,
     /// Why an entry could not be applied: nothing is applied any more then.
-    failed: Arc<OnceLock<String>>,
+    failed: Watch<Option<String>>,
 }
 
 impl StateMachine {
-    /// The machine of `store`; entries are applied in a task of `env`.
-    pub fn new(store: Store, log: &LogStore, env: &Env, format: u8) -> StateMachine {
-        let (applier, jobs) = mpsc::channel(limits::APPLY_QUEUE);
-        let failed = Arc::default();
-        let machine =
-            StateMachine { store: store.clone(), durable: log.durable(), applier, failed: Arc::clone(&failed) };
-        env.spawn(Applier { store, env: env.clone(), format, failed }.run(jobs));
-        machine
+    /// The machine of `store`; entries are applied in a task of `env`. `failed` is set when one can't be.
+    pub fn new(store: Store, log: &LogStore, env: &Env, format: u8, failed: Watch<Option<String>>) -> StateMachine {
+        let (applier, jobs) = mpsc::channel(limits::APPLY_KIB as usize);
+        env.spawn(Applier { store: store.clone(), env: env.clone(), format, failed: failed.clone() }.run(jobs));
+        let room = Arc::new(Semaphore::new(limits::APPLY_KIB as usize));
+        StateMachine { store, durable: log.durable(), applier, room, failed }
     }
 
     /// Waits until the log's first `entries` entries are fsynced.
@@ -73,37 +74,39 @@ impl StateMachine {
         }
     }
 
-    async fn hand_over(&self, job: Job) -> io::Result<()> {
-        self.applier.send(job).await.map_err(|_| self.fault())
+    async fn hand_over(&self, entry: EntryResponder<Types>) -> io::Result<()> {
+        let size = match &entry.0.payload {
+            EntryPayload::Normal(Proposed(bytes)) => bytes.len() as u32 / 1024 + 1,
+            EntryPayload::Blank | EntryPayload::Membership(_) => 1,
+        };
+        // (An entry larger than the room has all of it to itself.)
+        let room = self.room.clone().acquire_many_owned(size.min(limits::APPLY_KIB)).await;
+        let room = room.map_err(|_| self.fault())?;
+        // (There is a place: each entry in the queue has a KiB of the room at least.)
+        self.applier.try_send(Job { entry, _room: room }).map_err(|_| self.fault())
     }
 
     fn fault(&self) -> io::Error {
-        io::Error::other(self.failed.get().cloned().unwrap_or("the task that applies entries has ended".into()))
+        io::Error::other(self.failed.look().clone().unwrap_or("the task that applies entries has ended".into()))
     }
 }
 
 impl Applier {
     /// Applies what comes. After a failure nothing more is taken, and the node ends.
     async fn run(self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(job) = jobs.recv().await {
-            match job {
-                Job::Apply((entry, responder)) => {
-                    let index = entry.log_id.index;
-                    match self.apply_one(Position::from(Place::from(entry.log_id)), entry.payload).await {
-                        Ok(outcome) => {
-                            if let Some(responder) = responder {
-                                responder.send(outcome);
-                            }
-                        }
-                        Err(fault) => {
-                            tracing::error!("this node stops, as entry {index} can't be applied: {fault}");
-                            let _ = self.failed.set(fault.to_string());
-                            return;
-                        }
+        while let Some(Job { entry: (entry, responder), _room }) = jobs.recv().await {
+            let index = entry.log_id.index;
+            match self.apply_one(Position::from(Place::from(entry.log_id)), entry.payload).await {
+                Ok(outcome) => {
+                    if let Some(responder) = responder {
+                        responder.send(outcome);
                     }
                 }
-                Job::Tell(answer) => {
-                    let _ = answer.send(());
+                Err(fault) => {
+                    let why = format!("entry {index} can't be applied: {fault}");
+                    tracing::error!("this node stops, as {why}");
+                    self.failed.send(Some(why));
+                    return;
                 }
             }
         }
@@ -170,11 +173,9 @@ impl RaftStateMachine<Types> for StateMachine {
     {
         while let Some(committed) = entries.try_next().await? {
             self.await_durable(committed.0.log_id.index + 1).await?;
-            self.hand_over(Job::Apply(committed)).await?;
+            self.hand_over(committed).await?;
         }
-        let (answer, applied) = oneshot::channel();
-        self.hand_over(Job::Tell(answer)).await?;
-        applied.await.map_err(|_| self.fault())
+        Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> NoSnapshot {

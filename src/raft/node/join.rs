@@ -10,6 +10,7 @@ use openraft::{Config as RaftConfig, SnapshotPolicy};
 use super::inner::{Inner, Role, Running};
 use super::{checkup, presence, reign, upkeep};
 use crate::config::{Config, limits};
+use crate::env::Watch;
 use crate::raft::lease::Lease;
 use crate::raft::link::Target;
 use crate::raft::machine::{Raft, StateMachine};
@@ -66,7 +67,9 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
         return exclude(node).await;
     }
     let peers = Peers::new(node.caller.clone(), stamp.cluster);
-    let machine = StateMachine::new(node.store.clone(), &node.log, &node.work, node.caller.newest.format);
+    let failed = Watch::new(None);
+    let format = node.caller.newest.format;
+    let machine = StateMachine::new(node.store.clone(), &node.log, &node.work, format, failed.clone());
     let raft = Raft::new(node.caller.incarnation, raft_config(&node.config)?, peers.clone(), node.log.clone(), machine)
         .await?;
     let lease = Lease::new(node.caller.env.clone(), node.config.election_timeout);
@@ -79,7 +82,7 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     env.spawn(exclude_when_told(node.clone()));
     env.spawn(reign::rule(node.clone(), raft.clone()));
     env.spawn(upkeep::flush_as_the_log_grows(node.clone()));
-    env.spawn(upkeep::watch_for_faults(node.clone(), raft.clone()));
+    env.spawn(upkeep::watch_for_faults(node.clone(), raft.clone(), failed));
     env.spawn(upkeep::keep_memory_fresh(node.clone()));
     env.spawn(presence::tell(node.clone(), raft.clone()));
     env.spawn(checkup::look(node.clone()));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::inner::Inner;
 use crate::config::limits;
+use crate::env::Watch;
 use crate::raft::machine::Raft;
 
 /// Flushes the store whenever the log has grown by [`limits::FLUSH_AFTER_BYTES`], so that a restart never replays more,
@@ -44,15 +45,21 @@ pub async fn keep_memory(node: &Inner) {
     }
 }
 
-/// Sets the node's fault when consensus stops though the node was not told to stop.
-pub async fn watch_for_faults(node: Arc<Inner>, raft: Raft) {
+/// Sets the node's fault when an entry can't be applied, or consensus stops though the node was not told to stop.
+pub async fn watch_for_faults(node: Arc<Inner>, raft: Raft, unapplied: Watch<Option<String>>) {
     let mut metrics = raft.metrics();
-    let stopped = metrics.until(|metrics| metrics.running_state.is_err()).await;
+    let mut failed = unapplied.watching();
+    let why = tokio::select! {
+        biased;
+        _ = failed.until(Option::is_some) => failed.look().clone().unwrap_or_default(),
+        stopped = metrics.until(|metrics| metrics.running_state.is_err()) => {
+            match (stopped, &metrics.look().running_state) {
+                (Ok(()), Err(fatal)) => format!("consensus has stopped: {fatal}"),
+                _ => "consensus has stopped".into(),
+            }
+        }
+    };
     if !node.stopping() {
-        let why = match (stopped, &metrics.look().running_state) {
-            (Ok(()), Err(fatal)) => format!("consensus has stopped: {fatal}"),
-            _ => "consensus has stopped".into(),
-        };
         tracing::error!("{why}");
         node.fault.send(Some(why));
     }

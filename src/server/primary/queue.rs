@@ -106,19 +106,27 @@ impl Queue {
     /// Takes the queue to the log, in order, until the reign has `ended`; outcomes are awaited beside.
     pub async fn run(self: Arc<Queue>, reign: Reign, node: Node, env: Env, mut ended: Watching<bool>) {
         loop {
-            let next = self.line().waiting.pop_front();
-            let Some(Queued { change, settle, answer }) = next else {
+            // All sessions that are ready come first, so that the log gets their changes at once: each time its threads
+            // are woken costs as much as a change.
+            tokio::task::yield_now().await;
+            let batch = std::mem::take(&mut self.line().waiting);
+            if batch.is_empty() {
                 tokio::select! { biased;
                     _ = ended.until(|ended| *ended) => return,
                     () = self.filled.notified() => continue,
                 }
-            };
-            let proposal = node.propose(reign, change).await;
-            env.spawn(async move {
-                let outcome = proposal.outcome().await;
-                settle(&outcome);
-                let _ = answer.send(outcome);
-            });
+            }
+            for Queued { change, settle, answer } in batch {
+                if *ended.look() {
+                    return;
+                }
+                let proposal = node.propose(reign, change).await;
+                env.spawn(async move {
+                    let outcome = proposal.outcome().await;
+                    settle(&outcome);
+                    let _ = answer.send(outcome);
+                });
+            }
         }
     }
 
