@@ -112,6 +112,13 @@ impl Env {
         }
     }
 
+    /// Ends the thread that this Env has of its own, and returns once the tasks there are gone. Not to be called there.
+    pub async fn end_own_thread(&self) {
+        if let Some(Home::Own(thread)) = &self.home {
+            thread.end().await;
+        }
+    }
+
     /// This Env, whose tasks run in the runtime of the running task, wherever they are begun.
     pub fn here(&self) -> Env {
         Env { home: Some(Home::Shared(Handle::current())), ..self.clone() }

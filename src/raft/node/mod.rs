@@ -344,6 +344,12 @@ impl Node {
         door::open_relay(&self.inner, request).await
     }
 
+    /// Ends all that runs for this node, though it may have a fault: it says nothing more to anybody.
+    pub async fn abandon(&self) {
+        self.inner.stopping.send(true);
+        self.inner.env().end_own_thread().await;
+    }
+
     /// Stops taking part, and flushes the store.
     pub async fn shutdown(&self) {
         self.inner.stopping.send(true);
@@ -357,5 +363,6 @@ impl Node {
         if let Err(fault) = self.inner.env().offload(move || store.flush()).await {
             tracing::warn!("the store could not be flushed; it will be replayed from the log: {fault}");
         }
+        self.abandon().await;
     }
 }
