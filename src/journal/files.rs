@@ -45,10 +45,8 @@ pub trait Files: Send + Sync + 'static {
 pub struct Identity {
     /// The machine's id.
     pub machine: String,
-    /// Names the time since the machine was started last: only so long is `device` the same for sure.
+    /// Names the time since the machine was started last: as long as it is the same, so is the machine.
     pub boot: String,
-    /// The number of the file system's device; 0 if it has none of its own.
-    pub device: u64,
     /// The file's number in its file system.
     pub inode: u64,
     /// When the file was made, since 1970.

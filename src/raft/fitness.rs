@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::wire::Checkup;
 use crate::config::limits;
-use crate::env::{Env, Watch};
+use crate::env::Env;
 
 /// What makes a node unfit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +30,7 @@ pub enum Cause {
 /// Why this node is unfit, if it is, and how the others are.
 pub struct Fitness {
     env: Env,
-    causes: Watch<BTreeMap<Cause, String>>,
+    causes: Mutex<BTreeMap<Cause, String>>,
     /// Why nothing more is to be written, while this node is primary.
     stop: Mutex<Option<String>>,
     /// Whether half of the disk's reserve is used up.
@@ -52,7 +52,7 @@ impl Fitness {
     pub fn new(env: Env) -> Fitness {
         Fitness {
             env,
-            causes: Watch::new(BTreeMap::new()),
+            causes: Mutex::default(),
             stop: Mutex::default(),
             is_short: AtomicBool::new(false),
             others: Mutex::default(),
@@ -61,34 +61,30 @@ impl Fitness {
 
     /// Sets or clears a cause; a change is logged.
     pub fn set(&self, cause: Cause, why: Option<String>) {
-        self.causes.send_if(|causes| match (causes.contains_key(&cause), why) {
+        let mut causes = self.causes();
+        match (causes.contains_key(&cause), why) {
             (false, Some(why)) => {
                 tracing::error!("this node is not fit to lead: {why}");
                 causes.insert(cause, why);
-                true
             }
+            (true, Some(why)) => drop(causes.insert(cause, why)),
             (true, None) => {
                 causes.remove(&cause);
                 tracing::info!("this node is fit again, as to its {cause}");
-                true
             }
-            (true, Some(why)) => {
-                causes.insert(cause, why);
-                false
-            }
-            (false, None) => false,
-        });
+            (false, None) => {}
+        }
     }
 
     /// Why this node is unfit.
     pub fn unfit(&self) -> Option<String> {
-        let causes = self.causes.look();
+        let causes = self.causes();
         (!causes.is_empty()).then(|| causes.values().cloned().collect::<Vec<_>>().join("; "))
     }
 
     /// Why this node's disk makes it unfit.
     fn no_room(&self) -> Option<String> {
-        self.causes.look().get(&Cause::Disk).cloned()
+        self.causes().get(&Cause::Disk).cloned()
     }
 
     /// Why this node takes no new entries: half of the reserve is left for what goes on without them.
@@ -114,7 +110,7 @@ impl Fitness {
 
     /// Judges this node's clock by those of the others, in a cluster of `members`.
     pub fn judge_clock(&self, members: usize) {
-        let is_ahead = self.causes.look().contains_key(&Cause::Clock);
+        let is_ahead = self.causes().contains_key(&Cause::Clock);
         let most = if is_ahead { limits::CLOCK_RIGHT } else { limits::CLOCK_AHEAD }.as_millis() as i64;
         let behind: Vec<i64> = self.fresh(|_, seen| (seen.ahead > most).then_some(seen.ahead));
         let why = (behind.len() > members / 2).then(|| {
@@ -176,7 +172,9 @@ impl Fitness {
         let full = self.fresh(|_, seen| (!seen.has_room).then_some(())).len() + usize::from(own.is_some());
         let with_room = self.fresh(|_, seen| seen.has_room.then_some(())).len() + usize::from(own.is_none());
         let stop = match own {
-            Some(why) if self.is_short.load(Ordering::Relaxed) || !self.is_fit_elsewhere() => Some(why),
+            Some(why) if self.is_short.load(Ordering::Relaxed) || !self.is_fit_elsewhere() => {
+                Some(format!("the primary takes nothing more, as {why}"))
+            }
             _ if full > 0 && with_room <= members / 2 => Some(format!(
                 "the disks of {full} of {members} nodes are nearly full, and only {with_room} are there that have room: \
                  make room on them"
@@ -201,6 +199,10 @@ impl Fitness {
         let now = self.env.now();
         let is_fresh = |seen: &Seen| now.saturating_duration_since(seen.at) <= limits::CHECKUP_AGE;
         self.others().iter().filter(|(_, seen)| is_fresh(seen)).filter_map(|(node, seen)| of(*node, seen)).collect()
+    }
+
+    fn causes(&self) -> MutexGuard<'_, BTreeMap<Cause, String>> {
+        self.causes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn others(&self) -> MutexGuard<'_, BTreeMap<u64, Seen>> {

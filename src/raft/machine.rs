@@ -13,6 +13,7 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
 use super::log::{Durable, LogStore};
 use super::types::{Incarnation, LogPosition, Members, Place, Proposed, Seat, StoredMembership, Types};
@@ -56,12 +57,19 @@ struct Applier {
 }
 
 impl StateMachine {
-    /// The machine of `store`; entries are applied in a task of `env`. `failed` is set when one can't be.
-    pub fn new(store: Store, log: &LogStore, env: &Env, format: u8, failed: Watch<Option<String>>) -> StateMachine {
+    /// The machine of `store`, and the task of `env` in which entries are applied: it ends after the machine is
+    /// dropped, with all applied. `failed` is set when an entry can't be.
+    pub fn new(
+        store: Store,
+        log: &LogStore,
+        env: &Env,
+        format: u8,
+        failed: Watch<Option<String>>,
+    ) -> (StateMachine, JoinHandle<()>) {
         let (applier, jobs) = mpsc::channel(limits::APPLY_KIB as usize);
-        env.spawn(Applier { store: store.clone(), env: env.clone(), format, failed: failed.clone() }.run(jobs));
+        let applying = Applier { store: store.clone(), env: env.clone(), format, failed: failed.clone() }.run(jobs);
         let room = Arc::new(Semaphore::new(limits::APPLY_KIB as usize));
-        StateMachine { store, durable: log.durable(), applier, room, failed }
+        (StateMachine { store, durable: log.durable(), applier, room, failed }, env.spawn(applying))
     }
 
     /// Waits until the log's first `entries` entries are fsynced.
@@ -95,15 +103,15 @@ impl Applier {
     /// Applies what comes. After a failure nothing more is taken, and the node ends.
     async fn run(self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(Job { entry: (entry, responder), _room }) = jobs.recv().await {
-            let index = entry.log_id.index;
-            match self.apply_one(Position::from(Place::from(entry.log_id)), entry.payload).await {
+            let at = Position::from(Place::from(entry.log_id));
+            match self.apply_one(at, entry.payload).await {
                 Ok(outcome) => {
                     if let Some(responder) = responder {
                         responder.send(outcome);
                     }
                 }
                 Err(fault) => {
-                    let why = format!("entry {index} can't be applied: {fault}");
+                    let why = format!("entry {} can't be applied: {fault}", at.index);
                     tracing::error!("this node stops, as {why}");
                     self.failed.send(Some(why));
                     return;
@@ -118,12 +126,8 @@ impl Applier {
             EntryPayload::Normal(Proposed(bytes)) => {
                 let large = bytes.len() > limits::APPLY_INLINE;
                 let (store, format) = (self.store.clone(), self.format);
-                let decode = move || {
-                    Command::decode(&bytes, format).map_err(|e| {
-                        let why = format!("log entry {} can't be applied: {e}", at.index);
-                        io::Error::new(io::ErrorKind::InvalidData, why)
-                    })
-                };
+                let decode =
+                    move || Command::decode(&bytes, format).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
                 // Decoding a large command takes long enough to delay this thread's other tasks.
                 if large {
                     return self.env.offload(move || store.apply(at, &decode()?)).await;

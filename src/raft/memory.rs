@@ -4,7 +4,7 @@
 //! each side what it has itself. (In this order: a node says what it has after the other one has looked up what it
 //! remembers, so that nothing proven meanwhile on another connection can seem to be missing.) A side that lacks what it
 //! had proven is *excluded*: it takes no part any more, and says so. That is kept in its folder; the way back is the
-//! newer folder, or an empty one.
+//! newer folder.
 //!
 //! **What is remembered.** Votes that were granted, entries that were acknowledged or that a leader says it has synced,
 //! and starts. In memory at once; in the log's slots every few seconds, and at an orderly end. After a crash it may
@@ -71,8 +71,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Memory {
-    /// Reads what was kept, and counts this start. `copied`: why the folder is known to be a copy; it
-    /// stays as it is then.
+    /// Reads what was kept, and counts this start. `copied`: why the folder is known to be a copy; it stays as it is
+    /// then.
     pub async fn open(log: LogStore, env: Env, copied: Option<String>) -> io::Result<Memory> {
         let last: Start = log.value(START)?.unwrap_or_default();
         // (It is worth less than a node that starts.)

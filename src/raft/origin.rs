@@ -31,8 +31,10 @@ pub async fn check(log: &LogStore, files: &dyn Files) -> io::Result<Option<Strin
             Some(odd) => Ok(Some(odd)),
             None => {
                 let now = updated(&known, found);
+                if !known.machine.is_empty() && now.machine != known.machine {
+                    tracing::info!("this data folder was on another machine before, and is the same one");
+                }
                 if now != known {
-                    tracing::info!("this data folder is on another machine or device than it was, and is the same one");
                     log.set_value(ORIGIN, &now).await?;
                 }
                 Ok(None)
@@ -133,7 +135,7 @@ mod tests {
     #[test]
     fn a_copy_differs_and_a_restart_does_not() {
         let at = |nanos| Some(Duration::from_nanos(nanos));
-        let known = Identity { machine: "m".into(), boot: "b".into(), device: 5, inode: 12, born: at(7) };
+        let known = Identity { machine: "m".into(), boot: "b".into(), inode: 12, born: at(7) };
         let changed = |known: &Identity, change: fn(&mut Identity)| {
             let mut found = known.clone();
             change(&mut found);
@@ -143,9 +145,9 @@ mod tests {
         assert_eq!(same(|_| {}), None);
         assert!(same(|found| found.born = Some(Duration::from_nanos(8_000))).unwrap().contains("was made at 0.000008"));
         // A machine that was started anew, a container on another host, a volume that was attached again.
-        assert_eq!(same(|found| (found.boot, found.device) = ("c".into(), 6)), None);
+        assert_eq!(same(|found| found.boot = "c".into()), None);
         assert_eq!(same(|found| (found.machine, found.boot) = ("n".into(), "c".into())), None);
-        assert_eq!(same(|found| (found.inode, found.device) = (13, 6)), None);
+        assert_eq!(same(|found| found.inode = 13), None);
         // Where times are not kept.
         let known = Identity { born: None, ..known.clone() };
         let same = |change| changed(&known, change);
@@ -160,9 +162,9 @@ mod tests {
 
     #[test]
     fn what_can_not_be_told_now_is_not_forgotten() {
-        let known = Identity { machine: "m".into(), boot: "b".into(), device: 5, inode: 12, born: None };
-        let found = Identity { boot: "c".into(), device: 6, inode: 12, ..Identity::default() };
-        let kept = Identity { boot: "c".into(), device: 6, ..known.clone() };
+        let known = Identity { machine: "m".into(), boot: "b".into(), inode: 12, born: None };
+        let found = Identity { boot: "c".into(), inode: 12, ..Identity::default() };
+        let kept = Identity { boot: "c".into(), ..known.clone() };
         assert_eq!(updated(&known, found), kept);
     }
 }

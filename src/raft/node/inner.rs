@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use tokio::task::JoinHandle;
 
 use crate::command::{OLDEST_FORMAT, Reign};
 use crate::config::Config;
@@ -89,6 +91,8 @@ pub struct Running {
     pub raft: Raft,
     pub peers: Peers,
     pub lease: Lease,
+    /// The task that applies entries; taken by whoever waits for its end.
+    pub applying: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Inner {

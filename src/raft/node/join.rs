@@ -1,7 +1,7 @@
 //! From the folder to the cluster: waits for the stamp, runs Raft, and initialises the log if this node is the founder.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 use openraft::errors::{InitializeError, RaftError};
@@ -69,11 +69,11 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     let peers = Peers::new(node.caller.clone(), stamp.cluster);
     let failed = Watch::new(None);
     let format = node.caller.newest.format;
-    let machine = StateMachine::new(node.store.clone(), &node.log, &node.work, format, failed.clone());
+    let (machine, applying) = StateMachine::new(node.store.clone(), &node.log, &node.work, format, failed.clone());
     let raft = Raft::new(node.caller.incarnation, raft_config(&node.config)?, peers.clone(), node.log.clone(), machine)
         .await?;
     let lease = Lease::new(node.caller.env.clone(), node.config.election_timeout);
-    if node.running.set(Running { raft: raft.clone(), peers, lease }).is_err() {
+    if node.running.set(Running { raft: raft.clone(), peers, lease, applying: Mutex::new(Some(applying)) }).is_err() {
         anyhow::bail!("a node joins its cluster once");
     }
     node.publish(Role::Candidate);

@@ -13,7 +13,7 @@ mod upkeep;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -353,10 +353,15 @@ impl Node {
     /// Stops taking part, and flushes the store.
     pub async fn shutdown(&self) {
         self.inner.stopping.send(true);
-        if let Some(running) = self.inner.running.get()
-            && let Err(fault) = running.raft.shutdown().await
-        {
-            tracing::warn!("consensus did not stop cleanly: {fault}");
+        if let Some(running) = self.inner.running.get() {
+            if let Err(fault) = running.raft.shutdown().await {
+                tracing::warn!("consensus did not stop cleanly: {fault}");
+            }
+            // (So that the flush has all of it: who exports from a folder wants no entry of the log left.)
+            let applying = running.applying.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(applying) = applying {
+                let _ = self.inner.env().timeout(limits::DRAIN, applying).await;
+            }
         }
         upkeep::keep_memory(&self.inner).await;
         let store = self.inner.store.clone();
