@@ -245,6 +245,7 @@ impl Choices {
             #[cfg(not(debug_assertions))]
             pretend_newer: usual.pretend_newer,
             disk_reserve: self.disk_reserve.map_or(usual.disk_reserve, |mib| u64::from(mib) << 20),
+            open_files: usual.open_files,
         }
     }
 }

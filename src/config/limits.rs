@@ -19,7 +19,7 @@ pub const FRAME: usize = OBJECT + MIB;
 pub const FIRST_FRAME: usize = 4 * KIB;
 /// Bytes of a transaction's descriptions, of the bookkeeping for each of its objects, and of its data that is not yet
 /// in the log. The vote of a larger transaction is refused.
-pub const TRANSACTION_BYTES: usize = 256 * MIB;
+pub const TRANSACTION_BYTES: usize = 512 * MIB;
 /// Bytes of one piece of data that goes through the log ahead of its transaction, and of a command with such pieces.
 pub const PIECE: usize = MIB;
 /// Bytes of a transaction's user, description and extension, each.
@@ -67,6 +67,27 @@ pub const COMPLAINTS: usize = 1_024;
 pub const SILENCE: Duration = Duration::from_secs(30);
 /// How long a closing server waits for the finishes under way, and then for its clients to read their answers.
 pub const DRAIN: Duration = Duration::from_secs(5);
+
+// Open files.
+
+/// Files of the database's engine.
+pub const STORE_FILES: usize = 1_000;
+/// Files for the rest: the log, members' connections, listeners, threads.
+pub const OTHER_FILES: usize = 56;
+/// The least that a process must be allowed to have open.
+pub const OPEN_FILES_LEAST: usize = 160;
+
+// Threads.
+
+/// Threads for work that may block: reads that take long, large commands, flushes.
+pub const BLOCKING_THREADS: usize = 64;
+
+// All sessions together.
+
+/// Bytes of frames that have not arrived whole. Beyond, the connection that holds most of them is closed.
+pub const INPUT_SUM: usize = 8 * FRAME;
+/// Bytes of output that clients have not taken yet. Beyond, the connection for which most of it waits is closed.
+pub const OUTPUT_SUM: usize = 8 * FRAME;
 
 // A session.
 
@@ -243,6 +264,8 @@ const _: () = assert!(FIRST_FRAME < FRAME);
 const _: () = assert!(OBJECT + MIB <= TRANSACTION_BYTES, "the largest object must fit into a transaction");
 const _: () = assert!(TRANSACTION_TEXT <= u16::MAX as usize, "Data.fs gives these lengths two bytes");
 const _: () = assert!(PEER_FRAME >= TRANSACTION_BYTES + APPEND_BYTES, "the largest entry must be replicable");
+const _: () = assert!(LONG_READS * 2 + PIECE_READS <= BLOCKING_THREADS / 2, "reads leave threads for the rest");
+const _: () = assert!(INPUT_SUM > 2 * FRAME && OUTPUT_SUM > 2 * OUTPUT, "one client does not close another");
 const _: () = assert!(OUTPUT > OUTPUT_HIGH_WATER + FRAME, "the largest answer must not cost a connection");
 const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION_BYTES, "a large transaction must not wait for itself");
 const _: () = assert!(TRANSACTION_LOCKS <= LOCKS / 2, "one transaction leaves room for another");

@@ -5,7 +5,7 @@
 //! no code reads flags, files or the environment. [`limits`] lists the numbers that no setting changes.
 //!
 //! **Where to look**: `settings` is the [`Config`], `check` what it refuses, `cli` the flags and the file, `address`
-//! the form of addresses.
+//! the form of addresses, `open_files` what the system's limit leaves for whom.
 //!
 //! **Left out.** Reloading: the log changes the members, not a file, and any other setting is worth a restart.
 
@@ -13,6 +13,7 @@ mod address;
 mod check;
 mod cli;
 pub mod limits;
+mod open_files;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -20,4 +21,5 @@ mod tests;
 pub use address::{host, is_address, is_path, port};
 pub use check::BadConfig;
 pub use cli::{Parsed, command, command_line};
+pub use open_files::OpenFiles;
 pub use settings::{Config, DEFAULT_ADDRESS, PeerTrust, TlsFiles};

@@ -49,7 +49,7 @@ impl Folder {
     /// The folder can't be made or read, is in use, is no data folder, or has a newer format than this program knows.
     /// The error names the folder and says what to do.
     pub fn open(path: &Path) -> io::Result<Folder> {
-        fs::create_dir_all(path).map_err(|why| refuse(path, format!("can't be made: {why}")))?;
+        make(path).map_err(|why| refuse(path, format!("can't be made: {why}")))?;
         // Inspected twice: before the lock, as locking writes a file, and again under the lock.
         inspect(path)?;
         let lock = lock(path)?;
@@ -107,6 +107,24 @@ impl Folder {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Makes the folder, and those above it, if they are not there; their names are durable on return.
+fn make(path: &Path) -> io::Result<()> {
+    // (The name of a folder that is there may not be durable either: perhaps the process ended between the two steps.)
+    let mut above: Vec<&Path> = path.ancestors().skip(1).take(1).collect();
+    above.extend(path.ancestors().skip(1).take_while(|folder| !folder.exists()).filter_map(Path::parent));
+    fs::create_dir_all(path)?;
+    for folder in above {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        match File::open(folder) {
+            Ok(folder) => folder.sync_all()?,
+            // (Then it was somebody else who made the folder in it.)
+            Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(())
 }
 
 /// A data folder in which a database is being made; it is as it was before, unless it is kept.

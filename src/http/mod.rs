@@ -43,7 +43,7 @@ pub async fn serve(server: Arc<Server>, env: Env, network: Arc<dyn Network>, add
 }
 
 async fn accept(server: Arc<Server>, env: Env, mut listener: Box<dyn Listener>) {
-    let places = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(server.config().open_files.http));
     loop {
         let wire = match listener.accept().await {
             Ok(wire) => wire,

@@ -45,7 +45,7 @@ use crate::config::{Config, limits};
 use crate::engine::Engine;
 use crate::env::{Env, Watch};
 use crate::journal::{Files, Sizes};
-use crate::net::{Network, Tls};
+use crate::net::{Network, Pool, Tls};
 use crate::raft::{Node, Setup};
 use crate::storage::Store;
 
@@ -121,6 +121,7 @@ impl Server {
             store: store.clone(),
         };
         let node = Node::start(setup).await?;
+        let reserve = Reserve::new(config.open_files);
         let shared = Arc::new(Shared {
             tallies: Tallies::new(&env),
             config,
@@ -131,7 +132,9 @@ impl Server {
             metrics: Metrics::new(),
             complaints: Complaints::new(env.clone()),
             budget: Budget::default(),
-            reserve: Reserve::default(),
+            reserve,
+            input: Pool::new(limits::INPUT_SUM),
+            output: Pool::new(limits::OUTPUT_SUM),
             long_reads: LongReads::new(&env, limits::LONG_READS),
             piece_reads: LongReads::new(&env, limits::PIECE_READS),
             standing: Watch::new(Standing::Forming),

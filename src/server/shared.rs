@@ -10,7 +10,7 @@ use super::counts::{Metrics, Tallies, Why};
 use super::standing::Standing;
 use crate::config::{Config, limits};
 use crate::env::{Env, Watch, Watching};
-use crate::net::Tls;
+use crate::net::{Pool, Tls};
 use crate::raft::Node;
 use crate::storage::Store;
 
@@ -30,6 +30,10 @@ pub struct Shared {
     pub tallies: Tallies,
     pub budget: Budget,
     pub reserve: Reserve,
+    /// For the frames that come in.
+    pub input: Pool,
+    /// For what waits to be sent.
+    pub output: Pool,
     /// For reads of unknown length: undo, undo logs, large conflicts.
     pub long_reads: LongReads,
     /// For the pieces of blobs.

@@ -9,7 +9,7 @@
 //! | `Barrier` | opens its reign, if that is greater than the open one; removes unclaimed pieces | `Stale` |
 //! | any other | is looked at if its reign is the open one | `Stale` |
 //! | `CreateStorage` | gives the storage of that name, new or not | `BadValue`: no name, or too long |
-//! | `ReserveOids` | takes `count` ids from `next_oid` on | `NoStorage`; `BadValue`: no ids left |
+//! | `ReserveOids` | takes up to `count` ids from `next_oid` on, or `from` if that is more | `NoStorage`; `BadValue`: no ids left |
 //! | `PackBegin` | sets the pack time, at most the last tid | `NoStorage`; `BadValue`: a pack is going on |
 //! | `PackStep`, `PackEnd` | see `pack::step` | |
 //! | `Stage` | keeps pieces, numbered | `NoStorage`; `BadValue`: an empty piece, or one above 1 MiB |
@@ -138,7 +138,7 @@ impl Store {
         match &command.change {
             Change::Barrier => unreachable!("handled above"),
             Change::CreateStorage { name } => Ok(self.create_storage(name)),
-            Change::ReserveOids { storage, count } => Ok(self.reserve_oids(*storage, *count)),
+            Change::ReserveOids { storage, count, from } => Ok(self.reserve_oids(*storage, *count, *from)),
             Change::Commit(commit) => self.commit(commit),
             Change::Stage { storage, pieces } => Ok(self.stage(*storage, pieces)),
             Change::Discard { storage, pieces } => self.discard(*storage, pieces),
@@ -168,15 +168,18 @@ impl Store {
         Decision { outcome: Outcome::Storage(storage), batch, next: Next::Created(storage, name.to_owned()) }
     }
 
-    fn reserve_oids(&self, storage: StorageId, count: u32) -> Decision {
+    fn reserve_oids(&self, storage: StorageId, count: u32, from: Oid) -> Decision {
         let Some(mut summary) = self.summary_of(storage) else {
             return Decision::refuse(no_storage(storage));
         };
-        let first = summary.next_oid;
-        let Some(next) = first.0.checked_add(count.into()) else {
-            return Decision::refuse(Refusal::BadValue(format!("storage {storage} has no {count} object ids left")));
-        };
-        summary.next_oid = Oid(next);
+        let first = summary.next_oid.max(from);
+        let left = Oid::NOT_GIVEN.0.saturating_sub(first.0);
+        if left == 0 {
+            let why = format!("storage {storage} has no object ids left: objects are stored with ids up to 2^63");
+            return Decision::refuse(Refusal::BadValue(why));
+        }
+        let count = count.min(u32::try_from(left).unwrap_or(u32::MAX));
+        summary.next_oid = Oid(first.0 + u64::from(count));
         let mut batch = Batch::new();
         put_summary(&mut batch, storage, &summary);
         Decision { outcome: Outcome::Oids { first, count }, batch, next: Next::Summed(storage, summary) }
@@ -238,7 +241,7 @@ impl Store {
             length += if stored.length() == 0 { POINTER } else { stored.length() };
             put_revision(&mut batch, commit, write, &stored);
             summary.objects += u64::from(!known);
-            summary.next_oid = summary.next_oid.max(Oid(write.oid.0.saturating_add(1)));
+            summary.next_oid = summary.next_oid.max(write.oid.next_given().unwrap_or_default());
             summary.present = digest::add(&summary.present, &digest::revision(write.oid, commit.tid, &content));
             digested.push((write.oid, content));
         }
@@ -344,7 +347,7 @@ mod tests {
     use crate::engine::{DiskFaults, SimDisk};
 
     fn reserve(count: u32) -> Change {
-        Change::ReserveOids { storage: S, count }
+        Change::ReserveOids { storage: S, count, from: Oid(0) }
     }
 
     fn oids(first: u64, count: u32) -> Outcome {
@@ -378,7 +381,22 @@ mod tests {
         assert_eq!(apply(&store, reserve(0)), oids(4, 0));
         apply(&store, commit(1, vec![over(0, 2, data("inside")), restore(10, data("beyond"))]));
         assert_eq!(apply(&store, reserve(2)), oids(11, 2));
-        apply(&store, commit(2, vec![restore(u64::MAX, data("the last"))]));
+        let far = |from, count| Change::ReserveOids { storage: S, count, from: Oid(from) };
+        assert_eq!(apply(&store, far(9, 2)), oids(13, 2));
+        assert_eq!(apply(&store, far(20, 2)), oids(20, 2));
+    }
+
+    #[test]
+    fn ids_of_the_upper_half_do_not_end_the_supply_and_at_its_end_there_are_fewer() {
+        let store = store();
+        let last = Oid::NOT_GIVEN.0 - 1;
+        let stored = [u64::MAX, u64::MAX - 1, last + 1].map(|oid| restore(oid, data("far")));
+        apply(&store, commit(1, stored.into()));
+        assert_eq!(apply(&store, reserve(2)), oids(1, 2));
+        apply(&store, commit(2, vec![restore(last - 2, data("near"))]));
+        assert_eq!(apply(&store, reserve(7)), oids(last - 1, 2));
+        assert!(matches!(refusal(apply(&store, reserve(1))), Refusal::BadValue(_)));
+        apply(&store, commit(3, vec![restore(last, data("the last that is given"))]));
         assert!(matches!(refusal(apply(&store, reserve(1))), Refusal::BadValue(_)));
     }
 

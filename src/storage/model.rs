@@ -150,7 +150,8 @@ impl Model {
             Step::Reserve(count) => {
                 let first = Oid(self.next_oid);
                 self.next_oid += u64::from(*count);
-                (self.reign, Change::ReserveOids { storage: S, count: *count }, Outcome::Oids { first, count: *count })
+                let change = Change::ReserveOids { storage: S, count: *count, from: Oid(0) };
+                (self.reign, change, Outcome::Oids { first, count: *count })
             }
             Step::Barrier { term, number } => {
                 let reign = Reign { term: *term, number: *number };
@@ -160,7 +161,7 @@ impl Model {
             }
             Step::Stale => {
                 let reign = Reign { term: self.reign.term, number: self.reign.number.wrapping_sub(1) };
-                (reign, Change::ReserveOids { storage: S, count: 1 }, Outcome::Stale)
+                (reign, Change::ReserveOids { storage: S, count: 1, from: Oid(0) }, Outcome::Stale)
             }
             Step::Pass | Step::Membership(_) | Step::Undo { .. } => unreachable!("these are no commands"),
         }

@@ -116,7 +116,7 @@ const STORAGE: House = House {
         ("base", &["keys", "position", "store", "value"]),
         ("put", &["keys", "summary", "value"]),
         ("load", &["answered", "digest", "keys", "store", "value"]),
-        ("history", &["answered", "keys", "load", "stop", "store", "value"]),
+        ("history", &["answered", "feed", "keys", "load", "stop", "store", "value"]),
         ("walk", &["history", "keys", "store", "value"]),
         ("inspect", &["history", "keys", "store", "value", "walk"]),
         ("undo", &["answered", "digest", "keys", "load", "stop", "store", "value"]),

@@ -34,6 +34,8 @@ reasons! {
     BlobPacked = "blob_packed",
     /// The socket failed.
     Broken = "broken",
+    /// All clients together held too much memory of the same kind, and this one the most of it.
+    CrowdedOut = "crowded_out",
     /// The database could not be read.
     Fault = "fault",
     /// The client closed its end.
