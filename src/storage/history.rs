@@ -361,7 +361,9 @@ mod tests {
         assert_eq!(changed(5, 6, 1), Some(vec![Oid(7)]));
         let since = |after, most| store.transactions_since(S, Tid(after), Tid(6), most).unwrap();
         let applied = |tid, oids| Applied { storage: S, tid: Tid(tid), oids };
-        assert_eq!(since(0, count as usize + 3), Some(vec![applied(5, all.clone()), applied(6, vec![Oid(7)])]));
+        // (In the order in which they were written.)
+        let written = all.iter().rev().copied().collect();
+        assert_eq!(since(0, count as usize + 3), Some(vec![applied(5, written), applied(6, vec![Oid(7)])]));
         assert_eq!(since(0, count as usize + 2), None);
         assert_eq!(since(5, 2), Some(vec![applied(6, vec![Oid(7)])]));
         assert_eq!(since(6, 0), Some(vec![]));
