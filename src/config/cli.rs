@@ -36,9 +36,11 @@ Examples:
   Settings from a file, whose keys are the names of the flags:
     zrsd --config /etc/zrs/zrsd.toml
 
-  Clients list all addresses (zope.conf):
+  Clients list all addresses, one a line (zope.conf):
     <zeoclient>
-      server a:8100 b:8100 c:8100
+      server a:8100
+      server b:8100
+      server c:8100
     </zeoclient>
 
   Which node is primary, and how far the others are:

@@ -35,7 +35,7 @@ pub struct ImportFlags {
     /// The data folder to make: not there, or empty; or an imported one, to add another storage before its node starts.
     /// Give it several times for several nodes on this machine
     #[arg(long, value_name = "DIR", required = true)]
-    data: Vec<PathBuf>,
+    pub data: Vec<PathBuf>,
     /// The name of the storage, which clients ask for
     #[arg(long, value_name = "NAME", default_value = "1")]
     storage: String,
@@ -56,7 +56,7 @@ enum MissingBlobsFlag {
 pub struct ExportFlags {
     /// The data folder of a node that is stopped
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    pub data: PathBuf,
     /// The file to write; it must not be there
     #[arg(value_name = "DATA.FS")]
     file: PathBuf,

@@ -6,8 +6,11 @@ mod adopt;
 mod cluster;
 mod datafs;
 mod dump;
+mod owner;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::slice;
 
 use clap::{Parser, Subcommand};
 
@@ -80,7 +83,20 @@ fn main() -> ExitCode {
     }
 }
 
+impl Task {
+    /// The data folders that it writes into.
+    fn writes(&self) -> &[PathBuf] {
+        match self {
+            Task::Import(flags) => &flags.data,
+            Task::Export(flags) => slice::from_ref(&flags.data),
+            Task::Adopt(flags) => slice::from_ref(&flags.data),
+            Task::Status { .. } | Task::Transfer { .. } | Task::Dump(_) => &[],
+        }
+    }
+}
+
 async fn run(flags: Flags) -> anyhow::Result<()> {
+    flags.task.writes().iter().try_for_each(|folder| owner::check(folder))?;
     match flags.task {
         Task::Status { json } => cluster::status(&flags.http, json).await,
         Task::Transfer { to } => cluster::transfer(&flags.http, to).await,
