@@ -1,5 +1,10 @@
 //! The programs, as an operator meets them: real processes, real sockets, real folders.
 
+#[path = "daemon/log.rs"]
+mod log;
+#[path = "daemon/unit.rs"]
+mod unit;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
@@ -20,10 +25,14 @@ struct Node {
 
 impl Node {
     fn start(data: &Path, more: &[&str]) -> Node {
+        Node::start_with(data, more, Stdio::inherit())
+    }
+
+    fn start_with(data: &Path, more: &[&str], errors: Stdio) -> Node {
         let mut child = zrsd(data)
             .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
             .args(more)
-            .stderr(Stdio::inherit())
+            .stderr(errors)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -221,15 +230,17 @@ fn bad_requests_cost_a_connection_at_most() {
 }
 
 #[test]
-fn a_reload_while_the_folder_is_being_opened_does_no_harm() {
+fn signals_while_the_folder_is_being_opened_do_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     // The marker is a pipe: zrsd reads it until the test has written to it.
     let marker = folder.path().join("ZRS");
     assert!(Command::new("mkfifo").arg(&marker).status().unwrap().success());
     let child = zrsd(folder.path()).stderr(Stdio::piped()).spawn().unwrap();
     let mut writer = std::fs::File::options().write(true).open(&marker).unwrap();
-    let sent = Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
+    for signal in ["-HUP", "-USR2", "-USR1"] {
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
     writer.write_all(b"nothing of the kind").unwrap();
     drop(writer);
     let ended = child.wait_with_output().unwrap();

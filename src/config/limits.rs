@@ -55,6 +55,8 @@ pub const LOOK_UP_AGAIN: Duration = Duration::from_secs(10);
 pub const RELAYS: usize = 8_192;
 /// How long a connection may take from its first bytes to a whole first frame, and a peer to prove its membership.
 pub const INTRODUCTION: Duration = Duration::from_secs(10);
+/// How long the other end may take to read why its connection is closed (an alert of TLS, say).
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Within this time a `register` is answered or its connection closed.
 pub const REGISTER_ANSWER: Duration = Duration::from_secs(5);
 /// How long connecting to another node may take.
@@ -81,6 +83,8 @@ pub const OPEN_FILES_LEAST: usize = 160;
 
 /// Threads for work that may block: reads that take long, large commands, flushes.
 pub const BLOCKING_THREADS: usize = 64;
+/// How long such a thread stays that has nothing to do.
+pub const THREAD_KEPT: Duration = Duration::from_secs(86_400);
 
 // All sessions together.
 
@@ -248,6 +252,13 @@ pub const HTTP_HEADERS: usize = 64;
 pub const HTTP_EXCHANGE: Duration = Duration::from_secs(30);
 /// How long to wait after an accept failed (too many open files, for example).
 pub const HTTP_RETRY: Duration = Duration::from_millis(100);
+
+// The log.
+
+/// Lines that wait to be written; further ones are lost, and counted. A line of the usual kind has 150 bytes.
+pub const LOG_LINES: usize = 10_000;
+/// How long a process that ends waits for its last lines to be written.
+pub const LOG_FLUSH: Duration = Duration::from_secs(1);
 
 // Settings that [`Config::check`](super::Config::check) refuses beyond these.
 

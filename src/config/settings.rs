@@ -155,6 +155,15 @@ impl Config {
         self.listen.clone().unwrap_or_else(|| self.public_address())
     }
 
+    /// The setting that [`Config::address`] comes from.
+    pub fn origin_of_address(&self) -> String {
+        match (&self.listen, self.peers.contains_key(&self.node)) {
+            (Some(_), _) => "--listen".into(),
+            (None, true) => format!("the address of node {} in --peers", self.node),
+            (None, false) => "the default of --listen".into(),
+        }
+    }
+
     /// The address by which clients and peers find this node.
     pub fn public_address(&self) -> String {
         let listed = self.peers.get(&self.node).or(self.listen.as_ref());

@@ -1,8 +1,8 @@
 //! Operators: health, status, metrics, and handing over the primary's role.
 //!
-//! A small HTTP/1.1 server over the same [`Network`] and [`Env`] as everything else, so that it runs in simulation,
-//! too. One request, one connection: clients are health checks, scrapers and people, and a connection that is closed
-//! after its answer can't be idle for long.
+//! A small HTTP/1.1 server over the same [`Network`](crate::net::Network) and [`Env`] as everything else, so that it
+//! runs in simulation, too. One request, one connection: clients are health checks, scrapers and people, and a
+//! connection that is closed after its answer can't be idle for long.
 //!
 //! **Promises.** `/primary` answers 200 only where a commit would be accepted at this moment. No page reads or changes
 //! a storage's objects. Requests are bounded in number, size and time ([`limits`], 'HTTP').
@@ -13,7 +13,6 @@ mod route;
 mod state;
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,18 +27,12 @@ pub use route::{PAGES, Page, Route};
 
 use crate::config::limits;
 use crate::env::Env;
-use crate::net::{Listener, Network, Wire};
+use crate::net::{Listener, Wire};
 use crate::server::Server;
 
-/// Binds `address` and answers there for as long as the process lives; returns the address as it was bound.
-///
-/// # Errors
-/// The address can't be bound.
-pub async fn serve(server: Arc<Server>, env: Env, network: Arc<dyn Network>, address: &str) -> io::Result<String> {
-    let listener = network.listen(address).await?;
-    let bound = listener.address();
+/// Answers at `listener` for as long as the process lives.
+pub fn serve(server: Arc<Server>, env: Env, listener: Box<dyn Listener>) {
     env.clone().spawn(accept(server, env, listener));
-    Ok(bound)
 }
 
 async fn accept(server: Arc<Server>, env: Env, mut listener: Box<dyn Listener>) {

@@ -47,7 +47,7 @@ impl Network for Tcp {
                 let listener = unix::listen(address).await.map_err(|error| named("listen at", address, &error))?;
                 return Ok(Box::new(listener) as Box<dyn Listener>);
             }
-            let listener = bind(address).await.map_err(|error| named("listen on", address, &error))?;
+            let listener = bind(address).await.map_err(|error| cannot_listen(address, &error))?;
             Ok(Box::new(Accepting { listener }) as Box<dyn Listener>)
         })
     }
@@ -159,6 +159,17 @@ fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// The same for a listener, with what to do.
+fn cannot_listen(address: &str, error: &io::Error) -> io::Error {
+    let cure = match error.kind() {
+        io::ErrorKind::AddrInUse => ": another process has this port; stop that one, or choose another port",
+        io::ErrorKind::AddrNotAvailable => ": this machine has no such address; 0.0.0.0 means all that it has",
+        io::ErrorKind::PermissionDenied => ": ports below 1024 are the system's; choose another port",
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("cannot listen at {address}: {error}{cure}"))
+}
+
 fn named(what: &str, address: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {what} {address}: {error}"))
 }
@@ -214,7 +225,7 @@ mod tests {
         let address = listener.address();
         let error = Tcp.listen(&address).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        assert!(error.to_string().contains(&address), "{error}");
+        assert!(error.to_string().contains(&address) && error.to_string().contains("another process"), "{error}");
         drop(listener);
         let error = Tcp.connect(&address).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);

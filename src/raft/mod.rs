@@ -39,8 +39,10 @@ pub use log::unapplied;
 pub use node::{
     Accepted, Member, MemberStatus, Node, NodeStatus, NotCaughtUp, Proposal, RelayRefused, Role, Setup, Unknown,
 };
-pub use wire::RelayRequest;
+pub use wire::{RelayRequest, refusal};
 
+/// The part of the program, for directives of tracing, that speaks of Raft's own steps.
+pub const LOG_TARGET: &str = "openraft";
 /// Directives for tracing that keep openraft silent: it says the same about a dead node many times a second. Operators
 /// are told of changes by this module, and why a node stops by [`Node::fault`].
 pub const LOG_QUIET: &str = "openraft=off";

@@ -243,6 +243,11 @@ pub enum FormAnswer {
     Refused(String),
 }
 
+/// The frame that answers a Hello of whatever version with a refusal.
+pub fn refusal(why: &str) -> Vec<u8> {
+    pack(&Welcome::Refused(why.to_owned()))
+}
+
 /// Reads the Hello out of a peer's first frame; an error if this node, whose newest version is `newest`, speaks no
 /// version that the peer speaks.
 pub fn read_hello(first: &[u8], newest: u8) -> io::Result<Hello> {

@@ -104,10 +104,10 @@ impl Server {
         let engine = disks.store;
         let store = env.offload(move || Store::open(engine)).await.context("the database can't be opened")?;
         let address = config.address();
-        let listener = network.listen(&address).await.with_context(|| format!("can't listen at {address}"))?;
+        let listener = network.listen(&address).await.with_context(|| config.origin_of_address())?;
         let address = listener.address();
         let reading = match &config.read_listen {
-            Some(at) => Some(network.listen(at).await.with_context(|| format!("can't listen at {at}"))?),
+            Some(at) => Some(network.listen(at).await.context("--read-listen")?),
             None => None,
         };
         let read_address = reading.as_ref().map(|listener| listener.address());
@@ -193,6 +193,11 @@ impl Server {
         matches!(*self.shared.standing.look(), Standing::Leading(_))
     }
 
+    /// Whether this node is a cluster of one.
+    pub fn is_alone(&self) -> bool {
+        self.node().status().members.len() < 2
+    }
+
     /// Hands the primary's role to node `to`, or to the most advanced one, once the voted transactions are finished:
     /// gives the new primary. An error says why nothing has changed.
     pub async fn hand_over(&self, to: Option<u64>) -> anyhow::Result<u64> {
@@ -206,6 +211,7 @@ impl Server {
         if self.is_primary() {
             match hand_over::finish_and_hand_over(&self.shared, None).await {
                 Ok(to) => tracing::info!(to, "handed the primary's role over"),
+                Err(_) if self.is_alone() => {}
                 Err(why) => tracing::info!(%why, "no member to hand the primary's role to"),
             }
         }

@@ -171,6 +171,9 @@ async fn admit(
 /// Whether the sender of `hello` may be a peer, and means this node.
 async fn judge(node: &Inner, hello: &Hello, peer: &str, credentials: Option<&Credentials>) -> Result<(), String> {
     let own = node.config.node;
+    if node.is_alone() && (hello.to != own || !node.addresses().contains_key(&hello.from)) {
+        return Err(stranger(own, hello.to));
+    }
     if hello.to != own {
         return Err(format!("this is node {own}, not node {}", hello.to));
     }
@@ -193,6 +196,17 @@ async fn judge(node: &Inner, hello: &Hello, peer: &str, credentials: Option<&Cre
         ));
     }
     Ok(())
+}
+
+/// The answer of a node that is alone, node `own`, to those that take it for their peer `wanted`.
+fn stranger(own: u64, wanted: u64) -> String {
+    let (who, flags) = match own == wanted {
+        true => (format!("node {own} is"), "--peers"),
+        false => (format!("node {wanted} should be here, and this is node {own},"), "--node and --peers"),
+    };
+    format!(
+        "{who} a cluster of its own, started without {flags}? To join the others it must be started with the same --peers          as they, and with an empty data folder (zrsctl export saves what the folder has)"
+    )
 }
 
 /// The address of the member that `hello` says it comes from. While a cluster forms, numbers alone are known; later a

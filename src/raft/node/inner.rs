@@ -146,6 +146,11 @@ impl Inner {
         self.members().into_iter().find(|member| member.incarnation == incarnation)
     }
 
+    /// Whether this node is a cluster of one, or is about to be.
+    pub fn is_alone(&self) -> bool {
+        self.addresses().len() < 2
+    }
+
     /// Sets the format to propose in.
     pub fn choose_format(&self) -> u8 {
         let format = self.common_format();

@@ -111,6 +111,7 @@ async fn connection(
                 Accepted::Served => {}
                 Accepted::Refused(why) => {
                     shared.metrics.refused_peers.inc();
+                    let why = why.strip_prefix("refused: ").unwrap_or(&why);
                     shared.complaints.say(&peer, &format!("refused a peer: {why}"));
                 }
             }
