@@ -40,6 +40,8 @@ pub const PEER_FRAME: usize = TRANSACTION_BYTES + APPEND_BYTES + 64 * MIB;
 /// Bytes of a transaction that an import puts into one command; further data goes ahead of that command, in commands
 /// of this size.
 pub const IMPORT: usize = 8 * MIB;
+/// Damaged places of a file that an import names one by one; more are counted.
+pub const LOST_NAMED: usize = 1_000;
 
 // Connections.
 
