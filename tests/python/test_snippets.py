@@ -42,6 +42,14 @@ def output(*command, env=None):
     return done.returncode, done.stdout
 
 
+def helps(program, *task):
+    """The texts of `--help`, of the program and of all its tasks."""
+    status, text = output(os.path.join(binaries(), program), *task, '--help')
+    assert status == 0, text
+    tasks = re.findall(r'^  ([a-z]+)', text.partition('\nCommands:\n')[2].partition('\n\n')[0], re.M)
+    return text + ''.join(helps(program, *task, name) for name in tasks if name != 'help')
+
+
 @zrs_only
 class EverySnippet(Case):
     is_template = False
@@ -173,11 +181,7 @@ class Commands(Case):
     def test_flags_in_prose(self):
         # (Documents about the scripts of the tests have their flags, too.)
         theirs = {'docs/testing.md', 'tests/python/conformance/README.md', 'fuzz/README.md'}
-        tasks = 'status', 'transfer', 'import', 'export', 'adopt', 'dump', 'dump log', 'dump store'
-        programs = ['zrsd', 'zrsctl', *(f'zrsctl {task}' for task in tasks)]
-        helps = [output(os.path.join(binaries(), words[0]), *words[1:], '--help') for words in map(str.split, programs)]
-        self.assertEqual({status for status, _ in helps}, {0})
-        known = set(re.findall(r'--[a-z][a-z-]*', ' '.join(text for _, text in helps)))
+        known = set(re.findall(r'--[a-z][a-z-]*', helps('zrsd') + helps('zrsctl')))
         named = [f'{path}: {text}' for path in snippets.documents() if path not in theirs
                  for text in snippets.inline(snippets.read(path)) if text.startswith('--')]
         for_each(named, lambda told: self.assertLessEqual(set(re.findall(r'--[a-z][a-z-]*', told)), known))
