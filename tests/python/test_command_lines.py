@@ -293,7 +293,8 @@ class Tools(ThreeNodes):
                 shutil.copy(os.path.join(CHECKOUT, 'etc', name), self.site.folder)
         for place in '/etc/x', '/usr/local/bin/x':
             self.site.adapt(place)
-        for_each([line for _, line in lines('install')], lambda line: in_a_shell(self.site.adapt(line), self.site.folder))
+        for_each([line for _, line in lines('install')],
+                 lambda line: in_a_shell(self.site.adapt(line), self.site.folder))
         self.assertTrue(os.access(self.site.adapt('/usr/local/bin/zrsctl'), os.X_OK))
         self.assertTrue(os.path.exists(self.site.adapt('/etc/zrs/zrsd.toml')))
         self.assertEqual({snippets.program(line) for _, line in lines(*HOSTS_OWN)}, set(HOSTS_OWN))

@@ -77,7 +77,7 @@ class Tour(Case):
 
         # "Start a cluster, and leave it running."
         self.assertEqual(start, ['make cluster'])
-        makes = subprocess.run(['make', '-n', 'cluster'], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+        makes = subprocess.check_output(['make', '-n', 'cluster'], cwd=CHECKOUT, text=True)
         self.assertEqual(makes.splitlines()[-1], 'exec etc/local-cluster')
         cluster = self.local_cluster()
         wait_for('the cluster', lambda: 'Stop everything' in cluster.log_text() and self.primary())

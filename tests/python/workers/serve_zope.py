@@ -1,10 +1,10 @@
-"""Zope, in one process with a client of its own: for tests/python/test_zope.py, in the environment of requirements-zope.txt.
+"""Zope, in one process with a client of its own, in the environment of requirements-zope.txt.
 
-    serve_zope.py serve ZOPE.CONF            starts Zope as its WSGI server does, adds a page and asks for it
-    serve_zope.py buildout PART OPTIONS      writes the zope.conf that plone.recipe.zope2instance makes of a part of a buildout
-                                             (OPTIONS is JSON) below the folder PART, and prints its path
+    serve_zope.py serve ZOPE.CONF          starts Zope as its WSGI server does, adds a page and asks for it
+    serve_zope.py buildout PART OPTIONS    writes the zope.conf that plone.recipe.zope2instance makes of a part of a
+                                           buildout (OPTIONS is JSON) below the folder PART, and tells its path
 
-Prints a line of JSON about what it found.
+Prints a line of JSON about what it found. For tests/python/test_zope.py.
 """
 import json
 import os
@@ -39,7 +39,8 @@ def buildout(part, options):
     common = dict.fromkeys(('find-links', 'index'), '')
     common.update({f'{name}-directory': os.path.join(part, name) for name in ('parts', 'bin', 'eggs', 'develop-eggs')})
     common.update({'directory': part, 'executable': sys.executable, 'python': 'buildout', 'allow-hosts': '*'})
-    recipe = Recipe({'buildout': common, 'versions': {}}, 'instance', {'zodb-temporary-storage': 'off', **json.loads(options)})
+    options = {'zodb-temporary-storage': 'off', **json.loads(options)}
+    recipe = Recipe({'buildout': common, 'versions': {}}, 'instance', options)
     os.makedirs(os.path.join(recipe.options['location'], 'etc'))
     recipe.build_zope_conf()
     return dict(path=os.path.join(recipe.options['location'], 'etc', 'zope.conf'))
