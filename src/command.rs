@@ -92,6 +92,11 @@ pub enum Change {
         /// The storage.
         storage: StorageId,
     },
+    /// Drops a storage in which nothing was ever committed. -> `Outcome::Done`, or `Outcome::Refused`
+    DropStorage {
+        /// The name by which clients asked for the storage.
+        name: String,
+    },
 }
 
 /// A bounded part of a pack.
@@ -286,7 +291,7 @@ impl Command {
                 });
                 64 + meta.user.len() + meta.description.len() + meta.extension.len() + writes.sum::<usize>()
             }
-            Change::CreateStorage { name } => 32 + name.len(),
+            Change::CreateStorage { name } | Change::DropStorage { name } => 32 + name.len(),
             Change::Stage { pieces, .. } => 32 + pieces.iter().map(|piece| piece.len() + 8).sum::<usize>(),
             Change::Discard { pieces, .. } => 32 + 12 * pieces.len(),
             Change::PackStep(step) => {

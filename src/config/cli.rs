@@ -24,8 +24,9 @@ const TIMES: &str = "Times (250, 250ms and 0.25s are the same; see docs/operatio
 
 const EXAMPLES: &str = "\
 Examples:
-  One node, for trying out, at 127.0.0.1:8100:
-    zrsd --data ./data
+  One node, for trying out, at 127.0.0.1:8100, and how it is:
+    zrsd --data ./data --http 127.0.0.1:8180
+    zrsctl status
 
   Three nodes, each with the same list and its own --node:
     zrsd --node 1 --peers 1=a:8100,2=b:8100,3=c:8100 --data /var/lib/zrs --http 127.0.0.1:8180
@@ -43,7 +44,7 @@ Examples:
     </zeoclient>
 
   Which node is primary, and how far the others are:
-    zrsctl --http 127.0.0.1:8180 status
+    zrsctl status
     curl http://127.0.0.1:8180/status
 
   SIGTERM hands the primary's role over, finishes the transactions that are being committed, and stops zrsd.
@@ -156,8 +157,9 @@ struct Choices {
     #[arg(help_heading = CLIENTS, value_parser = values::boolean)]
     msgpack: Option<bool>,
 
-    /// The address of the HTTP service: /healthz, /readyz, /primary, /status, /metrics. HTTP can also hand over the
-    /// primary's role, without a password: bind an address that only operators can reach
+    /// The address of the HTTP service: /healthz, /readyz, /primary, /status, /metrics (127.0.0.1:8180 is where zrsctl
+    /// looks). HTTP can also hand over the primary's role and drop empty storages, without a password: bind an address
+    /// that only operators can reach
     #[arg(long, value_name = "HOST:PORT", help_heading = OPERATORS)]
     http: Option<String>,
 

@@ -199,6 +199,16 @@ pub const TRANSFER_BEHIND: u64 = APPEND_ENTRIES;
 pub const PEER_CALLS: usize = 256;
 /// How long a call to a peer may take if the peer must write to its disk first.
 pub const PEER_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Errands of other nodes that are under way at a node at a time, and that wait there.
+pub const ERRANDS: usize = 16;
+/// How long an operator's request waits for a primary to be known.
+pub const PRIMARY_AWAITED: Duration = Duration::from_secs(5);
+/// How long the primary may take for what an operator asks of it at another node.
+pub const ERRAND: Duration = Duration::from_secs(22);
+/// How long the primary waits for another node to say whether it needs a storage that is to be dropped.
+pub const STORAGE_LOOK: Duration = Duration::from_secs(3);
+/// Names of storages that a refusal names.
+pub const NAMES_TOLD: usize = 20;
 /// How long a peer may take to prove its membership.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a command that is applied on the calling task; a larger command is applied on a thread for blocking work.
@@ -290,4 +300,11 @@ const _: () = assert!(NEW_OIDS as u64 <= OID_RANGE as u64, "one call must be ans
 const _: () = assert!(HELD < CONNECTIONS && RELAYS < CONNECTIONS);
 const _: () = assert!(HTTP_HEAD >= 8 * KIB, "hyper refuses a smaller buffer");
 const _: () = assert!(HTTP_EXCHANGE.as_secs() > 2 * DRAIN.as_secs(), "handing over must fit into a request");
+const _: () =
+    assert!(ERRAND.as_secs() + PRIMARY_AWAITED.as_secs() < HTTP_EXCHANGE.as_secs(), "its report must be told");
+const _: () = assert!(PRIMARY_AWAITED.as_secs() + 2 * DRAIN.as_secs() < ERRAND.as_secs(), "a hand-over fits into it");
+const _: () = assert!(
+    PRIMARY_AWAITED.as_secs() + STORAGE_LOOK.as_secs() + PEER_CALL_TIMEOUT.as_secs() < ERRAND.as_secs(),
+    "to drop a storage fits into it"
+);
 const _: () = assert!(DRAIN.as_secs() < 10, "supervisors kill after ten seconds");

@@ -15,6 +15,7 @@
 //! **Left out** until issues ask: snapshots and purging, changes of membership, certificates for peers.
 
 mod base;
+mod errand;
 mod fitness;
 mod formation;
 mod heard;
@@ -34,6 +35,7 @@ mod tail;
 mod types;
 pub(crate) mod wire;
 
+pub use errand::{Brought, Errand, Report, errands};
 pub use link::ip_of;
 pub use log::unapplied;
 pub use node::{

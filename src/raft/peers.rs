@@ -15,9 +15,10 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
-
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::errand::{Brought, bring};
 use super::fitness::Fitness;
 use super::heard::Heard;
 use super::lease::Lease;
@@ -30,6 +31,7 @@ use super::types::{Ballot, Incarnation, LogPosition, Place, Record, Seat, Types,
 use super::wire::{Answer, Appended, Ask, Numbered, pack, unpack};
 use crate::config::limits;
 use crate::env::Env;
+use crate::storage::Store;
 
 /// Links to all peers, made when they are first needed.
 #[derive(Clone)]
@@ -258,6 +260,9 @@ pub struct Callee<'a> {
     pub peer: Incarnation,
     pub lease: &'a Lease,
     pub fitness: &'a Fitness,
+    pub store: &'a Store,
+    /// Where the errands of peers go.
+    pub errands: &'a mpsc::Sender<Brought>,
 }
 
 /// Answers a peer's calls until the peer closes the connection.
@@ -313,7 +318,8 @@ async fn answer(callee: Callee<'_>, ask: Ask) -> Answer {
             answered.map(|done| Answer::Transferring(done.map_err(|e| e.to_string()))).map_err(|e| e.to_string())
         }
         Ask::ReadIndex => Ok(Answer::ReadIndex(lease.read_index(raft).await)),
-        Ask::Checkup => Ok(Answer::Checkup(callee.fitness.checkup())),
+        Ask::Checkup => Ok(Answer::Checkup(callee.fitness.checkup(callee.store.applied().index, callee.heard.lag()))),
+        Ask::Errand(errand) => Ok(Answer::Report(bring(callee.errands, errand).await)),
     };
     // (Also if that was learnt meanwhile: nothing is promised any more.)
     excluded().map_or_else(|| answered.unwrap_or_else(Answer::Failed), Answer::Failed)

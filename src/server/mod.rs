@@ -23,7 +23,8 @@
 //! | `pack` | packs, from the request to the last step |
 //! | `session` | one task for each client that is served here. It alone writes to its client and moves its view |
 //! | `door` | one task for each connection, until its client is seated, relayed or sent away |
-//! | `follow` | follows the node's role: begins and ends the reigns |
+//! | `follow`, `hand_over` | follows the node's role: begins and ends the reigns; hands the role over |
+//! | `errands` | what operators ask of the cluster, done by the primary |
 //!
 //! # What it promises
 //!
@@ -46,13 +47,14 @@ use crate::engine::Engine;
 use crate::env::{Env, Watch};
 use crate::journal::{Files, Sizes};
 use crate::net::{Network, Pool, Tls};
-use crate::raft::{Node, Setup};
+use crate::raft::{self, Errand, Node, Setup};
 use crate::storage::Store;
 
 mod bounds;
 mod client;
 mod counts;
 mod door;
+mod errands;
 mod follow;
 mod hand_over;
 mod pack;
@@ -111,6 +113,7 @@ impl Server {
             None => None,
         };
         let read_address = reading.as_ref().map(|listener| listener.address());
+        let (errands, brought) = raft::errands();
         let setup = Setup {
             config: config.clone(),
             env: env.clone(),
@@ -119,6 +122,7 @@ impl Server {
             log: disks.log,
             segments: disks.segments,
             store: store.clone(),
+            errands,
         };
         let node = Node::start(setup).await?;
         let reserve = Reserve::new(config.open_files);
@@ -143,6 +147,7 @@ impl Server {
         });
         env.spawn(follow::follow(shared.clone()));
         env.spawn(hand_over::while_unfit(shared.clone()));
+        env.spawn(errands::serve(shared.clone(), brought));
         if shared.config.peers.len() > 1 {
             env.spawn(look_up_members(shared.clone()));
         }
@@ -202,6 +207,17 @@ impl Server {
     /// gives the new primary. An error says why nothing has changed.
     pub async fn hand_over(&self, to: Option<u64>) -> anyhow::Result<u64> {
         hand_over::hand_over(&self.shared, to).await
+    }
+
+    /// Has the primary, this node or another one, hand its role to node `to`, or to the most advanced one: what was done,
+    /// or why nothing was, in words.
+    pub async fn transfer(&self, to: Option<u64>) -> Result<String, String> {
+        errands::run(&self.shared, Errand::Transfer { to }).await
+    }
+
+    /// Has the primary, this node or another one, drop an empty storage: what was done, or why nothing was, in words.
+    pub async fn drop_storage(&self, name: &str) -> Result<String, String> {
+        errands::run(&self.shared, Errand::DropStorage { name: name.to_owned() }).await
     }
 
     /// Lets no client in any more, finishes the voted transactions, hands the primary's role over, closes everything.

@@ -60,6 +60,16 @@ impl Shared {
         self.node.lag().is_some_and(|lag| lag <= self.config.max_lag)
     }
 
+    /// The names of the storages, for whoever asked for one that is not there.
+    pub fn storage_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.store.storages().into_iter().map(|(_, name)| name).collect();
+        if names.len() > limits::NAMES_TOLD {
+            names.truncate(limits::NAMES_TOLD);
+            names.push("...".into());
+        }
+        names
+    }
+
     /// Returns once this node has every commit that any node answered before the call.
     pub async fn catch_up(&self, patience: Patience) -> Result<(), Why> {
         let mut standing = self.standing.watching();

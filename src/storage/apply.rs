@@ -9,6 +9,7 @@
 //! | `Barrier` | opens its reign, if that is greater than the open one; removes unclaimed pieces | `Stale` |
 //! | any other | is looked at if its reign is the open one | `Stale` |
 //! | `CreateStorage` | gives the storage of that name, new or not | `BadValue`: no name, or too long |
+//! | `DropStorage` | the storage is no more; its number is never given again | `NoStorage`; `BadValue`: it has, or had, transactions |
 //! | `ReserveOids` | takes up to `count` ids from `next_oid` on, or `from` if that is more | `NoStorage`; `BadValue`: no ids left |
 //! | `PackBegin` | sets the pack time, at most the last tid | `NoStorage`; `BadValue`: a pack is going on |
 //! | `PackStep`, `PackEnd` | see `pack::step` | |
@@ -145,6 +146,7 @@ impl Store {
             Change::PackBegin { storage, upto } => Ok(self.pack_begin(*storage, *upto)),
             Change::PackStep(step) => self.pack_step(step),
             Change::PackEnd { storage } => Ok(self.pack_end(*storage)),
+            Change::DropStorage { name } => self.drop_storage(name),
         }
     }
 
@@ -166,6 +168,21 @@ impl Store {
         batch.put(keys::META, key, value::seal(&key, value::NAME, name.as_bytes()));
         put_summary(&mut batch, storage, &Summary::default());
         Decision { outcome: Outcome::Storage(storage), batch, next: Next::Created(storage, name.to_owned()) }
+    }
+
+    fn drop_storage(&self, name: &str) -> io::Result<Decision> {
+        let Some(storage) = self.storage(name) else {
+            return Ok(Decision::refuse(Refusal::NoStorage { name: name.to_owned(), known: Vec::new() }));
+        };
+        if let Some(why) = self.summary(storage).not_empty(name) {
+            return Ok(Decision::refuse(Refusal::BadValue(why)));
+        }
+        let mut batch = Batch::new();
+        let key = keys::name(storage);
+        batch.put(keys::META, key, value::seal(&key, value::DROPPED, name.as_bytes()));
+        batch.delete(keys::META, keys::summary(storage));
+        self.drop_unclaimed(&storage.0.to_be_bytes(), &keys::storage_end(storage), &mut batch)?;
+        Ok(Decision { outcome: Outcome::Done, batch, next: Next::Dropped(storage) })
     }
 
     fn reserve_oids(&self, storage: StorageId, count: u32, from: Oid) -> Decision {
@@ -291,6 +308,7 @@ impl Catalog {
             Next::Created(storage, name) => {
                 self.storages.insert(storage, Storage::new(name, Summary::default()));
             }
+            Next::Dropped(storage) => self.of(storage).mark_dropped(),
             Next::Summed(storage, summary) | Next::Removed(storage, summary) => self.of(storage).summary = summary,
             Next::Packed(storage, summary) => {
                 let storage = self.of(storage);
@@ -306,7 +324,7 @@ impl Catalog {
     }
 
     fn of(&mut self, storage: StorageId) -> &mut Storage {
-        self.storages.get_mut(&storage).expect("apply has looked it up, and no storage is ever removed")
+        self.storages.get_mut(&storage).expect("apply has looked it up, and no storage leaves the catalog")
     }
 }
 
@@ -340,6 +358,8 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use bytes::Bytes;
+
     use super::super::TABLES;
     use super::super::testing::*;
     use super::*;
@@ -372,6 +392,48 @@ mod tests {
         for name in ["", &"x".repeat(256)] {
             assert!(matches!(refusal(apply(&store, create(name))), Refusal::BadValue(_)));
         }
+    }
+
+    #[test]
+    fn a_storage_is_dropped_while_it_is_empty_and_its_number_is_not_given_again() {
+        let disk = SimDisk::new();
+        let open = || Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
+        let store = open();
+        apply(&store, create("1"));
+        let typo = StorageId(2);
+        assert_eq!(apply(&store, create("typo")), Outcome::Storage(typo));
+        assert_eq!(apply(&store, Change::ReserveOids { storage: typo, count: 5 }), oids(1, 5));
+        let pieces = vec![Bytes::from_static(b"on its way")];
+        assert_eq!(apply(&store, Change::Stage { storage: typo, pieces }), Outcome::Staged(1));
+        let feed = store.feed(typo);
+        apply(&store, commit(5, vec![over(0, 1, data("kept"))]));
+
+        assert!(
+            matches!(refusal(apply(&store, drop_storage("1"))), Refusal::BadValue(why) if why.ends_with("it has 1 transaction"))
+        );
+        let unknown = Refusal::NoStorage { name: "tpyo".into(), known: Vec::new() };
+        assert_eq!(refusal(apply(&store, drop_storage("tpyo"))), unknown);
+        assert!(!*feed.dropped().look());
+        assert_eq!(apply(&store, drop_storage("typo")), Outcome::Done);
+        assert!(*feed.dropped().look());
+
+        let check = |store: &Store| {
+            assert_eq!(store.storages(), [(S, "1".to_owned())]);
+            assert_eq!((store.storage("typo"), store.summaries().1.len()), (None, 1));
+            // Readers who still have its number find nothing there.
+            assert_eq!((store.last_tid(typo), store.count_unclaimed(typo, 9).unwrap()), (Tid::ZERO, 0));
+            assert!(store.piece(typo, 1).is_err());
+            assert_eq!(store.load_before(typo, Oid(1), Tid::MAX, Tid(9)).unwrap(), Err(Refusal::NoObject(Oid(1))));
+        };
+        check(&store);
+        let late = Change::ReserveOids { storage: typo, count: 1 };
+        assert!(matches!(refusal(apply(&store, late)), Refusal::NoStorage { .. }));
+        drop(store);
+        let store = open();
+        check(&store);
+        assert!(matches!(refusal(apply(&store, drop_storage("typo"))), Refusal::NoStorage { .. }));
+        assert_eq!(apply(&store, create("typo")), Outcome::Storage(StorageId(3)));
+        assert_eq!(store.summary(StorageId(3)), Summary::default());
     }
 
     #[test]
@@ -473,7 +535,7 @@ mod tests {
     #[test]
     fn an_unknown_storage_is_refused() {
         let store = empty();
-        let unknown = Refusal::NoStorage("s1".into());
+        let unknown = Refusal::NoStorage { name: "s1".into(), known: Vec::new() };
         assert_eq!(refusal(apply(&store, reserve(1))), unknown);
         assert_eq!(refusal(apply(&store, commit(1, vec![]))), unknown);
     }

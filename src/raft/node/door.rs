@@ -86,8 +86,9 @@ impl Drop for OnOwnThread {
 async fn serve(node: &Inner, peer: Incarnation, mut connection: Connection) -> io::Result<()> {
     let Some(Running { raft, lease, .. }) = node.running.get() else { return Ok(()) };
     rehome(&mut connection.reader, &mut connection.writer)?;
-    let Inner { log, heard, fitness, caller, .. } = node;
-    serve_calls(Callee { raft, log, heard, memory: &caller.memory, peer, lease, fitness }, connection).await
+    let Inner { log, heard, fitness, caller, store, errands, .. } = node;
+    let memory = &caller.memory;
+    serve_calls(Callee { raft, log, heard, memory, peer, lease, fitness, store, errands }, connection).await
 }
 
 /// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.

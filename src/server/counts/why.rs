@@ -68,6 +68,8 @@ reasons! {
     Stalled = "stalled",
     /// This node stops.
     Stopping = "stopping",
+    /// The storage was dropped.
+    StorageDropped = "storage_dropped",
     /// The TLS handshake failed, or took too long.
     TlsHandshake = "tls_handshake",
     /// The client is so far behind that dropping its cache costs less than the invalidations.

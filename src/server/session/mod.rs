@@ -106,6 +106,7 @@ pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register
 /// Returns when a session has to end though its client did nothing wrong; gives the reason.
 fn doom(shared: Arc<Shared>, seat: &mut Seat, memory: [Arc<Share>; 2]) -> BoxFuture<'static, Why> {
     let mut phase = shared.phase.watching();
+    let mut dropped = shared.store.feed(seat.storage).dropped();
     let mut ended = seat.primary.as_ref().map(|primary| primary.ended());
     let (mut elections, reading) = (seat.closes_at_next_election.take(), seat.door == Door::Reading);
     Box::pin(async move {
@@ -130,6 +131,7 @@ fn doom(shared: Arc<Shared>, seat: &mut Seat, memory: [Arc<Share>; 2]) -> BoxFut
                 () = &mut next_election => return Why::PrimaryAgain,
                 () = memory[0].over() => return Why::CrowdedOut,
                 () = memory[1].over() => return Why::CrowdedOut,
+                Ok(()) = dropped.until(|dropped| *dropped) => return Why::StorageDropped,
                 () = shared.env.sleep(LOOK), if reading => {
                     if !shared.is_fresh() {
                         return Why::NotFresh;

@@ -37,6 +37,7 @@ pub fn words(change: &Change) -> String {
             )
         }
         Change::PackEnd { storage } => format!("{storage} end the pack"),
+        Change::DropStorage { name } => format!("drop storage {name:?}"),
     }
 }
 
@@ -135,6 +136,7 @@ pub fn document(change: &Change) -> Value {
             "transactions": strings(&step.transactions),
         }),
         Change::PackEnd { storage } => json!({"kind": "pack_end", "storage": storage.0}),
+        Change::DropStorage { name } => json!({"kind": "drop_storage", "name": name}),
     }
 }
 
@@ -243,6 +245,7 @@ mod tests {
                 "pack_step",
             ),
             (Change::PackEnd { storage: S }, "s1 end the pack", "pack_end"),
+            (Change::DropStorage { name: "mian".into() }, "drop storage \"mian\"", "drop_storage"),
         ];
         for (change, expected, kind) in cases {
             assert_eq!(words(&change), expected);
