@@ -8,6 +8,8 @@
 //! each time that it begins (which node it hits, for how long). So a new fault changes nothing in the seeds that don't
 //! enable it, and nothing of when the others begin in those that do.
 //!
+//! One run in eight has only those that operators begin on purpose.
+//!
 //! ```text
 //!  seconds        0        2        4        6        8       10       12       14
 //!  kill                      n1├──┤               n3├─┤                  n1├───┤
@@ -27,6 +29,7 @@ mod operator;
 use std::time::Duration;
 
 use crate::chance::Chance;
+use crate::checks::few_unknown::PLANNED;
 use crate::cluster::Cluster;
 use crate::seen;
 use fault::{EndFault, Fault};
@@ -42,6 +45,8 @@ static MENU: [Fault; 7] = [
     operator::STOP,
 ];
 
+/// In one run of so many nothing fails, and operators do what they do on purpose: that must cost clients nothing.
+const QUIET: u64 = 8;
 /// How long nothing goes wrong at first.
 const CALM: Duration = Duration::from_millis(1_500);
 
@@ -94,7 +99,8 @@ impl Upcoming {
 
 impl Faults {
     pub fn new(seed: u64) -> Faults {
-        let enabled = MENU.iter().filter_map(|fault| Upcoming::of(seed, fault)).collect();
+        let may_begin = |fault: &&Fault| !seed.is_multiple_of(QUIET) || PLANNED.contains(&fault.name);
+        let enabled = MENU.iter().filter(may_begin).filter_map(|fault| Upcoming::of(seed, fault)).collect();
         Faults { seed, enabled, lasting: Vec::new() }
     }
 
