@@ -402,7 +402,7 @@ mod tests {
         apply(&store, create("1"));
         let typo = StorageId(2);
         assert_eq!(apply(&store, create("typo")), Outcome::Storage(typo));
-        assert_eq!(apply(&store, Change::ReserveOids { storage: typo, count: 5 }), oids(1, 5));
+        assert_eq!(apply(&store, Change::ReserveOids { storage: typo, count: 5, from: Oid(0) }), oids(1, 5));
         let pieces = vec![Bytes::from_static(b"on its way")];
         assert_eq!(apply(&store, Change::Stage { storage: typo, pieces }), Outcome::Staged(1));
         let feed = store.feed(typo);
@@ -426,7 +426,7 @@ mod tests {
             assert_eq!(store.load_before(typo, Oid(1), Tid::MAX, Tid(9)).unwrap(), Err(Refusal::NoObject(Oid(1))));
         };
         check(&store);
-        let late = Change::ReserveOids { storage: typo, count: 1 };
+        let late = Change::ReserveOids { storage: typo, count: 1, from: Oid(0) };
         assert!(matches!(refusal(apply(&store, late)), Refusal::NoStorage { .. }));
         drop(store);
         let store = open();

@@ -99,7 +99,7 @@ impl Task {
             Task::Import(flags) => &flags.data,
             Task::Export(flags) => slice::from_ref(&flags.data),
             Task::Adopt(flags) => slice::from_ref(&flags.data),
-            Task::Status { .. } | Task::Transfer { .. } | Task::Dump(_) => &[],
+            Task::Status { .. } | Task::Transfer { .. } | Task::Storage(_) | Task::Dump(_) => &[],
         }
     }
 }
