@@ -188,7 +188,6 @@ class Tools(ThreeNodes):
         folder = self.site.folder
         arguments = snippets.words(self.site.adapt(line))[1:]
         task = next(word for word in arguments if word in TASKS)
-        before = self.cluster.wait_primary()
         data = value(arguments, '--data')
         if task == 'import':
             self.make_a_file_storage(os.path.join(folder, arguments[1]), value(arguments, '--blobs'))
@@ -200,6 +199,8 @@ class Tools(ThreeNodes):
             arguments = ['--http', self.site.adapt('127.0.0.1:8180'), *arguments]  # (The usual port may be taken here.)
         if 'drop' in arguments:
             self.was_in_the_settings(arguments[-1])
+        # (Restarts move the role.)
+        wait_for('node 1 to be primary', self.first_is_primary)
         if task == 'adopt':
             arguments.append('--yes')  # what the operator answers at the terminal
         if '--tid' in arguments:
@@ -209,10 +210,9 @@ class Tools(ThreeNodes):
             for node in range(1, len(self.cluster.nodes) + 1):
                 self.assertRegex(said, rf'(?m)^ +{node} ')
         elif task == 'transfer':
-            after = self.cluster.wait_primary(other_than=before)
+            after = self.cluster.wait_primary(other_than=self.cluster.nodes[0])
             if '--to' in arguments:
                 self.assertEqual(after.number, int(value(arguments, '--to')))
-            wait_for('node 1 to be primary', self.first_is_primary)
         elif task == 'import':
             self.assertIn('imported 2 transactions', said)
         elif task == 'export':

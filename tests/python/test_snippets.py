@@ -182,6 +182,7 @@ class Commands(Case):
         # (Documents about the scripts of the tests have their flags, too.)
         theirs = {'docs/testing.md', 'tests/python/conformance/README.md', 'fuzz/README.md'}
         known = set(re.findall(r'--[a-z][a-z-]*', helps('zrsd') + helps('zrsctl')))
+        known.add('--ulimit')  # of programs that run containers
         named = [f'{path}: {text}' for path in snippets.documents() if path not in theirs
                  for text in snippets.inline(snippets.read(path)) if text.startswith('--')]
         for_each(named, lambda told: self.assertLessEqual(set(re.findall(r'--[a-z][a-z-]*', told)), known))
