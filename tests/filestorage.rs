@@ -422,7 +422,9 @@ fn what_is_wrong_is_named_with_the_way_out() {
     let size = u64::from_be_bytes(whole[12..20].try_into().unwrap());
     // The first transaction is at byte 4, its records at 33, 95 and 157. (Where --salvage keeps something: how many
     // records of the whole file, and how many losses are listed.)
-    let cases: [(usize, &[u8], &str, Option<(u64, u64)>); 7] = [
+    // Place, bytes, words, and what --salvage keeps.
+    type Case<'a> = (usize, &'a [u8], &'a str, Option<(u64, u64)>);
+    let cases: [Case; 7] = [
         (0, b"FS20", "byte 0: this is no Data.fs: it begins with FS20", None),
         (12, &[0; 8], "byte 12: a transaction of 0 bytes can't have a header", Some((11, 1))),
         (

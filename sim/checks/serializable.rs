@@ -53,7 +53,7 @@ fn over_what_was_read(model: &Model, attempt: &Attempt, tid: Tid) -> Result<(), 
 }
 
 fn in_real_time(record: &Record, model: &Model) -> Result<(), String> {
-    let (mut begun, mut answered): (Vec<(Duration, Tid)>, Vec<(Duration, Tid)>) = Default::default();
+    let (mut begun, mut answered) = (Vec::new(), Vec::new());
     for (tid, mark) in &model.transactions {
         let attempt = &record.attempts[*mark as usize];
         begun.push((attempt.began, *tid));
