@@ -9,6 +9,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -17,7 +18,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 use super::network::{Listener, Network, Wire};
 use super::unix;
-use crate::config::{is_path, limits};
+use crate::config::{is_path, limits, to_allow};
 
 /// A connection is probed after so long without traffic.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
@@ -44,7 +45,7 @@ impl Network for Tcp {
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             if is_path(address) {
-                let listener = unix::listen(address).await.map_err(|error| named("listen at", address, &error))?;
+                let listener = unix::listen(address).await.map_err(|error| cannot_listen_at_path(address, &error))?;
                 return Ok(Box::new(listener) as Box<dyn Listener>);
             }
             let listener = bind(address).await.map_err(|error| cannot_listen(address, &error))?;
@@ -159,7 +160,7 @@ fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The same for a listener, with what to do.
+/// The fault of a listener, with what to do.
 fn cannot_listen(address: &str, error: &io::Error) -> io::Error {
     let cure = match error.kind() {
         io::ErrorKind::AddrInUse => ": another process has this port; stop that one, or choose another port",
@@ -168,6 +169,11 @@ fn cannot_listen(address: &str, error: &io::Error) -> io::Error {
         _ => "",
     };
     io::Error::new(error.kind(), format!("cannot listen at {address}: {error}{cure}"))
+}
+
+fn cannot_listen_at_path(path: &str, error: &io::Error) -> io::Error {
+    let folder = Path::new(path).parent().unwrap_or(Path::new("."));
+    io::Error::new(error.kind(), format!("cannot listen at {path}: {error}{}", to_allow(error, folder)))
 }
 
 fn named(what: &str, address: &str, error: &io::Error) -> io::Error {

@@ -206,7 +206,8 @@ fn stranger(own: u64, wanted: u64) -> String {
         false => (format!("node {wanted} should be here, and this is node {own},"), "--node and --peers"),
     };
     format!(
-        "{who} a cluster of its own, started without {flags}? To join the others it must be started with the same --peers          as they, and with an empty data folder (zrsctl export saves what the folder has)"
+        "{who} a cluster of its own, started without {flags}? To join the others it must be started with the same \
+         --peers as they, and with an empty data folder (zrsctl export saves what the folder has)"
     )
 }
 
