@@ -309,11 +309,17 @@ where
     }
 }
 
-/// The log file, of a command line that can't be understood as a whole.
+/// The log file, of a command line that can't be understood as a whole. (clap stops at the first fault.)
 fn log_file_among(arguments: &[OsString]) -> Option<PathBuf> {
-    let found = command().ignore_errors(true).try_get_matches_from(arguments).ok()?;
-    let path = |name| found.try_get_one::<PathBuf>(name).ok().flatten().cloned();
-    path("log_file").or_else(|| read_file(&path("config")?).0.log_file)
+    let path = |flag: &str| {
+        let joined = |argument: &OsString| argument.to_str()?.strip_prefix(flag)?.strip_prefix('=').map(PathBuf::from);
+        let apart = || {
+            let at = arguments.iter().position(|argument| argument.as_os_str() == flag)?;
+            arguments.get(at + 1).map(PathBuf::from)
+        };
+        arguments.iter().find_map(joined).or_else(apart)
+    };
+    path("--log-file").or_else(|| read_file(&path("--config")?).0.log_file)
 }
 
 fn resolve(flags: Flags) -> Result<Config, Wrong> {
