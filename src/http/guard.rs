@@ -1,4 +1,4 @@
-//! Requests that the web page of another site may have asked for, in the browser of somebody who can reach this address.
+//! Requests that the web page of another site may have asked for, in the browser of somebody who reaches this address.
 //!
 //! Such a page can send a request here, and read no answer; but if its own name is made to lead to this address (DNS
 //! rebinding), a browser lets it read answers, too. A browser can't be made to lie about three headers: `Host` has the
@@ -6,9 +6,11 @@
 //!
 //! | the request | is answered |
 //! |---|---|
-//! | changes something | if its Host is this node's, and Origin and Sec-Fetch-Site, where there are any, do not tell of another site |
-//! | reads what the cluster is like (`/`, `/status`) | if its Host is this node's, or it has none (no browser) |
-//! | reads whether all is well, and counters | always, as balancers and scrapers ask by names of their own; but the reason of a 503 is told by this node's names only |
+//! | changes something | if Host is this node's, and neither Origin nor Sec-Fetch-Site tells of another site |
+//! | reads what the cluster is like (`/`, `/status`) | if Host is this node's, or there is none (no browser) |
+//! | reads whether all is well, and counters | always: balancers and scrapers ask by names of their own |
+//!
+//! (But the reason of a 503 is told to those only who ask by a name of this node.)
 //!
 //! Pure: headers and names in, a refusal out.
 

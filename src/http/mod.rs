@@ -7,8 +7,8 @@
 //! **Promises.** `/primary` answers 200 only where a commit would be accepted at this moment. No page reads or changes
 //! a storage's objects. Requests are bounded in number, size and time ([`limits`], 'HTTP').
 //!
-//! **Left out.** TLS and passwords: bind the server to an address that only operators reach. (`guard` keeps out what web
-//! pages ask for in the browsers of operators.)
+//! **Left out.** TLS and passwords: bind the server to an address that only operators reach. (`guard` keeps out what
+//! web pages ask for in the browsers of operators.)
 
 mod guard;
 mod route;

@@ -1,7 +1,7 @@
 //! Errands: what the server of one node asks of another's, over the link between them.
 //!
-//! Raft carries errands and knows nothing of their meaning. The node that gets one answers it itself and never passes it
-//! on, so that no errand goes round in circles.
+//! Raft carries errands and knows nothing of their meaning. The node that gets one answers it itself and never passes
+//! it on, so that no errand goes round in circles.
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{self, error::TrySendError};

@@ -209,8 +209,8 @@ impl Server {
         hand_over::hand_over(&self.shared, to).await
     }
 
-    /// Has the primary, this node or another one, hand its role to node `to`, or to the most advanced one: what was done,
-    /// or why nothing was, in words.
+    /// Has the primary, this node or another one, hand its role to node `to`, or to the most advanced one: what was
+    /// done, or why nothing was, in words.
     pub async fn transfer(&self, to: Option<u64>) -> Result<String, String> {
         errands::run(&self.shared, Errand::Transfer { to }).await
     }

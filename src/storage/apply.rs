@@ -9,8 +9,8 @@
 //! | `Barrier` | opens its reign, if that is greater than the open one; removes unclaimed pieces | `Stale` |
 //! | any other | is looked at if its reign is the open one | `Stale` |
 //! | `CreateStorage` | gives the storage of that name, new or not | `BadValue`: no name, or too long |
-//! | `DropStorage` | the storage is no more; its number is never given again | `NoStorage`; `BadValue`: it has, or had, transactions |
-//! | `ReserveOids` | takes up to `count` ids from `next_oid` on, or `from` if that is more | `NoStorage`; `BadValue`: no ids left |
+//! | `DropStorage` | ends a storage; its number is never given again | `NoStorage`; `BadValue`: it is not empty |
+//! | `ReserveOids` | takes up to `count` ids, none below `from` | `NoStorage`; `BadValue`: no ids left |
 //! | `PackBegin` | sets the pack time, at most the last tid | `NoStorage`; `BadValue`: a pack is going on |
 //! | `PackStep`, `PackEnd` | see `pack::step` | |
 //! | `Stage` | keeps pieces, numbered | `NoStorage`; `BadValue`: an empty piece, or one above 1 MiB |

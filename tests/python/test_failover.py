@@ -307,7 +307,7 @@ class ByHand(ThreeNodes):
         writer = Writer(self)
         for _ in range(2):
             writer.goes_on()
-            primary = self.cluster.wait_primary()
+            self.cluster.wait_primary()
             target = self.cluster.secondaries()[-1]
             asked = self.cluster.secondaries()[0]
             code, text = self.zrsctl('transfer', '--to', str(target.number), '--http', f'127.0.0.1:{asked.http}')

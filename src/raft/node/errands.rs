@@ -10,8 +10,8 @@ use crate::raft::wire::{Answer, Ask, Numbered, Purpose};
 
 /// Sends node `to` an errand. The error says why there is no report: whether the errand is done is not known then.
 ///
-/// The errand has a connection of its own: it may take longer than a link waits for an answer, and must not hold up what
-/// keeps a reign alive.
+/// The errand has a connection of its own: it may take longer than a link waits for an answer, and must not hold up
+/// what keeps a reign alive.
 pub async fn send(node: &Inner, to: u64, errand: Errand, within: Duration) -> Result<Report, String> {
     let Some(running) = node.running.get() else { return Err("the cluster has not formed".into()) };
     let Some(member) = node.member(to) else { return Err(node.no_member(to)) };
