@@ -1,6 +1,6 @@
 //! **Every news once, and in order.** On each connection a client is told of every transaction after its register: none
-//! is left out, none comes twice, no two as one, in the order of their tids, each with all objects that it wrote. In the
-//! place of the client's own transaction stands the answer to its finish, and no invalidation.
+//! is left out, none comes twice, no two as one, in the order of their tids, each with all objects that it wrote. In
+//! the place of the client's own transaction stands the answer to its finish, and no invalidation.
 //! (`src/server/session/view.rs`)
 
 use std::collections::BTreeSet;

@@ -1,5 +1,5 @@
-//! **The application's rules hold at every tid**, as each transaction keeps them: the sum of all accounts stays, the two
-//! objects of the pair are equal, and of the two of the watch one at least is on. (The last is what snapshots alone
+//! **The application's rules hold at every tid**, as each transaction keeps them: the sum of all accounts stays, the
+//! two objects of the pair are equal, and of the two of the watch one at least is on. (The last is what snapshots alone
 //! don't keep: each transaction writes one object and checks the other.)
 
 use zrs::zodb::{Oid, Tid};

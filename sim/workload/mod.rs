@@ -1,7 +1,7 @@
 //! The workloads of clients: those of the [`MENU`], by the Rust client, each a file.
 //!
-//! Writers meet at the same few objects ([`Things`](crate::things::Things)), so that there are conflicts. One client only
-//! reads, from whichever node serves it. All answers go into the [`History`].
+//! Writers meet at the same few objects ([`Things`](crate::things::Things)), so that there are conflicts. One client
+//! only reads, from whichever node serves it. All answers go into the [`History`].
 //!
 //! A client has one connection and does one thing at a time: the workload whose pause is over first. Each workload of
 //! each client draws from a stream of chance of its own, so that what one workload draws (a longer record, say) changes

@@ -1,5 +1,5 @@
-//! Moves an amount from one account to another by `Client::transact`, and makes the pair equal to something new. Counted
-//! by commits.
+//! Moves an amount from one account to another by `Client::transact`, and makes the pair equal to something new.
+//! Counted by commits.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! The cache of a client of the protocol, as Python's keeps it: current revisions, each until it is told that the object
-//! has changed. The cache outlives its connections.
+//! The cache of a client of the protocol, as Python's keeps it: current revisions, each until it is told that the
+//! object has changed. The cache outlives its connections.
 
 use std::collections::BTreeMap;
 

@@ -244,8 +244,8 @@ impl Line {
     fn frame(&mut self, frame: &Bytes) {
         match decode_message(self.encoding, frame) {
             Ok(FromServer::Push(Pushed::Invalidate { tid, oids })) => {
-                // (News that come before the cache is up to date tell of a part of what it has missed: the next connection
-                // may have to ask for that again.)
+                // (News that come before the cache is up to date tell of a part of what it has missed: the next
+                // connection may have to ask for that again.)
                 if self.is_verified {
                     self.cache.borrow_mut().changed(tid, &oids);
                 }

@@ -10,8 +10,8 @@
 //! | `cache`, `plan`, `commit` | what it knows; a transaction to be done; how it is done |
 //! | `act`, `acts/` | what clients do: a menu, one act a file |
 //!
-//! The seed draws, for each client, in which order it asks the nodes and how long it waits to be greeted, and whether it
-//! reads what comes while it has nothing to do; for each connection, the encoding.
+//! The seed draws, for each client, in which order it asks the nodes and how long it waits to be greeted, and whether
+//! it reads what comes while it has nothing to do; for each connection, the encoding.
 
 mod act;
 mod acts;

@@ -1,5 +1,5 @@
-//! Python's client gives each load the pair of its arguments as its id, so that two threads that load the same share one
-//! answer.
+//! Python's client gives each load the pair of its arguments as its id, so that two threads that load the same share
+//! one answer.
 
 use bytes::Bytes;
 use zrs::zeo::{Call, Encoding, MessageId, encode_call};

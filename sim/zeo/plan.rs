@@ -13,7 +13,8 @@ pub struct Read {
     pub serial: Tid,
 }
 
-/// The writes that follow from what was read, by an attempt with this mark; none: nothing is to be done. `Gone` deletes.
+/// The writes that follow from what was read, by an attempt with this mark; none: nothing is to be done. `Gone`
+/// deletes.
 pub type Change = Box<dyn Fn(&BTreeMap<Oid, Read>, u64) -> BTreeMap<Oid, Value>>;
 
 /// A transaction to be done.

@@ -1,5 +1,5 @@
-//! Appends its mark to a register, if a flag that it has read does not change. A conflict at the register is resolved by
-//! appending again; then another object may be added, for which the locks have to be taken anew. Counted by commits.
+//! Appends its mark to a register, if a flag that it has read does not change. A conflict at the register is resolved
+//! by appending again; then another object may be added, for which the locks have to be taken anew. Counted by commits.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Deletes an object, or creates one that was deleted, and says so in a register. A client that creates the object can't
-//! know the deletion's serial: the conflict tells it. Counted by commits.
+//! Deletes an object, or creates one that was deleted, and says so in a register. A client that creates the object
+//! can't know the deletion's serial: the conflict tells it. Counted by commits.
 
 use std::collections::BTreeMap;
 

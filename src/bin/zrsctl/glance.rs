@@ -1,7 +1,8 @@
 //! A cluster at a glance: one line for each node, and what is wrong.
 //!
 //! Each node that was asked knows itself best. Of the others it tells what it has heard: every node asks every other
-//! one each second, so that one answer shows the whole cluster. What the primary has heard goes before what others have.
+//! one each second, so that one answer shows the whole cluster. What the primary has heard goes before what others
+//! have.
 //!
 //! Pure: statuses in, lines out.
 

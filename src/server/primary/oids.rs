@@ -55,7 +55,8 @@ impl Ranges {
         }
         let _fetching = range.fetching.lock().await;
         loop {
-            // Another task may have fetched a range while this one waited; and what was fetched may be used up by votes.
+            // Another task may have fetched a range while this one waited; and what was fetched may be used up by
+            // votes.
             if let Some(oids) = range.cut(count) {
                 return Some(Ok(oids));
             }
