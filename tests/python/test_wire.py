@@ -415,7 +415,7 @@ class Order(OneServer):
         a, b = self.raw(), self.raw()
         oids = [a.new_oid() for _ in range(2)]
         for n in range(40):
-            for c, oid in zip((a, b), oids):
+            for c, oid in zip((a, b), oids, strict=True):
                 c.store(n, oid, c.call('getTid', oid) if n else z64)
                 self.assertEqual(c.vote(n), [])
             finishes = [(c, c.begin_call('tpc_finish', n)) for c in (a, b)]
