@@ -5,7 +5,6 @@
 //!
 //! (That every read shows the state at its snapshot is `one_state_at_a_time`.)
 
-
 use zrs::zodb::Tid;
 
 use crate::history::{Attempt, End, Record};
