@@ -47,6 +47,8 @@ pub struct Cluster {
     nodes: BTreeMap<u64, Node>,
     running: Running,
     ended: Arc<Mutex<Vec<String>>>,
+    /// The nodes that have stopped in order to begin again with a database that they have fetched.
+    again: Arc<Mutex<Vec<u64>>>,
     chance: Chance,
 }
 
@@ -105,6 +107,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             running: Running::default(),
             ended: Arc::default(),
+            again: Arc::default(),
             chance: Chance::of(seed, "disks"),
         };
         for id in NODES {
@@ -124,13 +127,14 @@ impl Cluster {
     fn register(&mut self, id: u64, node: &Node) {
         let (host, log, store, stop) = (node.host.clone(), node.log.clone(), node.store.clone(), node.stop.clone());
         let (fabric, running, ended) = (self.fabric.clone(), self.running.clone(), self.ended.clone());
+        let again = self.again.clone();
         self.sim.host(name(id), move || {
             let disks = (log.clone(), store.clone());
             let (host, fabric, stop) = (host.clone(), fabric.clone(), stop.clone());
-            let (running, ended) = (running.clone(), ended.clone());
+            let (running, ended, again) = (running.clone(), ended.clone(), again.clone());
             async move {
                 let env = Env::new(host);
-                if let Err(why) = env.clone().scope(run(id, env, fabric, disks, stop, running)).await {
+                if let Err(why) = env.clone().scope(run(id, env, fabric, disks, stop, (running, again))).await {
                     ended.lock().unwrap().push(format!("node {id}: {why:#}"));
                 }
                 Ok(())
@@ -146,6 +150,11 @@ impl Cluster {
     /// Lets all hosts run for a millisecond.
     pub fn step(&mut self) -> Result<(), String> {
         trace::step(self.sim.elapsed());
+        let again = std::mem::take(&mut *self.again.lock().unwrap());
+        for node in again.into_iter().filter(|node| self.nodes[node].up) {
+            seen::tell(&format!("{} has fetched a database", name(node)));
+            self.restart(node);
+        }
         self.sim.step().map(|_| ()).map_err(|fault| format!("a host has failed: {fault}"))
     }
 
@@ -258,18 +267,23 @@ async fn run(
     fabric: Fabric,
     (log, store): (SimFiles, SimDisk),
     stop: Arc<Notify>,
-    running: Running,
+    (running, again): (Running, Arc<Mutex<Vec<u64>>>),
 ) -> anyhow::Result<()> {
     let disks = Disks {
         log: Arc::new(WatchedFiles::open(&log, format!("{}/log", name(id)))),
         segments: SEGMENTS,
         store: Arc::new(Watched::open(&store, zrs::storage::TABLES, format!("{}/store", name(id)))?),
+        shelf: Arc::new(store.shelf(zrs::storage::TABLES)),
     };
     let config = Config {
         node: id,
         peers: NODES.into_iter().map(|id| (id, address(id))).collect(),
         listen: Some(format!("0.0.0.0:{PORT}")),
         secret: Some(b"known to all simulated nodes".to_vec()),
+        // So little that whoever was away for some seconds needs a checkpoint.
+        log_keep: Duration::from_secs(2),
+        log_size: 128 << 10,
+        snapshot_rate: 4 << 20,
         transaction_timeout: Duration::from_secs(5),
         ..Config::default()
     };
@@ -277,13 +291,19 @@ async fn run(
     let server = Arc::new(Server::start(Arc::new(config), env, network, None, disks).await?);
     running.lock().unwrap().insert(id, server.clone());
     let mut fault = server.node().fault();
-    let stopped = tokio::select! {
+    let mut outdated = server.node().outdated();
+    let (stopped, begins_again) = tokio::select! {
         biased;
-        _ = fault.until(Option::is_some) => false,
-        () = stop.notified() => true,
+        _ = fault.until(Option::is_some) => (false, false),
+        () = stop.notified() => (true, false),
+        _ = outdated.until(Option::is_some) => (true, true),
     };
     if stopped {
         server.stop().await;
+    }
+    if begins_again {
+        server.node().take_fetched().await?;
+        again.lock().unwrap().push(id);
     }
     running.lock().unwrap().remove(&id);
     match &*fault.look() {

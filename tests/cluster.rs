@@ -4,6 +4,8 @@
 
 #[path = "cluster/busy.rs"]
 mod busy;
+#[path = "cluster/catch_up.rs"]
+mod catch_up;
 #[path = "cluster/counters.rs"]
 mod counters;
 #[path = "cluster/damage.rs"]

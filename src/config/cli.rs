@@ -124,6 +124,19 @@ struct Choices {
     #[arg(long, value_name = "MIB", value_parser = values::mebibytes)]
     disk_reserve: Option<u32>,
 
+    /// How long the log keeps its entries: a node that was away for less comes back by the log, another one by a
+    /// checkpoint of the database [default: 3600]
+    #[arg(long, value_name = "SECS")]
+    log_keep: Option<Seconds>,
+
+    /// How large the log may become for that, in MiB [default: 4096]
+    #[arg(long, value_name = "MIB")]
+    log_size: Option<u32>,
+
+    /// How much of its database a node sends in a second to nodes that fetch it, in MiB [default: 100]
+    #[arg(long, value_name = "MIB")]
+    snapshot_rate: Option<u32>,
+
     /// A storage that clients may open; zrsd creates the storage if it does not exist. Repeat the flag for more
     /// storages [default: 1]
     #[arg(long = "storage", value_name = "NAME", help_heading = CLIENTS)]
@@ -209,6 +222,9 @@ impl Choices {
             #[cfg(debug_assertions)]
             pretend_newer: self.pretend_newer.or(other.pretend_newer),
             disk_reserve: self.disk_reserve.or(other.disk_reserve),
+            log_keep: self.log_keep.or(other.log_keep),
+            log_size: self.log_size.or(other.log_size),
+            snapshot_rate: self.snapshot_rate.or(other.snapshot_rate),
             msgpack: self.msgpack.or(other.msgpack),
             http: self.http.or(other.http),
             log_file: self.log_file.or(other.log_file),
@@ -250,6 +266,9 @@ impl Choices {
             #[cfg(not(debug_assertions))]
             pretend_newer: usual.pretend_newer,
             disk_reserve: self.disk_reserve.map_or(usual.disk_reserve, |mib| u64::from(mib) << 20),
+            log_keep: self.log_keep.map_or(usual.log_keep, |t| t.0),
+            log_size: self.log_size.map_or(usual.log_size, |mib| u64::from(mib) << 20),
+            snapshot_rate: self.snapshot_rate.map_or(usual.snapshot_rate, |mib| u64::from(mib) << 20),
             open_files: usual.open_files,
         }
     }

@@ -245,6 +245,24 @@ pub const CLOCK_RIGHT: Duration = Duration::from_secs(25);
 pub const SMALL_APPEND: usize = 4 * KIB;
 /// A machine that was suspended for longer than this has lost its lease.
 pub const SUSPENDED: Duration = Duration::from_millis(5);
+/// Bytes of a part of a database that is fetched from another node.
+pub const FETCH_PART: usize = MIB;
+/// Such parts that are asked for and have not come.
+pub const FETCH_AHEAD: usize = 4;
+/// How long a checkpoint is shared by all that ask for one.
+pub const CHECKPOINT_SHARED: Duration = Duration::from_secs(5 * 60);
+/// How long a checkpoint stays that nobody reads. So long it keeps files of the store and of the log from going.
+pub const CHECKPOINT_KEPT: Duration = Duration::from_secs(10 * 60);
+/// How often a leader asks a member that fetches its database how far it is.
+pub const CATCH_UP_AGAIN: Duration = Duration::from_secs(1);
+/// How long the answer may take.
+pub const CATCH_UP_ANSWER: Duration = Duration::from_secs(2);
+/// How often a node looks whether its log can be shortened.
+pub const SHORTEN_LOOK: Duration = Duration::from_secs(1);
+/// How many heartbeats openraft may take to notice what the store has flushed.
+pub const SNAPSHOT_LOOKS: usize = 20;
+/// How exactly the age of the log's entries is known.
+pub const MARK_LOG: Duration = Duration::from_secs(60);
 /// KiB of committed entries that may wait for the task that applies them.
 pub const APPLY_KIB: u32 = 32 * 1024;
 /// How often a node takes to its disk what the other members have proven to have on theirs.

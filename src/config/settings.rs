@@ -64,6 +64,12 @@ pub struct Config {
     pub pretend_newer: bool,
     /// Bytes of the disk that stay free: with less, this node takes no new entries, and does not lead.
     pub disk_reserve: u64,
+    /// How old the log's entries become before they may go: a node that was away for less comes back by the log.
+    pub log_keep: Duration,
+    /// Bytes of the log beyond which entries go although they are younger.
+    pub log_size: u64,
+    /// Bytes in a second that this node sends of its database to nodes that fetch it.
+    pub snapshot_rate: u64,
     /// How many files this process may have open, and for what: no setting, but the system's limit.
     pub open_files: OpenFiles,
 }
@@ -96,6 +102,9 @@ impl Default for Config {
             pack_gc: true,
             pretend_newer: false,
             disk_reserve: 512 << 20,
+            log_keep: Duration::from_secs(3600),
+            log_size: 4 << 30,
+            snapshot_rate: 100 << 20,
             open_files: OpenFiles::default(),
         }
     }

@@ -5,6 +5,8 @@
 //! DIR/lock     locked while a process uses the folder; says which
 //! DIR/log/     a journal: what consensus must not forget, with the cluster's and the node's id
 //! DIR/store/   an engine: the database
+//! DIR/checkpoints/  databases as they were at one moment, for other nodes; removed at the start
+//! DIR/incoming/     while it is fetched from another node: the database to be
 //! DIR/new/     while an import makes it: the database to be is below it
 //! DIR/made/    for a moment at its end: the same, whole
 //! DIR/old/     for that moment: the database that was
@@ -29,10 +31,10 @@ pub const FORMAT: u32 = 2;
 
 const MARKER: &str = "ZRS";
 const LOCK: &str = "lock";
-const STORE: &str = "store";
+pub(super) const STORE: &str = "store";
 const LOG: &str = "log";
 const NEW: &str = "new";
-const MADE: &str = "made";
+pub(super) const MADE: &str = "made";
 const OLD: &str = "old";
 /// Names that a file system, or a crash of zrsd, may have left in a folder that counts as empty all the same.
 const NOTHING: [&str; 3] = [LOCK, "ZRS.new", "lost+found"];
@@ -93,6 +95,12 @@ impl Folder {
             return Err(refuse(path, why));
         }
         Ok(Folder { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Puts a database that was taken from another node ([`Incoming::take`](super::Incoming::take)) in its place. The
+    /// present one must not be used any more.
+    pub fn replace_store(&self) -> io::Result<()> {
+        finish(&self.path).map_err(|why| refuse(&self.path, why))
     }
 
     /// Where consensus keeps its log and its vote.

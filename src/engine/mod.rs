@@ -16,11 +16,19 @@
 mod contract;
 mod folder;
 #[cfg(feature = "rocksdb")]
+mod folder_shelf;
+#[cfg(feature = "rocksdb")]
 mod rocks;
+mod shelf;
 mod simdisk;
+mod simshelf;
 
 pub use contract::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
 pub use folder::{FORMAT as FOLDER_FORMAT, Folder, NewFolder};
 #[cfg(feature = "rocksdb")]
+pub use folder_shelf::FolderShelf;
+#[cfg(feature = "rocksdb")]
 pub use rocks::{Durability, Rocks};
+pub use shelf::{Checkpoint, Incoming, Shelf, ShelfFile};
 pub use simdisk::{Counters, DiskFaults, SimDisk, SimEngine};
+pub use simshelf::SimShelf;

@@ -25,9 +25,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::contract::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
+use super::simshelf::SimIncoming;
 
 type Value = Arc<[u8]>;
-type Content = BTreeMap<Vec<u8>, Value>;
+pub(super) type Content = BTreeMap<Vec<u8>, Value>;
+/// The content of all tables, by name.
+type Tables = BTreeMap<&'static str, Arc<Content>>;
 
 /// The calls that fail: `Some(n)` lets n more calls through, and fails all later ones until the number is set anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,10 +73,13 @@ pub struct SimEngine {
 #[derive(Default)]
 struct Device {
     /// By name. Ranges share the Arc, so that they go on showing the content of their beginning.
-    tables: BTreeMap<&'static str, Arc<Content>>,
+    tables: Tables,
+    /// The content that takes the place of `tables` at the next opening.
+    taken: Option<Tables>,
+    incoming: Option<SimIncoming>,
     /// The edits that undo the batches since the last sync, each batch from its end.
     unsynced: Vec<Vec<Undo>>,
-    checkpoints: BTreeMap<PathBuf, BTreeMap<&'static str, Arc<Content>>>,
+    checkpoints: BTreeMap<PathBuf, Tables>,
     /// Bytes of keys and values.
     size: u64,
     /// The opening that may use the disk; older ones belong to hosts that crashed.
@@ -105,6 +111,10 @@ impl SimDisk {
         let mut device = self.device();
         if device.in_use {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the simulated disk is open already"));
+        }
+        if let Some(taken) = device.taken.take() {
+            device.size = size_of(&taken);
+            device.tables = taken;
         }
         if let Some(name) = device.tables.keys().find(|name| tables.iter().all(|table| table.name != **name)) {
             let message = format!("the simulated disk holds a table {name:?} that is not known here");
@@ -142,6 +152,11 @@ impl SimDisk {
             device.undo(undo);
         }
         device.unsynced.clear();
+        if let Some(incoming) = &mut device.incoming {
+            incoming.crash();
+        }
+        // (A host removes its checkpoints when it starts.)
+        device.checkpoints.clear();
         device.in_use = false;
         device.opening += 1;
     }
@@ -169,8 +184,30 @@ impl SimDisk {
     /// The disk that a checkpoint made: its folder's name is looked up among the checkpoints of this disk.
     pub fn at_checkpoint(&self, folder: &Path) -> Option<SimDisk> {
         let tables = self.device().checkpoints.get(folder)?.clone();
-        let size = tables.values().flat_map(|content| content.iter()).map(|(key, value)| length(key, value)).sum();
-        Some(SimDisk { device: Arc::new(Mutex::new(Device { tables, size, ..Device::default() })) })
+        Some(SimDisk::with_content(tables))
+    }
+
+    pub(super) fn with_content(tables: Tables) -> SimDisk {
+        let size = size_of(&tables);
+        SimDisk { device: Arc::new(Mutex::new(Device { tables, size, ..Device::default() })) }
+    }
+
+    pub(super) fn content(&self) -> Tables {
+        self.device().tables.clone()
+    }
+
+    /// Looks at, or changes, the database that is on its way; an error if the disk can't be written.
+    pub(super) fn incoming<T>(&self, change: impl FnOnce(&mut Option<SimIncoming>) -> T) -> io::Result<T> {
+        let mut device = self.device();
+        if fails(&mut device.faults.writes_after) {
+            return Err(io::Error::other("simulated: the disk can't be written"));
+        }
+        Ok(change(&mut device.incoming))
+    }
+
+    /// From the next opening on the disk holds this.
+    pub(super) fn take(&self, content: Tables) {
+        self.device().taken = Some(content);
     }
 
     /// Forgets a checkpoint; whether there was one.
@@ -198,6 +235,10 @@ impl SimDisk {
 fn lock(device: &Mutex<Device>) -> MutexGuard<'_, Device> {
     // A panic elsewhere (an assertion of the simulation) leaves the maps whole: every change is finished at once.
     device.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn size_of(tables: &Tables) -> u64 {
+    tables.values().flat_map(|content| content.iter()).map(|(key, value)| length(key, value)).sum()
 }
 
 fn length(key: &[u8], value: &[u8]) -> u64 {

@@ -400,6 +400,29 @@ impl Reader {
         segments.iter().map(|segment| segment.header.size).sum()
     }
 
+    /// How many entries (all those before a file's first) could be purged for the files to take no more than `bytes`, or
+    /// as near to that as the last file allows.
+    pub fn beyond(&self, bytes: u64) -> u64 {
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = 0;
+        let mut first = segments.last().map_or(1, |segment| segment.header.first);
+        for segment in segments.iter().rev() {
+            sum += segment.header.size;
+            if sum > bytes {
+                break;
+            }
+            first = segment.header.first;
+        }
+        first - 1
+    }
+
+    /// How many entries lie in files that have none behind entry `last`.
+    pub fn whole(&self, last: u64) -> u64 {
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let first = segments.iter().rev().map(|segment| segment.header.first).find(|first| *first <= last + 1);
+        first.map_or(0, |first| first - 1)
+    }
+
     /// Whether [`Reader::prepare`] has something to do.
     pub fn wants_next(&self) -> bool {
         // (While it is being made, nothing more is wanted.)

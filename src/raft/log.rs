@@ -14,7 +14,7 @@
 //! ([`BLANK`], [`COMMAND`], [`MEMBERS`]), then the command as it was encoded, or postcard of [`Members`]. Slots:
 //! `vote` ([`Ballot`]), `stamp` (`stamp::Stamp`), `incarnation`, `origin` and those of `memory`, each in postcard.
 //!
-//! **Left out.** Purging works, but nothing asks for it yet: nodes keep their whole log until snapshots exist.
+//! **Purging** is asked for by `node::shorten`, and by a database that was fetched ([`LogStore::begin_after`]).
 
 use std::fmt::Debug;
 use std::io;
@@ -262,6 +262,55 @@ impl LogStore {
         Ok((entries, vote))
     }
 
+    /// The newest term that this node has heard of.
+    pub fn term(&self) -> u64 {
+        self.shared.tail().vote.as_ref().map_or(0, |vote| Ballot::from(vote).term)
+    }
+
+    /// The last entry that was purged.
+    pub fn purged(&self) -> Option<Place> {
+        self.shared.tail().purged.map(Place::from)
+    }
+
+    /// Bytes of the files that hold entries.
+    pub fn size(&self) -> u64 {
+        self.shared.reader.size()
+    }
+
+    /// How many of the log's first entries could go for its files to take no more than `bytes`, or as near to that as
+    /// whole files allow.
+    pub fn beyond(&self, bytes: u64) -> u64 {
+        self.shared.reader.beyond(bytes)
+    }
+
+    /// How many of the log's first entries lie in files without any entry behind the first `entries`.
+    pub fn whole_files(&self, entries: u64) -> u64 {
+        self.shared.reader.whole(entries)
+    }
+
+    /// Has the log begin behind `place`, the last entry that a fetched database has applied. What follows that entry
+    /// here stays; anything else goes.
+    pub async fn begin_after(&self, place: Place) -> io::Result<()> {
+        let mut log = self.clone();
+        let last = self.shared.tail().last;
+        if last.is_some_and(|last| last.index >= place.index) {
+            let there = self.read(place.index, place.index + 1, 1).await?;
+            let follows = there.first().is_some_and(|entry| entry.log_id.leader_id.term == place.term);
+            let purged = self.purged().is_some_and(|purged| purged.index >= place.index);
+            if purged {
+                return Ok(());
+            }
+            if !follows {
+                let before = match place.index.checked_sub(1) {
+                    Some(index) => self.read(index, index + 1, 1).await?.first().map(|entry| entry.log_id),
+                    None => None,
+                };
+                log.truncate_after(before.or(self.shared.tail().purged)).await?;
+            }
+        }
+        log.purge(place.into()).await
+    }
+
     /// Whether this node has ever voted.
     pub fn has_voted(&self) -> bool {
         self.shared.tail().vote.is_some()
@@ -406,6 +455,10 @@ impl RaftLogStorage<Types> for LogStore {
         {
             let mut tail = self.shared.tail();
             tail.purged = Some(upto);
+            // (The log may end before.)
+            if tail.last.is_none_or(|last| last.index < upto.index) {
+                tail.last = Some(upto);
+            }
             while tail.entries.front().is_some_and(|e| e.log_id.index <= upto.index) {
                 let dropped = tail.entries.pop_front().map_or(0, |e| entry_size(&e));
                 tail.bytes -= dropped;
@@ -443,7 +496,11 @@ fn write(journal: &mut Journal, edits: Vec<LogEdit>) -> Written {
             written.entries = Some(journal.last());
             Ok(())
         }
-        LogEdit::Purge { place, .. } => journal.purge(place.index + 1, place.term),
+        LogEdit::Purge { place, .. } => {
+            journal.purge(place.index + 1, place.term)?;
+            written.entries = Some(journal.last());
+            Ok(())
+        }
         LogEdit::Value { name, value, .. } => {
             // (Edits become durable in their order.)
             journal.sync()?;

@@ -4,7 +4,10 @@
 //! fsynced in this node's own log (a commit needs a majority, not this node), so that the store never outruns the log
 //! that it is replayed from.
 //!
-//! **Left out.** Snapshots: a follower that needs one is told that there is none. As no log is purged, none is needed.
+//! **Snapshots** are what openraft calls the state that stands for the entries which were purged. Here they have no data:
+//! a node that needs one fetches a checkpoint of the database by itself (`catch_up`). What openraft wants to know of them
+//! is up to where the log may be purged (the *built* one: what the store has flushed), and where a node begins that has
+//! got one (the *current* one: at the last entry that was purged, or later).
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +26,7 @@ use crate::env::{Env, Watch, Watching};
 use crate::storage::{Position, Store};
 
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
-pub type Snapshot = openraft::alias::SnapshotOf<Types, NoSnapshot>;
+pub type Snapshot = openraft::alias::SnapshotOf<Types, NoData>;
 
 /// Raft, with zrs's types and state machine.
 pub type Raft = openraft::Raft<Types, StateMachine>;
@@ -32,6 +35,8 @@ pub type Raft = openraft::Raft<Types, StateMachine>;
 /// openraft's own idea of what was applied runs ahead; what counts is the store's.
 pub struct StateMachine {
     store: Store,
+    log: LogStore,
+    flushed: Watch<Position>,
     durable: Watching<Durable>,
     applier: mpsc::Sender<Job>,
     /// Room for what waits, in KiB.
@@ -57,11 +62,12 @@ struct Applier {
 }
 
 impl StateMachine {
-    /// The machine of `store`, and the task of `env` in which entries are applied: it ends after the machine is
+    /// The machine of `store`, of which everything up to `flushed` is on disk, and the task of `env` in which entries are applied: it ends after the machine is
     /// dropped, with all applied. `failed` is set when an entry can't be.
     pub fn new(
         store: Store,
         log: &LogStore,
+        flushed: Watch<Position>,
         env: &Env,
         format: u8,
         failed: Watch<Option<String>>,
@@ -69,7 +75,17 @@ impl StateMachine {
         let (applier, jobs) = mpsc::channel(limits::APPLY_KIB as usize);
         let applying = Applier { store: store.clone(), env: env.clone(), format, failed: failed.clone() }.run(jobs);
         let room = Arc::new(Semaphore::new(limits::APPLY_KIB as usize));
-        (StateMachine { store, durable: log.durable(), applier, room, failed }, env.spawn(applying))
+        let (durable, log) = (log.durable(), log.clone());
+        (StateMachine { store, log, flushed, durable, applier, room, failed }, env.spawn(applying))
+    }
+
+    /// The members as they were set by the last entry that was applied.
+    fn membership(&self) -> io::Result<StoredMembership> {
+        let Some((at, bytes)) = self.store.membership() else { return Ok(StoredMembership::default()) };
+        let damaged =
+            |why| io::Error::new(io::ErrorKind::InvalidData, format!("the stored membership is damaged: {why}"));
+        let members: Members = postcard::from_bytes(&bytes).map_err(damaged)?;
+        Ok(StoredMembership::new(Place::of(at).map(LogPosition::from), members.into_membership()?))
     }
 
     /// Waits until the log's first `entries` entries are fsynced.
@@ -154,21 +170,12 @@ impl Applier {
 }
 
 impl RaftStateMachine<Types> for StateMachine {
-    type SnapshotData = NoSnapshot;
-    type SnapshotBuilder = NoSnapshot;
+    type SnapshotData = NoData;
+    type SnapshotBuilder = Built;
 
     async fn applied_state(&mut self) -> Result<(Option<LogPosition>, StoredMembership), io::Error> {
         let applied = Place::of(self.store.applied()).map(LogPosition::from);
-        let membership = match self.store.membership() {
-            Some((at, bytes)) => {
-                let members: Members = postcard::from_bytes(&bytes).map_err(|e| {
-                    io::Error::new(io::ErrorKind::InvalidData, format!("the stored membership is damaged: {e}"))
-                })?;
-                StoredMembership::new(Place::of(at).map(LogPosition::from), members.into_membership()?)
-            }
-            None => StoredMembership::default(),
-        };
-        Ok((applied, membership))
+        Ok((applied, self.membership()?))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
@@ -182,31 +189,34 @@ impl RaftStateMachine<Types> for StateMachine {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> NoSnapshot {
-        NoSnapshot
+    async fn get_snapshot_builder(&mut self) -> Built {
+        let last_log_id = Place::of(*self.flushed.look()).map(LogPosition::from);
+        Built(SnapshotMeta { last_log_id, last_membership: self.membership().unwrap_or_default() })
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, _snapshot: NoSnapshot) -> Result<(), io::Error> {
-        Err(no_snapshots())
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, _snapshot: NoData) -> Result<(), io::Error> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "databases are fetched, and not installed by consensus"))
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        Ok(None)
+        let Some(purged) = self.log.purged() else { return Ok(None) };
+        let meta = SnapshotMeta { last_log_id: Some(purged.into()), last_membership: self.membership()? };
+        Ok(Some(Snapshot { meta, snapshot: NoData }))
     }
 }
 
 /// Stands where openraft wants snapshot data.
 #[derive(Debug)]
-pub struct NoSnapshot;
+pub struct NoData;
 
-impl RaftSnapshotBuilder<Types> for NoSnapshot {
-    type SnapshotData = NoSnapshot;
+/// What can be said of a snapshot that was just built.
+#[derive(Debug)]
+pub struct Built(SnapshotMeta);
+
+impl RaftSnapshotBuilder<Types> for Built {
+    type SnapshotData = NoData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        Err(no_snapshots())
+        Ok(Snapshot { meta: self.0.clone(), snapshot: NoData })
     }
-}
-
-fn no_snapshots() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "this version of zrsd has no snapshots; nodes keep their whole log")
 }

@@ -15,7 +15,10 @@
 //! **Left out** until issues ask: snapshots and purging, changes of membership, certificates for peers.
 
 mod base;
+mod catch_up;
+mod checkpoints;
 mod errand;
+mod fetch;
 mod fitness;
 mod formation;
 mod heard;

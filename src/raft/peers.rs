@@ -18,17 +18,18 @@ use openraft::raft::{
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::catch_up::CatchUp;
 use super::errand::{Brought, bring};
 use super::fitness::Fitness;
 use super::heard::Heard;
 use super::lease::Lease;
 use super::link::{Caller, Connection, Link, Target};
 use super::log::LogStore;
-use super::machine::{NoSnapshot, Raft, Snapshot};
+use super::machine::{NoData, Raft, Snapshot};
 use super::memory::Memory;
 use super::stamp::ClusterId;
 use super::types::{Ballot, Incarnation, LogPosition, Place, Record, Seat, Types, Vote};
-use super::wire::{Answer, Appended, Ask, Numbered, pack, unpack};
+use super::wire::{Answer, Appended, Ask, CatchUpAnswer, Numbered, pack, unpack};
 use crate::config::limits;
 use crate::env::Env;
 use crate::storage::Store;
@@ -145,7 +146,7 @@ impl PeerLinks {
 }
 
 impl RaftNetworkV2<Types> for PeerLinks {
-    type SnapshotData = NoSnapshot;
+    type SnapshotData = NoData;
 
     /// openraft gives every append the time of a heartbeat. That is right for a heartbeat; entries may wait longer for
     /// a slow disk, and sending them again would only add to the disk's work.
@@ -221,14 +222,37 @@ impl RaftNetworkV2<Types> for PeerLinks {
         voted(self.control.call(ask, option.hard_ttl()).await.map_err(unreachable)?)
     }
 
+    /// Asks the peer to fetch this node's database, until it has what the log does not have any more. Every failure is one
+    /// that openraft tries again after a pause, but for the one by which it says that this node leads no more.
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: Snapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(StreamingError::Unreachable(Unreachable::new(&io::Error::other("this version of zrsd has no snapshots"))))
+        let entries = snapshot.meta.last_log_id.map_or(0, |last| last.index + 1);
+        let failed = |fault: io::Error| StreamingError::Unreachable(Unreachable::new(&fault));
+        let mut cancel = std::pin::pin!(cancel);
+        loop {
+            let asking = self.control.call(Ask::CatchUp { entries }, option.hard_ttl().max(limits::CATCH_UP_ANSWER));
+            let answer = tokio::select! { biased;
+                closed = &mut cancel => return Err(closed.into()),
+                answer = asking => answer.map_err(failed)?,
+            };
+            match answer {
+                Answer::CatchUp(CatchUpAnswer::Applied { entries: applied }) if applied >= entries => {
+                    return Ok(SnapshotResponse::new(vote));
+                }
+                Answer::CatchUp(_) => {}
+                Answer::Failed(why) => return Err(failed(io::Error::other(why))),
+                other => return Err(failed(io::Error::other(format!("an answer to another question: {other:?}")))),
+            }
+            tokio::select! { biased;
+                closed = &mut cancel => return Err(closed.into()),
+                () = self.env.sleep(limits::CATCH_UP_AGAIN) => {}
+            }
+        }
     }
 
     async fn transfer_leader(
@@ -263,6 +287,10 @@ pub struct Callee<'a> {
     pub store: &'a Store,
     /// Where the errands of peers go.
     pub errands: &'a mpsc::Sender<Brought>,
+    pub catch_up: &'a Arc<CatchUp>,
+    /// The peer's address, if it is a member.
+    pub caller: Option<&'a Target>,
+    pub cluster: ClusterId,
 }
 
 /// Answers a peer's calls until the peer closes the connection.
@@ -320,6 +348,10 @@ async fn answer(callee: Callee<'_>, ask: Ask) -> Answer {
         Ask::ReadIndex => Ok(Answer::ReadIndex(lease.read_index(raft).await)),
         Ask::Checkup => Ok(Answer::Checkup(callee.fitness.checkup(callee.store.applied().index, callee.heard.lag()))),
         Ask::Errand(errand) => Ok(Answer::Report(bring(callee.errands, errand).await)),
+        Ask::CatchUp { entries } => match callee.caller {
+            Some(leader) => Ok(Answer::CatchUp(callee.catch_up.asked(leader.clone(), callee.cluster, entries))),
+            None => Err("this node does not know the caller as a member".into()),
+        },
     };
     // (Also if that was learnt meanwhile: nothing is promised any more.)
     excluded().map_or_else(|| answered.unwrap_or_else(Answer::Failed), Answer::Failed)

@@ -20,7 +20,7 @@
 //!
 //! After `Accepted` a connection for `Purpose::Calls` carries numbered [`Ask`]s and [`Answer`]s, in any order; one for
 //! `Purpose::Form` a single question of `formation`; one for `Purpose::Relay` a [`RelayRequest`], its answer, and
-//! then a client's own bytes.
+//! then a client's own bytes; one for `Purpose::Fetch` a database (`fetch`).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -71,6 +71,7 @@ pub enum Purpose {
     Form,
     Calls,
     Relay,
+    Fetch,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,6 +177,11 @@ pub enum Ask {
     Checkup,
     /// Asks something of the node's server.
     Errand(Errand),
+    /// A leader whose log does not go back to where the peer's ends asks the peer to fetch its database, until so many
+    /// entries are applied there.
+    CatchUp {
+        entries: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,6 +199,15 @@ pub enum Answer {
     /// The call can't be answered, for the reason given: this node is stopping, say.
     Failed(String),
     Report(Report),
+    CatchUp(CatchUpAnswer),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CatchUpAnswer {
+    /// So many entries are applied.
+    Applied { entries: u64 },
+    /// So many bytes of the database are there, of so many; 0 of 0: it has only begun.
+    Fetching { done: u64, total: u64 },
 }
 
 /// How a node is.

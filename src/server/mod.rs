@@ -43,7 +43,7 @@ use anyhow::Context;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, limits};
-use crate::engine::Engine;
+use crate::engine::{Engine, Shelf};
 use crate::env::{Env, Watch};
 use crate::journal::{Files, Sizes};
 use crate::net::{Network, Pool, Tls};
@@ -84,6 +84,8 @@ pub struct Disks {
     pub segments: Sizes,
     /// For the database.
     pub store: Arc<dyn Engine>,
+    /// For copies of it, for other nodes and from them.
+    pub shelf: Arc<dyn Shelf>,
 }
 
 /// A running node.
@@ -123,6 +125,7 @@ impl Server {
             segments: disks.segments,
             store: store.clone(),
             errands,
+            shelf: disks.shelf,
         };
         let node = Node::start(setup).await?;
         let reserve = Reserve::new(config.open_files);

@@ -15,7 +15,7 @@
 //!
 //! | file | is about |
 //! |---|---|
-//! | `store` | opening, the catalog in memory, the writer's turn |
+//! | `store` | opening, the catalog in memory, the writer's turn (`checkpoint`: copies of the whole for other nodes) |
 //! | `keys`, `value` | every table and key, and the values behind the keys |
 //! | `apply` | what each command means (`decision`: what apply decides; `put`: how that becomes keys and values) |
 //! | `load`, `history`, `walk` | reads: of one object, along the time, of everything |
@@ -27,12 +27,13 @@
 //!
 //! `docs/storage.md` has the whole in one piece; `tests/scripts/storage/` plays it.
 //!
-//! **Left out**, with room for it: snapshots. Locks and views are not kept here: a view is just a number that the
+//! **Left out.** Locks and views are not kept here: a view is just a number that the
 //! caller brings along.
 
 mod answered;
 mod apply;
 mod base;
+mod checkpoint;
 mod decision;
 mod digest;
 mod feed;
@@ -59,6 +60,7 @@ mod verify;
 mod walk;
 
 pub use answered::Answered;
+pub use checkpoint::position_of;
 pub use digest::{Digest, Hashing};
 pub use feed::{Applied, Feed, RING_OIDS, RING_TRANSACTIONS};
 pub use history::{HistoryEntry, UndoEntry};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use zrs::client::{Client, CommitError, Options};
 use zrs::config::Config;
-use zrs::engine::{Durability, Rocks};
+use zrs::engine::{Durability, FolderShelf, Rocks};
 use zrs::env::{Env, Work, Working, World};
 use zrs::journal::{Directory, Files, Identity, OpenFile, Sizes};
 use zrs::net::Tcp;
@@ -187,7 +187,8 @@ impl Site {
                 free: free.clone(),
             };
             let store = Rocks::open(&data.join("store"), zrs::storage::TABLES, Durability::Flush).unwrap();
-            let disks = Disks { log: Arc::new(log), segments: Sizes::default(), store: Arc::new(store) };
+            let shelf = Arc::new(FolderShelf::open(&data, zrs::storage::TABLES).unwrap());
+            let disks = Disks { log: Arc::new(log), segments: Sizes::default(), store: Arc::new(store), shelf };
             let config = Config { node: *node, peers: peers.iter().cloned().collect(), ..Config::default() };
             let env = Env::new(clocks.clone());
             let starting = Server::start(Arc::new(config), env.clone(), Arc::new(Tcp), None, disks);

@@ -5,15 +5,16 @@ mod log;
 mod signals;
 
 use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::panic::PanicHookInfo;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use zrs::config::{Config, OpenFiles, Parsed, Wrong, command_line, limits};
-use zrs::engine::{Durability, Folder, Rocks};
+use zrs::engine::{Durability, Folder, FolderShelf, Rocks};
 use zrs::env::Env;
 use zrs::journal::{Directory, Sizes};
 use zrs::net::{BadTls, Network, Tcp, Tls};
@@ -94,14 +95,32 @@ fn run(mut config: Config, env: Env, log: &Log) -> anyhow::Result<()> {
     let folder = Folder::open(&config.data)?;
     let journal = Directory::open(&folder.log()).context("opening the log")?;
     let store = Rocks::open(&folder.store(), storage::TABLES, Durability::Flush).context("opening the store")?;
-    let disks = Disks { log: Arc::new(journal), segments: Sizes::default(), store: Arc::new(store) };
+    let shelf = FolderShelf::open(folder.path(), storage::TABLES)?;
+    let disks =
+        Disks { log: Arc::new(journal), segments: Sizes::default(), store: Arc::new(store), shelf: Arc::new(shelf) };
     let served = runtime.block_on(env.scope(serve(config, env.clone(), log, tls, disks)));
     // (A disk that hangs must not keep the process alive.)
     runtime.shutdown_timeout(limits::DRAIN);
-    served
+    match served? {
+        Next::End => Ok(()),
+        Next::BeginAgain => {
+            tracing::info!("beginning again, with the database that was fetched");
+            log.flush();
+            let failed = Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).exec();
+            Err(failed).context("beginning again")
+        }
+    }
 }
 
-async fn serve(config: Config, env: Env, log: &Log, tls: Option<Tls>, disks: Disks) -> anyhow::Result<()> {
+/// How the process goes on once it has stopped serving.
+enum Next {
+    End,
+    /// With the database that was fetched from another node. The process begins anew as a whole, as nothing of it may
+    /// have the former database open any more.
+    BeginAgain,
+}
+
+async fn serve(config: Config, env: Env, log: &Log, tls: Option<Tls>, disks: Disks) -> anyhow::Result<Next> {
     // (Before the addresses are announced: from then on a supervisor may send SIGTERM.)
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let network: Arc<dyn Network> = Arc::new(Tcp);
@@ -122,6 +141,7 @@ async fn serve(config: Config, env: Env, log: &Log, tls: Option<Tls>, disks: Dis
         log.say(format_args!("http at {address}"));
     }
     let mut fault = server.node().fault();
+    let mut outdated = server.node().outdated();
     tokio::select! {
         biased;
         _ = fault.until(Option::is_some) => {
@@ -131,13 +151,18 @@ async fn serve(config: Config, env: Env, log: &Log, tls: Option<Tls>, disks: Dis
         }
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        _ = outdated.until(Option::is_some) => {
+            server.stop().await;
+            server.node().take_fetched().await.context("what was fetched can't take the place of the database")?;
+            return Ok(Next::BeginAgain);
+        }
     }
     let handing = if server.is_alone() { "" } else { "handing the role over and " };
     tracing::info!("stopping: {handing}finishing the commits under way; another SIGINT stops at once");
     tokio::select! {
         biased;
         _ = interrupt.recv() => anyhow::bail!("stopped at once, as asked"),
-        () = server.stop() => Ok(()),
+        () = server.stop() => Ok(Next::End),
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::inner::{Inner, Role, Running};
 use crate::config::limits;
 use crate::net::{Credentials, FrameReader, FrameWriter, rehome};
+use crate::raft::fetch;
 use crate::raft::link::{Connection, Target};
 use crate::raft::peers::{Callee, serve_calls};
 use crate::raft::stamp::cluster_name;
@@ -59,7 +60,8 @@ pub async fn accept(
             OnOwnThread(env.spawn(async move { serve(&serving, from, connection).await })).ended().await
         }
         (Purpose::Relay, Some(_)) => return accept_relay(node, connection).await,
-        (Purpose::Calls | Purpose::Relay, None) => Ok(()),
+        (Purpose::Fetch, Some(_)) => fetch::serve(&node.checkpoints, connection).await,
+        (Purpose::Calls | Purpose::Relay | Purpose::Fetch, None) => Ok(()),
     };
     if let Err(fault) = served {
         tracing::debug!("the connection of node {} ended: {fault}", hello.from);
@@ -84,11 +86,14 @@ impl Drop for OnOwnThread {
 
 /// Answers a peer's calls. Runs on Raft's thread, where also the socket's events come from then.
 async fn serve(node: &Inner, peer: Incarnation, mut connection: Connection) -> io::Result<()> {
-    let Some(Running { raft, lease, .. }) = node.running.get() else { return Ok(()) };
+    let Some(Running { raft, peers, lease, .. }) = node.running.get() else { return Ok(()) };
     rehome(&mut connection.reader, &mut connection.writer)?;
-    let Inner { log, heard, fitness, caller, store, errands, .. } = node;
-    let memory = &caller.memory;
-    serve_calls(Callee { raft, log, heard, memory, peer, lease, fitness, store, errands }, connection).await
+    let Inner { log, heard, fitness, caller, store, errands, catch_up, .. } = node;
+    let (member, cluster) = (node.member_of(peer).map(Target::from), peers.cluster());
+    let (memory, caller) = (&caller.memory, member.as_ref());
+    let callee =
+        Callee { raft, log, heard, memory, peer, lease, fitness, store, errands, catch_up, caller, cluster };
+    serve_calls(callee, connection).await
 }
 
 /// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.

@@ -14,6 +14,8 @@ use crate::command::{OLDEST_FORMAT, Reign};
 use crate::config::Config;
 use crate::env::{Env, Watch};
 use crate::journal::Files;
+use crate::raft::catch_up::CatchUp;
+use crate::raft::checkpoints::Checkpoints;
 use crate::raft::errand::Brought;
 use crate::raft::fitness::Fitness;
 use crate::raft::formation::Formation;
@@ -25,7 +27,7 @@ use crate::raft::machine::Raft;
 use crate::raft::peers::Peers;
 use crate::raft::stamp::cluster_name;
 use crate::raft::types::{Incarnation, Members, Seat};
-use crate::storage::Store;
+use crate::storage::{Position, Store};
 
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +79,12 @@ pub struct Inner {
     pub fitness: Fitness,
     /// Where the errands of peers go.
     pub errands: mpsc::Sender<Brought>,
+    /// Up to where the store is on disk.
+    pub flushed: Watch<Position>,
+    /// The checkpoints that others fetch.
+    pub checkpoints: Checkpoints,
+    /// How this node catches up by another one's.
+    pub catch_up: Arc<CatchUp>,
     /// The command format to propose in.
     pub format: AtomicU8,
     pub formation: Formation,

@@ -8,7 +8,7 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 
 use super::inner::{Inner, Role, Running};
-use super::{checkup, presence, reign, upkeep};
+use super::{checkup, presence, reign, shorten, upkeep};
 use crate::config::{Config, limits};
 use crate::env::Watch;
 use crate::raft::lease::Lease;
@@ -69,7 +69,8 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     let peers = Peers::new(node.caller.clone(), stamp.cluster);
     let failed = Watch::new(None);
     let format = node.caller.newest.format;
-    let (machine, applying) = StateMachine::new(node.store.clone(), &node.log, &node.work, format, failed.clone());
+    let (machine, applying) =
+        StateMachine::new(node.store.clone(), &node.log, node.flushed.clone(), &node.work, format, failed.clone());
     let raft = Raft::new(node.caller.incarnation, raft_config(&node.config)?, peers.clone(), node.log.clone(), machine)
         .await?;
     let lease = Lease::new(node.caller.env.clone(), node.config.election_timeout);
@@ -82,6 +83,7 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     env.spawn(exclude_when_told(node.clone()));
     env.spawn(reign::rule(node.clone(), raft.clone()));
     env.spawn(upkeep::flush_as_the_log_grows(node.clone()));
+    env.spawn(shorten::shorten_the_log(node.clone(), raft.clone()));
     env.spawn(upkeep::watch_for_faults(node.clone(), raft.clone(), failed));
     env.spawn(upkeep::keep_memory_fresh(node.clone()));
     env.spawn(presence::tell(node.clone(), raft.clone()));
@@ -168,6 +170,8 @@ fn raft_config(config: &Config) -> anyhow::Result<Arc<RaftConfig>> {
         enable_leader_restore: Some(false),
         snapshot_policy: SnapshotPolicy::Never,
         max_payload_entries: limits::APPEND_ENTRIES,
+        // (`shorten` alone says what is purged.)
+        max_in_snapshot_log_to_keep: u64::MAX,
         ..RaftConfig::default()
     };
     Ok(Arc::new(settings.validate()?))

@@ -8,10 +8,12 @@ mod join;
 mod presence;
 mod proposal;
 mod reign;
+mod shorten;
 mod status;
 mod upkeep;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -21,6 +23,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::base::LogBase;
+use super::catch_up::{self, CatchUp};
+use super::checkpoints::Checkpoints;
 use super::errand::{Brought, Errand, Report};
 use super::fitness::{Cause, Fitness};
 use super::formation::{self, Formation};
@@ -33,10 +37,11 @@ use super::types::Place;
 use super::wire::{Answer, Ask, PeerKey, RelayRequest};
 use crate::command::{Change, Command, OLDEST_FORMAT, Reign};
 use crate::config::{Config, limits};
+use crate::engine::Shelf;
 use crate::env::{Env, Watch, Watching};
 use crate::journal::{Files, Sizes};
 use crate::net::{Credentials, FrameReader, FrameWriter, Network, Tls};
-use crate::storage::Store;
+use crate::storage::{Position, Store};
 use inner::Inner;
 use proposal::submit;
 
@@ -63,6 +68,8 @@ pub struct Setup {
     pub store: Store,
     /// Where the errands of peers go.
     pub errands: mpsc::Sender<Brought>,
+    /// Where copies of the store are kept, for other nodes and from them.
+    pub shelf: Arc<dyn Shelf>,
 }
 
 /// A handle to this node's consensus; cheap to clone.
@@ -82,9 +89,10 @@ fn nobody() -> anyhow::Error {
 impl Node {
     /// Opens the log and begins to take part: at once if the folder is stamped, else as soon as the cluster has formed.
     pub async fn start(setup: Setup) -> anyhow::Result<Node> {
-        let Setup { config, env, network, tls, log, segments, store, errands } = setup;
+        let Setup { config, env, network, tls, log, segments, store, errands, shelf } = setup;
         let files = log;
         let log = LogStore::open(files.clone(), segments, env.clone()).await?;
+        catch_up::finish(&log, &store).await?;
         log.agrees_with(&store).await?;
         let copied = origin::check(&log, &*files).await?.map(|odd| origin::copied(config.node, &odd));
         let incarnation = formation::incarnation(&log, || env.seed()).await?;
@@ -116,13 +124,22 @@ impl Node {
             turn: tokio::sync::Mutex::new(()),
             waiting: Watch::new(String::new()),
         };
+        let work = env.here();
+        let (copied, fetching) =
+            ((work.clone(), store.clone(), shelf.clone()), (caller.clone(), store.clone(), log.clone()));
+        let checkpoints = Checkpoints::new(copied.0, copied.1, copied.2, config.snapshot_rate);
+        let catch_up = Arc::new(CatchUp::new(work.clone(), fetching.0, fetching.1, fetching.2, shelf));
         let inner = Arc::new(Inner {
+            // (What a store holds when it is opened is on disk.)
+            flushed: Watch::new(store.applied()),
+            checkpoints,
+            catch_up,
             heard: Heard::new(env.clone()),
             fitness: Fitness::new(env.clone()),
             errands,
             format: AtomicU8::new(OLDEST_FORMAT),
             files,
-            work: env.here(),
+            work,
             config,
             caller,
             store,
@@ -147,6 +164,17 @@ impl Node {
     /// Set when this node can't take part any more (its disk fails, it can't read a command); the process should end.
     pub fn fault(&self) -> Watching<Option<String>> {
         self.inner.fault.watching()
+    }
+
+    /// Set when this node should stop, as it has fetched a database that takes the place of its own: after
+    /// [`Node::shutdown`] and [`Node::take_fetched`] it is to be started again.
+    pub fn outdated(&self) -> Watching<Option<Position>> {
+        self.inner.catch_up.ready()
+    }
+
+    /// Has the database that was fetched take the place of this node's at the next opening. For a node that was shut down.
+    pub async fn take_fetched(&self) -> io::Result<bool> {
+        self.inner.catch_up.take().await
     }
 
     /// Puts a change into the queue to the log; calls of one task keep their order. Returns when the change is queued.

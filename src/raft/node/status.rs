@@ -4,6 +4,7 @@ use openraft::Instant;
 use serde::Serialize;
 
 use super::inner::{Inner, Member, Role};
+use crate::raft::catch_up::Progress;
 use crate::raft::machine::Raft;
 
 /// The state of this node's consensus, as of the moment of asking.
@@ -41,6 +42,12 @@ pub struct NodeStatus {
     pub members: Vec<MemberStatus>,
     /// fsyncs of the Raft log since the start.
     pub log_syncs: u64,
+    /// How many entries the log does not have any more, as they are in the database.
+    pub purged: u64,
+    /// Bytes of the log's files.
+    pub log_bytes: u64,
+    /// The database that this node fetches from another one, as its log does not go back far enough.
+    pub fetching: Option<Progress>,
 }
 
 /// A member, as this node knows it.
@@ -100,6 +107,9 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
         alarms: node.fitness.alarms(),
         members: Vec::new(),
         log_syncs: node.log.syncs(),
+        purged: node.log.purged().map_or(0, |place| place.index + 1),
+        log_bytes: node.log.size(),
+        fetching: node.catch_up.progress(),
     };
     let metrics = raft.map(|raft| {
         let metrics = raft.metrics().look().clone();

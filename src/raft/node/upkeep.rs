@@ -15,10 +15,14 @@ pub async fn flush_as_the_log_grows(node: Arc<Inner>) {
     while !node.stopping() {
         node.env().sleep(limits::FLUSH_CHECK).await;
         let appended = node.log.appended_bytes();
-        if appended - flushed_at >= limits::FLUSH_AFTER_BYTES {
+        // (What is not flushed can't be purged.)
+        if appended - flushed_at >= limits::FLUSH_AFTER_BYTES.min(node.config.log_size / 2) {
             let store = node.store.clone();
             match node.env().offload(move || store.flush()).await {
-                Ok(position) => tracing::debug!("store flushed up to entry {}", position.index),
+                Ok(position) => {
+                    tracing::debug!("store flushed up to entry {}", position.index);
+                    node.flushed.send(position);
+                }
                 Err(fault) => {
                     node.fault.send(Some(format!("the store can't be flushed: {fault}")));
                     return;

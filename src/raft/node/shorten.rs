@@ -1,0 +1,158 @@
+//! Shortens the log: entries go that are on disk in the store, that are old or too many, and that nobody needs.
+//!
+//! | entries that | stay |
+//! |---|---|
+//! | are not yet durable in this node's store | always: after a crash they are applied again |
+//! | follow a checkpoint that another node fetches | as long as it does |
+//! | are younger than `--log-keep` | while the log has no more than `--log-size` |
+//! | a member lacks that was heard within `--log-keep` | the same (only the primary knows) |
+//!
+//! So a node that was away for less than `--log-keep` comes back by the log, others by a checkpoint; and a member that
+//! is there and slow does not pin the log for ever.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::inner::{Inner, Role};
+use super::status;
+use crate::config::limits;
+use crate::raft::machine::Raft;
+
+/// Shortens the log until the node stops.
+pub async fn shorten_the_log(node: Arc<Inner>, raft: Raft) {
+    let mut marks = Marks::default();
+    while !node.stopping() {
+        node.env().sleep(limits::SHORTEN_LOOK).await;
+        node.checkpoints.sweep();
+        let now = node.env().now();
+        marks.note(now, node.log.durable_now().map_or(0, |(entries, _)| entries));
+        let wanted = Wanted {
+            flushed: node.flushed.look().index,
+            held: node.checkpoints.floor(),
+            old: marks.older_than(now, node.config.log_keep),
+            needed: needed(&node, &raft),
+            too_many: node.log.beyond(node.config.log_size),
+        };
+        let gone = wanted.entries();
+        let purged = node.log.purged().map_or(0, |place| place.index + 1);
+        // (Only whole files go: it is not worth asking for less.)
+        if node.log.whole_files(gone) <= purged {
+            continue;
+        }
+        if let Err(fatal) = purge(&node, &raft, gone).await {
+            tracing::debug!("the log can't be shortened: {fatal}");
+            return;
+        }
+    }
+}
+
+/// Has openraft purge the first `entries` entries, which it does after it has *built a snapshot* (it learns what the
+/// store has flushed).
+async fn purge(
+    node: &Inner,
+    raft: &Raft,
+    entries: u64,
+) -> Result<(), openraft::errors::Fatal<crate::raft::types::Types>> {
+    let has_snapshot = |raft: &Raft| raft.metrics().look().snapshot.is_some_and(|last| last.index + 1 >= entries);
+    if !has_snapshot(raft) {
+        raft.trigger().snapshot().await?;
+        for _ in 0..limits::SNAPSHOT_LOOKS {
+            if has_snapshot(raft) {
+                break;
+            }
+            node.env().sleep(node.config.heartbeat).await;
+        }
+    }
+    if has_snapshot(raft) {
+        raft.trigger().purge_log(entries - 1).await?;
+    }
+    Ok(())
+}
+
+/// On the primary: how many entries every member has that was heard lately; `None`: nothing is known, or asked for.
+fn needed(node: &Inner, raft: &Raft) -> Option<u64> {
+    if !matches!(node.role(), Role::Primary(_)) {
+        return None;
+    }
+    let heard = |member: &&status::MemberStatus| {
+        member.silence_ms.is_some_and(|silence| Duration::from_millis(silence) < node.config.log_keep)
+    };
+    let status = status::describe(node, Some(raft));
+    let others = status.members.iter().filter(|member| member.node != status.node);
+    others.filter(heard).map(|member| member.log.unwrap_or(0)).min()
+}
+
+/// What speaks for and against the purge of the log's first entries: how many of them.
+struct Wanted {
+    flushed: u64,
+    held: Option<u64>,
+    old: u64,
+    needed: Option<u64>,
+    too_many: u64,
+}
+
+impl Wanted {
+    /// How many entries are to go. (One entry always stays, as openraft's own checks of a log go by its last entry.)
+    fn entries(&self) -> u64 {
+        let may = self.flushed.min(self.held.unwrap_or(u64::MAX)).saturating_sub(1);
+        let not_needed = self.old.min(self.needed.unwrap_or(u64::MAX));
+        may.min(not_needed.max(self.too_many))
+    }
+}
+
+/// How long the log was at certain times.
+#[derive(Default)]
+struct Marks(VecDeque<(Instant, u64)>);
+
+impl Marks {
+    fn note(&mut self, now: Instant, entries: u64) {
+        if self.0.back().is_none_or(|(at, _)| now >= *at + limits::MARK_LOG) {
+            self.0.push_back((now, entries));
+        }
+    }
+
+    /// How many entries the log had at the last mark that is older than `age`.
+    fn older_than(&mut self, now: Instant, age: Duration) -> u64 {
+        while let Some((next, _)) = self.0.get(1)
+            && now >= *next + age
+        {
+            self.0.pop_front();
+        }
+        self.0.front().filter(|(at, _)| now >= *at + age).map_or(0, |(_, entries)| *entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_needed_stays_and_what_is_too_much_goes() {
+        let wanted = || Wanted { flushed: 100, held: None, old: 50, needed: None, too_many: 0 };
+        assert_eq!(wanted().entries(), 50);
+        assert_eq!(Wanted { needed: Some(30), ..wanted() }.entries(), 30);
+        // A slow member pins the log only while there is room.
+        assert_eq!(Wanted { needed: Some(30), too_many: 80, ..wanted() }.entries(), 80);
+        assert_eq!(Wanted { too_many: 500, ..wanted() }.entries(), 99);
+        assert_eq!(Wanted { too_many: 500, held: Some(10), ..wanted() }.entries(), 9);
+        assert_eq!(Wanted { flushed: 0, old: 50, ..wanted() }.entries(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn age_is_known_to_a_minute() {
+        let mut marks = Marks::default();
+        let age = Duration::from_secs(3600);
+        let begin = Instant::now();
+        for second in 0..2 * 3600 {
+            let now = begin + Duration::from_secs(second);
+            marks.note(now, second);
+            let old = marks.older_than(now, age);
+            let exact = second.saturating_sub(3600);
+            assert!(old <= exact && exact - old <= 60, "{second}: {old}");
+        }
+        assert!(marks.0.len() < 64);
+    }
+}
