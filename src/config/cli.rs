@@ -124,17 +124,17 @@ struct Choices {
     #[arg(long, value_name = "MIB", value_parser = values::mebibytes)]
     disk_reserve: Option<u32>,
 
-    /// How long the log keeps its entries: a node that was away for less comes back by the log, another one by a
-    /// checkpoint of the database [default: 3600]
+    /// How long the log keeps its entries: a node that was away for less comes back by the log, another one by a copy of
+    /// the database [default: 1h]
     #[arg(long, value_name = "SECS")]
     log_keep: Option<Seconds>,
 
     /// How large the log may become for that, in MiB [default: 4096]
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = values::mebibytes_of_some)]
     log_size: Option<u32>,
 
     /// How much of its database a node sends in a second to nodes that fetch it, in MiB [default: 100]
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = values::mebibytes_of_some)]
     snapshot_rate: Option<u32>,
 
     /// A storage that clients may open; zrsd creates the storage if it does not exist. Repeat the flag for more

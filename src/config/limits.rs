@@ -249,6 +249,11 @@ pub const SUSPENDED: Duration = Duration::from_millis(5);
 pub const FETCH_PART: usize = MIB;
 /// Such parts that are asked for and have not come.
 pub const FETCH_AHEAD: usize = 4;
+/// How long either end of a fetch waits for the other: also while a checkpoint is made, which flushes the store, and
+/// while others have their turn by `--snapshot-rate`.
+pub const FETCH_SILENCE: Duration = Duration::from_secs(60);
+/// How long after a failure a node tries again to fetch a database.
+pub const FETCH_AGAIN: Duration = Duration::from_secs(5);
 /// How long a checkpoint is shared by all that ask for one.
 pub const CHECKPOINT_SHARED: Duration = Duration::from_secs(5 * 60);
 /// How long a checkpoint stays that nobody reads. So long it keeps files of the store and of the log from going.
@@ -261,8 +266,9 @@ pub const CATCH_UP_ANSWER: Duration = Duration::from_secs(2);
 pub const SHORTEN_LOOK: Duration = Duration::from_secs(1);
 /// How many heartbeats openraft may take to notice what the store has flushed.
 pub const SNAPSHOT_LOOKS: usize = 20;
-/// How exactly the age of the log's entries is known.
+/// How exactly the age of the log's entries is known: to this, or to that part of `--log-keep`.
 pub const MARK_LOG: Duration = Duration::from_secs(60);
+pub const LOG_MARKS: u32 = 60;
 /// KiB of committed entries that may wait for the task that applies them.
 pub const APPLY_KIB: u32 = 32 * 1024;
 /// How often a node takes to its disk what the other members have proven to have on theirs.

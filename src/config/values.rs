@@ -21,6 +21,14 @@ pub fn mebibytes(text: &str) -> Result<u32, String> {
     text.trim().parse().map_err(|_| format!("{text:?} is not a whole number (of MiB)"))
 }
 
+/// A number of MiB that is not 0.
+pub fn mebibytes_of_some(text: &str) -> Result<u32, String> {
+    match mebibytes(text)? {
+        0 => Err(format!("{text:?} is too little: write 1 (MiB) or more")),
+        some => Ok(some),
+    }
+}
+
 /// Yes or no, also in the words of ZConfig.
 pub fn boolean(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {

@@ -2,7 +2,8 @@
 //!
 //! The leader's log does not go back to where this node's ends. So the leader asks, again and again, whether this node
 //! has caught up ([`CatchUp::asked`]); with the first question this node begins to fetch a checkpoint from there, and
-//! later ones are answered with how far it is. A question after a failure begins anew, with what is there already.
+//! later questions are answered with how far the fetching is. A question after a failure begins anew, with what is there
+//! already.
 //!
 //! A database that is whole does not take the place of the present one under everybody's feet: the node stops in an
 //! orderly way, and begins again with the new one ([`CatchUp::ready`]). The steps, and a crash after each:
@@ -12,42 +13,63 @@
 //! | fetch | goes on where it was, or is begun anew |
 //! | note the position in `log/` ([`FETCHED`]) | the next start finds the old database behind it, and forgets the note |
 //! | stop Raft, the server, the store | the same |
-//! | `Incoming::take`: **the point** | the next start has the new database |
+//! | [`Incoming::take`](crate::engine::Incoming::take): **the point** | the next start has the new database |
 //! | the log begins behind the position (`LogStore::begin_after`) | done again |
 //! | forget the note | |
 //!
 //! To Raft this is a restart: the node keeps its vote and every entry that follows the position. Nothing that it has
-//! acknowledged is lost, as entries up to the position are committed, and are in the database.
+//! acknowledged is lost: what is committed up to the position is in the database, and an entry of this node's log that
+//! differs from what the database was made of was never committed. Its vote is of no earlier term than that of whoever
+//! committed the position ([`Offer::term`]), so that no member misses entries that the node had under a newer vote.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::fetch::{Offer, fetch};
+use serde::Serialize;
+
+use super::fetch::{Offer, fetch, read_offer};
 use super::link::{Caller, Target};
 use super::log::LogStore;
 use super::stamp::ClusterId;
 use super::types::Place;
 use super::wire::{CatchUpAnswer, Purpose};
+use crate::config::limits;
 use crate::engine::Shelf;
 use crate::env::{Env, Watch, Watching};
+use crate::journal::Files;
 use crate::storage::{Position, Store};
 
 /// The log's slot for the position of a database that is to take the place of the present one.
-pub(super) const FETCHED: &str = "fetched";
+const FETCHED: &str = "fetched";
 
+/// How this node catches up by another one's checkpoint.
 pub struct CatchUp {
-    env: Env,
-    caller: Caller,
-    store: Store,
-    log: LogStore,
-    shelf: Arc<dyn Shelf>,
+    parts: Parts,
     state: Watch<State>,
     ready: Watch<Option<Position>>,
+    /// Why the last attempt failed.
+    trouble: Mutex<Option<String>>,
+    /// How many entries a database has applied that lies on the disk and is not whole.
+    left: Mutex<Option<u64>>,
+}
+
+/// The parts of a node that catching up works with.
+pub struct Parts {
+    /// Where fetching runs: not on the thread that Raft has for itself.
+    pub env: Env,
+    pub caller: Caller,
+    pub store: Store,
+    pub log: LogStore,
+    pub shelf: Arc<dyn Shelf>,
+    /// Tells how much of the disk is free.
+    pub files: Arc<dyn Files>,
+    /// Bytes of the disk that stay free.
+    pub reserve: u64,
 }
 
 /// How far the fetching is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum State {
+enum State {
     #[default]
     Idle,
     Fetching(Progress),
@@ -55,8 +77,8 @@ pub enum State {
     Ready(Progress),
 }
 
-/// What is being fetched.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+/// A database that is being fetched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Progress {
     /// The node that it comes from.
     pub from: u64,
@@ -69,8 +91,10 @@ pub struct Progress {
 }
 
 impl CatchUp {
-    pub fn new(env: Env, caller: Caller, store: Store, log: LogStore, shelf: Arc<dyn Shelf>) -> CatchUp {
-        CatchUp { env, caller, store, log, shelf, state: Watch::new(State::Idle), ready: Watch::new(None) }
+    /// `left`: how many entries a database has applied that an earlier start has not fetched to the end.
+    pub fn new(parts: Parts, left: Option<u64>) -> CatchUp {
+        let (state, ready) = (Watch::new(State::Idle), Watch::new(None));
+        CatchUp { parts, state, ready, trouble: Mutex::default(), left: Mutex::new(left) }
     }
 
     /// Set when this node should stop, and begin again with the database that it has fetched.
@@ -86,27 +110,31 @@ impl CatchUp {
         }
     }
 
+    /// Why this node does not get the database that it needs.
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).as_ref().map(|why| format!("this node is behind and can't fetch a database: {why}"))
+    }
+
     /// Answers a leader that needs this node to have applied so many entries, and can't send them one by one.
     pub fn asked(self: &Arc<Self>, leader: Target, cluster: ClusterId, entries: u64) -> CatchUpAnswer {
-        let applied = self.store.applied().index;
+        let applied = self.parts.store.applied().index;
         if applied >= entries {
+            *lock(&self.trouble) = None;
             return CatchUpAnswer::Applied { entries: applied };
         }
-        let mut begins = false;
-        self.state.send_if(|state| {
-            begins = *state == State::Idle;
+        let begins = self.state.send_if(|state| {
+            let begins = *state == State::Idle;
             if begins {
                 *state = State::Fetching(Progress { from: leader.node, ..Progress::default() });
             }
             begins
         });
         if begins {
-            tracing::info!(
-                "the log of node {} does not go back to entry {}: fetching its database",
-                leader.node,
-                applied + 1
-            );
-            self.env.spawn(self.clone().fetch_from(leader, cluster, entries));
+            if lock(&self.trouble).is_none() {
+                let (node, first) = (leader.node, applied + 1);
+                tracing::info!("the log of node {node} does not go back to entry {first}: fetching its database");
+            }
+            self.parts.env.spawn(self.clone().fetch_from(leader, cluster, entries));
         }
         let Progress { done, total, .. } = self.progress().unwrap_or_default();
         CatchUpAnswer::Fetching { done, total }
@@ -117,65 +145,106 @@ impl CatchUp {
         match self.try_to_fetch(source, cluster, entries).await {
             Ok(position) => {
                 tracing::info!("fetched the database of node {node}, with {} entries applied", position.index);
-                self.state.send_if(|state| {
-                    *state = State::Ready(self.progress_of(state));
-                    true
-                });
+                *lock(&self.trouble) = None;
+                let progress = self.progress().unwrap_or_default();
+                self.state.send(State::Ready(progress));
                 self.ready.send(Some(position));
             }
             Err(why) => {
-                tracing::warn!("fetching the database of node {node} was cut off: {why}");
+                let why = why.to_string();
+                let news = lock(&self.trouble).replace(why.clone()).as_ref() != Some(&why);
+                if news {
+                    tracing::warn!("fetching the database of node {node} was cut off: {why}");
+                }
+                // (A leader asks every second: a disk without room is not to be asked as often.)
+                self.parts.env.sleep(limits::FETCH_AGAIN).await;
                 self.state.send(State::Idle);
             }
         }
     }
 
-    fn progress_of(&self, state: &State) -> Progress {
-        match state {
-            State::Idle => Progress::default(),
-            State::Fetching(progress) | State::Ready(progress) => progress.clone(),
-        }
-    }
-
     async fn try_to_fetch(&self, source: Target, cluster: ClusterId, entries: u64) -> io::Result<Position> {
-        let shelf = self.shelf.clone();
-        let incoming = self.env.offload(move || shelf.incoming()).await?;
-        let connection = self.caller.connect(&source, Some(cluster), Purpose::Fetch).await?;
+        let Parts { env, caller, log, shelf, .. } = &self.parts;
+        let shelf = shelf.clone();
+        let incoming = env.offload(move || shelf.incoming()).await?;
+        let connection = caller.connect(&source, Some(cluster), Purpose::Fetch).await?;
         let tell = |offer: &Offer, done: u64| {
             let (from, entries, total) = (source.node, offer.place.index + 1, offer.bytes());
+            *lock(&self.left) = Some(entries);
             self.state.send(State::Fetching(Progress { from, entries, done, total }));
         };
-        let position = fetch(&self.env, incoming, connection, entries, tell).await?;
-        let place = Place::of(position).ok_or_else(|| io::Error::other("the database is empty"))?;
-        // (What was committed in a term was committed by a leader that this node has to know of.)
-        if self.log.term() < place.term {
-            return Err(io::Error::other("this node has not heard yet of the term that it is of"));
+        let offer = fetch(env, incoming, connection, entries, |bytes| self.has_room(bytes), tell).await?;
+        if log.term() < offer.term {
+            let why = format!("this node has not heard yet of term {}, in which it was made", offer.term);
+            return Err(io::Error::other(why));
         }
-        self.log.set_value(FETCHED, &Some(place)).await?;
-        Ok(position)
+        log.set_value(FETCHED, &Some(offer.place)).await?;
+        Ok(offer.place.into())
+    }
+
+    /// An error if the disk has no room for so many bytes more, beyond what is to stay free.
+    fn has_room(&self, bytes: u64) -> io::Result<()> {
+        let Parts { files, reserve, .. } = &self.parts;
+        let wanted = bytes.saturating_add(*reserve);
+        match files.free()? {
+            Some(free) if free < wanted => {
+                let (wanted, free, reserve) = (wanted >> 20, free >> 20, reserve >> 20);
+                let why = format!(
+                    "it takes {wanted} MiB of the disk beside the present one ({reserve} of them stay free by \
+                     --disk-reserve), and {free} are free at {}: make room",
+                    files.place()
+                );
+                Err(io::Error::new(io::ErrorKind::StorageFull, why))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes what was fetched as this node's database, from the next opening on; `false`: the present one has got as far
     /// by itself. Nothing may be applied any more.
     pub async fn take(&self) -> io::Result<bool> {
         let Some(position) = *self.ready.look() else { return Ok(false) };
-        let (shelf, newer) = (self.shelf.clone(), self.store.applied().index < position.index);
-        self.env
-            .offload(move || {
-                let incoming = shelf.incoming()?;
-                if newer { incoming.take() } else { incoming.discard() }
-            })
-            .await?;
+        let Parts { env, store, shelf, .. } = &self.parts;
+        let (shelf, newer) = (shelf.clone(), store.applied().index < position.index);
+        env.offload(move || {
+            let incoming = shelf.incoming()?;
+            if newer { incoming.take() } else { incoming.discard() }
+        })
+        .await?;
         Ok(newer)
+    }
+
+    /// Throws away what was begun and not fetched to the end, once this node has got as far without it.
+    pub async fn tidy(&self) {
+        let Parts { env, store, shelf, .. } = &self.parts;
+        let applied = store.applied().index;
+        let is_over = *self.state.look() == State::Idle && lock(&self.left).is_some_and(|entries| entries <= applied);
+        if !is_over {
+            return;
+        }
+        let (shelf, left) = (shelf.clone(), lock(&self.left).take());
+        *lock(&self.trouble) = None;
+        if let Err(why) = env.offload(move || shelf.incoming()?.discard()).await {
+            tracing::warn!("what was fetched of another node's database can't be removed: {why}");
+            *lock(&self.left) = left;
+        }
     }
 }
 
-/// After a start: if `store` is one that was fetched, has the log begin behind it.
-pub async fn finish(log: &LogStore, store: &Store) -> io::Result<()> {
-    let Some(place) = log.value::<Option<Place>>(FETCHED)?.flatten() else { return Ok(()) };
-    if store.applied() >= Position::from(place) {
-        log.begin_after(place).await?;
-        tracing::info!("this node goes on with a database that it has fetched, behind entry {}", place.index + 1);
+/// After a start: if `store` is one that was fetched, has the log begin behind it. How many entries a database has
+/// applied that was not fetched to the end, if there is one.
+pub async fn finish(log: &LogStore, store: &Store, env: &Env, shelf: Arc<dyn Shelf>) -> io::Result<Option<u64>> {
+    if let Some(place) = log.value::<Option<Place>>(FETCHED)?.flatten() {
+        if store.applied().index > place.index {
+            log.begin_after(place).await?;
+            tracing::info!("the log begins behind entry {}, which a fetched database has applied", place.index + 1);
+        }
+        log.set_value(FETCHED, &None::<Place>).await?;
     }
-    log.set_value(FETCHED, &None::<Place>).await
+    let incoming = env.offload(move || shelf.incoming()).await?;
+    Ok(read_offer(env, &incoming).await?.map(|offer| offer.place.index + 1))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,7 +2,7 @@
 //!
 //! A checkpoint is made when a node asks for one, and shared by all that ask while it is fresh. From its position on the
 //! log has to stay ([`Checkpoints::floor`]), or a node that has fetched it would have to begin again. It goes when nobody
-//! has read from it for a while, and all of them at the start.
+//! has read from it for a while, or when the disk is nearly full; and all of them go at the start.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::log::LogStore;
 use crate::config::limits;
 use crate::engine::{Checkpoint, Shelf, ShelfFile};
 use crate::env::Env;
@@ -19,10 +20,13 @@ use crate::storage::{Position, Store};
 pub struct Checkpoints {
     env: Env,
     store: Store,
+    log: LogStore,
     shelf: Arc<dyn Shelf>,
     held: Mutex<Vec<Arc<Held>>>,
     /// Held while a checkpoint is made.
     making: tokio::sync::Mutex<()>,
+    /// While one is made: how many entries it has applied, at least.
+    made_from: Mutex<Option<u64>>,
     /// Bytes that may be sent in a second, to all together; and the moment until which those sent so far last.
     rate: u64,
     sent_until: Mutex<Instant>,
@@ -32,6 +36,8 @@ pub struct Checkpoints {
 pub struct Held {
     pub name: String,
     pub position: Position,
+    /// A term that this node had heard of when the checkpoint had been made.
+    pub term: u64,
     checkpoint: Arc<dyn Checkpoint>,
     made: Instant,
     used: Mutex<Instant>,
@@ -41,13 +47,18 @@ impl Held {
     pub fn files(&self) -> Vec<ShelfFile> {
         self.checkpoint.files()
     }
+
+    fn used(&self) -> MutexGuard<'_, Instant> {
+        lock(&self.used)
+    }
 }
 
 impl Checkpoints {
-    /// Of `store`, on `shelf`; `rate`: bytes in a second that are sent of them.
-    pub fn new(env: Env, store: Store, shelf: Arc<dyn Shelf>, rate: u64) -> Checkpoints {
-        let sent_until = Mutex::new(env.now());
-        Checkpoints { env, store, shelf, held: Mutex::default(), making: tokio::sync::Mutex::new(()), rate, sent_until }
+    /// Of `store`, on `shelf`; `rate`: bytes in a second that are sent of them, not 0.
+    pub fn new(env: Env, store: Store, log: LogStore, shelf: Arc<dyn Shelf>, rate: u64) -> Checkpoints {
+        let (held, made_from, sent_until) = (Mutex::default(), Mutex::default(), Mutex::new(env.now()));
+        let making = tokio::sync::Mutex::new(());
+        Checkpoints { env, store, log, shelf, held, making, made_from, rate, sent_until }
     }
 
     /// The checkpoint called `name`, if it is still there.
@@ -58,36 +69,47 @@ impl Checkpoints {
     /// A checkpoint with at least the first `entries` entries of the log applied.
     pub async fn at_least(&self, entries: u64) -> io::Result<Arc<Held>> {
         let _making = self.making.lock().await;
-        let fresh = |held: &&Arc<Held>| {
-            held.position.index >= entries && self.env.now() < held.made + limits::CHECKPOINT_SHARED
-        };
+        let now = self.env.now();
+        let fresh =
+            |held: &&Arc<Held>| held.position.index >= entries && now < held.made + limits::CHECKPOINT_SHARED;
         if let Some(held) = self.held().iter().find(fresh) {
+            *held.used() = now;
             return Ok(held.clone());
         }
-        if self.store.applied().index < entries {
-            let why = format!("this node has applied {} entries, not {entries}", self.store.applied().index);
+        let applied = self.store.applied().index;
+        if applied < entries {
+            let why = format!("this node has applied {applied} entries, and {entries} are needed");
             return Err(io::Error::new(io::ErrorKind::NotFound, why));
         }
         let name = format!("{:016x}", self.env.seed());
         let (store, shelf, named) = (self.store.clone(), self.shelf.clone(), name.clone());
+        *lock(&self.made_from) = Some(applied);
         let made = self.env.offload(move || store.checkpoint(&*shelf, &named)).await;
-        let (checkpoint, position) = made?;
-        let (made, used) = (self.env.now(), Mutex::new(self.env.now()));
-        let held = Arc::new(Held { name, position, checkpoint, made, used });
-        self.held().push(held.clone());
-        Ok(held)
+        // (In this order: what was applied was committed in this term or in an earlier one.)
+        let (term, now) = (self.log.term(), self.env.now());
+        let made = made.map(|(checkpoint, position)| {
+            let used = Mutex::new(now);
+            Arc::new(Held { name, position, term, checkpoint, made: now, used })
+        });
+        self.held().extend(made.as_ref().ok().cloned());
+        *lock(&self.made_from) = None;
+        if let Ok(held) = &made {
+            let entries = held.position.index;
+            tracing::info!("made a checkpoint of the database, with {entries} entries applied, for other nodes");
+        }
+        made
     }
 
     /// Reads a part of a file, when its turn by the rate has come.
     pub async fn read(&self, held: &Arc<Held>, name: String, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let now = self.env.now();
-        *held.used.lock().unwrap_or_else(PoisonError::into_inner) = now;
         let turn = {
-            let mut until = self.sent_until.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut until = lock(&self.sent_until);
             let turn = (*until).max(now);
-            *until = turn + Duration::from_secs_f64(length as f64 / self.rate as f64);
+            *until = turn + Duration::from_secs_f64(length as f64 / self.rate.max(1) as f64);
             turn
         };
+        *held.used() = turn;
         self.env.sleep_until(turn).await;
         let checkpoint = held.checkpoint.clone();
         self.env.offload(move || checkpoint.read(&name, offset, length)).await
@@ -95,16 +117,16 @@ impl Checkpoints {
 
     /// How many of the log's first entries may go without harm to whoever fetches; `None`: as many as you like.
     pub fn floor(&self) -> Option<u64> {
-        self.held().iter().map(|held| held.position.index).min()
+        let made_from = *lock(&self.made_from);
+        self.held().iter().map(|held| held.position.index).chain(made_from).min()
     }
 
-    /// Lets go of what nobody has read for a while.
-    pub fn sweep(&self) {
+    /// Lets go of what nobody has read for a while; `all`: of everything, as the disk is nearly full.
+    pub fn sweep(&self, all: bool) {
         let now = self.env.now();
-        let used = |held: &Arc<Held>| *held.used.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = Vec::new();
         self.held().retain(|held| {
-            let stays = now < used(held) + limits::CHECKPOINT_KEPT;
+            let stays = !all && now < *held.used() + limits::CHECKPOINT_KEPT;
             if !stays {
                 gone.push(held.clone());
             }
@@ -118,6 +140,10 @@ impl Checkpoints {
     }
 
     fn held(&self) -> MutexGuard<'_, Vec<Arc<Held>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

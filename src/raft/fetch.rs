@@ -3,13 +3,18 @@
 //! ```text
 //! receiver                                      source
 //!   Open { again, entries }          ────►        the checkpoint of that name, or a new one
-//!        ◄────  Opened { name, place, files }
-//!   Read { file, offset, length }    ────►        [`AHEAD`] of them at a time
+//!        ◄────  Opened { name, place, term, files }
+//!   Read { file, offset, length }    ────►        `FETCH_AHEAD` of them at a time
 //!        ◄────  Part { checksum, bytes }
 //! ```
 //!
 //! The receiver writes file by file, and goes on with the first file that is not whole when it comes back for the same
 //! checkpoint. Both ends hold a few parts in memory, whatever the size of the database.
+//!
+//! **What is checked.** Each part has a checksum of what the source has read. The database that has come is opened: it
+//! must have all files in the sizes that its own list names (RocksDB's MANIFEST), the format that this program reads,
+//! and the position that was offered. Records have checksums of their own, which are looked at when they are read, as
+//! everywhere: a record that is damaged on the source's disk comes as it is.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,25 +25,22 @@ use serde::{Deserialize, Serialize};
 use super::checkpoints::{Checkpoints, Held};
 use super::link::Connection;
 use super::types::Place;
+use super::wire::{pack, unpack};
 use crate::config::limits;
 use crate::engine::{Incoming, ShelfFile};
 use crate::env::Env;
 use crate::storage::{Position, position_of};
 
+/// A receiver's question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FetchAsk {
     /// Asks for a checkpoint: the one that was begun, if it is still there, or one that has so many entries applied.
-    Open {
-        again: Option<String>,
-        entries: u64,
-    },
-    Read {
-        file: u32,
-        offset: u64,
-        length: u32,
-    },
+    Open { again: Option<String>, entries: u64 },
+    /// Asks for a part of a file, which is named by its place in the offer.
+    Read { file: u32, offset: u64, length: u32 },
 }
 
+/// The source's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FetchAnswer {
     Opened(Offer),
@@ -57,6 +59,9 @@ pub struct Offer {
     pub name: String,
     /// The last entry that it has applied.
     pub place: Place,
+    /// A term that the source had heard of when it had applied that entry. Whoever committed the entry led in this term
+    /// or in an earlier one.
+    pub term: u64,
     /// Names and bytes.
     pub files: Vec<(String, u64)>,
 }
@@ -67,21 +72,21 @@ impl Offer {
     }
 
     fn of(held: &Held) -> io::Result<Offer> {
-        let place = Place::of(held.position).ok_or_else(|| io::Error::other("the database is empty"))?;
+        let place = Place::of(held.position).ok_or_else(|| io::Error::other("its database is empty"))?;
         let files = held.files().into_iter().map(|ShelfFile { name, size }| (name, size)).collect();
-        Ok(Offer { name: held.name.clone(), place, files })
+        Ok(Offer { name: held.name.clone(), place, term: held.term, files })
     }
 }
 
-/// Serves a connection for fetching until the receiver closes it.
-pub async fn serve(checkpoints: &Checkpoints, mut connection: Connection) -> io::Result<()> {
+/// Serves a connection for fetching until the receiver closes it, or asks nothing for so long that its checkpoint may go.
+pub async fn serve(env: &Env, checkpoints: &Checkpoints, mut connection: Connection) -> io::Result<()> {
     let mut opened: Option<(Arc<Held>, Offer)> = None;
     loop {
-        let Some(frame) = connection.reader.next().await.map_err(io::Error::from)? else { return Ok(()) };
-        let answer = match super::wire::unpack(&frame)? {
+        let asked = env.timeout(limits::CHECKPOINT_KEPT, connection.reader.next()).await;
+        let Some(frame) = asked.map_err(|_| silent("the receiver"))?.map_err(io::Error::from)? else { return Ok(()) };
+        let answer = match unpack(&frame)? {
             FetchAsk::Open { again, entries } => {
-                let again = again.and_then(|name| checkpoints.again(&name));
-                let held = match again {
+                let held = match again.and_then(|name| checkpoints.again(&name)) {
                     Some(held) => Ok(held),
                     None => checkpoints.at_least(entries).await,
                 };
@@ -111,6 +116,9 @@ async fn part(
 ) -> io::Result<Vec<u8>> {
     let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
     let (held, offer) = opened.as_ref().ok_or_else(|| wrong("no checkpoint was opened"))?;
+    if checkpoints.again(&held.name).is_none() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the checkpoint is gone"));
+    }
     let (name, size) = offer.files.get(file as usize).ok_or_else(|| wrong("the checkpoint has no such file"))?;
     let length = length as usize;
     if length > limits::FETCH_PART || offset.checked_add(length as u64).is_none_or(|end| end > *size) {
@@ -120,69 +128,47 @@ async fn part(
 }
 
 /// Fetches a database with at least `entries` entries applied, goes on with the one that was begun if that has them,
-/// and gives its position once it is whole and was looked at. `progress` is told how many bytes of how many are there.
+/// and gives its offer once it is whole and was looked at. `has_room` says whether so many bytes more may be written;
+/// `progress` is told how many bytes are there.
 pub async fn fetch(
     env: &Env,
     incoming: Arc<dyn Incoming>,
     mut connection: Connection,
     entries: u64,
+    has_room: impl Fn(u64) -> io::Result<()>,
     progress: impl Fn(&Offer, u64),
-) -> io::Result<Position> {
-    let begun = read_offer(env, &incoming).await?.filter(|offer| offer.place.index >= entries);
+) -> io::Result<Offer> {
+    let begun = read_offer(env, &incoming).await?.filter(|offer| offer.place.index >= entries.saturating_sub(1));
     connection.send(&FetchAsk::Open { again: begun.as_ref().map(|offer| offer.name.clone()), entries }).await?;
-    let offer = match connection.receive().await? {
+    let offer = match answer(env, &mut connection).await? {
         FetchAnswer::Opened(offer) => offer,
         other => return Err(unexpected(other)),
     };
+    if offer.place.index < entries.saturating_sub(1) {
+        let (has, entries) = (offer.place.index + 1, entries);
+        return Err(io::Error::other(format!("the source offers {has} entries, and {entries} are needed")));
+    }
     if begun.as_ref() != Some(&offer) {
-        let (taken, bytes) = (incoming.clone(), super::wire::pack(&offer));
+        let (taken, bytes) = (incoming.clone(), pack(&offer));
         env.offload(move || taken.begin(&bytes)).await?;
     }
     let looked = incoming.clone();
     let whole = env.offload(move || looked.whole()).await?;
     let is_whole = |name: &str, size: u64| whole.iter().any(|file| file.name == name && file.size == size);
-    let mut done: u64 = whole.iter().map(|file| file.size).sum();
+    let (total, mut done) = (offer.bytes(), 0);
+    for (name, size) in offer.files.iter().filter(|(name, size)| is_whole(name, *size)) {
+        tracing::debug!("{name} of {size} bytes is there from before");
+        done += size;
+    }
     progress(&offer, done);
     for (file, (name, size)) in offer.files.iter().enumerate() {
         if is_whole(name, *size) {
             continue;
         }
-        // What was asked for and has not come, oldest first.
-        let mut awaited: VecDeque<(u64, u32)> = VecDeque::new();
-        let (mut asked, mut written) = (0, 0);
-        // (An empty file is written all the same.)
-        let first = incoming.clone();
-        let named = name.clone();
-        env.offload(move || first.write(&named, 0, &[])).await?;
-        while written < *size {
-            while asked < *size && awaited.len() < limits::FETCH_AHEAD {
-                let length = (*size - asked).min(limits::FETCH_PART as u64) as u32;
-                connection.writer.push(&super::wire::pack(&FetchAsk::Read {
-                    file: file as u32,
-                    offset: asked,
-                    length,
-                }));
-                awaited.push_back((asked, length));
-                asked += u64::from(length);
-            }
-            connection.writer.flush().await?;
-            let answer = env.timeout(limits::PEER_CALL_TIMEOUT, connection.receive()).await;
-            let answer =
-                answer.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the source is silent")))?;
-            let FetchAnswer::Part { checksum, bytes } = answer else { return Err(unexpected(answer)) };
-            let (offset, length) = awaited.pop_front().expect("a part was asked for");
-            if bytes.len() != length as usize || crc32c::crc32c(&bytes) != checksum {
-                let why = format!("a part of {name} at byte {offset} came damaged");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-            }
-            let (taken, named) = (incoming.clone(), name.clone());
-            env.offload(move || taken.write(&named, offset, &bytes)).await?;
-            written += u64::from(length);
-            done += u64::from(length);
-            progress(&offer, done);
-        }
-        let (taken, named) = (incoming.clone(), name.clone());
-        env.offload(move || taken.finish(&named)).await?;
+        has_room(total.saturating_sub(done))?;
+        let mut receiving = Receiving { env, incoming: &incoming, connection: &mut connection, file: file as u32, name };
+        receiving.receive(*size, |bytes| progress(&offer, done + bytes)).await?;
+        done += size;
     }
     let looked = incoming.clone();
     let position = env.offload(move || position_of(&*looked.open()?)).await?;
@@ -191,14 +177,73 @@ pub async fn fetch(
         let why = format!("what was fetched has applied {position:?}, and was offered as {place:?}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
-    Ok(position)
+    Ok(offer)
 }
 
-/// The offer of what is there; one that can't be read is that of nothing.
-async fn read_offer(env: &Env, incoming: &Arc<dyn Incoming>) -> io::Result<Option<Offer>> {
+/// A file on its way.
+struct Receiving<'a> {
+    env: &'a Env,
+    incoming: &'a Arc<dyn Incoming>,
+    connection: &'a mut Connection,
+    /// Its place in the offer.
+    file: u32,
+    name: &'a str,
+}
+
+impl Receiving<'_> {
+    /// Receives all of the file, which has `size` bytes. `progress` is told how many have come.
+    async fn receive(&mut self, size: u64, progress: impl Fn(u64)) -> io::Result<()> {
+        // What was asked for and has not come, oldest first.
+        let mut awaited: VecDeque<(u64, u32)> = VecDeque::new();
+        let (mut asked, mut written) = (0, 0);
+        // (An empty file is written all the same.)
+        self.write(0, Vec::new()).await?;
+        while written < size {
+            while asked < size && awaited.len() < limits::FETCH_AHEAD {
+                let length = (size - asked).min(limits::FETCH_PART as u64) as u32;
+                let ask = FetchAsk::Read { file: self.file, offset: asked, length };
+                self.connection.writer.push(&pack(&ask));
+                awaited.push_back((asked, length));
+                asked += u64::from(length);
+            }
+            self.connection.writer.flush().await?;
+            let (checksum, bytes) = match answer(self.env, self.connection).await? {
+                FetchAnswer::Part { checksum, bytes } => (checksum, bytes),
+                other => return Err(unexpected(other)),
+            };
+            let (offset, length) = awaited.pop_front().expect("a part was asked for");
+            if bytes.len() != length as usize || crc32c::crc32c(&bytes) != checksum {
+                let why = format!("a part of {} at byte {offset} came damaged", self.name);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+            self.write(offset, bytes).await?;
+            written += u64::from(length);
+            progress(written);
+        }
+        let (taken, name) = (self.incoming.clone(), self.name.to_owned());
+        self.env.offload(move || taken.finish(&name)).await
+    }
+
+    async fn write(&self, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
+        let (taken, name) = (self.incoming.clone(), self.name.to_owned());
+        self.env.offload(move || taken.write(&name, offset, &bytes)).await
+    }
+}
+
+async fn answer(env: &Env, connection: &mut Connection) -> io::Result<FetchAnswer> {
+    let answer = env.timeout(limits::FETCH_SILENCE, connection.receive()).await;
+    answer.unwrap_or_else(|_| Err(silent("the source")))
+}
+
+/// The offer of what is there; an offer that can't be read is that of nothing.
+pub async fn read_offer(env: &Env, incoming: &Arc<dyn Incoming>) -> io::Result<Option<Offer>> {
     let taken = incoming.clone();
     let bytes = env.offload(move || taken.offer()).await?;
-    Ok(bytes.and_then(|bytes| super::wire::unpack(&bytes).ok()))
+    Ok(bytes.and_then(|bytes| unpack(&bytes).ok()))
+}
+
+fn silent(who: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{who} is silent"))
 }
 
 fn unexpected(answer: FetchAnswer) -> io::Error {
@@ -208,3 +253,7 @@ fn unexpected(answer: FetchAnswer) -> io::Error {
         FetchAnswer::Part { .. } => "the source answered with a part instead of an offer".into(),
     })
 }
+
+#[cfg(test)]
+#[path = "fetch_tests.rs"]
+mod tests;

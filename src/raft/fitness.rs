@@ -96,7 +96,7 @@ impl Fitness {
     }
 
     /// Why this node's disk makes it unfit.
-    fn no_room(&self) -> Option<String> {
+    pub fn no_room(&self) -> Option<String> {
         self.causes().get(&Cause::Disk).cloned()
     }
 

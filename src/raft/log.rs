@@ -10,9 +10,8 @@
 //! apply waits for: everything up to it is fsynced here; after a failed write or sync it becomes a fault for good,
 //! and every later call fails.
 //!
-//! **On disk.** Raft's index 0 is the journal's entry 1. An entry's payload is a byte that says what it is
-//! ([`BLANK`], [`COMMAND`], [`MEMBERS`]), then the command as it was encoded, or postcard of [`Members`]. Slots:
-//! `vote` ([`Ballot`]), `stamp` (`stamp::Stamp`), `incarnation`, `origin` and those of `memory`, each in postcard.
+//! **On disk.** Entries are laid out in `edits`. Slots: `vote` ([`Ballot`]), `stamp` (`stamp::Stamp`), `incarnation`,
+//! `origin`, `fetched` and those of `memory`, each in postcard.
 //!
 //! **Purging** is asked for by `node::shorten`, and by a database that was fetched ([`LogStore::begin_after`]).
 
@@ -24,24 +23,20 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::{Stream, TryStreamExt, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use openraft::{EntryPayload, OptionalSend};
+use openraft::OptionalSend;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::edits::{LogEdit, Written, place_of, record, write};
 use super::tail::{Tail, entry_size};
-use super::types::{Ballot, Entry, LogPosition, Members, Place, Proposed, Record, RecordContent, Types, Vote};
+use super::types::{Ballot, Entry, LogPosition, Place, Types, Vote};
 use crate::config::limits;
 use crate::env::{Env, Watch, Watching};
 use crate::journal::{self, Fault, Files, Journal, Reader, Sizes, Values};
 use crate::storage::Store;
 
 pub(super) const VOTE: &str = "vote";
-
-/// The first byte of an entry's payload.
-const BLANK: u8 = 0;
-const COMMAND: u8 = 1;
-const MEMBERS: u8 = 2;
 
 /// How many entries, from the first on, are fsynced (the next index), or why no more ever will be.
 pub type Durable = Result<u64, String>;
@@ -63,22 +58,6 @@ struct SharedLog {
     durable: Watch<Durable>,
     appended: AtomicU64,
     syncs: AtomicU64,
-}
-
-enum LogEdit {
-    Append(Vec<Entry>, IOFlushed<Types>),
-    Truncate { entries: u64, done: oneshot::Sender<io::Result<()>> },
-    Purge { place: Place, done: oneshot::Sender<io::Result<()>> },
-    Value { name: &'static str, value: Vec<u8>, done: oneshot::Sender<io::Result<()>> },
-}
-
-/// What became of a group of edits.
-struct Written {
-    edits: Vec<LogEdit>,
-    result: io::Result<()>,
-    /// How many entries the log has, if that has changed.
-    entries: Option<u64>,
-    bytes: u64,
 }
 
 impl LogStore {
@@ -468,89 +447,6 @@ impl RaftLogStorage<Types> for LogStore {
     }
 }
 
-impl LogEdit {
-    fn done(self, result: io::Result<()>) {
-        match self {
-            LogEdit::Append(_, flushed) => flushed.io_completed(result),
-            LogEdit::Truncate { done, .. } | LogEdit::Purge { done, .. } | LogEdit::Value { done, .. } => {
-                let _ = done.send(result);
-            }
-        }
-    }
-}
-
-/// Writes a group of edits in their order, entries with one sync at the end.
-fn write(journal: &mut Journal, edits: Vec<LogEdit>) -> Written {
-    let mut written = Written { edits: Vec::new(), result: Ok(()), entries: None, bytes: 0 };
-    written.result = edits.iter().try_for_each(|edit| match edit {
-        LogEdit::Append(entries, _) => {
-            for entry in entries {
-                append(journal, entry)?;
-                written.bytes += entry_size(entry) as u64;
-            }
-            written.entries = Some(journal.last());
-            Ok(())
-        }
-        LogEdit::Truncate { entries, .. } => {
-            journal.truncate_after(*entries)?;
-            written.entries = Some(journal.last());
-            Ok(())
-        }
-        LogEdit::Purge { place, .. } => {
-            journal.purge(place.index + 1, place.term)?;
-            written.entries = Some(journal.last());
-            Ok(())
-        }
-        LogEdit::Value { name, value, .. } => {
-            // (Edits become durable in their order.)
-            journal.sync()?;
-            journal.set(name, value.clone())
-        }
-    });
-    written.result = written.result.and_then(|()| journal.sync());
-    written.edits = edits;
-    written
-}
-
-fn append(journal: &mut Journal, entry: &Entry) -> io::Result<()> {
-    let at = entry.log_id;
-    if at.index != journal.last() {
-        let why = format!("the log has {} entries, and was given the entry of index {}", journal.last(), at.index);
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-    }
-    let term = at.leader_id.term;
-    match &entry.payload {
-        EntryPayload::Blank => journal.append(term, &[&[BLANK]]),
-        EntryPayload::Normal(Proposed(bytes)) => journal.append(term, &[&[COMMAND], bytes]),
-        EntryPayload::Membership(membership) => {
-            let members = postcard::to_stdvec(&Members::from(membership)).expect("members are plain data");
-            journal.append(term, &[&[MEMBERS], &members])
-        }
-    }
-}
-
-/// Reads an entry of the journal.
-pub(super) fn record(entry: journal::Entry) -> io::Result<Record> {
-    let journal::Entry { number, term, payload } = entry;
-    let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("log entry {number}: {why}"));
-    let content = match payload.first() {
-        Some(&BLANK) => RecordContent::Blank,
-        Some(&COMMAND) => RecordContent::Command(payload.slice(1..)),
-        Some(&MEMBERS) => {
-            let members = postcard::from_bytes(&payload[1..]);
-            RecordContent::Membership(members.map_err(|why| damaged(format!("its members can't be read: {why}")))?)
-        }
-        Some(kind) => return Err(damaged(format!("its kind is {kind}, which this zrsd does not know"))),
-        None => return Err(damaged("it is empty".into())),
-    };
-    Ok(Record { place: Place { term, index: number - 1 }, content })
-}
-
-/// Where an entry of the journal stands in the log; `None` for number 0, which is that of no entry.
-pub(super) fn place_of((number, term): (u64, u64)) -> Option<Place> {
-    Some(Place { term, index: number.checked_sub(1)? })
-}
-
 /// Reads a value of the slots.
 pub(super) fn value<T: DeserializeOwned>(values: &Values, name: &str) -> io::Result<Option<T>> {
     let damaged = |why| io::Error::new(io::ErrorKind::InvalidData, format!("the log's {name} can't be read: {why}"));
@@ -603,3 +499,7 @@ fn refusal(fault: Fault, place: &str) -> io::Error {
 fn stopped() -> io::Error {
     io::Error::other("the log's writer has stopped")
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

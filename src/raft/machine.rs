@@ -4,10 +4,10 @@
 //! fsynced in this node's own log (a commit needs a majority, not this node), so that the store never outruns the log
 //! that it is replayed from.
 //!
-//! **Snapshots** are what openraft calls the state that stands for the entries which were purged. Here they have no data:
-//! a node that needs one fetches a checkpoint of the database by itself (`catch_up`). What openraft wants to know of them
-//! is up to where the log may be purged (the *built* one: what the store has flushed), and where a node begins that has
-//! got one (the *current* one: at the last entry that was purged, or later).
+//! **Snapshots** are what openraft calls the state that stands for the entries which were purged. Here they have no
+//! data: a node that needs one fetches a checkpoint of the database by itself (`catch_up`). What openraft wants to know of
+//! them is up to where the log may be purged (the *built* one: what the store has flushed), and from where on a leader
+//! can send entries to a node that has got one (the *current* one: the last entry that was purged).
 
 use std::io;
 use std::sync::Arc;
@@ -62,8 +62,8 @@ struct Applier {
 }
 
 impl StateMachine {
-    /// The machine of `store`, of which everything up to `flushed` is on disk, and the task of `env` in which entries are applied: it ends after the machine is
-    /// dropped, with all applied. `failed` is set when an entry can't be.
+    /// The machine of `store`, of which everything up to `flushed` is on disk, and the task of `env` in which entries
+    /// are applied: it ends after the machine is dropped, with all applied. `failed` is set when an entry can't be.
     pub fn new(
         store: Store,
         log: &LogStore,

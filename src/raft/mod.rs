@@ -17,6 +17,7 @@
 mod base;
 mod catch_up;
 mod checkpoints;
+mod edits;
 mod errand;
 mod fetch;
 mod fitness;

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::formation::{INCARNATION, STAMP};
-use super::log::{VOTE, place_of, record, value};
+use super::edits::{place_of, record};
+use super::log::{VOTE, value};
 use super::memory;
 use super::origin;
 use super::stamp::{Stamp, cluster_name};

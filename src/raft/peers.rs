@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -15,6 +15,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -51,10 +52,34 @@ pub struct PeerLinks {
     env: Env,
     /// When the peer last refused entries (its disk is full, say), and why.
     refused: Arc<Mutex<Option<(Instant, String)>>>,
+    /// How far the peer is that fetches a database, as it said last.
+    fetching: Arc<Mutex<Option<Fetched>>>,
     /// For entries.
     pub bulk: Link,
     /// For calls that must not wait behind entries.
     pub control: Link,
+}
+
+/// How many bytes of a database a peer has fetched, of how many; 0 of 0: it has only begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Fetched {
+    pub done: u64,
+    pub total: u64,
+}
+
+/// Notes how far a peer is, for as long as it is asked.
+struct Fetching(Arc<Mutex<Option<Fetched>>>);
+
+impl Fetching {
+    fn note(&self, fetched: Option<Fetched>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fetched;
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.note(None);
+    }
 }
 
 impl Peers {
@@ -74,6 +99,7 @@ impl Peers {
             memory: self.caller.memory.clone(),
             env: self.caller.env.clone(),
             refused: Arc::default(),
+            fetching: Arc::default(),
             bulk: make(limits::PEER_CALL_TIMEOUT),
             control: make(self.caller.patience * 2),
         };
@@ -137,6 +163,11 @@ impl PeerLinks {
 
     fn refused(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
         self.refused.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// How far the peer is with fetching a database, if this node, as leader, has asked it to.
+    pub fn fetching(&self) -> Option<Fetched> {
+        *self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many entries this node has fsynced.
@@ -222,8 +253,12 @@ impl RaftNetworkV2<Types> for PeerLinks {
         voted(self.control.call(ask, option.hard_ttl()).await.map_err(unreachable)?)
     }
 
-    /// Asks the peer to fetch this node's database, until it has what the log does not have any more. Every failure is one
-    /// that openraft tries again after a pause, but for the one by which it says that this node leads no more.
+    /// Asks the peer to fetch this node's database, until the peer has what this node's log does not have any more. Every
+    /// failure is one that openraft tries again after a pause, but for the one by which it says that this node leads no
+    /// more.
+    ///
+    /// A success counts as a heartbeat of the moment when this call began, and so as a part of this node's lease: the
+    /// peer, before it answers, has taken the question for one (`catch_up`).
     async fn full_snapshot(
         &mut self,
         vote: Vote,
@@ -231,11 +266,13 @@ impl RaftNetworkV2<Types> for PeerLinks {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let entries = snapshot.meta.last_log_id.map_or(0, |last| last.index + 1);
+        let (ballot, entries) = (Ballot::from(&vote), snapshot.meta.last_log_id.map_or(0, |last| last.index + 1));
         let failed = |fault: io::Error| StreamingError::Unreachable(Unreachable::new(&fault));
         let mut cancel = std::pin::pin!(cancel);
+        let fetching = Fetching(self.fetching.clone());
         loop {
-            let asking = self.control.call(Ask::CatchUp { entries }, option.hard_ttl().max(limits::CATCH_UP_ANSWER));
+            let ask = Ask::CatchUp { ballot, entries };
+            let asking = self.control.call(ask, option.hard_ttl().max(limits::CATCH_UP_ANSWER));
             let answer = tokio::select! { biased;
                 closed = &mut cancel => return Err(closed.into()),
                 answer = asking => answer.map_err(failed)?,
@@ -244,7 +281,10 @@ impl RaftNetworkV2<Types> for PeerLinks {
                 Answer::CatchUp(CatchUpAnswer::Applied { entries: applied }) if applied >= entries => {
                     return Ok(SnapshotResponse::new(vote));
                 }
-                Answer::CatchUp(_) => {}
+                Answer::CatchUp(CatchUpAnswer::HigherVote(higher)) => return Ok(SnapshotResponse::new(higher.into())),
+                Answer::CatchUp(CatchUpAnswer::Fetching { done, total }) => fetching.note(Some(Fetched { done, total })),
+                // (It has fewer entries than the question was about.)
+                Answer::CatchUp(CatchUpAnswer::Applied { .. }) => {}
                 Answer::Failed(why) => return Err(failed(io::Error::other(why))),
                 other => return Err(failed(io::Error::other(format!("an answer to another question: {other:?}")))),
             }
@@ -348,13 +388,22 @@ async fn answer(callee: Callee<'_>, ask: Ask) -> Answer {
         Ask::ReadIndex => Ok(Answer::ReadIndex(lease.read_index(raft).await)),
         Ask::Checkup => Ok(Answer::Checkup(callee.fitness.checkup(callee.store.applied().index, callee.heard.lag()))),
         Ask::Errand(errand) => Ok(Answer::Report(bring(callee.errands, errand).await)),
-        Ask::CatchUp { entries } => match callee.caller {
-            Some(leader) => Ok(Answer::CatchUp(callee.catch_up.asked(leader.clone(), callee.cluster, entries))),
-            None => Err("this node does not know the caller as a member".into()),
-        },
+        Ask::CatchUp { ballot, entries } => catch_up(callee, ballot, entries).await,
     };
     // (Also if that was learnt meanwhile: nothing is promised any more.)
     excluded().map_or_else(|| answered.unwrap_or_else(Answer::Failed), Answer::Failed)
+}
+
+/// Takes the question for a heartbeat first: its answer is a part of the leader's lease.
+async fn catch_up(callee: Callee<'_>, ballot: Ballot, entries: u64) -> Result<Answer, String> {
+    let leader = callee.caller.ok_or("this node does not know the caller as a member")?;
+    let beat =
+        AppendEntriesRequest { vote: ballot.into(), prev_log_id: None, entries: Vec::new(), leader_commit: None };
+    let answer = match callee.raft.append_entries(beat).await.map_err(|e| e.to_string())? {
+        AppendEntriesResponse::HigherVote(vote) => CatchUpAnswer::HigherVote(Ballot::from(&vote)),
+        _ => callee.catch_up.asked(leader.clone(), callee.cluster, entries),
+    };
+    Ok(Answer::CatchUp(answer))
 }
 
 async fn append(

@@ -178,8 +178,9 @@ pub enum Ask {
     /// Asks something of the node's server.
     Errand(Errand),
     /// A leader whose log does not go back to where the peer's ends asks the peer to fetch its database, until so many
-    /// entries are applied there.
+    /// entries are applied there. Also a heartbeat.
     CatchUp {
+        ballot: Ballot,
         entries: u64,
     },
 }
@@ -208,6 +209,8 @@ pub enum CatchUpAnswer {
     Applied { entries: u64 },
     /// So many bytes of the database are there, of so many; 0 of 0: it has only begun.
     Fetching { done: u64, total: u64 },
+    /// The peer follows another leader.
+    HigherVote(Ballot),
 }
 
 /// How a node is.
@@ -444,6 +447,7 @@ mod tests {
             ("hand over", ask(Ask::Errand(Errand::Transfer { to: Some(2) }))),
             ("drop a storage", ask(Ask::Errand(Errand::DropStorage { name: named() }))),
             ("look at a storage", ask(Ask::Errand(Errand::LookAtStorage { name: named() }))),
+            ("catch up", ask(Ask::CatchUp { ballot, entries: 400 })),
             ("appended", answer(Answer::Appended(Appended::All))),
             ("appended up to", answer(Answer::Appended(Appended::Upto(Some(place))))),
             ("conflict", answer(Answer::Appended(Appended::Conflict))),
@@ -456,6 +460,9 @@ mod tests {
             ("done", answer(Answer::Report(Report::Done("yes".into())))),
             ("errand refused", answer(Answer::Report(Report::Refused("no".into())))),
             ("storage", answer(Answer::Report(Report::Storage { is_configured: true, clients: 3 }))),
+            ("has applied", answer(Answer::CatchUp(CatchUpAnswer::Applied { entries: 401 }))),
+            ("fetching", answer(Answer::CatchUp(CatchUpAnswer::Fetching { done: 5, total: 3_000_000 }))),
+            ("follows another", answer(Answer::CatchUp(CatchUpAnswer::HigherVote(ballot)))),
             ("relay", pack(&RelayRequest { client: "c:1".into(), opening: vec![Bytes::from_static(b"Z5")] })),
             ("probe", pack(&FormAsk::Probe)),
             ("stamp", pack(&FormAsk::Stamp(stamp.clone()))),

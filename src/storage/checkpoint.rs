@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::position::Position;
-use super::store::Store;
+use super::store::{FORMAT, Store};
 use super::{keys, value};
 use crate::engine::{Checkpoint, Engine, Shelf};
 
@@ -19,7 +19,17 @@ impl Store {
 }
 
 /// The position of the database in `engine`.
+///
+/// # Errors
+/// `InvalidData` if it is no database that this program could open, or one in which nothing was applied.
 pub fn position_of(engine: &dyn Engine) -> io::Result<Position> {
+    let format = engine.get(keys::META, &keys::FORMAT)?;
+    let format = format.ok_or_else(|| value::damaged("the database has no format"))?;
+    let format = value::body(&keys::FORMAT, value::FORMAT, &format)?;
+    if format != FORMAT.to_be_bytes() {
+        let why = format!("the database is of format {format:?} (u32), and this program knows format {FORMAT}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
     let sealed = engine.get(keys::META, &keys::POSITION)?;
     let sealed = sealed.ok_or_else(|| value::damaged("the database has no position: nothing was applied to it"))?;
     Position::from_bytes(value::body(&keys::POSITION, value::POSITION, &sealed)?)

@@ -69,12 +69,13 @@ const RAFT: House = House {
         ("fitness", &["wire"]),
         ("heard", &["types"]),
         ("tail", &["types"]),
-        ("log", &["types", "tail"]),
+        ("edits", &["types", "tail"]),
+        ("log", &["types", "tail", "edits"]),
         ("memory", &["types", "past", "log"]),
         ("machine", &["types", "log"]),
         ("link", &["types", "stamp", "wire", "memory"]),
         ("lease", &["types", "machine"]),
-        ("checkpoints", &[]),
+        ("checkpoints", &["log"]),
         ("fetch", &["types", "wire", "link", "checkpoints"]),
         ("catch_up", &["types", "stamp", "wire", "log", "link", "fetch"]),
         (
@@ -86,7 +87,7 @@ const RAFT: House = House {
         ),
         ("formation", &["types", "stamp", "base", "wire", "log", "link"]),
         ("origin", &["log", "memory", "formation"]),
-        ("offline", &["types", "stamp", "log", "memory", "formation", "origin"]),
+        ("offline", &["types", "stamp", "edits", "log", "memory", "formation", "origin"]),
         (
             "node",
             &[

@@ -136,7 +136,7 @@ fn of_itself(view: &View, newest: u64) -> Line {
     if role == "primary" {
         return Line { state: role, ..Line::default() };
     }
-    follower(&name, status["applied"].as_u64(), status["lag_seconds"].as_f64(), newest)
+    follower(&name, status, newest)
 }
 
 /// A node as the node of `view` has heard of it.
@@ -158,11 +158,18 @@ fn of_another(view: &View, member: &Value, newest: u64, wall: Duration) -> Line 
     if !view.status["primary"].is_u64() {
         return Line { state: "is there".into(), ..Line::default() };
     }
-    follower(&name, member["applied"].as_u64(), member["lag_seconds"].as_f64(), newest)
+    follower(&name, member, newest)
 }
 
-/// A node that follows the primary.
-fn follower(name: &str, applied: Option<u64>, lag: Option<f64>, newest: u64) -> Line {
+/// A node that follows the primary, as `said` by itself or by another one.
+fn follower(name: &str, said: &Value, newest: u64) -> Line {
+    if let (Some(done), Some(total)) = (said["fetching"]["done"].as_u64(), said["fetching"]["total"].as_u64()) {
+        let percent = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(0);
+        let what = format!("fetches the database ({percent} % of {} MiB)", total >> 20);
+        let wrong = vec![format!("{name} {what}, as it was away for longer than the log goes back")];
+        return Line { state: what, wrong, ..Line::default() };
+    }
+    let (applied, lag) = (said["applied"].as_u64(), said["lag_seconds"].as_f64());
     let Some(applied) = applied else { return Line { state: "not heard of yet".into(), ..Line::default() } };
     let behind = newest.saturating_sub(applied);
     if behind <= ON_THEIR_WAY || lag.is_some_and(|lag| lag <= IN_STEP) {
@@ -316,6 +323,23 @@ mod tests {
             "2 of 3 nodes are there: one more loss stops all writing",
         ];
         assert_eq!(told.wrong, wrong);
+    }
+
+    #[test]
+    fn a_node_that_fetches_a_database_is_told_with_how_far_it_is() {
+        let fetching = json!({ "done": 30 << 20, "total": 120 << 20 });
+        // (As the primary tells, or the node itself.)
+        let mut seen = [view(1, "primary"), view(2, "secondary")];
+        seen[0].status["members"][1]["fetching"] = fetching.clone();
+        seen[1].status["fetching"] = fetching;
+        for seen in [&seen[..1], &seen[..]] {
+            let told = glance(seen, NOON);
+            assert!(told.text.contains("fetches the database (25 % of 120 MiB)"), "{}", told.text);
+            assert!(told.wrong[0].contains("longer than the log goes back"), "{:?}", told.wrong);
+        }
+        let mut seen = view(1, "primary");
+        seen.status["members"][1]["fetching"] = json!({ "done": 0, "total": 0 });
+        assert!(glance(&[seen], NOON).text.contains("fetches the database (0 % of 0 MiB)"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use zrs::config::{Config, OpenFiles, Parsed, Wrong, command_line, limits};
@@ -107,7 +108,7 @@ fn run(mut config: Config, env: Env, log: &Log) -> anyhow::Result<()> {
             tracing::info!("beginning again, with the database that was fetched");
             log.flush();
             let failed = Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).exec();
-            Err(failed).context("beginning again")
+            Err(failed).context("zrsd can't begin again by itself, start it")
         }
     }
 }
@@ -142,28 +143,38 @@ async fn serve(config: Config, env: Env, log: &Log, tls: Option<Tls>, disks: Dis
     }
     let mut fault = server.node().fault();
     let mut outdated = server.node().outdated();
-    tokio::select! {
+    let begins_again = tokio::select! {
         biased;
         _ = fault.until(Option::is_some) => {
             // (A node with a fault must not go on voting.)
             let _ = env.timeout(limits::DRAIN, server.node().abandon()).await;
             anyhow::bail!("stopped by a fault: {}", fault.look().clone().unwrap_or_default())
         }
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = outdated.until(Option::is_some) => {
-            server.stop().await;
-            server.node().take_fetched().await.context("what was fetched can't take the place of the database")?;
-            return Ok(Next::BeginAgain);
-        }
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        _ = outdated.until(Option::is_some) => true,
+    };
+    if begins_again {
+        tracing::info!("stopping, to begin again with the database that was fetched");
+    } else {
+        let handing = if server.is_alone() { "" } else { "handing the role over and " };
+        tracing::info!("stopping: {handing}finishing the commits under way; another SIGINT stops at once");
     }
-    let handing = if server.is_alone() { "" } else { "handing the role over and " };
-    tracing::info!("stopping: {handing}finishing the commits under way; another SIGINT stops at once");
+    let stopping = async {
+        server.stop().await;
+        match begins_again {
+            true => server.node().take_fetched().await.context("the database that was fetched can't be taken"),
+            false => Ok(false),
+        }
+    };
     tokio::select! {
         biased;
         _ = interrupt.recv() => anyhow::bail!("stopped at once, as asked"),
-        () = server.stop() => Ok(Next::End),
+        stopped = stopping => drop(stopped?),
     }
+    // (A signal that has come meanwhile was meant for this process in its next life, too.)
+    let ends = !begins_again || terminate.recv().now_or_never().is_some();
+    Ok(if ends { Next::End } else { Next::BeginAgain })
 }
 
 /// A panic is a broken invariant. A node that went on without the task that panicked could keep its place in the

@@ -60,7 +60,7 @@ pub async fn accept(
             OnOwnThread(env.spawn(async move { serve(&serving, from, connection).await })).ended().await
         }
         (Purpose::Relay, Some(_)) => return accept_relay(node, connection).await,
-        (Purpose::Fetch, Some(_)) => fetch::serve(&node.checkpoints, connection).await,
+        (Purpose::Fetch, Some(_)) => fetch::serve(&node.work, &node.checkpoints, connection).await,
         (Purpose::Calls | Purpose::Relay | Purpose::Fetch, None) => Ok(()),
     };
     if let Err(fault) = served {

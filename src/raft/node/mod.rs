@@ -23,7 +23,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::base::LogBase;
-use super::catch_up::{self, CatchUp};
+use super::catch_up::{self, CatchUp, Parts};
 use super::checkpoints::Checkpoints;
 use super::errand::{Brought, Errand, Report};
 use super::fitness::{Cause, Fitness};
@@ -92,7 +92,7 @@ impl Node {
         let Setup { config, env, network, tls, log, segments, store, errands, shelf } = setup;
         let files = log;
         let log = LogStore::open(files.clone(), segments, env.clone()).await?;
-        catch_up::finish(&log, &store).await?;
+        let left = catch_up::finish(&log, &store, &env, shelf.clone()).await?;
         log.agrees_with(&store).await?;
         let copied = origin::check(&log, &*files).await?.map(|odd| origin::copied(config.node, &odd));
         let incarnation = formation::incarnation(&log, || env.seed()).await?;
@@ -125,15 +125,22 @@ impl Node {
             waiting: Watch::new(String::new()),
         };
         let work = env.here();
-        let (copied, fetching) =
-            ((work.clone(), store.clone(), shelf.clone()), (caller.clone(), store.clone(), log.clone()));
-        let checkpoints = Checkpoints::new(copied.0, copied.1, copied.2, config.snapshot_rate);
-        let catch_up = Arc::new(CatchUp::new(work.clone(), fetching.0, fetching.1, fetching.2, shelf));
+        let checkpoints =
+            Checkpoints::new(work.clone(), store.clone(), log.clone(), shelf.clone(), config.snapshot_rate);
+        let parts = Parts {
+            env: work.clone(),
+            caller: caller.clone(),
+            store: store.clone(),
+            log: log.clone(),
+            shelf,
+            files: files.clone(),
+            reserve: config.disk_reserve,
+        };
         let inner = Arc::new(Inner {
             // (What a store holds when it is opened is on disk.)
             flushed: Watch::new(store.applied()),
             checkpoints,
-            catch_up,
+            catch_up: Arc::new(CatchUp::new(parts, left)),
             heard: Heard::new(env.clone()),
             fitness: Fitness::new(env.clone()),
             errands,
@@ -172,7 +179,8 @@ impl Node {
         self.inner.catch_up.ready()
     }
 
-    /// Has the database that was fetched take the place of this node's at the next opening. For a node that was shut down.
+    /// Has the database that was fetched take the place of this node's at the next opening. For a node that was shut
+    /// down.
     pub async fn take_fetched(&self) -> io::Result<bool> {
         self.inner.catch_up.take().await
     }

@@ -23,10 +23,11 @@ use crate::raft::machine::Raft;
 
 /// Shortens the log until the node stops.
 pub async fn shorten_the_log(node: Arc<Inner>, raft: Raft) {
-    let mut marks = Marks::default();
+    let mut marks = Marks::every((node.config.log_keep / limits::LOG_MARKS).min(limits::MARK_LOG));
     while !node.stopping() {
         node.env().sleep(limits::SHORTEN_LOOK).await;
-        node.checkpoints.sweep();
+        node.checkpoints.sweep(node.fitness.no_room().is_some());
+        node.catch_up.tidy().await;
         let now = node.env().now();
         marks.note(now, node.log.durable_now().map_or(0, |(entries, _)| entries));
         let wanted = Wanted {
@@ -36,10 +37,9 @@ pub async fn shorten_the_log(node: Arc<Inner>, raft: Raft) {
             needed: needed(&node, &raft),
             too_many: node.log.beyond(node.config.log_size),
         };
-        let gone = wanted.entries();
-        let purged = node.log.purged().map_or(0, |place| place.index + 1);
-        // (Only whole files go: it is not worth asking for less.)
-        if node.log.whole_files(gone) <= purged {
+        // (Only whole files go: fewer entries than that would be missed, and make no room.)
+        let gone = node.log.whole_files(wanted.entries());
+        if gone <= node.log.purged().map_or(0, |place| place.index + 1) {
             continue;
         }
         if let Err(fatal) = purge(&node, &raft, gone).await {
@@ -104,24 +104,30 @@ impl Wanted {
 }
 
 /// How long the log was at certain times.
-#[derive(Default)]
-struct Marks(VecDeque<(Instant, u64)>);
+struct Marks {
+    every: Duration,
+    made: VecDeque<(Instant, u64)>,
+}
 
 impl Marks {
+    fn every(every: Duration) -> Marks {
+        Marks { every, made: VecDeque::new() }
+    }
+
     fn note(&mut self, now: Instant, entries: u64) {
-        if self.0.back().is_none_or(|(at, _)| now >= *at + limits::MARK_LOG) {
-            self.0.push_back((now, entries));
+        if self.made.back().is_none_or(|(at, _)| now >= *at + self.every) {
+            self.made.push_back((now, entries));
         }
     }
 
     /// How many entries the log had at the last mark that is older than `age`.
     fn older_than(&mut self, now: Instant, age: Duration) -> u64 {
-        while let Some((next, _)) = self.0.get(1)
+        while let Some((next, _)) = self.made.get(1)
             && now >= *next + age
         {
-            self.0.pop_front();
+            self.made.pop_front();
         }
-        self.0.front().filter(|(at, _)| now >= *at + age).map_or(0, |(_, entries)| *entries)
+        self.made.front().filter(|(at, _)| now >= *at + age).map_or(0, |(_, entries)| *entries)
     }
 }
 
@@ -143,7 +149,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn age_is_known_to_a_minute() {
-        let mut marks = Marks::default();
+        let mut marks = Marks::every(Duration::from_secs(60));
         let age = Duration::from_secs(3600);
         let begin = Instant::now();
         for second in 0..2 * 3600 {
@@ -153,6 +159,6 @@ mod tests {
             let exact = second.saturating_sub(3600);
             assert!(old <= exact && exact - old <= 60, "{second}: {old}");
         }
-        assert!(marks.0.len() < 64);
+        assert!(marks.made.len() < 64);
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::inner::{Inner, Member, Role};
 use crate::raft::catch_up::Progress;
 use crate::raft::machine::Raft;
+use crate::raft::peers::Fetched;
 
 /// The state of this node's consensus, as of the moment of asking.
 #[derive(Clone, Debug, Serialize)]
@@ -36,7 +37,8 @@ pub struct NodeStatus {
     pub waiting: Option<String>,
     /// Why this node has stopped taking part, if it has.
     pub fault: Option<String>,
-    /// What people should look after: why this node is not fit to lead, and clocks that differ.
+    /// What people should look after: why this node is not fit to lead, clocks that differ, and why it can't fetch a
+    /// database that it needs.
     pub alarms: Vec<String>,
     /// All members, this one included.
     pub members: Vec<MemberStatus>,
@@ -72,6 +74,8 @@ pub struct MemberStatus {
     pub refusal: Option<String>,
     /// Why that member is not fit to lead, as it said lately.
     pub unfit: Option<String>,
+    /// On the primary: how far that member is that fetches a database.
+    pub fetching: Option<Fetched>,
 }
 
 /// The status of `node` now; `raft` is `None` until the cluster has formed.
@@ -104,7 +108,7 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
             _ => None,
         },
         fault: node.fault().or_else(|| node.excluded()),
-        alarms: node.fitness.alarms(),
+        alarms: node.fitness.alarms().into_iter().chain(node.catch_up.trouble()).collect(),
         members: Vec::new(),
         log_syncs: node.log.syncs(),
         purged: node.log.purged().map_or(0, |place| place.index + 1),
@@ -119,7 +123,13 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
         metrics
     });
     let own_lag = node.lag();
-    let describe = |Member { id, incarnation, address }| {
+    let running = node.running.get().filter(|_| matches!(node.role(), Role::Primary(_)));
+    let describe = |member: Member| {
+        let fetching = match (running, member.id == node.config.node) {
+            (Some(running), false) => running.peers.links(member.clone().into()).fetching(),
+            _ => None,
+        };
+        let Member { id, incarnation, address } = member;
         let replication = metrics.as_ref().and_then(|metrics| metrics.replication.as_ref()?.get(&incarnation));
         let answered = metrics.as_ref().and_then(|metrics| *metrics.heartbeat.as_ref()?.get(&incarnation)?);
         let is_own = id == node.config.node;
@@ -130,6 +140,7 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
             node: id,
             address,
             refusal: node.caller.memory.refusal_of(id),
+            fetching,
             unfit: if is_own { node.fitness.unfit() } else { node.fitness.unfit_of(id) },
             log: replication.map(|matching| matching.map_or(0, |id| id.index + 1)),
             applied: if is_own { Some(status.applied) } else { said.map(|said| said.applied) },
