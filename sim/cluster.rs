@@ -20,6 +20,7 @@ use zrs::journal::{SimFiles, Sizes};
 use zrs::server::{Disks, Server};
 
 use crate::chance::Chance;
+use crate::checks::short_logs;
 use crate::disk::{Watched, WatchedFiles};
 use crate::host::Host;
 use crate::links::Links;
@@ -152,6 +153,7 @@ impl Cluster {
         trace::step(self.sim.elapsed());
         let again = std::mem::take(&mut *self.again.lock().unwrap());
         for node in again.into_iter().filter(|node| self.nodes[node].up) {
+            seen::check(short_logs::FETCHED, 1);
             seen::tell(&format!("{} has fetched a database", name(node)));
             self.restart(node);
         }

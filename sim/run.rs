@@ -20,7 +20,7 @@ use crate::checks::same_state_same_index::States;
 use crate::checks::{
     answers_by_the_news, appended_once, conflicts_are_real, counted, every_news_once, few_unknown, heals, kept,
     locks_let_go, no_exclusion, no_lost_commit, no_lost_update, oids_once, one_primary, one_state_at_a_time,
-    rules_kept, serializable, the_same_database, votes_are_kept,
+    rules_kept, serializable, short_logs, the_same_database, votes_are_kept,
 };
 use crate::cluster::{Cluster, EVERY_CLIENT};
 use crate::faults::Faults;
@@ -137,6 +137,7 @@ impl Scene {
 
     fn judge(&self) -> Result<(), String> {
         let record = self.history.look();
+        short_logs::check(&self.cluster.servers())?;
         let mut model = None;
         for (node, server) in self.cluster.servers() {
             let all = kept(server.store()).map_err(|fault| format!("node {node} can't be read: {fault}"))?;

@@ -182,6 +182,8 @@ pub fn peers(bytes: &[u8]) {
     message::<wire::RelayRequest>(bytes);
     message::<wire::FormAsk>(bytes);
     message::<wire::FormAnswer>(bytes);
+    message::<wire::FetchAsk>(bytes);
+    message::<wire::FetchAnswer>(bytes);
     if let Ok(command) = Command::decode(bytes, FORMAT) {
         assert_eq!(Command::decode(&command.encode(FORMAT), FORMAT).ok(), Some(command));
     }

@@ -20,13 +20,14 @@ pub mod one_state_at_a_time;
 pub mod rules_kept;
 pub mod same_state_same_index;
 pub mod serializable;
+pub mod short_logs;
 pub mod the_same_database;
 pub mod votes_are_kept;
 
 pub use kept::{counted, kept};
 
 /// All that the checks must have looked at, in enough runs.
-pub const LOOKED_AT: [&str; 29] = [
+pub const LOOKED_AT: [&str; 31] = [
     answers_by_the_news::CACHES,
     answers_by_the_news::LOADS,
     answers_by_the_news::OLD,
@@ -54,6 +55,8 @@ pub const LOOKED_AT: [&str; 29] = [
     rules_kept::RULES,
     serializable::BASES,
     serializable::CHECKS,
+    short_logs::FETCHED,
+    short_logs::SHORTENED,
     the_same_database::REVISIONS,
     votes_are_kept::FINISHES,
 ];

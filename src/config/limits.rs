@@ -253,7 +253,7 @@ pub const FETCH_AHEAD: usize = 4;
 /// while others have their turn by `--snapshot-rate`.
 pub const FETCH_SILENCE: Duration = Duration::from_secs(60);
 /// How long after a failure a node tries again to fetch a database.
-pub const FETCH_AGAIN: Duration = Duration::from_secs(5);
+pub const FETCH_AGAIN: Duration = Duration::from_secs(2);
 /// How long a checkpoint is shared by all that ask for one.
 pub const CHECKPOINT_SHARED: Duration = Duration::from_secs(5 * 60);
 /// How long a checkpoint stays that nobody reads. So long it keeps files of the store and of the log from going.
@@ -266,8 +266,9 @@ pub const CATCH_UP_ANSWER: Duration = Duration::from_secs(2);
 pub const SHORTEN_LOOK: Duration = Duration::from_secs(1);
 /// How many heartbeats openraft may take to notice what the store has flushed.
 pub const SNAPSHOT_LOOKS: usize = 20;
-/// How exactly the age of the log's entries is known: to this, or to that part of `--log-keep`.
+/// How exactly the age of the log's entries is known, at least.
 pub const MARK_LOG: Duration = Duration::from_secs(60);
+/// Into so many parts `--log-keep` is divided for that.
 pub const LOG_MARKS: u32 = 60;
 /// KiB of committed entries that may wait for the task that applies them.
 pub const APPLY_KIB: u32 = 32 * 1024;

@@ -5,18 +5,18 @@
 //! DIR/lock     locked while a process uses the folder; says which
 //! DIR/log/     a journal: what consensus must not forget, with the cluster's and the node's id
 //! DIR/store/   an engine: the database
-//! DIR/checkpoints/  databases as they were at one moment, for other nodes; removed at the start
-//! DIR/incoming/     while it is fetched from another node: the database to be
-//! DIR/new/     while an import makes it: the database to be is below it
-//! DIR/made/    for a moment at its end: the same, whole
+//! DIR/checkpoints/  the database as it was at one moment, for other nodes; removed at the start
+//! DIR/incoming/     while it is fetched from another node: the database to be is below it
+//! DIR/new/     while an import makes it: the same
+//! DIR/made/    for a moment at the end of either: the same, whole
 //! DIR/old/     for that moment: the database that was
 //! ```
 //!
 //! **Promises.** Nothing is written into a folder that holds foreign files, has a newer format, or is used by another
 //! process; the refusal says what was found and what to do. The marker is there, whole and durable, before anything
 //! else but an empty `new/`, so that an import never leaves what looks like an empty folder, wherever it is cut off.
-//! The name `made/` decides: once it is there, the next opening of the folder finishes the import; before, the folder
-//! is refused until an import is run again.
+//! The name `made/` decides: once it is there, the next opening of the folder finishes the import, or takes what was
+//! fetched; before, the folder is refused until an import is run again, or goes on with the database that it has.
 //!
 //! **Left out.** Which node and cluster the folder belongs to: the nodes agree on that, and stamp it into `log/`.
 
@@ -91,16 +91,13 @@ impl Folder {
             Err(TryLockError::Error(why)) => return Err(refuse(path, format!("can't be locked: {why}"))),
         }
         if let Some(left) = [NEW, MADE, OLD].into_iter().find(|name| path.join(name).exists()) {
-            let why = format!("an import into it was cut off (it has {left}/): import again, or start its node");
+            let why = match path.join(LOG).exists() {
+                true => format!("its node has fetched another database (in {left}/), and takes it at its next start"),
+                false => format!("an import into it was cut off (it has {left}/): import again, or start its node"),
+            };
             return Err(refuse(path, why));
         }
         Ok(Folder { path: path.to_owned(), _lock: lock })
-    }
-
-    /// Puts a database that was taken from another node ([`Incoming::take`](super::Incoming::take)) in its place. The
-    /// present one must not be used any more.
-    pub fn replace_store(&self) -> io::Result<()> {
-        finish(&self.path).map_err(|why| refuse(&self.path, why))
     }
 
     /// Where consensus keeps its log and its vote.

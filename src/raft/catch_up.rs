@@ -27,12 +27,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::fetch::{Offer, fetch, read_offer};
+use super::fetch::{fetch, read_offer};
 use super::link::{Caller, Target};
 use super::log::LogStore;
 use super::stamp::ClusterId;
 use super::types::Place;
-use super::wire::{CatchUpAnswer, Purpose};
+use super::wire::{CatchUpAnswer, Offer, Purpose};
 use crate::config::limits;
 use crate::engine::Shelf;
 use crate::env::{Env, Watch, Watching};

@@ -70,8 +70,7 @@ impl Checkpoints {
     pub async fn at_least(&self, entries: u64) -> io::Result<Arc<Held>> {
         let _making = self.making.lock().await;
         let now = self.env.now();
-        let fresh =
-            |held: &&Arc<Held>| held.position.index >= entries && now < held.made + limits::CHECKPOINT_SHARED;
+        let fresh = |held: &&Arc<Held>| held.position.index >= entries && now < held.made + limits::CHECKPOINT_SHARED;
         if let Some(held) = self.held().iter().find(fresh) {
             *held.used() = now;
             return Ok(held.clone());

@@ -20,62 +20,20 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::checkpoints::{Checkpoints, Held};
 use super::link::Connection;
 use super::types::Place;
-use super::wire::{pack, unpack};
+use super::wire::{FetchAnswer, FetchAsk, Offer, pack, unpack};
 use crate::config::limits;
 use crate::engine::{Incoming, ShelfFile};
 use crate::env::Env;
 use crate::storage::{Position, position_of};
 
-/// A receiver's question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FetchAsk {
-    /// Asks for a checkpoint: the one that was begun, if it is still there, or one that has so many entries applied.
-    Open { again: Option<String>, entries: u64 },
-    /// Asks for a part of a file, which is named by its place in the offer.
-    Read { file: u32, offset: u64, length: u32 },
-}
-
-/// The source's answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FetchAnswer {
-    Opened(Offer),
-    Part {
-        /// CRC-32C of the bytes.
-        checksum: u32,
-        #[serde(with = "serde_bytes")]
-        bytes: Vec<u8>,
-    },
-    Failed(String),
-}
-
-/// What a checkpoint is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
-    pub name: String,
-    /// The last entry that it has applied.
-    pub place: Place,
-    /// A term that the source had heard of when it had applied that entry. Whoever committed the entry led in this term
-    /// or in an earlier one.
-    pub term: u64,
-    /// Names and bytes.
-    pub files: Vec<(String, u64)>,
-}
-
-impl Offer {
-    pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|(_, size)| size).sum()
-    }
-
-    fn of(held: &Held) -> io::Result<Offer> {
-        let place = Place::of(held.position).ok_or_else(|| io::Error::other("its database is empty"))?;
-        let files = held.files().into_iter().map(|ShelfFile { name, size }| (name, size)).collect();
-        Ok(Offer { name: held.name.clone(), place, term: held.term, files })
-    }
+/// Offers a checkpoint.
+fn offer_of(held: &Held) -> io::Result<Offer> {
+    let place = Place::of(held.position).ok_or_else(|| io::Error::other("its database is empty"))?;
+    let files = held.files().into_iter().map(|ShelfFile { name, size }| (name, size)).collect();
+    Ok(Offer { name: held.name.clone(), place, term: held.term, files })
 }
 
 /// Serves a connection for fetching until the receiver closes it, or asks nothing for so long that its checkpoint may go.
@@ -90,7 +48,7 @@ pub async fn serve(env: &Env, checkpoints: &Checkpoints, mut connection: Connect
                     Some(held) => Ok(held),
                     None => checkpoints.at_least(entries).await,
                 };
-                match held.and_then(|held| Offer::of(&held).map(|offer| (held, offer))) {
+                match held.and_then(|held| offer_of(&held).map(|offer| (held, offer))) {
                     Ok((held, offer)) => {
                         opened = Some((held, offer.clone()));
                         FetchAnswer::Opened(offer)
@@ -166,7 +124,8 @@ pub async fn fetch(
             continue;
         }
         has_room(total.saturating_sub(done))?;
-        let mut receiving = Receiving { env, incoming: &incoming, connection: &mut connection, file: file as u32, name };
+        let mut receiving =
+            Receiving { env, incoming: &incoming, connection: &mut connection, file: file as u32, name };
         receiving.receive(*size, |bytes| progress(&offer, done + bytes)).await?;
         done += size;
     }

@@ -15,7 +15,8 @@ async fn log_of(files: &SimFiles, terms: &[u64]) -> LogStore {
 }
 
 async fn append(log: &mut LogStore, from: u64, terms: &[u64]) {
-    let entry = |(index, term): (u64, &u64)| Record { place: Place { term: *term, index }, content: RecordContent::Blank };
+    let entry =
+        |(index, term): (u64, &u64)| Record { place: Place { term: *term, index }, content: RecordContent::Blank };
     let entries: Vec<Entry> = (from..).zip(terms).map(|pair| entry(pair).into_entry().unwrap()).collect();
     RaftLogStorage::append(log, entries, IOFlushed::noop()).await.unwrap();
     let last = from + terms.len() as u64;

@@ -12,7 +12,7 @@
 //! withdrawn within a heartbeat of the lease's end. [`Node::catch_up`] returns once this node has every commit whose
 //! outcome any client was told.
 //!
-//! **Left out** until issues ask: snapshots and purging, changes of membership, certificates for peers.
+//! **Left out** until issues ask: changes of membership.
 
 mod base;
 mod catch_up;

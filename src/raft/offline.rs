@@ -12,8 +12,8 @@ use std::{io, iter};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::formation::{INCARNATION, STAMP};
 use super::edits::{place_of, record};
+use super::formation::{INCARNATION, STAMP};
 use super::log::{VOTE, value};
 use super::memory;
 use super::origin;

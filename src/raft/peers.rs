@@ -282,7 +282,9 @@ impl RaftNetworkV2<Types> for PeerLinks {
                     return Ok(SnapshotResponse::new(vote));
                 }
                 Answer::CatchUp(CatchUpAnswer::HigherVote(higher)) => return Ok(SnapshotResponse::new(higher.into())),
-                Answer::CatchUp(CatchUpAnswer::Fetching { done, total }) => fetching.note(Some(Fetched { done, total })),
+                Answer::CatchUp(CatchUpAnswer::Fetching { done, total }) => {
+                    fetching.note(Some(Fetched { done, total }))
+                }
                 // (It has fewer entries than the question was about.)
                 Answer::CatchUp(CatchUpAnswer::Applied { .. }) => {}
                 Answer::Failed(why) => return Err(failed(io::Error::other(why))),

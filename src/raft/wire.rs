@@ -213,6 +213,47 @@ pub enum CatchUpAnswer {
     HigherVote(Ballot),
 }
 
+/// A question on a connection for `Purpose::Fetch`; see `fetch`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FetchAsk {
+    /// Asks for a checkpoint: the one that was begun, if it is still there, or one that has so many entries applied.
+    Open { again: Option<String>, entries: u64 },
+    /// Asks for a part of a file, which is named by its place in the offer.
+    Read { file: u32, offset: u64, length: u32 },
+}
+
+/// The answer of the node that has the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FetchAnswer {
+    Opened(Offer),
+    Part {
+        /// CRC-32C of the bytes.
+        checksum: u32,
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+    },
+    Failed(String),
+}
+
+/// What a checkpoint is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    pub name: String,
+    /// The last entry that it has applied.
+    pub place: Place,
+    /// A term that the source had heard of when it had applied that entry. Whoever committed the entry led in this term
+    /// or in an earlier one.
+    pub term: u64,
+    /// Names and bytes.
+    pub files: Vec<(String, u64)>,
+}
+
+impl Offer {
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum: u64, (_, size)| sum.saturating_add(*size))
+    }
+}
+
 /// How a node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkup {
@@ -353,6 +394,8 @@ mod tests {
             let _ = unpack::<RelayRequest>(&bytes);
             let _ = unpack::<FormAsk>(&bytes);
             let _ = unpack::<FormAnswer>(&bytes);
+            let _ = unpack::<FetchAsk>(&bytes);
+            let _ = unpack::<FetchAnswer>(&bytes);
             let _ = unpack::<Record>(&bytes);
         }
 
@@ -428,6 +471,7 @@ mod tests {
             lag: Some(40),
         };
         let named = || "mian".to_owned();
+        let offer = Offer { name: "1f".into(), place, term: 7, files: vec![("000007.sst".into(), 3_000_000)] };
         let ask = |body| pack(&Numbered { number: 300, body });
         let answer = |body| pack(&Numbered { number: 300, body });
         vec![
@@ -464,6 +508,11 @@ mod tests {
             ("fetching", answer(Answer::CatchUp(CatchUpAnswer::Fetching { done: 5, total: 3_000_000 }))),
             ("follows another", answer(Answer::CatchUp(CatchUpAnswer::HigherVote(ballot)))),
             ("relay", pack(&RelayRequest { client: "c:1".into(), opening: vec![Bytes::from_static(b"Z5")] })),
+            ("open", pack(&FetchAsk::Open { again: Some("1f".into()), entries: 400 })),
+            ("read", pack(&FetchAsk::Read { file: 3, offset: 1 << 20, length: 4096 })),
+            ("opened", pack(&FetchAnswer::Opened(offer))),
+            ("part", pack(&FetchAnswer::Part { checksum: 0x1122_3344, bytes: b"bytes".to_vec() })),
+            ("fetch failed", pack(&FetchAnswer::Failed("no".into()))),
             ("probe", pack(&FormAsk::Probe)),
             ("stamp", pack(&FormAsk::Stamp(stamp.clone()))),
             ("empty", pack(&FormAnswer::Empty { incarnation: one, peers, base: LogBase::default() })),

@@ -1,20 +1,26 @@
-//! A node that was away for longer than the log goes back comes back by a checkpoint of another one's database.
+//! A node that was away for longer than the log goes back comes back by a copy of another one's database, whoever dies
+//! meanwhile.
 
 use zrs::client::Client;
+use zrs::env::Env;
 use zrs::zodb::Oid;
+
+use serde_json::Value;
 
 use crate::connect;
 use crate::counters::Counters;
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, signal};
 use crate::support::{PATIENCE, wait_for};
 
 /// A log that is shortened at once.
-const SHORT: [&str; 4] = ["--log-keep", "1", "--log-size", "2"];
+const SHORT: [&str; 4] = ["--log-keep", "0", "--log-size", "1"];
+/// The same, and fetching that takes seconds.
+const SLOW: [&str; 6] = ["--log-keep", "0", "--log-size", "1", "--snapshot-rate", "3"];
 const VALUE: usize = 1 << 20;
 
 /// Commits `count` values of a megabyte, each to an object of its own.
-async fn fill(client: &Client, count: u64) {
-    for n in 0..count {
+async fn fill(client: &Client, from: u64, count: u64) {
+    for n in from..from + count {
         loop {
             let transaction = client.begin().await.unwrap();
             let mut bytes = vec![0; VALUE];
@@ -33,55 +39,173 @@ async fn fill(client: &Client, count: u64) {
     }
 }
 
-/// Waits until the log of node `at` does not go back to where that of a stopped node ends, at entry `last`.
-fn wait_shortened(cluster: &Cluster, at: usize, last: u64) {
-    let purged = || cluster.nodes[at].status()["purged"].as_u64().filter(|purged| *purged > last);
-    let found = wait_for(|| format!("a shorter log: {}", cluster.nodes[at].status()), PATIENCE, purged);
-    println!("node {} has purged {found} entries, and the other one has {last}", cluster.nodes[at].number);
+/// The same, by a client of its own.
+fn commit(cluster: &Cluster, from: u64, count: u64) {
+    let work = async { fill(&connect(cluster).await, from, count).await };
+    tokio::runtime::Runtime::new().unwrap().block_on(Env::system().scope(work));
+}
+
+/// Fills the cluster while node `victim` is away, until no other log goes back to where that of the victim ends.
+fn leave_behind(cluster: &mut Cluster, victim: usize, from: u64, count: u64) {
+    let last = cluster.nodes[victim].status()["log"].as_u64().unwrap();
+    cluster.nodes[victim].kill();
+    commit(cluster, from, count);
+    for other in (0..cluster.nodes.len()).filter(|other| *other != victim) {
+        let node = &cluster.nodes[other];
+        let purged = || node.status()["purged"].as_u64().filter(|purged| *purged > last);
+        let found = wait_for(|| format!("a shorter log: {}", node.status()), PATIENCE, purged);
+        println!("node {} has purged {found} entries, and node {} has {last}", node.number, victim + 1);
+    }
+}
+
+/// Waits until node `victim` has a part of what it fetches -> from which node.
+fn wait_fetching(cluster: &Cluster, victim: usize) -> u64 {
+    let fetching = || {
+        let fetching = cluster.nodes[victim].status()["fetching"].clone();
+        fetching["done"].as_u64().filter(|done| *done > 0)?;
+        fetching["from"].as_u64()
+    };
+    wait_for(|| format!("node {} to fetch: {}", victim + 1, cluster.situation()), PATIENCE, fetching)
+}
+
+/// Waits until all nodes have the same, and compares it by the digests.
+fn wait_equal(cluster: &Cluster) {
+    cluster.wait_ready();
+    let stores = |status: &Value| status["storages"].to_string().replace("connections", "");
+    let same = || {
+        let statuses = cluster.wait_same();
+        let of = |status: &Value| {
+            let storage = &status["storages"][0];
+            ["last_transaction", "objects", "bytes", "transactions"].map(|key| storage[key].clone())
+        };
+        statuses.iter().all(|status| of(status) == of(&statuses[0])).then_some(())
+    };
+    wait_for(|| stores(&cluster.nodes[0].status()), PATIENCE, same);
 }
 
 #[test]
-fn a_node_that_was_away_for_long_fetches_a_checkpoint_under_load() {
+fn a_node_that_was_away_for_long_fetches_the_database_under_load() {
     let mut cluster = Cluster::with_options(3, &SHORT);
     cluster.start_all();
     let primary = cluster.wait_primary();
     cluster.wait_ready();
     let counters = Counters::start(&cluster);
-    counters.wait_progress(&cluster);
     let victim = (primary + 1) % 3;
-    let last = cluster.nodes[victim].status()["log"].as_u64().unwrap();
-    cluster.nodes[victim].kill();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let client = runtime.block_on(connect(&cluster));
-    runtime.block_on(fill(&client, 12));
-    // (Some entries more, so that what was filled is flushed and its files are full.)
-    wait_shortened(&cluster, primary, last + 50);
-
+    leave_behind(&mut cluster, victim, 0, 12);
     cluster.start(victim);
-    let behind = |cluster: &Cluster| {
-        let applied = cluster.nodes[victim].applied()?;
-        (cluster.nodes[primary].applied()? < applied + 50).then_some(())
-    };
-    wait_for(|| cluster.situation(), PATIENCE, || behind(&cluster));
+    let pid = cluster.nodes[victim].pid();
+    cluster.wait_ready();
     let said = cluster.nodes[victim].log_text();
-    for words in ["fetching its database", "beginning again, with the database that was fetched"] {
+    for words in
+        ["fetching its database", "beginning again, with the database that was fetched", "the log begins behind"]
+    {
         assert!(said.contains(words), "{words:?} in: {said}");
     }
+    assert_eq!(cluster.nodes[victim].pid(), pid);
+    assert!(cluster.nodes[victim].is_running(), "in the same process");
     counters.wait_progress(&cluster);
     counters.check(&cluster);
+    wait_equal(&cluster);
+    for left in ["incoming", "made", "old"] {
+        assert!(!cluster.nodes[victim].data.join(left).exists(), "{left}/ is left");
+    }
 
-    // The same node in the middle of it, again and again: it goes on where it was, or begins anew.
-    let last = cluster.nodes[victim].status()["log"].as_u64().unwrap();
-    cluster.nodes[victim].kill();
-    runtime.block_on(fill(&client, 24));
-    wait_shortened(&cluster, primary, last + 50);
-    for round in 0..5 {
+    // What it has got this way is worth as much: it leads, and the others follow.
+    let ended = cluster.nodes[primary].terminate();
+    assert!(ended.success(), "{ended}");
+    cluster.wait_primary();
+    commit(&cluster, 100, 1);
+    cluster.start(primary);
+    wait_equal(&cluster);
+}
+
+#[test]
+fn a_receiver_that_is_killed_again_and_again_goes_on() {
+    let mut cluster = Cluster::with_options(3, &SLOW);
+    cluster.start_all();
+    let primary = cluster.wait_primary();
+    cluster.wait_ready();
+    let victim = (primary + 1) % 3;
+    leave_behind(&mut cluster, victim, 0, 24);
+    let mut done = 0;
+    for round in 0..4 {
         cluster.start(victim);
-        let fetching = || (!cluster.nodes[victim].status()["fetching"].is_null()).then_some(());
-        wait_for(|| format!("round {round}: {}", cluster.situation()), PATIENCE, fetching);
+        wait_fetching(&cluster, victim);
+        let further = || {
+            let now = cluster.nodes[victim].status()["fetching"]["done"].as_u64()?;
+            (now > done).then_some(now)
+        };
+        done = wait_for(|| format!("round {round}: more than {done} bytes"), PATIENCE, further);
         cluster.nodes[victim].kill();
     }
     cluster.start(victim);
+    wait_equal(&cluster);
+    let checkpoints = cluster.nodes[primary].log_text().matches("made a checkpoint").count();
+    assert_eq!(checkpoints, 1, "the same one served all rounds");
+}
+
+#[test]
+fn a_sender_that_is_killed_is_replaced_by_the_next_primary() {
+    let mut cluster = Cluster::with_options(3, &SLOW);
+    cluster.start_all();
+    let primary = cluster.wait_primary();
     cluster.wait_ready();
-    cluster.wait_same();
+    let victim = (primary + 1) % 3;
+    leave_behind(&mut cluster, victim, 0, 24);
+    cluster.start(victim);
+    for _ in 0..3 {
+        let sender = wait_fetching(&cluster, victim) as usize - 1;
+        cluster.nodes[sender].kill();
+        // (Only the node that is up to date can win, and has to.)
+        let other = (0..3).find(|node| ![victim, sender].contains(node)).unwrap();
+        wait_for(|| cluster.situation(), PATIENCE, || cluster.nodes[other].is_primary().then_some(()));
+        cluster.start(sender);
+        let ready = || cluster.nodes[sender].is_ready().then_some(());
+        wait_for(|| format!("node {}: {}", sender + 1, cluster.situation()), PATIENCE, ready);
+    }
+    wait_equal(&cluster);
+}
+
+#[test]
+fn a_receiver_that_is_told_to_stop_stops() {
+    let mut cluster = Cluster::with_options(3, &SLOW);
+    cluster.start_all();
+    let primary = cluster.wait_primary();
+    cluster.wait_ready();
+    let victim = (primary + 1) % 3;
+    leave_behind(&mut cluster, victim, 0, 12);
+    cluster.start(victim);
+    wait_fetching(&cluster, victim);
+    assert!(cluster.nodes[victim].terminate().success());
+
+    // Also in the very moment in which it begins again.
+    cluster.start(victim);
+    let words = "stopping, to begin again";
+    let stops = || cluster.nodes[victim].log_text().contains(words).then_some(());
+    wait_for(|| format!("{words:?}: {}", cluster.nodes[victim].log_text()), PATIENCE, stops);
+    let pid = cluster.nodes[victim].pid().unwrap();
+    signal(pid, "TERM");
+    wait_for(|| "the end".into(), PATIENCE, || (!cluster.nodes[victim].is_running()).then_some(()));
+    cluster.nodes[victim].kill();
+    cluster.start(victim);
+    wait_equal(&cluster);
+}
+
+#[test]
+fn a_node_with_an_empty_folder_fetches_nothing() {
+    let mut cluster = Cluster::with_options(3, &SHORT);
+    cluster.start_all();
+    let primary = cluster.wait_primary();
+    cluster.wait_ready();
+    let victim = (primary + 1) % 3;
+    leave_behind(&mut cluster, victim, 0, 6);
+    cluster.nodes[victim].empty();
+    cluster.start(victim);
+    let says = || cluster.nodes[victim].status()["waiting"].as_str().filter(|why| !why.is_empty()).map(str::to_owned);
+    let why = wait_for(|| format!("a reason: {}", cluster.situation()), PATIENCE, says);
+    println!("it says: {why}");
+    let status = cluster.nodes[victim].status();
+    assert!(status["fetching"].is_null() && status["applied"] == 0, "{status}");
+    assert!(!cluster.nodes[victim].data.join("incoming").exists());
+    assert_eq!(cluster.primary(), Some(primary));
 }

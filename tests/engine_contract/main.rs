@@ -5,6 +5,7 @@
 
 mod disks;
 mod histories;
+mod shelves;
 
 use std::fs;
 use std::io;

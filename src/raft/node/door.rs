@@ -91,8 +91,7 @@ async fn serve(node: &Inner, peer: Incarnation, mut connection: Connection) -> i
     let Inner { log, heard, fitness, caller, store, errands, catch_up, .. } = node;
     let (member, cluster) = (node.member_of(peer).map(Target::from), peers.cluster());
     let (memory, caller) = (&caller.memory, member.as_ref());
-    let callee =
-        Callee { raft, log, heard, memory, peer, lease, fitness, store, errands, catch_up, caller, cluster };
+    let callee = Callee { raft, log, heard, memory, peer, lease, fitness, store, errands, catch_up, caller, cluster };
     serve_calls(callee, connection).await
 }
 
