@@ -56,6 +56,8 @@ struct SharedLog {
     begun: Notify,
     tail: Mutex<Tail>,
     durable: Watch<Durable>,
+    /// The last entry that is to be purged, once nothing needs it any more.
+    going: Mutex<Option<Place>>,
     appended: AtomicU64,
     syncs: AtomicU64,
 }
@@ -104,6 +106,7 @@ impl LogStore {
             begun: Notify::new(),
             durable: Watch::new(Ok(journal.last())),
             tail: Mutex::new(tail),
+            going: Mutex::new(purged),
             appended: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
         });
@@ -251,6 +254,22 @@ impl LogStore {
         self.shared.tail().purged.map(Place::from)
     }
 
+    /// The last entry that was purged, or is about to be.
+    pub fn going(&self) -> Option<Place> {
+        *self.shared.going()
+    }
+
+    /// Notes that the log's first `entries` entries are about to be purged: from now on a node that lacks some of them can
+    /// get them by a copy of the database only.
+    pub async fn let_go(&self, entries: u64) -> io::Result<()> {
+        let last = match entries.checked_sub(1) {
+            Some(index) => self.read(index, entries, 1).await?.first().map(|entry| Place::from(entry.log_id)),
+            None => None,
+        };
+        self.shared.raise_going(last);
+        Ok(())
+    }
+
     /// Bytes of the files that hold entries.
     pub fn size(&self) -> u64 {
         self.shared.reader.size()
@@ -299,6 +318,17 @@ impl LogStore {
 impl SharedLog {
     fn values(&self) -> MutexGuard<'_, Values> {
         self.values.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn going(&self) -> MutexGuard<'_, Option<Place>> {
+        self.going.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn raise_going(&self, last: Option<Place>) {
+        let mut going = self.going();
+        if going.map(|going| going.index) < last.map(|last| last.index) {
+            *going = last;
+        }
     }
 
     /// Tells the callers of a group what became of it.
@@ -431,6 +461,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogPosition) -> Result<(), io::Error> {
+        self.shared.raise_going(Some(upto.into()));
         {
             let mut tail = self.shared.tail();
             tail.purged = Some(upto);

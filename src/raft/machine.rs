@@ -5,9 +5,10 @@
 //! that it is replayed from.
 //!
 //! **Snapshots** are what openraft calls the state that stands for the entries which were purged. Here they have no
-//! data: a node that needs one fetches a checkpoint of the database by itself (`catch_up`). What openraft wants to know of
-//! them is up to where the log may be purged (the *built* one: what the store has flushed), and from where on a leader
-//! can send entries to a node that has got one (the *current* one: the last entry that was purged).
+//! data: a node that needs one fetches a checkpoint of the database by itself (`catch_up`). What openraft wants to know
+//! of them is up to where the log may be purged (the *built* one: what the store has flushed), and from where on a
+//! leader can send entries to a node that has got one (the *current* one: the last entry that was purged, or is about to
+//! be).
 
 use std::io;
 use std::sync::Arc;
@@ -199,8 +200,9 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let Some(purged) = self.log.purged() else { return Ok(None) };
-        let meta = SnapshotMeta { last_log_id: Some(purged.into()), last_membership: self.membership()? };
+        // (Also of what is only about to be purged: openraft sends no entries of that any more.)
+        let Some(going) = self.log.going() else { return Ok(None) };
+        let meta = SnapshotMeta { last_log_id: Some(going.into()), last_membership: self.membership()? };
         Ok(Some(Snapshot { meta, snapshot: NoData }))
     }
 }

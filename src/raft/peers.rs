@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Peers {
     caller: Caller,
     cluster: ClusterId,
     links: Arc<Mutex<BTreeMap<Target, PeerLinks>>>,
+    /// How many of the log's first entries are to go.
+    going: Arc<AtomicU64>,
 }
 
 /// The links to one peer, and what this node remembers of it.
@@ -54,6 +57,8 @@ pub struct PeerLinks {
     refused: Arc<Mutex<Option<(Instant, String)>>>,
     /// How far the peer is that fetches a database, as it said last.
     fetching: Arc<Mutex<Option<Fetched>>>,
+    /// How many of the log's first entries are to go.
+    going: Arc<AtomicU64>,
     /// For entries.
     pub bulk: Link,
     /// For calls that must not wait behind entries.
@@ -84,11 +89,17 @@ impl Drop for Fetching {
 
 impl Peers {
     pub fn new(caller: Caller, cluster: ClusterId) -> Peers {
-        Peers { caller, cluster, links: Arc::default() }
+        Peers { caller, cluster, links: Arc::default(), going: Arc::default() }
     }
 
     pub fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// Sends none of the log's first `entries` entries any more: openraft purges no entry that is on its way, and a peer
+    /// that takes entries more slowly than they come would keep all of them here.
+    pub fn let_go(&self, entries: u64) {
+        self.going.fetch_max(entries, Ordering::Relaxed);
     }
 
     pub fn links(&self, target: Target) -> PeerLinks {
@@ -100,6 +111,7 @@ impl Peers {
             env: self.caller.env.clone(),
             refused: Arc::default(),
             fetching: Arc::default(),
+            going: self.going.clone(),
             bulk: make(limits::PEER_CALL_TIMEOUT),
             control: make(self.caller.patience * 2),
         };
@@ -191,6 +203,10 @@ impl RaftNetworkV2<Types> for PeerLinks {
             true => (&self.control, option.hard_ttl()),
             // A microsecond more for each byte: a slow line must get the largest entry through.
             false => {
+                let next = rpc.prev_log_id.map_or(0, |previous| previous.index + 1);
+                if next < self.going.load(Ordering::Relaxed) {
+                    return Err(unreachable(io::Error::other(format!("entry {} is about to be purged", next + 1))));
+                }
                 let bytes: usize = rpc.entries.iter().map(|entry| Record::from(entry).size()).sum();
                 // (A full peer takes what a new leader needs to begin with.)
                 if bytes > limits::SMALL_APPEND {

@@ -66,8 +66,12 @@ async fn purge(
             node.env().sleep(node.config.heartbeat).await;
         }
     }
-    if has_snapshot(raft) {
+    // (Before openraft learns of it: it asks for what stands for the entries that go.)
+    if has_snapshot(raft) && node.log.let_go(entries).await.is_ok() {
         raft.trigger().purge_log(entries - 1).await?;
+        if let Some(running) = node.running.get() {
+            running.peers.let_go(entries);
+        }
     }
     Ok(())
 }
