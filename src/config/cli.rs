@@ -124,8 +124,8 @@ struct Choices {
     #[arg(long, value_name = "MIB", value_parser = values::mebibytes)]
     disk_reserve: Option<u32>,
 
-    /// How long the log keeps its entries: a node that was away for less comes back by the log, another one by a copy of
-    /// the database [default: 1h]
+    /// How long the log keeps its entries: a node that was away for less comes back by the log, another one by a copy
+    /// of the database [default: 1h]
     #[arg(long, value_name = "SECS")]
     log_keep: Option<Seconds>,
 

@@ -5,8 +5,8 @@
 //! is opened. The [`Shelf`] keeps both beside the database, in the same file system, so that neither is ever copied.
 //!
 //! **Promises.** A checkpoint costs links, no copies, and is gone when its handle is dropped (or at the next start). Of
-//! an incoming database the files that were finished survive a crash; the rest does not. After a crash around `take` the
-//! node has its old database or the new one, whole.
+//! an incoming database the files that were finished survive a crash; the rest does not. After a crash around `take`
+//! the node has its old database or the new one, whole.
 
 use std::io;
 use std::sync::Arc;

@@ -400,8 +400,8 @@ impl Reader {
         segments.iter().map(|segment| segment.header.size).sum()
     }
 
-    /// How many entries (all those before a file's first) could be purged for the files to take no more than `bytes`, or
-    /// as near to that as the last file allows.
+    /// How many entries (all those before a file's first) could be purged for the files to take no more than `bytes`,
+    /// or as near to that as the last file allows.
     pub fn beyond(&self, bytes: u64) -> u64 {
         let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
         let mut sum = 0;

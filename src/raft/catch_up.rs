@@ -2,8 +2,8 @@
 //!
 //! The leader's log does not go back to where this node's ends. So the leader asks, again and again, whether this node
 //! has caught up ([`CatchUp::asked`]); with the first question this node begins to fetch a checkpoint from there, and
-//! later questions are answered with how far the fetching is. A question after a failure begins anew, with what is there
-//! already.
+//! later questions are answered with how far the fetching is. A question after a failure begins anew, with what is
+//! there already.
 //!
 //! A database that is whole does not take the place of the present one under everybody's feet: the node stops in an
 //! orderly way, and begins again with the new one ([`CatchUp::ready`]). The steps, and a crash after each:
@@ -200,8 +200,8 @@ impl CatchUp {
         }
     }
 
-    /// Takes what was fetched as this node's database, from the next opening on; `false`: the present one has got as far
-    /// by itself. Nothing may be applied any more.
+    /// Takes what was fetched as this node's database, from the next opening on; `false`: the present one has got as
+    /// far by itself. Nothing may be applied any more.
     pub async fn take(&self) -> io::Result<bool> {
         let Some(position) = *self.ready.look() else { return Ok(false) };
         let Parts { env, store, shelf, .. } = &self.parts;

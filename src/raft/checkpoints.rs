@@ -1,8 +1,8 @@
 //! The checkpoints of this node's database that other nodes fetch.
 //!
-//! A checkpoint is made when a node asks for one, and shared by all that ask while it is fresh. From its position on the
-//! log has to stay ([`Checkpoints::floor`]), or a node that has fetched it would have to begin again. It goes when nobody
-//! has read from it for a while, or when the disk is nearly full; and all of them go at the start.
+//! A checkpoint is made when a node asks for one, and shared by all that ask while it is fresh. From its position on
+//! the log has to stay ([`Checkpoints::floor`]), or a node that has fetched it would have to begin again. It goes when
+//! nobody has read from it for a while, or when the disk is nearly full; and all of them go at the start.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

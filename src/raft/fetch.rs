@@ -36,7 +36,8 @@ fn offer_of(held: &Held) -> io::Result<Offer> {
     Ok(Offer { name: held.name.clone(), place, term: held.term, files })
 }
 
-/// Serves a connection for fetching until the receiver closes it, or asks nothing for so long that its checkpoint may go.
+/// Serves a connection for fetching until the receiver closes it, or asks nothing for so long that its checkpoint may
+/// go.
 pub async fn serve(env: &Env, checkpoints: &Checkpoints, mut connection: Connection) -> io::Result<()> {
     let mut opened: Option<(Arc<Held>, Offer)> = None;
     loop {

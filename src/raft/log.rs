@@ -259,8 +259,8 @@ impl LogStore {
         *self.shared.going()
     }
 
-    /// Notes that the log's first `entries` entries are about to be purged: from now on a node that lacks some of them can
-    /// get them by a copy of the database only.
+    /// Notes that the log's first `entries` entries are about to be purged: from now on a node that lacks some of them
+    /// can get them by a copy of the database only.
     pub async fn let_go(&self, entries: u64) -> io::Result<()> {
         let last = match entries.checked_sub(1) {
             Some(index) => self.read(index, entries, 1).await?.first().map(|entry| Place::from(entry.log_id)),

@@ -91,3 +91,40 @@ async fn a_log_that_was_purged_further_stays() {
     assert_eq!(content(&log).await, before);
     assert_eq!(before.0, Some(Place { term: 3, index: 4 }));
 }
+
+#[tokio::test]
+async fn whole_files_go_as_many_as_are_too_much() {
+    let files = SimFiles::new();
+    let sizes = Sizes { smallest: 16 << 10, largest: 64 << 10 };
+    let mut log = LogStore::open(files.open(), sizes, Env::system()).await.unwrap();
+    let ballot = Ballot { term: 1, candidate: Incarnation(1), committed: true };
+    log.save_vote(&ballot.into()).await.unwrap();
+    let entries = 80;
+    for index in 0..entries {
+        let content = RecordContent::Command(vec![7; 4096].into());
+        let entry = Record { place: Place { term: 1, index }, content }.into_entry().unwrap();
+        RaftLogStorage::append(&mut log, [entry], IOFlushed::noop()).await.unwrap();
+    }
+    log.durable().until(|durable| *durable == Ok(entries)).await.unwrap();
+    assert_eq!((log.beyond(u64::MAX), log.whole_files(0)), (0, 0));
+    assert!(log.size() > 4096 * entries);
+    let gone = log.beyond(128 << 10);
+    assert!((1..entries).contains(&gone), "{gone}");
+    assert_eq!(log.whole_files(gone), gone);
+    assert_eq!(log.whole_files(gone + 1), gone, "a file is not cut");
+    // As many as there may be: the last file stays.
+    assert!((gone..entries).contains(&log.beyond(0)));
+
+    assert_eq!(log.going(), None);
+    log.let_go(gone).await.unwrap();
+    let last = Place { term: 1, index: gone - 1 };
+    assert_eq!((log.going(), log.purged()), (Some(last), None), "it is told before it is done");
+    RaftLogStorage::purge(&mut log, last.into()).await.unwrap();
+    assert_eq!((log.going(), log.purged()), (Some(last), Some(last)));
+    assert!(log.size() <= 128 << 10);
+    assert_eq!(log.read(gone, gone + 1, 1).await.unwrap()[0].log_id.index, gone);
+    drop(log);
+    files.crash(0);
+    let log = reopened(&files).await;
+    assert_eq!((log.going(), log.purged()), (Some(last), Some(last)));
+}

@@ -7,8 +7,8 @@
 //! **Snapshots** are what openraft calls the state that stands for the entries which were purged. Here they have no
 //! data: a node that needs one fetches a checkpoint of the database by itself (`catch_up`). What openraft wants to know
 //! of them is up to where the log may be purged (the *built* one: what the store has flushed), and from where on a
-//! leader can send entries to a node that has got one (the *current* one: the last entry that was purged, or is about to
-//! be).
+//! leader can send entries to a node that has got one (the *current* one: the last entry that was purged, or is about
+//! to be).
 
 use std::io;
 use std::sync::Arc;

@@ -96,8 +96,8 @@ impl Peers {
         self.cluster
     }
 
-    /// Sends none of the log's first `entries` entries any more: openraft purges no entry that is on its way, and a peer
-    /// that takes entries more slowly than they come would keep all of them here.
+    /// Sends none of the log's first `entries` entries any more: openraft purges no entry that is on its way, and a
+    /// peer that takes entries more slowly than they come would keep all of them here.
     pub fn let_go(&self, entries: u64) {
         self.going.fetch_max(entries, Ordering::Relaxed);
     }
@@ -269,9 +269,9 @@ impl RaftNetworkV2<Types> for PeerLinks {
         voted(self.control.call(ask, option.hard_ttl()).await.map_err(unreachable)?)
     }
 
-    /// Asks the peer to fetch this node's database, until the peer has what this node's log does not have any more. Every
-    /// failure is one that openraft tries again after a pause, but for the one by which it says that this node leads no
-    /// more.
+    /// Asks the peer to fetch this node's database, until the peer has what this node's log does not have any more.
+    /// Every failure is one that openraft tries again after a pause, but for the one by which it says that this node
+    /// leads no more.
     ///
     /// A success counts as a heartbeat of the moment when this call began, and so as a part of this node's lease: the
     /// peer, before it answers, has taken the question for one (`catch_up`).

@@ -1,4 +1,5 @@
-//! Shelves: checkpoints for other nodes, and the database that comes from one, in a data folder and on a simulated disk.
+//! Shelves: checkpoints for other nodes, and the database that comes from one, in a data folder and on a simulated
+//! disk.
 
 use std::fs;
 use std::io;
