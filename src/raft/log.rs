@@ -303,7 +303,8 @@ impl LogStore {
                     Some(index) => self.read(index, index + 1, 1).await?.first().map(|entry| entry.log_id),
                     None => None,
                 };
-                log.truncate_after(before.or(self.shared.tail().purged)).await?;
+                let before = before.or(self.shared.tail().purged);
+                log.truncate_after(before).await?;
             }
         }
         log.purge(place.into()).await

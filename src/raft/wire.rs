@@ -471,7 +471,6 @@ mod tests {
             lag: Some(40),
         };
         let named = || "mian".to_owned();
-        let offer = Offer { name: "1f".into(), place, term: 7, files: vec![("000007.sst".into(), 3_000_000)] };
         let ask = |body| pack(&Numbered { number: 300, body });
         let answer = |body| pack(&Numbered { number: 300, body });
         vec![
@@ -491,7 +490,6 @@ mod tests {
             ("hand over", ask(Ask::Errand(Errand::Transfer { to: Some(2) }))),
             ("drop a storage", ask(Ask::Errand(Errand::DropStorage { name: named() }))),
             ("look at a storage", ask(Ask::Errand(Errand::LookAtStorage { name: named() }))),
-            ("catch up", ask(Ask::CatchUp { ballot, entries: 400 })),
             ("appended", answer(Answer::Appended(Appended::All))),
             ("appended up to", answer(Answer::Appended(Appended::Upto(Some(place))))),
             ("conflict", answer(Answer::Appended(Appended::Conflict))),
@@ -504,20 +502,32 @@ mod tests {
             ("done", answer(Answer::Report(Report::Done("yes".into())))),
             ("errand refused", answer(Answer::Report(Report::Refused("no".into())))),
             ("storage", answer(Answer::Report(Report::Storage { is_configured: true, clients: 3 }))),
-            ("has applied", answer(Answer::CatchUp(CatchUpAnswer::Applied { entries: 401 }))),
-            ("fetching", answer(Answer::CatchUp(CatchUpAnswer::Fetching { done: 5, total: 3_000_000 }))),
-            ("follows another", answer(Answer::CatchUp(CatchUpAnswer::HigherVote(ballot)))),
             ("relay", pack(&RelayRequest { client: "c:1".into(), opening: vec![Bytes::from_static(b"Z5")] })),
-            ("open", pack(&FetchAsk::Open { again: Some("1f".into()), entries: 400 })),
-            ("read", pack(&FetchAsk::Read { file: 3, offset: 1 << 20, length: 4096 })),
-            ("opened", pack(&FetchAnswer::Opened(offer))),
-            ("part", pack(&FetchAnswer::Part { checksum: 0x1122_3344, bytes: b"bytes".to_vec() })),
-            ("fetch failed", pack(&FetchAnswer::Failed("no".into()))),
             ("probe", pack(&FormAsk::Probe)),
             ("stamp", pack(&FormAsk::Stamp(stamp.clone()))),
             ("empty", pack(&FormAnswer::Empty { incarnation: one, peers, base: LogBase::default() })),
             ("stamped", pack(&FormAnswer::Stamped(stamp))),
             ("form refused", pack(&FormAnswer::Refused("no".into()))),
+        ]
+    }
+
+    /// One of each message of a node that fetches a database.
+    fn samples_of_fetching() -> Vec<(&'static str, Vec<u8>)> {
+        let ballot = Ballot { term: 7, candidate: Incarnation(0x1111_2222_3333_4444), committed: true };
+        let place = Place { term: 7, index: 399 };
+        let offer = Offer { name: "1f".into(), place, term: 7, files: vec![("000007.sst".into(), 3_000_000)] };
+        let ask = |body| pack(&Numbered { number: 300, body });
+        let answer = |body| pack(&Numbered { number: 300, body });
+        vec![
+            ("catch up", ask(Ask::CatchUp { ballot, entries: 400 })),
+            ("has applied", answer(Answer::CatchUp(CatchUpAnswer::Applied { entries: 401 }))),
+            ("fetching", answer(Answer::CatchUp(CatchUpAnswer::Fetching { done: 5, total: 3_000_000 }))),
+            ("follows another", answer(Answer::CatchUp(CatchUpAnswer::HigherVote(ballot)))),
+            ("open", pack(&FetchAsk::Open { again: Some("1f".into()), entries: 400 })),
+            ("read", pack(&FetchAsk::Read { file: 3, offset: 1 << 20, length: 4096 })),
+            ("opened", pack(&FetchAnswer::Opened(offer))),
+            ("part", pack(&FetchAnswer::Part { checksum: 0x1122_3344, bytes: b"bytes".to_vec() })),
+            ("fetch failed", pack(&FetchAnswer::Failed("no".into()))),
         ]
     }
 
@@ -527,7 +537,8 @@ mod tests {
     fn the_wire_is_that_of_its_version() {
         let path = format!("{}/tests/data/peers-{VERSION}.txt", env!("CARGO_MANIFEST_DIR"));
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let text: String = samples().iter().map(|(name, bytes)| format!("{name}: {}\n", hex(bytes))).collect();
+        let all = samples().into_iter().chain(samples_of_fetching());
+        let text: String = all.map(|(name, bytes)| format!("{name}: {}\n", hex(&bytes))).collect();
         if std::env::var_os("ZRS_BLESS").is_some() {
             std::fs::write(&path, &text).unwrap();
         }
