@@ -152,7 +152,11 @@ impl Cluster {
     pub fn step(&mut self) -> Result<(), String> {
         trace::step(self.sim.elapsed());
         let again = std::mem::take(&mut *self.again.lock().unwrap());
-        for node in again.into_iter().filter(|node| self.nodes[node].up) {
+        for node in again {
+            // (One that has been killed or stopped meanwhile stays so.)
+            if !self.is_up(node) {
+                continue;
+            }
             seen::check(short_logs::FETCHED, 1);
             seen::tell(&format!("{} has fetched a database", name(node)));
             self.restart(node);

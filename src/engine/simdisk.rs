@@ -25,7 +25,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::contract::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
-use super::simshelf::SimIncoming;
 
 type Value = Arc<[u8]>;
 pub(super) type Content = BTreeMap<Vec<u8>, Value>;
@@ -88,6 +87,20 @@ struct Device {
     sync_failed: bool,
     faults: DiskFaults,
     counters: Counters,
+}
+
+/// A database on its way to a simulated disk.
+#[derive(Clone, Default)]
+pub(super) struct SimIncoming {
+    pub offer: Vec<u8>,
+    /// The bytes of each file, and whether it was finished. What was not is lost in a crash.
+    pub files: BTreeMap<String, (Vec<u8>, bool)>,
+}
+
+impl SimIncoming {
+    fn crash(&mut self) {
+        self.files.retain(|_, (_, finished)| *finished);
+    }
 }
 
 /// A key's value before it was changed.

@@ -7,21 +7,7 @@ use std::sync::Arc;
 
 use super::contract::{Engine, Table};
 use super::shelf::{Checkpoint, Incoming, Shelf, ShelfFile};
-use super::simdisk::{Content, SimDisk};
-
-/// A database on its way to a simulated disk.
-#[derive(Clone, Default)]
-pub(super) struct SimIncoming {
-    offer: Vec<u8>,
-    /// The bytes of each file, and whether it was finished. What was not is lost in a crash.
-    files: BTreeMap<String, (Vec<u8>, bool)>,
-}
-
-impl SimIncoming {
-    pub fn crash(&mut self) {
-        self.files.retain(|_, (_, finished)| *finished);
-    }
-}
+use super::simdisk::{Content, SimDisk, SimIncoming};
 
 /// The shelf of a simulated disk.
 pub struct SimShelf {

@@ -4,11 +4,10 @@ use super::super::types::{Incarnation, Record, RecordContent};
 use super::*;
 use crate::journal::SimFiles;
 
-/// A log with the entries of these terms, from index 0 on.
-async fn log_of(files: &SimFiles, terms: &[u64]) -> LogStore {
+/// A log with the entries of these terms, from index 0 on, and a vote.
+async fn log_of(files: &SimFiles, terms: &[u64], vote: u64) -> LogStore {
     let mut log = reopened(files).await;
-    let newest = terms.iter().max().copied().unwrap_or(1);
-    let ballot = Ballot { term: newest, candidate: Incarnation(1), committed: true };
+    let ballot = Ballot { term: vote, candidate: Incarnation(1), committed: true };
     log.save_vote(&ballot.into()).await.unwrap();
     append(&mut log, 0, terms).await;
     log
@@ -29,7 +28,8 @@ async fn reopened(files: &SimFiles) -> LogStore {
 
 /// What is there: the last that was purged, the first and the terms of those that follow, and the vote's term.
 async fn content(log: &LogStore) -> (Option<Place>, Vec<(u64, u64)>, u64) {
-    let entries = log.clone().try_get_log_entries(..).await.unwrap_or_default();
+    let from = log.purged().map_or(0, |purged| purged.index + 1);
+    let entries = log.clone().try_get_log_entries(from..).await.unwrap();
     let entries = entries.iter().map(|entry| (entry.log_id.index, entry.log_id.leader_id.term)).collect();
     (log.purged(), entries, log.term())
 }
@@ -37,7 +37,9 @@ async fn content(log: &LogStore) -> (Option<Place>, Vec<(u64, u64)>, u64) {
 /// The log of `terms` begins behind `place`: what is there then, now and after a crash, and what a second time changes.
 async fn begun_after(terms: &[u64], place: Place) -> (Option<Place>, Vec<(u64, u64)>, u64) {
     let files = SimFiles::new();
-    let log = log_of(&files, terms).await;
+    // (A database is taken once its term is known.)
+    let vote = terms.iter().copied().fold(place.term, u64::max);
+    let log = log_of(&files, terms, vote).await;
     log.begin_after(place).await.unwrap();
     let now = content(&log).await;
     drop(log);
@@ -48,15 +50,15 @@ async fn begun_after(terms: &[u64], place: Place) -> (Option<Place>, Vec<(u64, u
     assert_eq!(content(&log).await, now, "a second time");
     // It goes on where it ends.
     let next = now.1.last().map_or(place.index + 1, |(index, _)| index + 1);
-    append(&mut log, next, &[9]).await;
-    assert_eq!(content(&log).await.1.last(), Some(&(next, 9)));
+    append(&mut log, next, &[vote]).await;
+    assert_eq!(content(&log).await.1.last(), Some(&(next, vote)));
     now
 }
 
 #[tokio::test]
 async fn a_log_that_ends_before_a_fetched_database_begins_anew_behind_it() {
     let place = Place { term: 3, index: 9 };
-    assert_eq!(begun_after(&[], place).await, (Some(place), vec![], 1));
+    assert_eq!(begun_after(&[], place).await, (Some(place), vec![], 3));
     assert_eq!(begun_after(&[1, 2, 3], place).await, (Some(place), vec![], 3));
     // Entries of a newer term that nobody committed, and the newer vote.
     assert_eq!(begun_after(&[1, 2, 4], place).await, (Some(place), vec![], 4));
@@ -75,16 +77,16 @@ async fn entries_behind_a_fetched_database_stay_as_they_were_acknowledged() {
 #[tokio::test]
 async fn entries_that_contradict_a_fetched_database_go() {
     let place = Place { term: 3, index: 3 };
-    assert_eq!(begun_after(&[1, 2, 2, 2, 2, 2], place).await, (Some(place), vec![], 2));
+    assert_eq!(begun_after(&[1, 2, 2, 2, 2, 2], place).await, (Some(place), vec![], 3));
     assert_eq!(begun_after(&[1, 2, 4, 4, 5], place).await, (Some(place), vec![], 5));
     let first = Place { term: 3, index: 0 };
-    assert_eq!(begun_after(&[1, 1], first).await, (Some(first), vec![], 1));
+    assert_eq!(begun_after(&[1, 1], first).await, (Some(first), vec![], 3));
 }
 
 #[tokio::test]
 async fn a_log_that_was_purged_further_stays() {
     let files = SimFiles::new();
-    let mut log = log_of(&files, &[1, 2, 3, 3, 3, 3]).await;
+    let mut log = log_of(&files, &[1, 2, 3, 3, 3, 3], 3).await;
     RaftLogStorage::purge(&mut log, Place { term: 3, index: 4 }.into()).await.unwrap();
     let before = content(&log).await;
     log.begin_after(Place { term: 3, index: 2 }).await.unwrap();

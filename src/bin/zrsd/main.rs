@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use zrs::config::{Config, OpenFiles, Parsed, Wrong, command_line, limits};
 use zrs::engine::{Durability, Folder, FolderShelf, Rocks};
@@ -100,25 +101,37 @@ fn run(mut config: Config, env: Env, log: &Log) -> anyhow::Result<()> {
     let disks =
         Disks { log: Arc::new(journal), segments: Sizes::default(), store: Arc::new(store), shelf: Arc::new(shelf) };
     let served = runtime.block_on(env.scope(serve(config, env.clone(), log, tls, disks)));
+    let ended = match served {
+        Ok(Next::BeginAgain { terminate }) => begin_again(&runtime, terminate, log),
+        other => other.map(drop),
+    };
     // (A disk that hangs must not keep the process alive.)
     runtime.shutdown_timeout(limits::DRAIN);
-    match served? {
-        Next::End => Ok(()),
-        Next::BeginAgain => {
-            tracing::info!("beginning again, with the database that was fetched");
-            log.flush();
-            let failed = Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).exec();
-            Err(failed).context("zrsd can't begin again by itself, start it")
-        }
+    ended
+}
+
+/// Executes this program anew, in the same process: everything of its former life ends at once, as by `kill -9`.
+fn begin_again(runtime: &Runtime, mut terminate: Signal, log: &Log) -> anyhow::Result<()> {
+    tracing::info!("beginning again, with the database that was fetched");
+    log.flush();
+    let mut program = Command::new(std::env::current_exe()?);
+    program.args(std::env::args_os().skip(1));
+    // A SIGTERM that came meanwhile was meant for the next life, too. (As the last thing: what comes between here and
+    // the execution is lost; what comes during that ends the process.)
+    if runtime.block_on(async { terminate.recv().now_or_never() }).is_some() {
+        return Ok(());
     }
+    Err(program.exec()).context("zrsd can't begin again by itself: start it")
 }
 
 /// How the process goes on once it has stopped serving.
 enum Next {
     End,
     /// With the database that was fetched from another node. The process begins anew as a whole, as nothing of it may
-    /// have the former database open any more.
-    BeginAgain,
+    /// have the former database open any more. `terminate` has the SIGTERMs that have come.
+    BeginAgain {
+        terminate: Signal,
+    },
 }
 
 async fn serve(config: Config, env: Env, log: &Log, tls: Option<Tls>, disks: Disks) -> anyhow::Result<Next> {
@@ -172,9 +185,7 @@ async fn serve(config: Config, env: Env, log: &Log, tls: Option<Tls>, disks: Dis
         _ = interrupt.recv() => anyhow::bail!("stopped at once, as asked"),
         stopped = stopping => drop(stopped?),
     }
-    // (A signal that has come meanwhile was meant for this process in its next life, too.)
-    let ends = !begins_again || terminate.recv().now_or_never().is_some();
-    Ok(if ends { Next::End } else { Next::BeginAgain })
+    Ok(if begins_again { Next::BeginAgain { terminate } } else { Next::End })
 }
 
 /// A panic is a broken invariant. A node that went on without the task that panicked could keep its place in the
