@@ -90,7 +90,7 @@ pub struct Inner {
     pub formation: Formation,
     pub heard: Heard,
     pub role: Watch<Role>,
-    /// The greatest reign of which a proposal came back refused.
+    /// The greatest reign of which a proposal came back refused, or whose role is handed over.
     pub abdicated: Watch<Option<Reign>>,
     /// Why this node can't take part any more.
     pub fault: Watch<Option<String>>,
@@ -118,6 +118,17 @@ impl Inner {
                 *present = role;
             }
             news
+        });
+    }
+
+    /// Has the reign end, if this node has it.
+    pub fn abdicate(&self, reign: Reign) {
+        self.abdicated.send_if(|ended| {
+            let greater = ended.is_none_or(|ended| ended < reign);
+            if greater {
+                *ended = Some(reign);
+            }
+            greater
         });
     }
 

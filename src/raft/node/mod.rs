@@ -240,7 +240,7 @@ impl Node {
 
     /// Hands the primary's role to node `chosen`, or to the member with most of the log; gives the new primary's id.
     pub async fn transfer(&self, chosen: Option<u64>) -> anyhow::Result<u64> {
-        let Role::Primary(_) = self.inner.role() else { anyhow::bail!("this node is not the primary") };
+        let Role::Primary(reign) = self.inner.role() else { anyhow::bail!("this node is not the primary") };
         let Some(running) = self.inner.running.get() else { anyhow::bail!("the cluster has not formed") };
         let own = self.inner.config.node;
         let to = match chosen {
@@ -250,6 +250,9 @@ impl Node {
         };
         let Some(Member { incarnation, .. }) = self.inner.member(to) else { anyhow::bail!(self.inner.no_member(to)) };
         running.raft.trigger().transfer_leader(incarnation).await.map_err(|fatal| anyhow::anyhow!("{fatal}"))?;
+        // From here on this node has no lease, and is not to wait until consensus says so: that may take long, if the
+        // disk is slow with the vote for the next primary.
+        self.inner.abdicate(reign);
         let mut role = self.role();
         let gone = role.until(|role| matches!(role, Role::Secondary { .. }));
         let patience = self.inner.config.election_timeout * 8;

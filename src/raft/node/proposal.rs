@@ -44,13 +44,7 @@ impl Proposal {
             Ok(Err(why)) => {
                 let ClientWriteError::ForwardToLeader(_) = &why else { return Err(Unknown) };
                 if let Some((node, reign)) = &self.reign {
-                    node.abdicated.send_if(|ended| {
-                        let greater = ended.is_none_or(|ended| ended < *reign);
-                        if greater {
-                            *ended = Some(*reign);
-                        }
-                        greater
-                    });
+                    node.abdicate(*reign);
                 }
                 Err(Unknown)
             }

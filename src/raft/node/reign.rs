@@ -96,7 +96,7 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> String {
             return "another node leads".into();
         }
         if abdicated.look().is_some_and(|ended| ended >= reign) {
-            return "a proposal was refused".into();
+            return "its role is handed over, or a proposal was refused".into();
         }
         if let Err(why) = lease.read_index(raft).await {
             return format!("the lease has lapsed: {why}");
@@ -105,7 +105,10 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> String {
         if raft.trigger().heartbeat().await.is_err() {
             return "consensus has stopped".into();
         }
-        node.pause(raft).await;
+        tokio::select! { biased;
+            _ = abdicated.changed() => {}
+            () = node.pause(raft) => {}
+        }
     }
 }
 
