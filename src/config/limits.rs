@@ -151,6 +151,8 @@ pub const COMMIT_INLINE: usize = 2 * MIB;
 pub const STAGING_HIGH_WATER: usize = 8 * MIB;
 /// Commands with pieces, of all clients together, that wait for the log: a small commit may have to wait for so many.
 pub const STAGES: usize = 2;
+/// How long the log is left to others after such a command, at most: otherwise for as long as the command took.
+pub const STAGE_REST: Duration = Duration::from_millis(250);
 /// Pieces in one `Stage` command.
 pub const STAGE_PIECES: usize = 4_096;
 /// Pieces in one `Discard` command.
@@ -226,6 +228,10 @@ pub const SEGMENT_LARGEST: u64 = 64 * MIB as u64;
 pub const LOG_TAIL_BYTES: usize = 16 * MIB;
 /// Bytes of the log after which the store is flushed, so that less must be replayed after a crash.
 pub const FLUSH_AFTER_BYTES: u64 = 256 * MIB as u64;
+/// Bytes removed by packs and ended transactions after which the store gives the disk their space back.
+pub const RECLAIM_AFTER_BYTES: u64 = 32 * MIB as u64;
+/// How long nothing more must have been removed before it does.
+pub const RECLAIM_CHECK: Duration = Duration::from_secs(5);
 /// How often the size of the log is compared with `FLUSH_AFTER_BYTES`.
 pub const FLUSH_CHECK: Duration = Duration::from_secs(1);
 /// The same while this node reaches a majority that elects a primary.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use super::feed::Feed;
@@ -36,6 +36,8 @@ pub(super) struct Inner {
     pub applied: Watch<u64>,
     /// Counts up before and after each batch that removes revisions: odd while such a batch is being written.
     pub removals: AtomicU64,
+    /// About how many bytes were removed since the disk was last given its space back.
+    pub garbage: AtomicU64,
 }
 
 /// The turn to write; its lock is held by the one writer of the moment.
@@ -144,6 +146,7 @@ impl Store {
             catalog: RwLock::new(catalog),
             applied: Watch::new(position.index),
             removals: AtomicU64::new(0),
+            garbage: AtomicU64::new(0),
         };
         Ok(Store { inner: Arc::new(inner) })
     }
@@ -166,6 +169,17 @@ impl Store {
         let position = self.applied();
         self.inner.engine.sync()?;
         Ok(position)
+    }
+
+    /// About how many bytes were removed since the store was opened, and since the last [`Store::reclaim`].
+    pub fn garbage(&self) -> u64 {
+        self.inner.garbage.load(Relaxed)
+    }
+
+    /// Gives the disk the space of what was removed; see [`Engine::reclaim`].
+    pub fn reclaim(&self, go_on: impl Fn() -> bool) -> io::Result<()> {
+        self.inner.garbage.store(0, Relaxed);
+        self.inner.engine.reclaim(&go_on)
     }
 
     /// The open reign: the one whose barrier was applied last.

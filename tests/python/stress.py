@@ -29,7 +29,7 @@ from into_venv import into_venv
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MB = 1 << 20
-GROWTH = 256 * MB   # what a node's memory may grow by
+GROWTH = 320 * MB   # what a node's memory may grow by: RocksDB's cache (256) and what it has not written yet (64)
 SLOWER = 10         # how many times slower than in quiet times small commits may be (at their p99), and fewer
 SHORT = 3           # seconds: a step that takes less has too few of them for a p99
 SPARE = 64 * MB     # what a node's disk usage may differ by after something was discarded

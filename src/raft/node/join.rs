@@ -82,6 +82,7 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     env.spawn(exclude_when_told(node.clone()));
     env.spawn(reign::rule(node.clone(), raft.clone()));
     env.spawn(upkeep::flush_as_the_log_grows(node.clone()));
+    env.spawn(upkeep::give_space_back(node.clone()));
     env.spawn(upkeep::watch_for_faults(node.clone(), raft.clone(), failed));
     env.spawn(upkeep::keep_memory_fresh(node.clone()));
     env.spawn(presence::tell(node.clone(), raft.clone()));
