@@ -20,7 +20,8 @@
 //! | `faults/` | the faults: a menu, one fault an item |
 //! | `workload/` | what clients do: a menu, one workload a file |
 //! | `checks/` | what must hold: one promise a file |
-//! | `cluster`, `links`, `network`, `host`, `disk` | the simulated hosts, and the seams |
+//! | `cluster`, `node`, `links`, `network`, `host`, `disk` | the simulated hosts, and the seams |
+//! | `moments` | where in the middle of something a fault may hit a node |
 //! | `history`, `seen`, `trace` | what is written down: for the checks, for people, for `repeat` |
 //! | `chance` | a stream of chance for each part, from the seed and the part's name |
 //!
@@ -31,10 +32,14 @@ mod checks;
 mod cluster;
 mod disk;
 mod faults;
+mod folder;
+mod gate;
 mod history;
 mod host;
 mod links;
+mod moments;
 mod network;
+mod node;
 mod repeat;
 mod run;
 mod runner;
