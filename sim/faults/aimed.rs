@@ -7,7 +7,7 @@ use super::death::start;
 use super::fault::{EndFault, Fault, When, victim};
 use super::host::{go_on, pause};
 use crate::chance::Chance;
-use crate::cluster::{Cluster, Death, NODES, News, other_nodes, tell};
+use crate::cluster::{Cluster, Death, NODES, News, tell};
 use crate::moments::{Deed, Moment, Trap};
 use crate::seen;
 
