@@ -12,7 +12,7 @@ export PYTHONPYCACHEPREFIX ?= $(CACHE)/zrs/pycache
 # so more run at a time; three nodes get less company, as a lost election would count as a failure.
 UPSTREAM := $(if $(CI),'--sut zrsd --shard day/2 --jobs 8' '--sut zrsd3 --shard day/8 --jobs 3','--sut zrsd --shard day/12 --jobs 6')
 
-.PHONY: help setup check test lint tidy deny fix cluster sim bench doc conformance versions stress
+.PHONY: help setup check test lint tidy deny fix cluster sim mutants release bench doc conformance versions stress
 
 help:
 	@echo 'make cluster       starts a three-node cluster on this machine, ready for clients'
@@ -24,8 +24,10 @@ help:
 	@echo 'make tidy          the house rules alone (tests/tidy/)'
 	@echo 'make deny          licences, versions, sources and advisories of all crates, with cargo-deny'
 	@echo 'make sim SEED=n    one run of the simulation; without SEED, the usual ones'
+	@echo 'make mutants       whether the simulation finds bugs that are put in for that'
 	@echo 'make stress        large things, and ten minutes of races, with three nodes (release build)'
 	@echo 'make fuzz MINUTES=2 bytes by chance for every reader of foreign bytes, so many minutes each'
+	@echo 'make release       zrsd and zrsctl to install, optimised'
 	@echo 'make bench         side by side with a stock ZEO server (release build)'
 	@echo 'make doc           the documentation of the code'
 	@echo 'make setup         what the others do first: checks for what the system must have'
@@ -63,6 +65,15 @@ cluster: setup
 
 sim: setup
 	$(if $(SEED),SEED=$(SEED)) cargo test --locked --test sim
+
+# (In the cache, with all else that is built.)
+release: setup
+	cargo build --locked --bins
+	@etc/release-build
+	@echo "zrsd and zrsctl are in $(CARGO_TARGET_DIR)/release"
+
+mutants: setup
+	@etc/mutants $(ARGS)
 
 bench: setup
 	cargo build --locked --bins

@@ -15,22 +15,27 @@ addresses = [(host, int(port)) for host, port in (address.rsplit(':', 1) for add
 db = ZEO.DB(addresses, wait_timeout=30)
 connection = db.open()
 root = connection.root()
-print('connected; the counter stands at', root.get('counter', 0))
+print('connected; the counter stands at', root.get('counter', 0), flush=True)
 while True:
     began = time.time()
     failures = 0
+    tried = None
     while True:
         try:
             connection.sync()
-            counted = root['counter'] = root.get('counter', 0) + 1
+            counter = root.get('counter', 0)
+            if counter == tried:
+                # The connection broke between the commit and its answer.
+                print(f'{tried:6}   was committed; only the answer was lost', flush=True)
+            tried = root['counter'] = counter + 1
             transaction.commit()
             break
         except (POSError, transaction.interfaces.TransientError) as e:
             transaction.abort()
             if not failures:
-                print('      failed, trying again:', type(e).__name__)
+                print('      failed, trying again:', type(e).__name__, flush=True)
             failures += 1
             time.sleep(0.05)
     took = time.time() - began
-    print(f'{counted:6}   {took * 1000:8.1f} ms' + ('   <- a new primary' if failures else ''))
+    print(f'{tried:6}   {took * 1000:8.1f} ms' + ('   <- a new primary' if failures else ''), flush=True)
     time.sleep(max(0.0, 0.2 - took))

@@ -28,8 +28,10 @@ pub use crate::node::address;
 
 /// The nodes' numbers.
 pub const NODES: [u64; 3] = [1, 2, 3];
-/// How many clients there are; they are numbered from 0.
+/// How many Rust clients there are; they are numbered from 0.
 pub const CLIENTS: usize = 4;
+/// How many clients there are in all: those that speak the protocol themselves have the numbers after the others.
+pub const EVERY_CLIENT: usize = CLIENTS + 4;
 /// The client that only reads.
 pub const READER: usize = 3;
 
@@ -88,7 +90,7 @@ pub fn other_nodes(node: u64) -> Vec<String> {
 
 /// The names of all other hosts, the clients' too.
 pub fn all_others(node: u64) -> Vec<String> {
-    other_nodes(node).into_iter().chain((0..CLIENTS).map(client_name)).collect()
+    other_nodes(node).into_iter().chain((0..EVERY_CLIENT).map(client_name)).collect()
 }
 
 impl Cluster {

@@ -1,14 +1,19 @@
-//! The history: what clients did and saw. The checks compare the history with the stores of the nodes.
+//! The history: what clients did and saw. The checks compare the history with a model, and with the stores of the
+//! nodes.
 //!
 //! A transaction whose finish was asked for and not answered is *unknown*: the transaction may have committed or not,
 //! and no check may count on either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
-use zrs::zodb::{Oid, Tid};
+use zrs::zodb::{Conflict, Oid, Tid};
+
+use crate::stream::Stream;
+use crate::things::Things;
+use crate::trace;
+use crate::value::{Found, Value};
 
 /// One attempt to commit a transaction; a retry after a conflict is another one.
 #[derive(Clone, Debug)]
@@ -16,10 +21,44 @@ pub struct Attempt {
     /// Stands in each record that the attempt writes; no two attempts have the same.
     pub mark: u64,
     pub client: usize,
-    /// The counters' values that were to be written.
-    pub writes: BTreeMap<Oid, u64>,
+    /// The tid as of which the transaction has read.
+    pub snapshot: Tid,
+    /// The states that were to be written.
+    pub writes: BTreeMap<Oid, Value>,
+    /// The serials that a client of the protocol has sent: of each write its base, newest after a conflict was
+    /// resolved. (The Rust client bases every write on the snapshot, and does not say more.)
+    pub bases: BTreeMap<Oid, Tid>,
+    /// Objects that were not to change, with the serials that they had.
+    pub checks: BTreeMap<Oid, Tid>,
+    /// When votes were sent, and when they were answered.
+    pub votes: Vec<(Duration, Duration)>,
+    /// How many conflicts were resolved under the locks.
+    pub resolved: u64,
+    /// The client's connection in [`Record::streams`], if it is one of the protocol.
+    pub stream: Option<usize>,
+    /// How the attempt stood by its finish.
+    pub manner: Manner,
+    pub began: Duration,
     pub end: End,
     pub ended: Duration,
+}
+
+impl Attempt {
+    /// The objects that the attempt locks.
+    pub fn objects(&self) -> impl Iterator<Item = Oid> {
+        self.writes.keys().chain(self.checks.keys()).copied()
+    }
+}
+
+/// How a client stands by the finish that it has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Soon after its vote, at the primary itself.
+    Waits,
+    /// By way of another node, or long after its vote: the connection may be closed meanwhile, for a good reason.
+    Risks,
+    /// The client has closed the connection itself.
+    Leaves,
 }
 
 /// How an attempt ended, as its client knows.
@@ -27,20 +66,26 @@ pub struct Attempt {
 pub enum End {
     /// With the tid, where the client was told.
     Committed(Option<Tid>),
+    /// Not committed, because of these conflicts.
+    Conflict(Vec<Conflict>),
     /// The client was told that the attempt has not committed, or never asked for its commit.
     NotCommitted(String),
     Unknown,
 }
 
-/// A counter as a transaction has read it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An object as a transaction has read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     pub client: usize,
     /// The transaction's snapshot: the transaction reads what was current there.
     pub snapshot: Tid,
     pub oid: Oid,
     /// `None`: there was no such object.
-    pub value: Option<u64>,
+    pub found: Option<Found>,
+    /// Whether an older state than the client's view was asked for.
+    pub historical: bool,
+    /// Whether no server was asked.
+    pub cached: bool,
 }
 
 /// A moment at which a client's view must have reached some transaction.
@@ -53,15 +98,39 @@ pub struct Reached {
     pub why: &'static str,
 }
 
+/// How many times a client tries, before it gives a transaction up.
+pub const TRIES: usize = 3;
+
+/// A client that has given a transaction up, after attempts with these marks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GiveUp {
+    pub client: usize,
+    pub marks: Vec<u64>,
+}
+
 /// All that is written down.
 #[derive(Default)]
 pub struct Record {
     pub attempts: Vec<Attempt>,
     pub shown: Vec<Shown>,
     pub reached: Vec<Reached>,
+    pub give_ups: Vec<GiveUp>,
     /// Object ids that were handed out, each with its client.
     pub oids: Vec<(usize, Oid)>,
-    pub counters: Vec<Oid>,
+    pub things: Things,
+    /// What connections of the protocol were sent.
+    pub streams: Vec<Stream>,
+    /// When which client has got something done.
+    pub moves: Vec<(usize, Duration)>,
+    /// The newest tid that any client was answered so far.
+    pub answered: Tid,
+    /// The primary, and how many times there was another.
+    pub primary: Option<u64>,
+    pub elections: u64,
+    /// All faults have ended.
+    pub is_calm: bool,
+    /// The clients that have ended: what they did will not change any more.
+    pub gone: BTreeSet<usize>,
 }
 
 /// The record of a run; clones share it.
@@ -73,44 +142,72 @@ impl History {
         self.0.lock().unwrap()
     }
 
-    /// An attempt begins, and is unknown until [`History::ends`]. Gives its mark.
-    pub fn begins(&self, client: usize, writes: BTreeMap<Oid, u64>) -> u64 {
+    /// An attempt begins, and is unknown until [`History::ends`]. `writes` makes the states from the attempt's mark,
+    /// which is returned.
+    pub fn begins(&self, client: usize, snapshot: Tid, writes: impl FnOnce(u64) -> BTreeMap<Oid, Value>) -> u64 {
         let mut record = self.look();
         let mark = record.attempts.len() as u64;
-        record.attempts.push(Attempt { mark, client, writes, end: End::Unknown, ended: Duration::ZERO });
+        record.attempts.push(Attempt {
+            mark,
+            client,
+            snapshot,
+            writes: writes(mark),
+            bases: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            votes: Vec::new(),
+            resolved: 0,
+            stream: None,
+            manner: Manner::Waits,
+            began: trace::now(),
+            end: End::Unknown,
+            ended: Duration::ZERO,
+        });
         mark
     }
 
+    /// Changes what is known of an attempt.
+    pub fn note(&self, mark: u64, change: impl FnOnce(&mut Attempt)) {
+        change(&mut self.look().attempts[mark as usize]);
+    }
+
     pub fn ends(&self, mark: u64, end: End) {
-        let attempt = &mut self.look().attempts[mark as usize];
+        let mut record = self.look();
+        let now = trace::now();
+        if let End::Committed(tid) = &end {
+            record.answered = record.answered.max(tid.unwrap_or_default());
+        }
+        let attempt = &mut record.attempts[mark as usize];
         attempt.end = end;
-        attempt.ended = crate::trace::now();
+        attempt.ended = now;
+        if let End::Committed(_) = attempt.end {
+            let client = attempt.client;
+            record.moves.push((client, now));
+        }
     }
 
-    /// How many transactions of `client` were committed after `since`.
-    pub fn committed(&self, client: usize, since: Duration) -> usize {
-        let committed = |a: &&Attempt| matches!(a.end, End::Committed(_)) && a.client == client && a.ended > since;
-        self.look().attempts.iter().filter(committed).count()
+    /// A client that only reads has got something done.
+    pub fn moved(&self, client: usize) {
+        self.look().moves.push((client, trace::now()));
     }
-}
 
-impl Record {
-    /// The newest tid that any client was answered so far.
-    pub fn answered(&self) -> Tid {
-        let tid = |attempt: &Attempt| if let End::Committed(tid) = attempt.end { tid } else { None };
-        self.attempts.iter().filter_map(tid).max().unwrap_or_default()
+    /// How many times `client` has got something done after `since`.
+    pub fn moves(&self, client: usize, since: Duration) -> usize {
+        self.look().moves.iter().rev().take_while(|(_, at)| *at > since).filter(|(who, _)| *who == client).count()
     }
-}
 
-/// A counter's record: its value, the mark of the attempt that wrote it, and bytes that make it longer.
-pub fn record(value: u64, mark: u64, padding: usize) -> Bytes {
-    let mut bytes = [value.to_be_bytes(), mark.to_be_bytes()].concat();
-    bytes.resize(16 + padding, b'.');
-    bytes.into()
-}
+    /// How many clients of the protocol have connected.
+    pub fn begins_stream(&self, stream: Stream) -> usize {
+        let mut record = self.look();
+        record.streams.push(stream);
+        record.streams.len() - 1
+    }
 
-/// The value and the mark in a counter's record.
-pub fn read(record: &[u8]) -> (u64, u64) {
-    let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
-    (number(&record[..8]), number(&record[8..16]))
+    /// Looks who is primary.
+    pub fn leads(&self, primary: Option<u64>) {
+        let mut record = self.look();
+        if primary.is_some() && primary != record.primary {
+            record.primary = primary;
+            record.elections += 1;
+        }
+    }
 }

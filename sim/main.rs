@@ -18,11 +18,14 @@
 //! | `runner` | the parent process, which hands out the seeds, and its children, which run them |
 //! | `run` | one run, from its first millisecond to its verdict |
 //! | `faults/` | the faults: a menu, one fault an item |
-//! | `workload/` | what clients do: a menu, one workload a file |
+//! | `workload/` | what Rust clients do: a menu, one workload a file |
+//! | `zeo/` | clients that speak the protocol as Python's does, and what these do: a menu, one act a file |
 //! | `checks/` | what must hold: one promise a file |
-//! | `cluster`, `node`, `links`, `network`, `host`, `disk` | the simulated hosts, and the seams |
+//! | `cluster`, `node`, `folder`, `links`, `network`, `host`, `disk` | the simulated hosts, and the seams |
 //! | `moments` | where in the middle of something a fault may hit a node |
-//! | `history`, `seen`, `trace` | what is written down: for the checks, for people, for `repeat` |
+//! | `things`, `value` | the objects that clients share, and their states |
+//! | `history`, `stream` | what clients did and were sent; `model`: the database that follows from it |
+//! | `seen`, `trace` | what is written down for people, and for `repeat` |
 //! | `chance` | a stream of chance for each part, from the seed and the part's name |
 //!
 //! docs/testing.md says how to add a fault, a workload or a check.
@@ -37,6 +40,7 @@ mod gate;
 mod history;
 mod host;
 mod links;
+mod model;
 mod moments;
 mod network;
 mod node;
@@ -44,8 +48,12 @@ mod repeat;
 mod run;
 mod runner;
 mod seen;
+mod stream;
+mod things;
 mod trace;
+mod value;
 mod workload;
+mod zeo;
 
 use std::process::ExitCode;
 

@@ -101,7 +101,7 @@ impl Shape {
             heartbeat: Duration::from_millis(heartbeat),
             election_timeout: Duration::from_millis(election),
             relay_grace: Duration::from_millis(chance.one_of(&[1_000, 200, 20])),
-            transaction_timeout: Duration::from_millis(chance.one_of(&[5_000, 5_000, 1_000])),
+            transaction_timeout: Duration::from_millis(chance.one_of(&[5_000, 5_000, 3_000])),
         }
     }
 }

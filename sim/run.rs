@@ -1,28 +1,33 @@
 //! One run: a cluster, clients, faults, and the checks afterwards.
 //!
 //! ```text
-//!  0 s                                    15 s              at most 10 s later    at most 5 s later
-//!  ├─ clients work, faults begin and end ──┼─ clients work ───┼─ clients have ended ─┼─ verdict
-//!  │                                       the last has ended it heals               all nodes hold the same
+//!  0 s                                    15 s              10 s later at most  10 s at most     5 s at most
+//!  ├─ clients work, faults begin and end ──┼─ clients work ───┼─ clients end ─────┼────────────────┼─ verdict
+//!  │                                       the last has ended it heals            all have ended   nodes hold the same
 //!  └─ each millisecond: one_primary, no_exclusion, same_state_same_index
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use turmoil::Sim;
+use zrs::zodb::Tid;
 
 use crate::chance::Chance;
 use crate::checks::same_state_same_index::States;
 use crate::checks::{
-    counted, heals, kept, no_exclusion, no_lost_commit, no_lost_update, oids_once, one_primary, one_state_at_a_time,
+    answers_by_the_news, appended_once, conflicts_are_real, counted, every_news_once, few_unknown, heals, kept,
+    locks_let_go, no_exclusion, no_lost_commit, no_lost_update, oids_once, one_primary, one_state_at_a_time,
+    rules_kept, serializable, the_same_database, votes_are_kept,
 };
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, EVERY_CLIENT};
 use crate::faults::Faults;
 use crate::history::{End, History};
+use crate::model::Model;
 use crate::seen::{self, Seen};
-use crate::{repeat, trace, workload};
+use crate::{repeat, trace, workload, zeo};
 
 /// How long faults happen.
 const TROUBLE: Duration = Duration::from_secs(15);
@@ -49,13 +54,14 @@ pub fn run(seed: u64, keep: bool) -> Run {
     let enough = Arc::new(AtomicBool::new(false));
     let mut cluster = Cluster::new(network(seed), seed);
     workload::start(&mut cluster, seed, &history, &enough);
+    zeo::start(&mut cluster, seed, &history, &enough);
     let mut scene = Scene { cluster, history, enough, faults: Faults::new(seed), states: States::default() };
     let failures: Vec<String> = scene.play().err().into_iter().collect();
     let virtual_time = scene.cluster.elapsed();
     let count = |wanted: fn(&End) -> bool| scene.history.look().attempts.iter().filter(|a| wanted(&a.end)).count();
     let counts = [
         count(|end| matches!(end, End::Committed(_))),
-        count(|end| matches!(end, End::NotCommitted(_))),
+        count(|end| matches!(end, End::Conflict(_) | End::NotCommitted(_))),
         count(|end| matches!(end, End::Unknown)),
     ];
     // Before the hosts are torn down, which is not part of the run.
@@ -102,8 +108,10 @@ impl Scene {
             self.step()?;
         }
         let healed = self.cluster.elapsed();
+        self.history.look().is_calm = true;
         self.wait(heals::WITHIN, "heals", |scene| heals::missing(&scene.cluster, &scene.history, healed))?;
         self.enough.store(true, Relaxed);
+        self.wait(heals::WITHIN, "heals", |scene| heals::at_work(&scene.history))?;
         self.wait(TOGETHER, "heals", |scene| heals::apart(&scene.cluster))?;
         self.judge()
     }
@@ -112,6 +120,7 @@ impl Scene {
     fn step(&mut self) -> Result<(), String> {
         self.cluster.step()?;
         let servers = self.cluster.servers();
+        self.history.leads(self.cluster.primary());
         one_primary::look(&servers)?;
         no_exclusion::look(&servers)?;
         self.states.look(&servers)
@@ -136,13 +145,31 @@ impl Scene {
 
     fn judge(&self) -> Result<(), String> {
         let record = self.history.look();
+        let mut model = None;
         for (node, server) in self.cluster.servers() {
             let all = kept(server.store()).map_err(|fault| format!("node {node} can't be read: {fault}"))?;
             no_lost_commit::check(&record, &all)?;
-            no_lost_update::check(&all)?;
-            one_state_at_a_time::check(&record, &all)?;
+            let by_mark: BTreeMap<u64, Tid> = all.iter().map(|kept| (kept.mark, kept.tid)).collect();
+            let model = match &model {
+                Some(model) => model,
+                None => model.insert(Model::of(&record, |attempt| by_mark.get(&attempt.mark).copied())?),
+            };
+            the_same_database::check(model, server.store(), &all)?;
             counted(server.store())?;
         }
+        let model = model.unwrap_or_default();
+        // Those that see the nearest come first.
+        every_news_once::check(&record, &model)?;
+        answers_by_the_news::check(&record, &model)?;
+        conflicts_are_real::check(&record, &model)?;
+        votes_are_kept::check(&record)?;
+        serializable::check(&record, &model)?;
+        one_state_at_a_time::check(&record, &model)?;
+        no_lost_update::check(&record, &model)?;
+        appended_once::check(&record, &model)?;
+        rules_kept::check(&record, &model)?;
+        few_unknown::check(&record, &seen::faults(), EVERY_CLIENT)?;
+        locks_let_go::check(&record, &seen::faults())?;
         oids_once::check(&record)
     }
 }

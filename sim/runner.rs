@@ -1,6 +1,8 @@
 //! The runner: a parent process hands the seeds to child processes, one per core, compares what they report, and
 //! counts.
 //!
+//! With `STOP` the first failure ends it all (`etc/mutants`).
+//!
 //! A run needs a thread of its own, and a panic or an endless loop in one run should end nothing else; hence processes.
 //! Every fifth seed runs twice in one child and once in another, for `repeat`.
 //!
@@ -11,7 +13,7 @@
 //!   it;
 //! - of all runs, the totals by fault and workload, and `N passed, N failed`.
 //!
-//! A fault or a workload that no run has seen counts as a failure, from [`EVERYDAY`] seeds on.
+//! A fault, a workload or the matter of a check that no run has seen counts as a failure, from [`EVERYDAY`] seeds on.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use crate::run::{self, Run};
 use crate::seen::{self, Totals};
-use crate::{faults, repeat, trace, workload};
+use crate::{checks, faults, repeat, trace, workload, zeo};
 
 /// How many seeds `cargo test` runs.
 const EVERYDAY: u64 = 40;
@@ -124,14 +126,20 @@ pub fn parent() -> ExitCode {
     let children: Vec<Child> = jobs.iter().filter(|jobs| !jobs.is_empty()).map(|jobs| begin(jobs, &tell)).collect();
     drop(tell);
     let mut results = Results::new(single.is_some());
+    let stop = number("STOP").is_some();
     while let Ok(report) = told.recv_timeout(PATIENCE) {
         results.take(report);
+        if stop && results.failed() > 0 {
+            break;
+        }
     }
     for mut child in children {
         // (A child that hangs was given up above.)
         let _ = child.kill();
         let _ = child.wait();
     }
+    // (Those that were not run are no failures.)
+    let seeds: Vec<u64> = seeds.into_iter().filter(|seed| !stop || results.seeds.contains_key(seed)).collect();
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
     let repeated = seeds.iter().filter(|seed| twice(**seed)).count();
     results.end(&seeds, &format!("{:.0} seeds a minute, {repeated} of them repeated", seeds.len() as f64 / minutes))
@@ -171,7 +179,9 @@ struct Results {
 
 impl Results {
     fn new(stories: bool) -> Results {
-        Results { stories, seeds: BTreeMap::new(), totals: Totals::new(faults::names(), workload::names()) }
+        let workloads = [workload::names(), zeo::names()].concat();
+        let totals = Totals::new(faults::names(), workloads, checks::LOOKED_AT.to_vec());
+        Results { stories, seeds: BTreeMap::new(), totals }
     }
 
     fn take(&mut self, Report { seed, run }: Report) {
@@ -202,9 +212,14 @@ impl Results {
         }
     }
 
+    /// How many seeds have failed so far.
+    fn failed(&self) -> usize {
+        self.seeds.values().filter(|(_, failures)| !failures.is_empty()).count()
+    }
+
     /// Prints what all runs come to.
     fn end(self, seeds: &[u64], speed: &str) -> ExitCode {
-        let mut failed = self.seeds.values().filter(|(_, failures)| !failures.is_empty()).count();
+        let mut failed = self.failed();
         for seed in seeds.iter().filter(|seed| !self.seeds.contains_key(seed)) {
             failed += 1;
             println!("seed {seed}: no result; the process that ran it died or hangs");

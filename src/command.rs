@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::zodb::{Conflict, Oid, Refusal, StorageId, Tid, TransactionMeta};
 
 /// The newest command format this program knows; members tell each other theirs.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 /// The oldest format that this program can still read and propose.
-pub const OLDEST_FORMAT: u8 = 2;
+pub const OLDEST_FORMAT: u8 = 3;
 
 /// A span in which one node may commit: the Raft term, and the number of the lease within that term.
 ///
@@ -51,12 +51,14 @@ pub enum Change {
         /// The name by which clients ask for the storage.
         name: String,
     },
-    /// Takes `count` unused object ids, in a row, out of the storage. -> `Outcome::Oids`
+    /// Takes `count` unused object ids, in a row, out of the storage; fewer if there are no more. -> `Outcome::Oids`
     ReserveOids {
         /// The storage.
         storage: StorageId,
         /// How many ids.
         count: u32,
+        /// No smaller id: those below are promised to transactions that have not committed yet.
+        from: Oid,
     },
     /// A whole transaction. -> `Outcome::Committed`, or `Outcome::Refused`
     Commit(Commit),
@@ -89,6 +91,11 @@ pub enum Change {
     PackEnd {
         /// The storage.
         storage: StorageId,
+    },
+    /// Drops a storage in which nothing was ever committed. -> `Outcome::Done`, or `Outcome::Refused`
+    DropStorage {
+        /// The name by which clients asked for the storage.
+        name: String,
     },
 }
 
@@ -284,7 +291,7 @@ impl Command {
                 });
                 64 + meta.user.len() + meta.description.len() + meta.extension.len() + writes.sum::<usize>()
             }
-            Change::CreateStorage { name } => 32 + name.len(),
+            Change::CreateStorage { name } | Change::DropStorage { name } => 32 + name.len(),
             Change::Stage { pieces, .. } => 32 + pieces.iter().map(|piece| piece.len() + 8).sum::<usize>(),
             Change::Discard { pieces, .. } => 32 + 12 * pieces.len(),
             Change::PackStep(step) => {
@@ -382,7 +389,7 @@ mod tests {
     #[test]
     fn limits_of_this_format() {
         use crate::config::limits;
-        assert_eq!((FORMAT, limits::PIECE, limits::STAGE_PIECES), (2, 1 << 20, 4096));
+        assert_eq!((FORMAT, limits::PIECE, limits::STAGE_PIECES), (3, 1 << 20, 4096));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::command::{Command, FORMAT};
 use crate::config::limits::CALL_VALUES;
-use crate::filestorage::{FileContent, Reader};
+use crate::filestorage::{Reader, Step};
 use crate::net::{FrameFault, FrameReader};
 use crate::raft::wire;
 use crate::storage::pack;
@@ -193,22 +193,41 @@ fn message<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
     }
 }
 
-/// A `Data.fs`, which is written to `path`: its transactions and records, or an error.
+/// A `Data.fs`, which is written to `path`: its transactions and records, or an error; with what can be salvaged, no
+/// damage is an error.
 pub fn data_fs(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).expect("the folder for the file can be written to");
-    let Ok(mut reader) = Reader::open(path) else { return };
-    let mut last = Tid::ZERO;
-    while let Ok(Some(transaction)) = reader.transaction() {
-        assert!(transaction.tid > last, "tids grow");
-        last = transaction.tid;
-        loop {
-            let Ok(record) = reader.record() else { return };
-            let Some(record) = record else { break };
-            if let FileContent::Data { position, length } = record.content {
+    for salvage in [false, true] {
+        let Ok(mut reader) = Reader::open(path, salvage) else { return };
+        let read = read_data_fs(&mut reader, bytes.len() as u64);
+        assert!(!salvage || read.is_ok(), "{read:?}");
+        let notes = reader.rewind();
+        if read.is_ok() {
+            // Once more, it is the same.
+            assert!(read_data_fs(&mut reader, bytes.len() as u64).is_ok());
+            let again = reader.rewind();
+            assert_eq!((again.cut, again.lost), (notes.cut, notes.lost));
+        }
+    }
+}
+
+fn read_data_fs(reader: &mut Reader, size: u64) -> io::Result<()> {
+    let mut last = 0;
+    loop {
+        let transaction = match reader.step()? {
+            Step::End => return Ok(()),
+            Step::Passed => continue,
+            Step::Transaction(transaction) => transaction,
+        };
+        assert!(transaction.position > last, "positions grow");
+        assert!(transaction.tid > Tid::ZERO && transaction.tid < Tid::MAX);
+        last = transaction.position;
+        while let Some(record) = reader.record()? {
+            if let Some((position, length)) = record.content.data() {
                 let length = usize::try_from(length).expect("a record lies within the file");
-                assert_eq!(reader.data(position, length).expect("a record lies within the file").len(), length);
+                assert_eq!(reader.data(position, length)?.len(), length);
             }
-            assert!(reader.position() <= bytes.len() as u64);
+            assert!(reader.position() <= size);
         }
     }
 }

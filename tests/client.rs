@@ -136,7 +136,8 @@ async fn transactions_read_their_snapshot_and_conflict() {
 
     let refused =
         Client::connect(Options { storage: "other".into(), ..options(&cluster) }, Env::system(), Arc::new(Tcp));
-    assert_eq!(refused.await.unwrap_err(), ConnectError::Refused(Refusal::NoStorage("other".into())));
+    let unknown = Refusal::NoStorage { name: "other".into(), known: vec!["1".into()] };
+    assert_eq!(refused.await.unwrap_err(), ConnectError::Refused(unknown));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

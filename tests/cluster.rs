@@ -14,6 +14,8 @@ mod folders;
 mod formation;
 #[path = "cluster/kills.rs"]
 mod kills;
+#[path = "cluster/operators.rs"]
+mod operators;
 #[path = "cluster/past.rs"]
 mod past;
 #[path = "cluster/records.rs"]

@@ -1,5 +1,10 @@
 //! The programs, as an operator meets them: real processes, real sockets, real folders.
 
+#[path = "daemon/log.rs"]
+mod log;
+#[path = "daemon/unit.rs"]
+mod unit;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
@@ -20,10 +25,14 @@ struct Node {
 
 impl Node {
     fn start(data: &Path, more: &[&str]) -> Node {
+        Node::start_with(data, more, Stdio::inherit())
+    }
+
+    fn start_with(data: &Path, more: &[&str], errors: Stdio) -> Node {
         let mut child = zrsd(data)
             .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
             .args(more)
-            .stderr(Stdio::inherit())
+            .stderr(errors)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -85,7 +94,7 @@ struct Answer {
 }
 
 fn get(http: &str, path: &str) -> Answer {
-    ask(http, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+    ask(http, &format!("GET {path} HTTP/1.1\r\nHost: {http}\r\n\r\n"))
 }
 
 /// Status 0: closed without an answer.
@@ -133,6 +142,11 @@ fn a_node_that_is_alone_serves_tells_and_stops() {
     assert!(text(&glance.stdout).contains("node 1") && text(&glance.stdout).contains("primary"), "{glance:?}");
     let refused = zrsctl(&node.http, &["transfer", "--to", "7"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let words =
+        format!("{} answers: Not handed over: node 7 is no member of this cluster; its members are 1.", node.http);
+    assert_eq!(text(&refused.stderr), format!("zrsctl: {words}\n"));
+    let after = zrsctl("127.0.0.1:1", &["storage", "list", "--http", &node.http]);
+    assert!(text(&after.stdout).contains("\narchive ") && after.status.success(), "{after:?}");
 
     node.signal("-TERM");
     let ended = node.child.wait().unwrap();
@@ -140,6 +154,57 @@ fn a_node_that_is_alone_serves_tells_and_stops() {
     let unreachable = zrsctl(&node.http, &["status"]);
     assert_eq!(unreachable.status.code(), Some(1));
     assert!(text(&unreachable.stderr).contains("is zrsd running there"), "{unreachable:?}");
+    assert!(unreachable.stdout.is_empty(), "{unreachable:?}");
+    for asked in [&["transfer"][..], &["storage", "drop", "x"], &["storage", "list"]] {
+        let unreachable = zrsctl(&node.http, asked);
+        assert_eq!(unreachable.status.code(), Some(1));
+        assert!(text(&unreachable.stderr).contains("is zrsd running there"), "{unreachable:?}");
+    }
+}
+
+/// A page of another site can make the browser of an operator ask for something, by an address or (DNS rebinding) by a
+/// name of its own.
+#[test]
+fn what_pages_of_other_sites_ask_for_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path(), &["--storage", "1", "--storage", "mian"]);
+    node.wait_for("/primary");
+    let own = &node.http;
+    let post =
+        |path: &str, headers: &str| ask(own, &format!("POST {path} HTTP/1.1\r\n{headers}Content-Length: 0\r\n\r\n"));
+    let foreign = [
+        format!("Host: {own}\r\nOrigin: http://evil.example\r\n"),
+        format!("Host: {own}\r\nOrigin: null\r\n"),
+        format!("Host: {own}\r\nSec-Fetch-Site: cross-site\r\n"),
+        "Host: evil.example\r\n".to_owned(),
+        "Host: evil.example\r\nOrigin: http://evil.example\r\nSec-Fetch-Site: same-origin\r\n".to_owned(),
+        String::new(),
+    ];
+    for headers in &foreign {
+        for path in ["/transfer", "/storage/drop?name=mian"] {
+            let refused = post(path, headers);
+            assert!(refused.status == 403 && refused.body.starts_with("Refused: "), "{headers}: {refused:?}");
+        }
+    }
+    // By a name that is not this node's, nobody is told what the cluster is like; but balancers may ask as they like.
+    let by_name = |path: &str| ask(own, &format!("GET {path} HTTP/1.1\r\nHost: balancer.example\r\n\r\n"));
+    for path in ["/", "/status"] {
+        let refused = by_name(path);
+        assert_eq!(refused.status, 403, "{refused:?}");
+        assert!(refused.body.contains("does not go by the name \"balancer.example\""), "{refused:?}");
+    }
+    for path in ["/primary", "/readyz", "/healthz", "/metrics"] {
+        assert_eq!(by_name(path).status, 200, "{path}");
+    }
+    let port = own.rsplit_once(':').unwrap().1;
+    let local = ask(own, &format!("GET /status HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n"));
+    assert_eq!(local.status, 200, "{local:?}");
+    // A request that no page of another site can send is done.
+    let done =
+        post("/transfer?to=1", &format!("Host: {own}\r\nOrigin: http://{own}\r\nSec-Fetch-Site: same-origin\r\n"));
+    assert!(done.status == 200 && done.body == "Node 1 is the primary already.\n", "{done:?}");
+    let refused = post("/storage/drop?name=m%69an", &format!("Host: {own}\r\n"));
+    assert!(refused.status == 503 && refused.body.contains("storage \"mian\" is named by --storage"), "{refused:?}");
 }
 
 #[test]
@@ -221,15 +286,17 @@ fn bad_requests_cost_a_connection_at_most() {
 }
 
 #[test]
-fn a_reload_while_the_folder_is_being_opened_does_no_harm() {
+fn signals_while_the_folder_is_being_opened_do_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     // The marker is a pipe: zrsd reads it until the test has written to it.
     let marker = folder.path().join("ZRS");
     assert!(Command::new("mkfifo").arg(&marker).status().unwrap().success());
     let child = zrsd(folder.path()).stderr(Stdio::piped()).spawn().unwrap();
     let mut writer = std::fs::File::options().write(true).open(&marker).unwrap();
-    let sent = Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
+    for signal in ["-HUP", "-USR2", "-USR1"] {
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
     writer.write_all(b"nothing of the kind").unwrap();
     drop(writer);
     let ended = child.wait_with_output().unwrap();

@@ -1,25 +1,37 @@
-//! **It heals.** Within a bounded time after the last fault has ended there is a primary, every writing client commits
-//! again, and all nodes come to hold the same.
+//! **It heals.** Within a bounded time after the last fault has ended there is a primary, every client gets on (one
+//! that writes commits again, one that only reads is answered), and all nodes come to hold the same.
 
 use std::time::Duration;
 
-use crate::cluster::{CLIENTS, Cluster, NODES, READER};
+use crate::cluster::{Cluster, EVERY_CLIENT, NODES};
 use crate::history::History;
+use crate::seen;
+
+pub const CLIENTS: &str = "heals: clients";
 
 /// How long healing may take. (An election takes less than a second, as does a client that waits for its turn; a client
 /// that was cut off in the middle of a call notices after a few seconds.)
 pub const WITHIN: Duration = Duration::from_secs(10);
-/// How many transactions each client has to commit.
-const COMMITS: usize = 3;
+/// How many transactions each client has to get done.
+const MOVES: usize = 3;
 
 /// The part of the cluster that has not healed yet, of faults that had all ended at `since`; `None` if all is well.
 pub fn missing(cluster: &Cluster, history: &History, since: Duration) -> Option<String> {
-    let waiting =
-        (0..CLIENTS).filter(|client| *client != READER).find(|client| history.committed(*client, since) < COMMITS)?;
+    let Some(waiting) = (0..EVERY_CLIENT).find(|client| history.moves(*client, since) < MOVES) else {
+        seen::check(CLIENTS, EVERY_CLIENT as u64);
+        return None;
+    };
     Some(match cluster.primary() {
         None => "there is no primary".to_owned(),
-        Some(primary) => format!("node {primary} is primary, but client {waiting} has not committed {COMMITS} times"),
+        Some(primary) => format!("node {primary} is primary, but client {waiting} has not got {MOVES} things done"),
     })
+}
+
+/// The clients that have not ended; `None` if all have.
+pub fn at_work(history: &History) -> Option<String> {
+    let record = history.look();
+    let waiting: Vec<usize> = (0..EVERY_CLIENT).filter(|client| !record.gone.contains(client)).collect();
+    (!waiting.is_empty()).then(|| format!("clients {waiting:?} are still in the middle of something"))
 }
 
 /// The position that each node has applied; `None` if all are at the same one.

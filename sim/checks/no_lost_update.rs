@@ -1,22 +1,22 @@
-//! **No lost update.** A transaction that wrote a counter had read the value that the transaction before it wrote: in
-//! the order of the tids, each counter goes up by one, from nought.
+//! **No lost update.** A transaction that wrote a counter had read the value that the transaction before it wrote, or
+//! has resolved the conflict: in the order of the tids, each counter goes up by one, from nought.
 
-use std::collections::BTreeMap;
+use crate::history::Record;
+use crate::model::Model;
+use crate::seen;
 
-use super::Kept;
+pub const UPDATES: &str = "no_lost_update: updates";
 
-pub fn check(kept: &[Kept]) -> Result<(), String> {
-    let mut counters = BTreeMap::new();
-    for transaction in kept {
-        for (oid, value) in &transaction.writes {
-            let expected = counters.get(oid).map_or(0, |before| before + 1);
-            if *value != expected {
+pub fn check(record: &Record, model: &Model) -> Result<(), String> {
+    let counters = &record.things.counters;
+    for (oid, revisions) in model.objects().filter(|(oid, _)| counters.contains(oid)) {
+        for (expected, (tid, (value, mark))) in (0..).zip(revisions) {
+            seen::check(UPDATES, 1);
+            if value.number() != expected {
                 return Err(format!(
-                    "no_lost_update: attempt {} ({}) made counter {oid} {value} where {expected} was due",
-                    transaction.mark, transaction.tid
+                    "no_lost_update: attempt {mark} ({tid}) made counter {oid} {value:?} where {expected} was due"
                 ));
             }
-            counters.insert(*oid, *value);
         }
     }
     Ok(())

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::history::Record;
+use crate::seen;
+
+pub const OIDS: &str = "oids_once: ids";
 
 pub fn check(record: &Record) -> Result<(), String> {
     let mut owners = BTreeMap::new();
@@ -11,5 +14,6 @@ pub fn check(record: &Record) -> Result<(), String> {
             return Err(format!("oids_once: {oid} was given to client {other} and to client {client}"));
         }
     }
+    seen::check(OIDS, record.oids.len() as u64);
     Ok(())
 }

@@ -1,25 +1,27 @@
 //! **One state at a time.** A transaction reads the database as it was at one tid, whichever node served it, whatever
 //! was cached, through failovers; and no client is shown what is taken back later. A client sees what it has
-//! committed, and after a sync all that any client was told of before.
+//! committed, and after a sync all that any client was told of before. (docs/replication.md)
 
-use std::collections::BTreeMap;
-
-use zrs::zodb::{Oid, Tid};
-
-use super::Kept;
 use crate::history::Record;
+use crate::model::Model;
+use crate::seen;
 
-pub fn check(record: &Record, kept: &[Kept]) -> Result<(), String> {
-    let mut revisions: BTreeMap<(Oid, Tid), u64> = BTreeMap::new();
-    for transaction in kept {
-        revisions.extend(transaction.writes.iter().map(|(oid, value)| ((*oid, transaction.tid), *value)));
-    }
+pub const READS: &str = "one_state_at_a_time: reads";
+pub const CACHED: &str = "one_state_at_a_time: from caches";
+pub const OLD: &str = "one_state_at_a_time: of old states";
+pub const VIEWS: &str = "one_state_at_a_time: views";
+
+pub fn check(record: &Record, model: &Model) -> Result<(), String> {
     for shown in &record.shown {
-        let there = revisions.range((shown.oid, Tid::ZERO)..=(shown.oid, shown.snapshot)).next_back();
-        if there.map(|(_, value)| *value) != shown.value {
+        seen::check(READS, 1);
+        seen::check(CACHED, u64::from(shown.cached));
+        seen::check(OLD, u64::from(shown.historical));
+        let there = model.at(shown.oid, shown.snapshot);
+        if there != shown.found {
             return Err(format!("one_state_at_a_time: there was {there:?}, but a client was shown {shown:?}"));
         }
     }
+    seen::check(VIEWS, record.reached.len() as u64);
     match record.reached.iter().find(|reached| reached.view < reached.at_least) {
         Some(short) => Err(format!("one_state_at_a_time: {short:?}")),
         None => Ok(()),

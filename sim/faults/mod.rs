@@ -8,6 +8,8 @@
 //! each time that it begins (which node it hits, for how long). So a new fault changes nothing in the seeds that don't
 //! enable it, and nothing of when the others begin in those that do.
 //!
+//! One run in eight has only those that operators begin on purpose.
+//!
 //! ```text
 //!  seconds        0        2        4        6        8       10       12       14
 //!  kill                      n1├──┤               n3├─┤                  n1├───┤
@@ -32,6 +34,7 @@ mod operator;
 use std::time::Duration;
 
 use crate::chance::Chance;
+use crate::checks::few_unknown::PLANNED;
 use crate::cluster::Cluster;
 use crate::seen;
 use fault::{EndFault, Fault, When};
@@ -78,6 +81,8 @@ static MENU: [Fault; 38] = [
     forming::FORMING_PAUSE,
 ];
 
+/// In one run of so many nothing fails, and operators do what they do on purpose: that must cost clients nothing.
+const QUIET: u64 = 8;
 /// How long only those faults begin that are meant for it: the cluster forms.
 const CALM: Duration = Duration::from_millis(1_500);
 /// Of how many faults a seed enables one.
@@ -114,7 +119,8 @@ struct Lasting {
 impl Upcoming {
     /// `None` if the seed does not enable the fault.
     fn of(seed: u64, fault: &'static Fault) -> Option<Upcoming> {
-        let one_in = Chance::of(seed, "faults").one_of(&ENABLED);
+        let is_quiet = seed.is_multiple_of(QUIET);
+        let one_in = if is_quiet { ENABLED[0] } else { Chance::of(seed, "faults").one_of(&ENABLED) };
         let mut chance = Chance::of(seed, &format!("fault {}", fault.name));
         if !chance.once_in(one_in) {
             return None;
@@ -138,7 +144,8 @@ impl Upcoming {
 
 impl Faults {
     pub fn new(seed: u64) -> Faults {
-        let enabled = MENU.iter().filter_map(|fault| Upcoming::of(seed, fault)).collect();
+        let may_begin = |fault: &&Fault| !seed.is_multiple_of(QUIET) || PLANNED.contains(&fault.name);
+        let enabled = MENU.iter().filter(may_begin).filter_map(|fault| Upcoming::of(seed, fault)).collect();
         Faults { seed, enabled, lasting: Vec::new() }
     }
 

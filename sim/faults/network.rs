@@ -3,7 +3,7 @@
 
 use super::fault::{EndFault, Fault, When, victim_that_runs};
 use crate::chance::Chance;
-use crate::cluster::{CLIENTS, Cluster, NODES, Ways, all_others, client_name, name, other_nodes, tell};
+use crate::cluster::{Cluster, EVERY_CLIENT, NODES, Ways, all_others, client_name, name, other_nodes, tell};
 
 /// A node that the other nodes don't reach, but its clients do.
 pub const CUT_FROM_NODES: Fault = Fault {
@@ -67,7 +67,7 @@ pub const CUT_CLIENT: Fault = Fault {
     rate: 12,
     lasts: 200..4_000,
     begin: |cluster, chance| {
-        let client = client_name(chance.below(CLIENTS as u64) as usize);
+        let client = client_name(chance.below(EVERY_CLIENT as u64) as usize);
         Some(cut(cluster, client, other_nodes(chance.one_of(&NODES)), Ways::Both))
     },
 };

@@ -1,19 +1,20 @@
 //! The workloads of clients: those of the [`MENU`], by the Rust client, each a file.
 //!
-//! Every transaction of a writer adds one to some counters. Writers meet at the same counters, so that there are
-//! conflicts. One client only reads, from whichever node serves it. All answers go into the
-//! [`History`].
+//! Writers meet at the same few objects ([`Things`](crate::things::Things)), so that there are conflicts. One client
+//! only reads, from whichever node serves it. All answers go into the [`History`].
 //!
 //! A client has one connection and does one thing at a time: the workload whose pause is over first. Each workload of
 //! each client draws from a stream of chance of its own, so that what one workload draws (a longer record, say) changes
 //! nothing of what another one draws.
 
-mod counters;
+mod common;
 mod increment;
+mod look_back;
 mod new_oids;
 mod read_all;
 mod sync;
 mod transact;
+mod transfer;
 mod worker;
 
 use std::sync::Arc;
@@ -33,10 +34,17 @@ use crate::seen;
 use worker::{Clients, Worker, Workload};
 
 /// All workloads.
-static MENU: [Workload; 5] =
-    [increment::INCREMENT, transact::TRANSACT, read_all::READ_ALL, new_oids::NEW_OIDS, sync::SYNC];
+static MENU: [Workload; 7] = [
+    increment::INCREMENT,
+    transact::TRANSACT,
+    transfer::TRANSFER,
+    read_all::READ_ALL,
+    look_back::LOOK_BACK,
+    new_oids::NEW_OIDS,
+    sync::SYNC,
+];
 
-/// How long the client that creates the counters waits before it tries again.
+/// How long the client that creates the objects waits before it tries again.
 const AGAIN: Duration = Duration::from_millis(15);
 
 const _: () = assert!(READER < CLIENTS, "one of the clients reads");
@@ -50,9 +58,15 @@ pub fn names() -> Vec<&'static str> {
 pub fn start(cluster: &mut Cluster, seed: u64, history: &History, enough: &Arc<AtomicBool>) {
     for client in 0..CLIENTS {
         let env = Env::new(Host::new(seed, &client_name(client)));
+        let scope = env.clone();
         let network: Arc<dyn Network> = Arc::new(cluster.fabric.of(&client_name(client)));
         let (history, enough) = (history.clone(), enough.clone());
-        cluster.add_client(client, env.clone().scope(run(client, seed, env, network, history, enough)));
+        let work = async move {
+            let done = run(client, seed, env, network, history.clone(), enough).await;
+            history.look().gone.insert(client);
+            done
+        };
+        cluster.add_client(client, scope.scope(work));
     }
 }
 
@@ -82,9 +96,9 @@ async fn run(
         }
     };
     let worker = Worker { client, connection, history };
-    while worker.counters().is_empty() && !enough.load(Relaxed) {
+    while worker.things().is_empty() && !enough.load(Relaxed) {
         if client == 0 {
-            counters::create(&worker).await;
+            common::create(&worker).await;
         }
         env.sleep(AGAIN).await;
     }
@@ -96,6 +110,9 @@ async fn run(
         }
         let done = (first.workload.turn)(&worker, &mut first.chance).await;
         seen::workload(first.workload.name, done);
+        if client == READER && done > 0 {
+            worker.history.moved(client);
+        }
         first.next = env.now() + first.chance.millis(first.workload.pause.clone());
     }
     Ok(())

@@ -1,6 +1,6 @@
-//! Reads all counters in one transaction, at one snapshot. Counted by counters read.
+//! Reads all objects in one transaction, at one snapshot. Counted by objects read.
 
-use super::counters;
+use super::common;
 use super::worker::{Clients, Worker, Workload};
 
 pub const READ_ALL: Workload =
@@ -8,6 +8,6 @@ pub const READ_ALL: Workload =
 
 async fn read_all(worker: &Worker) -> u64 {
     let Ok(transaction) = worker.connection.begin().await else { return 0 };
-    let values = counters::values_of(worker, &transaction, &worker.counters()).await;
+    let values = common::values_of(worker, &transaction, &worker.things().all()).await;
     values.map_or(0, |values| values.len() as u64)
 }

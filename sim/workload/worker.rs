@@ -8,6 +8,7 @@ use zrs::zodb::Oid;
 
 use crate::chance::Chance;
 use crate::history::History;
+use crate::things::Things;
 
 /// Something that clients do again and again.
 pub struct Workload {
@@ -47,8 +48,8 @@ impl Worker {
         Some(oid)
     }
 
-    /// The counters; none before the first client has created them.
-    pub fn counters(&self) -> Vec<Oid> {
-        self.history.look().counters.clone()
+    /// The objects that all clients share; none before the first client has created them.
+    pub fn things(&self) -> Things {
+        self.history.look().things.clone()
     }
 }

@@ -164,7 +164,7 @@ async fn every_wait_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_believed_unless_a_primary_may_come() {
-    let wrong = Refusal::NoStorage("1".into());
+    let wrong = Refusal::NoStorage { name: "1".into(), known: vec!["a".into(), "b".into()] };
     let hosts = [("a", Host::Refusing(wrong.clone())), ("b", Host::Secondary(Some("a")))];
     let began = Instant::now();
     assert_eq!(connect(&["a", "b"], &hosts).await.unwrap_err(), ConnectError::Refused(wrong));

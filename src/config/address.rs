@@ -11,6 +11,29 @@ pub fn is_address(address: &str) -> bool {
         && port(address).is_some()
 }
 
+/// Why `address` is not `host:port`, and the cure.
+pub fn fault(address: &str) -> String {
+    let usual = "write HOST:PORT, such as 10.0.0.1:8100, db1:8100 or [::1]:8100";
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if address.contains("://") {
+        return format!("{usual}, without http:// or the like");
+    }
+    if !address.contains(':') {
+        return match is_number(address) {
+            true => format!("its host is missing: {usual}"),
+            false => format!("its port is missing: {usual}"),
+        };
+    }
+    if is_number(port) && port.parse::<u16>().is_err() {
+        return "ports end at 65535".into();
+    }
+    if host.contains(':') && !host.starts_with('[') {
+        return format!("write an IPv6 address in brackets, such as [{host}]:{port}");
+    }
+    usual.into()
+}
+
 /// The port of `host:port`.
 pub fn port(address: &str) -> Option<u16> {
     let (_, port) = address.rsplit_once(':')?;

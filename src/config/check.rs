@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
-use super::address::{is_address, is_path, port};
-use super::limits;
+use super::address::{fault, is_address, is_path, port};
 use super::settings::Config;
+use super::{level, limits};
 
 /// A setting that can't work: the message names the setting, what is wrong with it, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,9 @@ impl Config {
         self.check_storages()?;
         self.check_times()?;
         self.check_tls()?;
+        if let Err(why) = level::directives(&self.log_level) {
+            return bad(format!("--log-level: {why}"));
+        }
         if self.data.as_os_str().is_empty() {
             return bad("--data is missing: say which folder keeps this node's data, such as --data /var/lib/zrs");
         }
@@ -67,7 +71,7 @@ impl Config {
             if node == 0 {
                 return bad(format!("--peers 0={address}: nodes are numbered from 1"));
             }
-            check_address("--peers", address)?;
+            check_address(&format!("--peers: node {node}:"), address)?;
             if port(address) == Some(0) {
                 let why = "the other nodes can't find port 0; give the node a fixed port";
                 return bad(format!("--peers {node}={address}: {why}"));
@@ -216,6 +220,9 @@ impl Config {
         let shown = file.display();
         let mut secret = match std::fs::read(file) {
             Ok(secret) => secret,
+            Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {
+                return bad(format!("--secret-file {shown}: {why}: the user of zrsd must be able to read it"));
+            }
             Err(why) => return bad(format!("--secret-file {shown}: {why}")),
         };
         secret.truncate(secret.trim_ascii_end().len());
@@ -237,5 +244,5 @@ fn check_address(flag: &str, address: &str) -> Result<(), BadConfig> {
     if is_address(address) {
         return Ok(());
     }
-    bad(format!("{flag} {address:?} is no address: write HOST:PORT, such as 10.0.0.1:8100, db1:8100 or [::1]:8100"))
+    bad(format!("{flag} {address:?} is no address: {}", fault(address)))
 }

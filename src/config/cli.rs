@@ -1,32 +1,32 @@
 //! Flags and the TOML file: one list of settings for both.
 //!
-//! [`Choices`] are read twice: by clap from the flags, and by serde from the file, whose keys are the long names of
-//! the flags. A flag wins over the file, and the file over [`Config::default`].
+//! clap reads [`Choices`] from the flags, and again from each key of the file, as from the flag of that name (`file`).
+//! A flag wins over the file, and the file over [`Config::default`].
 
-use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
-use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::check::{BadConfig, bad};
+use super::check::BadConfig;
+use super::file::{self, Entry};
 use super::settings::Config;
+use super::values::{self, Milliseconds, PeerList, Seconds};
 
 const CLUSTER: &str = "The cluster";
 const TLS: &str = "TLS (SIGHUP makes zrsd read all of these files again)";
 const CLIENTS: &str = "What clients see";
 const OPERATORS: &str = "Operators";
-const TIMES: &str = "Times (see docs/operations.md before changing them)";
+const TIMES: &str = "Times (250, 250ms and 0.25s are the same; see docs/operations.md before changing them)";
 
 const EXAMPLES: &str = "\
 Examples:
-  One node, for trying out, at 127.0.0.1:8100:
-    zrsd --data ./data
+  One node, for trying out, at 127.0.0.1:8100, and how it is:
+    zrsd --data ./data --http 127.0.0.1:8180
+    zrsctl status
 
   Three nodes, each with the same list and its own --node:
     zrsd --node 1 --peers 1=a:8100,2=b:8100,3=c:8100 --data /var/lib/zrs --http 127.0.0.1:8180
@@ -36,16 +36,19 @@ Examples:
   Settings from a file, whose keys are the names of the flags:
     zrsd --config /etc/zrs/zrsd.toml
 
-  Clients list all addresses (zope.conf):
+  Clients list all addresses, one a line (zope.conf):
     <zeoclient>
-      server a:8100 b:8100 c:8100
+      server a:8100
+      server b:8100
+      server c:8100
     </zeoclient>
 
   Which node is primary, and how far the others are:
-    zrsctl --http 127.0.0.1:8180 status
+    zrsctl status
     curl http://127.0.0.1:8180/status
 
   SIGTERM hands the primary's role over, finishes the transactions that are being committed, and stops zrsd.
+  SIGHUP and SIGUSR2 open the log file again, after a rotation; SIGHUP reads the files of TLS again, too.
   Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage.";
 
 /// A storage server for ZODB, replicated by Raft: unchanged ZEO clients, no single point of failure.
@@ -65,11 +68,10 @@ struct Flags {
 }
 
 /// Every setting, as flags or the file may give it.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, clap::Args)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 struct Choices {
     /// This node's number in --peers [default: 1]
-    #[arg(long, value_name = "N", help_heading = CLUSTER)]
+    #[arg(long, value_name = "N", help_heading = CLUSTER, value_parser = values::node)]
     node: Option<u64>,
 
     /// All nodes of the cluster, this one included, with the addresses by which nodes and clients find each other.
@@ -113,12 +115,13 @@ struct Choices {
 
     /// For tests of upgrades: pass for a node of the next version
     #[cfg(debug_assertions)]
-    #[arg(long, hide = true, num_args = 0, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", hide = true, num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", value_parser = values::boolean)]
     pretend_newer: Option<bool>,
 
     /// How much of the disk of --data stays free, in MiB: with less this node takes no new data, until there is room
     /// again; 0: the disk may fill up [default: 512]
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = values::mebibytes)]
     disk_reserve: Option<u32>,
 
     /// A storage that clients may open; zrsd creates the storage if it does not exist. Repeat the flag for more
@@ -128,37 +131,39 @@ struct Choices {
 
     /// Refuse all writes
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    #[arg(help_heading = CLIENTS)]
+    #[arg(help_heading = CLIENTS, value_parser = values::boolean)]
     read_only: Option<bool>,
 
     /// A second address, for clients that only read: this node serves what it has, without waiting for a primary
     #[arg(long, value_name = "HOST:PORT|PATH", help_heading = CLIENTS)]
     read_listen: Option<String>,
 
-    /// How long ago the primary may last have been heard of for --read-listen to serve clients [default: 60]
+    /// How long ago the primary may last have been heard of for --read-listen to serve clients (90, 90s and 1.5min are
+    /// the same) [default: 60s]
     #[arg(long, value_name = "SECS", help_heading = CLIENTS)]
     max_lag: Option<Seconds>,
 
-    /// How long a transaction may hold its locks before zrsd disconnects its client [default: 60]
+    /// How long a transaction may hold its locks before zrsd disconnects its client [default: 60s]
     #[arg(long, value_name = "SECS", help_heading = CLIENTS)]
     transaction_timeout: Option<Seconds>,
 
     /// Whether packing also removes objects that no other object refers to; set to false if an external garbage
     /// collector removes them [default: true]
-    #[arg(long, value_name = "BOOL", help_heading = CLIENTS)]
+    #[arg(long, value_name = "BOOL", help_heading = CLIENTS, value_parser = values::boolean)]
     pack_gc: Option<bool>,
 
     /// Greet clients with the msgpack encoding (M5, ZEO 5.2 and later) instead of pickle (Z5)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    #[arg(help_heading = CLIENTS)]
+    #[arg(help_heading = CLIENTS, value_parser = values::boolean)]
     msgpack: Option<bool>,
 
-    /// The address of the HTTP service: /healthz, /readyz, /primary, /status, /metrics. HTTP can also hand over the
-    /// primary's role, without a password: bind an address that only operators can reach
+    /// The address of the HTTP service: /healthz, /readyz, /primary, /status, /metrics (127.0.0.1:8180 is where zrsctl
+    /// looks). HTTP can also hand over the primary's role and drop empty storages, without a password: bind an address
+    /// that only operators can reach
     #[arg(long, value_name = "HOST:PORT", help_heading = OPERATORS)]
     http: Option<String>,
 
-    /// Log to this file [default: standard error]
+    /// Log to this file, which SIGHUP and SIGUSR2 open again [default: standard error]
     #[arg(long, value_name = "FILE", help_heading = OPERATORS)]
     log_file: Option<PathBuf>,
 
@@ -167,17 +172,17 @@ struct Choices {
     #[arg(long, value_name = "LEVEL", help_heading = OPERATORS)]
     log_level: Option<String>,
 
-    /// The time between the primary's heartbeats [default: 50]
+    /// The time between the primary's heartbeats [default: 50ms]
     #[arg(long, value_name = "MS", help_heading = TIMES)]
     heartbeat: Option<Milliseconds>,
 
     /// How long a primary without contact to a majority stays primary; the other nodes call an election after 1.6 to 2
-    /// times this without a heartbeat [default: 300]
+    /// times this without a heartbeat [default: 300ms]
     #[arg(long, value_name = "MS", help_heading = TIMES)]
     election_timeout: Option<Milliseconds>,
 
     /// How long a secondary lets a client look for the primary before it relays the client to the primary
-    /// [default: 1000]
+    /// [default: 1s]
     #[arg(long, value_name = "MS", help_heading = TIMES)]
     relay_grace: Option<Milliseconds>,
 }
@@ -245,6 +250,7 @@ impl Choices {
             #[cfg(not(debug_assertions))]
             pretend_newer: usual.pretend_newer,
             disk_reserve: self.disk_reserve.map_or(usual.disk_reserve, |mib| u64::from(mib) << 20),
+            open_files: usual.open_files,
         }
     }
 }
@@ -256,8 +262,24 @@ pub enum Parsed {
     Run(Box<Config>),
     /// `--help` or `--version`: print this, and exit with 0.
     Said(clap::Error),
-    /// Wrong usage: print this, and exit with 2.
-    Wrong(clap::Error),
+    /// Exit with 2.
+    Wrong(Wrong),
+}
+
+/// Settings that can't work; its text is for standard error.
+#[derive(Debug)]
+pub struct Wrong {
+    /// The reason, in a line for the log.
+    pub why: String,
+    /// The log file, as far as the settings could be read.
+    pub log_file: Option<PathBuf>,
+    text: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// The flags of `zrsd`, for its help and for the test of its documentation.
@@ -269,137 +291,83 @@ pub fn command() -> clap::Command {
 pub fn command_line<I, T>(arguments: I) -> Parsed
 where
     I: IntoIterator<Item = T>,
-    T: Into<OsString> + Clone,
+    T: Into<OsString>,
 {
-    let mut command = command();
-    let flags = match command.try_get_matches_from_mut(arguments).and_then(|found| Flags::from_arg_matches(&found)) {
-        Ok(flags) => flags,
-        Err(said) if said.use_stderr() => return Parsed::Wrong(said),
-        Err(said) => return Parsed::Said(said),
-    };
-    match resolve(flags) {
-        Ok(config) => Parsed::Run(Box::new(config)),
-        Err(why) => Parsed::Wrong(command.error(clap::error::ErrorKind::ValueValidation, why)),
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    match command().try_get_matches_from(&arguments).and_then(|found| Flags::from_arg_matches(&found)) {
+        Ok(flags) => match resolve(flags) {
+            Ok(config) => Parsed::Run(Box::new(config)),
+            Err(wrong) => Parsed::Wrong(wrong),
+        },
+        Err(said) if said.use_stderr() => {
+            let text = said.to_string().trim_end().to_owned();
+            let why = text.lines().next().unwrap_or_default();
+            let why = why.strip_prefix("error: ").unwrap_or(why).to_owned();
+            Parsed::Wrong(Wrong { why, log_file: log_file_among(&arguments), text })
+        }
+        Err(said) => Parsed::Said(said),
     }
 }
 
-fn resolve(flags: Flags) -> Result<Config, BadConfig> {
-    let choices = match &flags.config {
-        Some(file) => flags.choices.or(read_file(file)?),
-        None => flags.choices,
+/// The log file, of a command line that can't be understood as a whole. (clap stops at the first fault.)
+fn log_file_among(arguments: &[OsString]) -> Option<PathBuf> {
+    let path = |flag: &str| {
+        let joined = |argument: &OsString| argument.to_str()?.strip_prefix(flag)?.strip_prefix('=').map(PathBuf::from);
+        let apart = || {
+            let at = arguments.iter().position(|argument| argument.as_os_str() == flag)?;
+            arguments.get(at + 1).map(PathBuf::from)
+        };
+        arguments.iter().find_map(joined).or_else(apart)
     };
-    let mut config = choices.into_config();
-    config.check()?;
-    config.read_secret()?;
-    Ok(config)
+    path("--log-file").or_else(|| read_file(&path("--config")?).0.log_file)
 }
 
-fn read_file(file: &Path) -> Result<Choices, BadConfig> {
+fn resolve(flags: Flags) -> Result<Config, Wrong> {
+    let (in_file, fault) = flags.config.as_deref().map(read_file).unwrap_or_default();
+    let choices = flags.choices.or(in_file);
+    let log_file = choices.log_file.clone();
+    let checked = || -> Result<Config, BadConfig> {
+        fault.map_or(Ok(()), Err)?;
+        let mut config = choices.into_config();
+        config.check()?;
+        config.read_secret()?;
+        Ok(config)
+    };
+    checked().map_err(|BadConfig(why)| Wrong { text: format!("zrsd: {why}"), why, log_file })
+}
+
+/// The choices of the file, and the first thing that is wrong with it.
+fn read_file(file: &Path) -> (Choices, Option<BadConfig>) {
+    let name = file.display();
+    let wrong = |why| (Choices::default(), Some(BadConfig(format!("--config {name}: {why}"))));
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
-        Err(why) => return bad(format!("--config {}: {why}", file.display())),
+        Err(why) => return wrong(why.to_string()),
     };
-    toml::from_str(&text).or_else(|why| bad(format!("--config {}: {why}", file.display())))
-}
-
-/// The value of `--peers`: `1=HOST:PORT,2=HOST:PORT`, or a table in the file.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct PeerList(BTreeMap<u64, String>);
-
-impl PeerList {
-    fn add(&mut self, node: &str, address: &str) -> Result<(), String> {
-        let number = node.trim().parse::<u64>().map_err(|_| format!("{node:?} is not the number of a node"))?;
-        match self.0.insert(number, address.trim().to_owned()) {
-            Some(_) => Err(format!("node {number} is listed twice")),
-            None => Ok(()),
-        }
-    }
-}
-
-impl FromStr for PeerList {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<PeerList, String> {
-        let mut peers = PeerList::default();
-        for entry in text.split(',').filter(|entry| !entry.trim().is_empty()) {
-            let (node, address) = entry
-                .split_once('=')
-                .ok_or_else(|| format!("{entry:?} is not NUMBER=HOST:PORT (1=a:8100,2=b:8100,3=c:8100)"))?;
-            peers.add(node, address)?;
-        }
-        if peers.0.is_empty() {
-            return Err("the list is empty (1=a:8100,2=b:8100,3=c:8100)".into());
-        }
-        Ok(peers)
-    }
-}
-
-impl<'de> Deserialize<'de> for PeerList {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<PeerList, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = PeerList;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a table of addresses by node number, or \"1=HOST:PORT,2=HOST:PORT\"")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<PeerList, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PeerList, A::Error> {
-                let mut peers = PeerList::default();
-                while let Some((node, address)) = map.next_entry::<String, String>()? {
-                    peers.add(&node, &address).map_err(de::Error::custom)?;
-                }
-                Ok(peers)
+    let entries = match file::entries(&text, &command()) {
+        Ok(entries) => entries,
+        Err(why) => return wrong(why),
+    };
+    let (mut choices, mut fault) = (Choices::default(), None);
+    for entry in entries {
+        match choice(&entry) {
+            Ok(choice) => choices = choices.or(choice),
+            Err(why) => {
+                let Entry { key, line, .. } = &entry;
+                fault.get_or_insert_with(|| BadConfig(format!("--config {name}: line {line}: {key}: {why}")));
             }
         }
-        from.deserialize_any(Either)
     }
+    (choices, fault)
 }
 
-/// A time in seconds; fractions are fine.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "f64")]
-struct Seconds(Duration);
-
-impl TryFrom<f64> for Seconds {
-    type Error = String;
-
-    fn try_from(seconds: f64) -> Result<Seconds, String> {
-        // A year is more than enough, and sums of such times are far from overflowing.
-        if seconds.is_nan() || !(0.0..=31_536_000.0).contains(&seconds) {
-            return Err(format!("{seconds} is not a time from 0 to 31536000 seconds"));
-        }
-        Ok(Seconds(Duration::from_secs_f64(seconds)))
-    }
-}
-
-impl FromStr for Seconds {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Seconds, String> {
-        text.trim().parse::<f64>().map_err(|_| format!("{text:?} is not a number of seconds"))?.try_into()
-    }
-}
-
-/// A time in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(from = "u32")]
-struct Milliseconds(Duration);
-
-impl From<u32> for Milliseconds {
-    fn from(ms: u32) -> Milliseconds {
-        Milliseconds(Duration::from_millis(ms.into()))
-    }
-}
-
-impl FromStr for Milliseconds {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Milliseconds, String> {
-        Ok(text.trim().parse::<u32>().map_err(|_| format!("{text:?} is not a number of milliseconds"))?.into())
-    }
+/// The choice that a key of the file makes: what its flag would say.
+fn choice(entry: &Entry) -> Result<Choices, String> {
+    let arguments = entry.arguments.clone()?;
+    let line = ["zrsd".to_owned()].into_iter().chain(arguments);
+    let read = command().try_get_matches_from(line).and_then(|found| Flags::from_arg_matches(&found));
+    read.map(|flags| flags.choices).map_err(|error| match (error.kind(), error.source()) {
+        (ErrorKind::ValueValidation, Some(why)) => why.to_string(),
+        _ => format!("expected {}", entry.expected),
+    })
 }

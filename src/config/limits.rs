@@ -19,7 +19,7 @@ pub const FRAME: usize = OBJECT + MIB;
 pub const FIRST_FRAME: usize = 4 * KIB;
 /// Bytes of a transaction's descriptions, of the bookkeeping for each of its objects, and of its data that is not yet
 /// in the log. The vote of a larger transaction is refused.
-pub const TRANSACTION_BYTES: usize = 256 * MIB;
+pub const TRANSACTION_BYTES: usize = 512 * MIB;
 /// Bytes of one piece of data that goes through the log ahead of its transaction, and of a command with such pieces.
 pub const PIECE: usize = MIB;
 /// Bytes of a transaction's user, description and extension, each.
@@ -40,6 +40,8 @@ pub const PEER_FRAME: usize = TRANSACTION_BYTES + APPEND_BYTES + 64 * MIB;
 /// Bytes of a transaction that an import puts into one command; further data goes ahead of that command, in commands
 /// of this size.
 pub const IMPORT: usize = 8 * MIB;
+/// Damaged places of a file that an import names one by one; more are counted.
+pub const LOST_NAMED: usize = 1_000;
 
 // Connections.
 
@@ -55,6 +57,8 @@ pub const LOOK_UP_AGAIN: Duration = Duration::from_secs(10);
 pub const RELAYS: usize = 8_192;
 /// How long a connection may take from its first bytes to a whole first frame, and a peer to prove its membership.
 pub const INTRODUCTION: Duration = Duration::from_secs(10);
+/// How long the other end may take to read why its connection is closed (an alert of TLS, say).
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Within this time a `register` is answered or its connection closed.
 pub const REGISTER_ANSWER: Duration = Duration::from_secs(5);
 /// How long connecting to another node may take.
@@ -67,6 +71,29 @@ pub const COMPLAINTS: usize = 1_024;
 pub const SILENCE: Duration = Duration::from_secs(30);
 /// How long a closing server waits for the finishes under way, and then for its clients to read their answers.
 pub const DRAIN: Duration = Duration::from_secs(5);
+
+// Open files.
+
+/// Files of the database's engine.
+pub const STORE_FILES: usize = 1_000;
+/// Files for the rest: the log, members' connections, listeners, threads.
+pub const OTHER_FILES: usize = 56;
+/// The least that a process must be allowed to have open.
+pub const OPEN_FILES_LEAST: usize = 160;
+
+// Threads.
+
+/// Threads for work that may block: reads that take long, large commands, flushes.
+pub const BLOCKING_THREADS: usize = 64;
+/// How long such a thread stays that has nothing to do.
+pub const THREAD_KEPT: Duration = Duration::from_secs(86_400);
+
+// All sessions together.
+
+/// Bytes of frames that have not arrived whole. Beyond, the connection that holds most of them is closed.
+pub const INPUT_SUM: usize = 8 * FRAME;
+/// Bytes of output that clients have not taken yet. Beyond, the connection for which most of it waits is closed.
+pub const OUTPUT_SUM: usize = 8 * FRAME;
 
 // A session.
 
@@ -172,6 +199,16 @@ pub const TRANSFER_BEHIND: u64 = APPEND_ENTRIES;
 pub const PEER_CALLS: usize = 256;
 /// How long a call to a peer may take if the peer must write to its disk first.
 pub const PEER_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Errands of other nodes that are under way at a node at a time, and that wait there.
+pub const ERRANDS: usize = 16;
+/// How long an operator's request waits for a primary to be known.
+pub const PRIMARY_AWAITED: Duration = Duration::from_secs(5);
+/// How long the primary may take for what an operator asks of it at another node.
+pub const ERRAND: Duration = Duration::from_secs(22);
+/// How long the primary waits for another node to say whether it needs a storage that is to be dropped.
+pub const STORAGE_LOOK: Duration = Duration::from_secs(3);
+/// Names of storages that a refusal names.
+pub const NAMES_TOLD: usize = 20;
 /// How long a peer may take to prove its membership.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a command that is applied on the calling task; a larger command is applied on a thread for blocking work.
@@ -228,6 +265,13 @@ pub const HTTP_EXCHANGE: Duration = Duration::from_secs(30);
 /// How long to wait after an accept failed (too many open files, for example).
 pub const HTTP_RETRY: Duration = Duration::from_millis(100);
 
+// The log.
+
+/// Lines that wait to be written; further ones are lost, and counted. A line of the usual kind has 150 bytes.
+pub const LOG_LINES: usize = 10_000;
+/// How long a process that ends waits for its last lines to be written.
+pub const LOG_FLUSH: Duration = Duration::from_secs(1);
+
 // Settings that [`Config::check`](super::Config::check) refuses beyond these.
 
 /// The shortest heartbeat.
@@ -243,6 +287,8 @@ const _: () = assert!(FIRST_FRAME < FRAME);
 const _: () = assert!(OBJECT + MIB <= TRANSACTION_BYTES, "the largest object must fit into a transaction");
 const _: () = assert!(TRANSACTION_TEXT <= u16::MAX as usize, "Data.fs gives these lengths two bytes");
 const _: () = assert!(PEER_FRAME >= TRANSACTION_BYTES + APPEND_BYTES, "the largest entry must be replicable");
+const _: () = assert!(LONG_READS * 2 + PIECE_READS <= BLOCKING_THREADS / 2, "reads leave threads for the rest");
+const _: () = assert!(INPUT_SUM > 2 * FRAME && OUTPUT_SUM > 2 * OUTPUT, "one client does not close another");
 const _: () = assert!(OUTPUT > OUTPUT_HIGH_WATER + FRAME, "the largest answer must not cost a connection");
 const _: () = assert!(TRANSACTIONS_BYTES > TRANSACTION_BYTES, "a large transaction must not wait for itself");
 const _: () = assert!(TRANSACTION_LOCKS <= LOCKS / 2, "one transaction leaves room for another");
@@ -254,4 +300,11 @@ const _: () = assert!(NEW_OIDS as u64 <= OID_RANGE as u64, "one call must be ans
 const _: () = assert!(HELD < CONNECTIONS && RELAYS < CONNECTIONS);
 const _: () = assert!(HTTP_HEAD >= 8 * KIB, "hyper refuses a smaller buffer");
 const _: () = assert!(HTTP_EXCHANGE.as_secs() > 2 * DRAIN.as_secs(), "handing over must fit into a request");
+const _: () =
+    assert!(ERRAND.as_secs() + PRIMARY_AWAITED.as_secs() < HTTP_EXCHANGE.as_secs(), "its report must be told");
+const _: () = assert!(PRIMARY_AWAITED.as_secs() + 2 * DRAIN.as_secs() < ERRAND.as_secs(), "a hand-over fits into it");
+const _: () = assert!(
+    PRIMARY_AWAITED.as_secs() + STORAGE_LOOK.as_secs() + PEER_CALL_TIMEOUT.as_secs() < ERRAND.as_secs(),
+    "to drop a storage fits into it"
+);
 const _: () = assert!(DRAIN.as_secs() < 10, "supervisors kill after ten seconds");

@@ -4,20 +4,29 @@
 //! and simulation from [`Config::default`]; [`Config::check`] names a setting that is wrong and its cure. After that
 //! no code reads flags, files or the environment. [`limits`] lists the numbers that no setting changes.
 //!
-//! **Where to look**: `settings` is the [`Config`], `check` what it refuses, `cli` the flags and the file, `address`
-//! the form of addresses.
+//! **Where to look**: `settings` is the [`Config`], `check` what it refuses, `cli` the flags, `file` the file,
+//! `values`, `level` and `address` the forms of what operators write, `unit` what a systemd unit may have to allow,
+//! `open_files` what the system's limit leaves for whom.
 //!
 //! **Left out.** Reloading: the log changes the members, not a file, and any other setting is worth a restart.
 
 mod address;
 mod check;
 mod cli;
+mod file;
+mod level;
 pub mod limits;
+mod open_files;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod unit;
+mod values;
 
 pub use address::{host, is_address, is_path, port};
 pub use check::BadConfig;
-pub use cli::{Parsed, command, command_line};
+pub use cli::{Parsed, Wrong, command, command_line};
+pub use level::directives;
+pub use open_files::OpenFiles;
 pub use settings::{Config, DEFAULT_ADDRESS, PeerTrust, TlsFiles};
+pub use unit::to_allow;

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::open_files::OpenFiles;
+
 /// The address of a node that names none: the port is that of ZEO's documentation.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:8100";
 
@@ -62,6 +64,8 @@ pub struct Config {
     pub pretend_newer: bool,
     /// Bytes of the disk that stay free: with less, this node takes no new entries, and does not lead.
     pub disk_reserve: u64,
+    /// How many files this process may have open, and for what: no setting, but the system's limit.
+    pub open_files: OpenFiles,
 }
 
 impl Default for Config {
@@ -92,6 +96,7 @@ impl Default for Config {
             pack_gc: true,
             pretend_newer: false,
             disk_reserve: 512 << 20,
+            open_files: OpenFiles::default(),
         }
     }
 }
@@ -148,6 +153,15 @@ impl Config {
     /// The address to bind for clients and peers.
     pub fn address(&self) -> String {
         self.listen.clone().unwrap_or_else(|| self.public_address())
+    }
+
+    /// The setting that [`Config::address`] comes from.
+    pub fn origin_of_address(&self) -> String {
+        match (&self.listen, self.peers.contains_key(&self.node)) {
+            (Some(_), _) => "--listen".into(),
+            (None, true) => format!("the address of node {} in --peers", self.node),
+            (None, false) => "the default of --listen".into(),
+        }
     }
 
     /// The address by which clients and peers find this node.

@@ -22,6 +22,8 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::config::to_allow;
+
 /// The format of everything below the folder; it grows when an older program could misread what a newer one wrote.
 pub const FORMAT: u32 = 2;
 
@@ -49,7 +51,7 @@ impl Folder {
     /// The folder can't be made or read, is in use, is no data folder, or has a newer format than this program knows.
     /// The error names the folder and says what to do.
     pub fn open(path: &Path) -> io::Result<Folder> {
-        fs::create_dir_all(path).map_err(|why| refuse(path, format!("can't be made: {why}")))?;
+        make(path).map_err(|why| denied(path, "can't be made", &why))?;
         // Inspected twice: before the lock, as locking writes a file, and again under the lock.
         inspect(path)?;
         let lock = lock(path)?;
@@ -60,7 +62,7 @@ impl Folder {
         }
         finish(path).map_err(|why| refuse(path, why))?;
         if !marked {
-            mark(path).map_err(|why| refuse(path, format!("can't be marked as a data folder: {why}")))?;
+            mark(path).map_err(|why| denied(path, "can't be marked as a data folder", &why))?;
         }
         Ok(Folder { path: path.to_owned(), _lock: lock })
     }
@@ -109,6 +111,24 @@ impl Folder {
     }
 }
 
+/// Makes the folder, and those above it, if they are not there; their names are durable on return.
+fn make(path: &Path) -> io::Result<()> {
+    // (The name of a folder that is there may not be durable either: perhaps the process ended between the two steps.)
+    let mut above: Vec<&Path> = path.ancestors().skip(1).take(1).collect();
+    above.extend(path.ancestors().skip(1).take_while(|folder| !folder.exists()).filter_map(Path::parent));
+    fs::create_dir_all(path)?;
+    for folder in above {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        match File::open(folder) {
+            Ok(folder) => folder.sync_all()?,
+            // (Then it was somebody else who made the folder in it.)
+            Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(())
+}
+
 /// A data folder in which a database is being made; it is as it was before, unless it is kept.
 #[derive(Debug)]
 pub struct NewFolder {
@@ -128,7 +148,7 @@ impl NewFolder {
     /// Those of [`Folder::open`]; and if a node has used the folder.
     pub fn take(path: &Path) -> io::Result<NewFolder> {
         let made = !path.exists();
-        fs::create_dir_all(path).map_err(|why| refuse(path, format!("can't be made: {why}")))?;
+        fs::create_dir_all(path).map_err(|why| denied(path, "can't be made", &why))?;
         inspect(path)?;
         let lock = lock(path)?;
         let cut_off = path.join(NEW).exists() && !path.join(STORE).exists();
@@ -256,15 +276,20 @@ fn refuse(path: &Path, why: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("data folder {}: {why}", path.display()))
 }
 
+/// The same, for something that the system may have forbidden.
+fn denied(path: &Path, what: &str, why: &io::Error) -> io::Error {
+    refuse(path, format!("{what}: {why}{}", to_allow(why, path)))
+}
+
 /// Whether the folder has our marker; an error if it has none and is not empty.
 fn inspect(path: &Path) -> io::Result<bool> {
     match fs::read_to_string(path.join(MARKER)) {
         Ok(text) => return understand(path, &text).map(|()| true),
         Err(why) if why.kind() == io::ErrorKind::NotFound => {}
-        Err(why) => return Err(refuse(path, format!("its file {MARKER} can't be read: {why}"))),
+        Err(why) => return Err(denied(path, &format!("its file {MARKER} can't be read"), &why)),
     }
     let mut found = Vec::new();
-    for entry in fs::read_dir(path).map_err(|why| refuse(path, format!("can't be read: {why}")))? {
+    for entry in fs::read_dir(path).map_err(|why| denied(path, "can't be read", &why))? {
         let name = entry.map_err(|why| refuse(path, why))?.file_name().to_string_lossy().into_owned();
         // An import begins with an empty `new/`.
         let begun = name == NEW && fs::read_dir(path.join(NEW)).is_ok_and(|mut inside| inside.next().is_none());
@@ -334,7 +359,7 @@ fn lock(path: &Path) -> io::Result<File> {
         .write(true)
         .truncate(false)
         .open(&name)
-        .map_err(|why| refuse(path, format!("its file {LOCK} can't be opened: {why}")))?;
+        .map_err(|why| denied(path, &format!("its file {LOCK} can't be opened"), &why))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

@@ -31,6 +31,7 @@ use rocksdb::{
 };
 
 use super::contract::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
+use crate::config::OpenFiles;
 
 /// Keys that begin with the same so many bytes are looked up with a Bloom filter: storage (4) and oid or tid (8).
 /// Tables with other keys are read correctly too, without the filter's help.
@@ -56,7 +57,6 @@ const WRITE_BUFFERS_FLUSH: usize = 32 << 20;
 const WRITE_BUFFERS_LOG: usize = 16 << 20;
 /// The largest write-ahead log on disk (`Durability::Log`), which an opening has to replay.
 const WAL: u64 = 256 << 20;
-const OPEN_FILES: i32 = 1000;
 /// RocksDB's own log for people: the size of a file, and how many are kept.
 const INFO_LOG: usize = 1 << 20;
 const INFO_LOGS: usize = 3;
@@ -430,7 +430,8 @@ fn engine_options(durability: Durability) -> Options {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_db_write_buffer_size(write_buffers(durability));
-    options.set_max_open_files(OPEN_FILES);
+    // (Opening fails if the limit of this process is smaller than what it asks for by and by.)
+    options.set_max_open_files(OpenFiles::of_process().store as i32);
     options.set_max_background_jobs(2);
     options.set_bytes_per_sync(SMOOTH);
     options.set_log_level(LogLevel::Warn);

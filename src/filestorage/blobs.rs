@@ -5,7 +5,9 @@
 //! lawn     DIR/0x1234/0x040d30c2a4695f11.blob                                      of old, a folder for each object
 //! ```
 //!
-//! `DIR/.layout` says which layout it is. Without that file, a folder with anything in it is a lawn, as for ZODB.
+//! `DIR/.layout` says which layout it is. A copy that left hidden files behind lacks it, and ZODB itself, which takes
+//! any folder without it for a lawn, may have written the wrong word there. The two layouts can't be in each other's
+//! way, so blobs are looked for in both.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -23,35 +25,62 @@ enum Layout {
     Lawn,
 }
 
+impl Layout {
+    fn other(self) -> Layout {
+        match self {
+            Layout::Bushy => Layout::Lawn,
+            Layout::Lawn => Layout::Bushy,
+        }
+    }
+}
+
 /// A folder of blobs.
 #[derive(Clone, Debug)]
 pub struct BlobFolder {
     path: PathBuf,
+    /// The layout of most blobs.
     layout: Layout,
+    /// Whether the folder says so.
+    marked: bool,
 }
 
 impl BlobFolder {
     /// Opens a folder that is there.
     pub fn open(path: &Path) -> io::Result<BlobFolder> {
         let of = |fault: io::Error| of_file(path, &fault);
-        let mut seen = false;
-        for entry in fs::read_dir(path).map_err(of)? {
-            seen |= !entry.map_err(of)?.file_name().to_string_lossy().starts_with('.');
-        }
-        let layout = match fs::read_to_string(path.join(MARKER)) {
+        fs::read_dir(path).map_err(of)?;
+        let marker = path.join(MARKER);
+        let marked = match fs::read_to_string(&marker) {
             Ok(text) => match text.trim() {
-                "bushy" => Layout::Bushy,
-                "lawn" => Layout::Lawn,
+                "bushy" => Some(Layout::Bushy),
+                "lawn" => Some(Layout::Lawn),
+                "zeocache" => {
+                    let why = "this is the blob cache of a ZEO client, which does not have all blobs. Give the folder of \
+                               the server (blob-dir)";
+                    return Err(of(io::Error::new(io::ErrorKind::InvalidData, why)));
+                }
                 other => {
-                    let why = format!("its layout is {other:?}, which ZODB does not have (bushy or lawn)");
+                    let why = format!(
+                        "its layout is {other:?}, which ZODB does not have (bushy or lawn). If these are the blobs of the \
+                         Data.fs, remove {}: both layouts are looked for",
+                        marker.display()
+                    );
                     return Err(of(io::Error::new(io::ErrorKind::InvalidData, why)));
                 }
             },
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound && seen => Layout::Lawn,
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Layout::Bushy,
-            Err(fault) => return Err(of_file(&path.join(MARKER), &fault)),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => None,
+            Err(fault) => return Err(of_file(&marker, &fault)),
         };
-        Ok(BlobFolder { path: path.to_owned(), layout })
+        let layout = match marked {
+            Some(layout) => layout,
+            None => by_shape(path).map_err(of)?,
+        };
+        Ok(BlobFolder { path: path.to_owned(), layout, marked: marked.is_some() })
+    }
+
+    /// Whether the folder says which layout it has.
+    pub fn is_marked(&self) -> bool {
+        self.marked
     }
 
     /// Makes a folder as ZODB would; it must not exist.
@@ -64,13 +93,17 @@ impl BlobFolder {
             marker.sync_all()
         };
         make().map_err(|fault| of_file(path, &fault))?;
-        Ok(BlobFolder { path: path.to_owned(), layout: Layout::Bushy })
+        Ok(BlobFolder { path: path.to_owned(), layout: Layout::Bushy, marked: true })
     }
 
-    /// The path that the blob of a revision has, whether it is there or not.
+    /// The path that the blob of a revision should have, whether it is there or not.
     pub fn path_of(&self, oid: Oid, tid: Tid) -> PathBuf {
+        self.path_in(self.layout, oid, tid)
+    }
+
+    fn path_in(&self, layout: Layout, oid: Oid, tid: Tid) -> PathBuf {
         let mut path = self.path.clone();
-        match self.layout {
+        match layout {
             Layout::Bushy => oid.to_bytes().iter().for_each(|byte| path.push(format!("0x{byte:02x}"))),
             Layout::Lawn => path.push(repr(oid.0)),
         }
@@ -78,14 +111,17 @@ impl BlobFolder {
         path
     }
 
-    /// Opens the blob of a revision; `None`: there is no such file.
-    pub fn find(&self, oid: Oid, tid: Tid) -> io::Result<Option<File>> {
-        let path = self.path_of(oid, tid);
-        match File::open(&path) {
-            Ok(file) => Ok(Some(file)),
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(fault) => Err(of_file(&path, &fault)),
+    /// The file of the blob of a revision, and its length; `None`: there is no such file in either layout.
+    pub fn find(&self, oid: Oid, tid: Tid) -> io::Result<Option<(PathBuf, u64)>> {
+        for layout in [self.layout, self.layout.other()] {
+            let path = self.path_in(layout, oid, tid);
+            match fs::metadata(&path) {
+                Ok(about) => return Ok(Some((path, about.len()))),
+                Err(fault) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&fault.kind()) => {}
+                Err(fault) => return Err(of_file(&path, &fault)),
+            }
         }
+        Ok(None)
     }
 
     /// Fsyncs the folders, so that the names of the blobs are on disk as their bytes are.
@@ -114,6 +150,24 @@ impl BlobFolder {
         };
         write().map_err(|fault| of_file(&path, &fault))
     }
+}
+
+/// The layout that a folder without a marker seems to have: a lawn's folders hold blobs, a bush's hold folders.
+fn by_shape(path: &Path) -> io::Result<Layout> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with("0x") || !entry.path().is_dir() {
+            continue;
+        }
+        for inner in fs::read_dir(entry.path())? {
+            let name = inner?.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with("0x") {
+                return Ok(if name.ends_with(".blob") { Layout::Lawn } else { Layout::Bushy });
+            }
+        }
+    }
+    Ok(Layout::Bushy)
 }
 
 /// Fsyncs a folder and those below it; the bushy layout bounds their depth.
@@ -216,14 +270,34 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap(), b"abc");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o222, 0);
         let opened = BlobFolder::open(&path).unwrap();
-        assert!(opened.find(oid, tid).unwrap().is_some());
-        assert!(opened.find(oid, Tid(1)).unwrap().is_none());
+        assert_eq!(opened.find(oid, tid).unwrap(), Some((file.clone(), 3)));
+        assert_eq!(opened.find(oid, Tid(1)).unwrap(), None);
+        assert!(opened.is_marked());
 
+        // Without a marker, and with a wrong one.
         fs::remove_file(path.join(".layout")).unwrap();
+        let opened = BlobFolder::open(&path).unwrap();
+        assert!(!opened.is_marked() && opened.path_of(oid, tid) == file);
+        fs::write(path.join(".layout"), "lawn\n").unwrap();
         let lawn = BlobFolder::open(&path).unwrap();
         assert_eq!(lawn.path_of(Oid(0x123), tid), path.join("0x0123/0x0fed.blob"));
         assert_eq!(lawn.path_of(Oid(0), tid), path.join("0x00/0x0fed.blob"));
-        fs::write(path.join(".layout"), "forest").unwrap();
-        assert!(BlobFolder::open(&path).unwrap_err().to_string().contains("\"forest\""));
+        assert_eq!(lawn.find(oid, tid).unwrap(), Some((file, 3)));
+        for (word, told) in [("forest", "\"forest\""), ("zeocache", "blob cache of a ZEO client")] {
+            fs::write(path.join(".layout"), word).unwrap();
+            assert!(BlobFolder::open(&path).unwrap_err().to_string().contains(told));
+        }
+    }
+
+    #[test]
+    fn a_lawn_without_its_marker_is_known_by_its_shape() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("0x05/0x0fed.blob");
+        fs::create_dir_all(parent.path().join("tmp")).unwrap();
+        fs::create_dir(file.parent().unwrap()).unwrap();
+        fs::write(&file, "abc").unwrap();
+        let lawn = BlobFolder::open(parent.path()).unwrap();
+        assert_eq!(lawn.path_of(Oid(5), Tid(0x0fed)), file);
+        assert_eq!(lawn.find(Oid(5), Tid(0x0fed)).unwrap(), Some((file, 3)));
     }
 }

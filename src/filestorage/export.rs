@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use super::blobs::BlobFolder;
 use super::faults::of_file;
 use super::format::{DONE, PACKED};
-use super::progress::{Overseer, Progress, stopped};
+use super::progress::{Overseer, Phase, Progress, stopped};
 use super::write::Writer;
 use crate::command::Staged;
 use crate::storage::{Holding, Store};
@@ -182,7 +182,7 @@ impl Exporter<'_> {
         let mut parts = pieces(&staged).map(|piece| {
             let part = store.piece(storage, piece)?;
             done.bytes += part.len() as u64;
-            let progress = Progress { done: records, total, bytes: done.bytes };
+            let progress = Progress { phase: Phase::Copying, done: records, total, bytes: done.bytes };
             if overseer(progress) { Ok(part) } else { Err(stopped()) }
         });
         blobs.write(oid, tid, &mut parts)?;
@@ -191,7 +191,8 @@ impl Exporter<'_> {
     }
 
     fn tell(&mut self) -> io::Result<()> {
-        let progress = Progress { done: self.records_bytes, total: self.total, bytes: self.done.bytes };
+        let progress =
+            Progress { phase: Phase::Copying, done: self.records_bytes, total: self.total, bytes: self.done.bytes };
         if (self.overseer)(progress) { Ok(()) } else { Err(stopped()) }
     }
 }

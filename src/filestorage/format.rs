@@ -18,6 +18,9 @@ pub const MAGIC: &[u8; 4] = b"FS30";
 /// The first bytes of a file that Python 2 wrote.
 pub const MAGIC_PYTHON2: &[u8; 4] = b"FS21";
 
+/// The position of the first transaction.
+pub const FIRST: u64 = MAGIC.len() as u64;
+
 /// Bytes of a transaction's header, without its texts.
 pub const TRANSACTION: usize = 23;
 /// Bytes of a record's header.
@@ -107,6 +110,11 @@ impl RecordHeader {
             version: short(bytes, 32),
             length: number(bytes, 34),
         }
+    }
+
+    /// Bytes after the header: the data, or the position that stands for them.
+    pub fn body(&self) -> u64 {
+        if self.length == 0 { 8 } else { self.length }
     }
 
     pub fn encode(&self) -> [u8; RECORD] {

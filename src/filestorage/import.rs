@@ -1,14 +1,11 @@
 //! From a `Data.fs` and its blobs into a store: each transaction becomes the command that would have committed it.
 //!
-//! Commands are applied at positions of the import's own, one after the other; [`Store::rebase`] ends that, and a
-//! cluster's log begins on top. Large data goes ahead of its transaction in pieces, as in a running cluster: all blobs,
-//! records longer than a piece, and the records of a transaction beyond its first [`limits::IMPORT`] bytes. The same
-//! file gives the same store on every host, to the byte of its digests.
-//!
 //! **What a file has that a store has not.** An object that is listed twice in a transaction (many files list the
 //! record of a blob twice) is listed twice, and stored once. If its two records differ, the last is kept, which
 //! FileStorage would load, and a warning counts it. A pointer to a record that is a pointer itself becomes one to the
-//! data, which reads the same.
+//! data, which reads the same. A pointer to a record that the store does not have (its transaction was undone, or it is
+//! another object's) becomes a copy of what FileStorage would load. Transactions whose ids go back are sorted
+//! (`survey`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,19 +14,26 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::blobs::{BlobFolder, is_blob_record};
+use super::blobs::BlobFolder;
+use super::destination::Destination;
 use super::faults::of_file;
-use super::progress::{Overseer, Progress, stopped};
-use super::read::{FileContent, FileRecord, FileTransaction, Reader};
-use crate::command::{Base, Blob, Change, Command, Commit, Content, Outcome, Span, Staged, Write};
+use super::look::Target;
+use super::notes::Notes;
+use super::progress::{Overseer, Phase, Progress, stopped};
+use super::read::{FileContent, FileRecord, FileTransaction, Reader, Step};
+use super::survey::{Missing, Place, is_blob, look_through};
+use super::warnings::Warning;
+use crate::command::{Base, Blob, Content, Write};
 use crate::config::limits;
-use crate::storage::{Hashing, Position, Store};
-use crate::zodb::{Oid, StorageId, Tid};
+use crate::storage::{Hashing, Store};
+use crate::zodb::{Oid, Tid, TransactionMeta};
 
-/// Records up to this length are checked for being a blob's; those have some thirty bytes.
-const BLOB_RECORD: u64 = 4096;
-/// Missing blobs that are named one by one.
-const NAMED: usize = 5;
+/// The description of a transaction that is added at the end.
+const ADDED: &[u8] = b"zrsctl import: the last transaction's id in Data.fs";
+
+/// Said of a folder of blobs that lacks its marker.
+const UNMARKED: &str = " (The folder has no .layout, a hidden file that a copy may have left behind: so the blobs were \
+                        looked for in both layouts, bushy and lawn.)";
 
 /// The policy for blobs whose files are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub struct Import {
     pub storage: String,
     /// The policy for blobs whose files are missing.
     pub missing_blobs: MissingBlobs,
+    /// Whether to import what can be read of a damaged file.
+    pub salvage: bool,
 }
 
 /// The import in numbers.
@@ -68,299 +74,338 @@ pub struct Imported {
     pub last: Tid,
     /// Oddities of the file that an operator should know of.
     pub warnings: Vec<Warning>,
-}
-
-/// An oddity of a file that does not stop its import.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Warning {
-    /// The file ends with a transaction that was voted and not finished, from this byte on; it is left out.
-    Unfinished(u64),
-    /// So many transactions of status `u` (undone in place, by an old FileStorage) are left out.
-    Undone(u64),
-    /// So many records were replaced by a later one of the same transaction.
-    Replaced(u64),
-    /// So many blobs are missing.
-    MissingBlobs(u64),
-    /// Python 2 wrote the file.
-    Python2,
-}
-
-impl std::fmt::Display for Warning {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Warning::Unfinished(at) => write!(
-                f,
-                "the transaction that begins at byte {at}, the last, was never finished (status c); it is left out, as \
-                 FileStorage would do"
-            ),
-            Warning::Undone(count) => write!(f, "{count} transactions of status u (undone) are left out"),
-            Warning::Replaced(count) => {
-                write!(
-                    f,
-                    "{count} records are left out, as the same transaction has other data of their objects further on"
-                )
-            }
-            Warning::MissingBlobs(count) => write!(f, "{count} blobs are missing; opening one of them is an error"),
-            Warning::Python2 => write!(
-                f,
-                "the file was written by Python 2; clients with Python 3 need it converted by zodbupdate, before the \
-                 import or after it"
-            ),
-        }
-    }
+    /// Damaged places, and what was lost there: the first [`limits::LOST_NAMED`].
+    pub lost: Vec<String>,
+    /// How many there are.
+    pub lost_count: u64,
 }
 
 impl Import {
     /// Puts the storage into `store`, which is empty or holds other imports. After an error the store must be thrown
     /// away.
     pub fn run(&self, store: &Store, overseer: Overseer<'_>) -> io::Result<Imported> {
-        let reader = Reader::open(&self.file)?;
+        let mut reader = Reader::open(&self.file, self.salvage)?;
         let blobs = self.blobs.as_deref().map(BlobFolder::open).transpose()?;
-        if store.applied() != Position::default() {
-            return Err(io::Error::other("the database belongs to the log of a node already"));
-        }
-        if store.storage(&self.storage).is_some() {
-            let why = format!(
-                "there is a storage {:?} already; to add another one, give its name with --storage",
-                self.storage
-            );
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+        let destination = Destination::new(store, &self.storage)?;
+        let refuse = self.missing_blobs == MissingBlobs::Refuse;
+        let found = look_through(&mut reader, blobs.as_ref(), refuse, overseer)?;
+        if refuse && found.missing.count > 0 {
+            return Err(blobs_are_missing(blobs.as_ref(), &found.missing));
         }
         let mut importer = Importer {
-            store,
+            destination,
             reader,
             blobs,
-            missing_blobs: self.missing_blobs,
-            storage: StorageId::default(),
-            done: Imported::default(),
-            next_piece: 0,
-            ahead: Vec::new(),
-            ahead_bytes: 0,
-            missing: Vec::new(),
-            missing_count: 0,
+            done: Imported { lost_count: found.notes.lost_count, ..Imported::default() },
+            blob_bytes: 0,
+            blob_bytes_in_all: found.blob_bytes,
+            places: found.order,
+            merged: BTreeMap::new(),
+            missing: 0,
+            shadowed: 0,
             replaced: 0,
+            foreign: 0,
             overseer,
         };
-        match importer.apply(Change::CreateStorage { name: self.storage.clone() })? {
-            Outcome::Storage(storage) => importer.storage = storage,
-            Outcome::Refused(refusal) => {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, refusal.to_string()));
-            }
-            other => unreachable!("{other:?} is no answer to the creation of a storage"),
+        importer.warn_of_the_file(&found.notes);
+        importer.done.lost = found.notes.lost;
+        match importer.places.take() {
+            None => importer.copy()?,
+            Some(places) => importer.copy_sorted(places)?,
         }
-        importer.next_piece = store.summary(importer.storage).next_piece;
-        while let Some(transaction) = importer.reader.transaction()? {
-            importer.transaction(transaction)?;
-            importer.tell()?;
-        }
-        importer.finish()
+        importer.finish(found.notes.last_header)
     }
 }
 
-/// Whether a record is a blob's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// A blob's record.
-    Blob,
-    /// A blob's record if the object's record of this transaction is one.
-    SameAs(Tid),
-    /// Not a blob's record.
-    Other,
+fn blobs_are_missing(blobs: Option<&BlobFolder>, missing: &Missing) -> io::Error {
+    let named: Vec<String> = missing.first.iter().map(|path| path.display().to_string()).collect();
+    let more = match missing.count.saturating_sub(named.len() as u64) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let why = match blobs {
+        Some(blobs) => {
+            let unmarked = if blobs.is_marked() { "" } else { UNMARKED };
+            format!(
+                "{} blobs are missing: {}{more}.{unmarked} Is this the whole folder of this Data.fs (blob-dir), and not that \
+                 of an older copy? To lose these blobs for good: --missing-blobs ignore",
+                missing.count,
+                named.join(", ")
+            )
+        }
+        None => "it has blobs: say with --blobs where they are (blob-dir). To lose them for good: --missing-blobs \
+                 ignore"
+            .into(),
+    };
+    io::Error::new(io::ErrorKind::NotFound, why)
 }
 
 struct Importer<'i> {
-    store: &'i Store,
+    destination: Destination<'i>,
     reader: Reader,
     blobs: Option<BlobFolder>,
-    missing_blobs: MissingBlobs,
-    storage: StorageId,
     done: Imported,
-    /// The number that the next piece will get.
-    next_piece: u64,
-    /// Pieces that are numbered and not applied yet.
-    ahead: Vec<Bytes>,
-    ahead_bytes: usize,
-    /// The first few blobs that are missing.
-    missing: Vec<PathBuf>,
-    missing_count: u64,
+    /// Bytes of blobs that are copied, and of all.
+    blob_bytes: u64,
+    blob_bytes_in_all: u64,
+    /// All transactions in their new order, if they are sorted.
+    places: Option<Vec<Place>>,
+    /// The place of the transaction that wrote a revision, where several transactions have become one.
+    merged: BTreeMap<(Tid, Oid), u64>,
+    missing: u64,
+    shadowed: u64,
     replaced: u64,
+    foreign: u64,
     overseer: Overseer<'i>,
 }
 
+/// A transaction that is being put together.
+#[derive(Default)]
+struct Pending {
+    writes: Vec<Write>,
+    /// The index of each object's write, for objects that are listed again.
+    first: BTreeMap<Oid, usize>,
+    /// Bytes of data in the writes.
+    inline: usize,
+}
+
 impl Importer<'_> {
-    fn finish(mut self) -> io::Result<Imported> {
-        if self.missing_count > 0 && self.missing_blobs == MissingBlobs::Refuse {
-            return Err(self.blobs_are_missing());
+    fn warn_of_the_file(&mut self, notes: &Notes) {
+        let warnings = &mut self.done.warnings;
+        warnings.extend((self.reader.size() == 0).then_some(Warning::Empty));
+        warnings.extend(self.reader.is_python2().then_some(Warning::Python2));
+        warnings.extend(Warning::of(notes));
+        warnings.extend(self.places.is_some().then_some(Warning::Sorted));
+    }
+
+    /// Copies the transactions as they come.
+    fn copy(&mut self) -> io::Result<()> {
+        loop {
+            match self.reader.step()? {
+                Step::End => return Ok(()),
+                Step::Passed => {}
+                Step::Transaction(transaction) => {
+                    let mut pending = Pending::default();
+                    self.collect(&transaction, &mut pending)?;
+                    self.commit(transaction, pending)?;
+                }
+            }
+            self.tell()?;
         }
-        self.store.rebase()?;
-        self.store.flush()?;
+    }
+
+    /// Copies the transactions in the order of their ids; those of one id become one, as of the last of them.
+    fn copy_sorted(&mut self, places: Vec<Place>) -> io::Result<()> {
+        self.places = Some(places);
+        let mut next = 0;
+        loop {
+            let mut pending = Pending::default();
+            let mut last: Option<FileTransaction> = None;
+            while let Some(place) = self.places.as_ref().and_then(|places| places.get(next)).copied()
+                && last.as_ref().is_none_or(|last| last.tid == place.tid)
+            {
+                let transaction = self.reader.transaction_at(place.position)?;
+                self.collect(&transaction, &mut pending)?;
+                last = Some(transaction);
+                next += 1;
+            }
+            let Some(last) = last else { return Ok(()) };
+            self.commit(last, pending)?;
+            self.tell()?;
+        }
+    }
+
+    /// Ends the import. `last`: the id with which the file ends.
+    fn finish(mut self, last: Tid) -> io::Result<Imported> {
+        if last > self.done.last && last < Tid::MAX {
+            let meta = TransactionMeta { status: b' ', description: ADDED.to_vec(), ..TransactionMeta::default() };
+            self.commit(FileTransaction { position: self.reader.size(), tid: last, meta }, Pending::default())?;
+            self.done.warnings.push(Warning::Added(last));
+        }
+        self.destination.store.rebase()?;
+        self.destination.store.flush()?;
         let counted = |count: u64, warning: fn(u64) -> Warning| (count > 0).then(|| warning(count));
-        self.done.warnings.extend(self.reader.is_python2().then_some(Warning::Python2));
-        self.done.warnings.extend(self.reader.unfinished().map(Warning::Unfinished));
-        self.done.warnings.extend(counted(self.reader.undone(), Warning::Undone));
+        self.done.warnings.extend(counted(self.shadowed, Warning::Shadowed));
         self.done.warnings.extend(counted(self.replaced, Warning::Replaced));
-        self.done.warnings.extend(counted(self.missing_count, Warning::MissingBlobs));
+        self.done.warnings.extend(counted(self.foreign, Warning::Foreign));
+        self.done.warnings.extend(counted(self.missing, Warning::MissingBlobs));
         Ok(self.done)
     }
 
-    fn blobs_are_missing(&self) -> io::Error {
-        let named: Vec<String> = self.missing.iter().map(|path| path.display().to_string()).collect();
-        let more = match self.missing_count.saturating_sub(named.len() as u64) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let why = match &self.blobs {
-            Some(_) => format!(
-                "{} blobs are missing: {}{more}. Is this the folder of this Data.fs? To leave them out: --missing-blobs ignore",
-                self.missing_count,
-                named.join(", ")
-            ),
-            None => "it has blobs: say with --blobs where they are. To leave them out: --missing-blobs ignore".into(),
-        };
-        io::Error::new(io::ErrorKind::NotFound, why)
-    }
-
-    fn apply(&mut self, change: Change) -> io::Result<Outcome> {
-        let at = self.store.applied();
-        let at = Position { index: at.index + 1, term: at.term };
-        self.store.apply(at, &Command { reign: self.store.reign(), change })
-    }
-
     fn tell(&mut self) -> io::Result<()> {
-        let progress = Progress { done: self.reader.position(), total: self.reader.size(), bytes: self.done.bytes };
+        let progress = Progress {
+            phase: Phase::Copying,
+            done: self.reader.position() + self.blob_bytes,
+            total: self.reader.size() + self.blob_bytes_in_all,
+            bytes: self.done.bytes,
+        };
         if (self.overseer)(progress) { Ok(()) } else { Err(stopped()) }
     }
 
-    fn transaction(&mut self, transaction: FileTransaction) -> io::Result<()> {
-        let FileTransaction { position, tid, meta } = transaction;
-        let mut writes: Vec<Write> = Vec::new();
-        // The index of each object's write, for objects that are listed again.
-        let mut first: BTreeMap<Oid, usize> = BTreeMap::new();
-        let mut inline = 0;
+    /// Adds the records of a transaction that was just begun.
+    fn collect(&mut self, transaction: &FileTransaction, pending: &mut Pending) -> io::Result<()> {
+        let FileTransaction { position, tid, .. } = *transaction;
+        let is_merged = self.is_merged(tid);
         while let Some(record) = self.reader.record()? {
             self.done.records += 1;
-            let (content, kind) = self.content(&record, &mut inline)?;
-            match first.get(&record.oid) {
+            let oid = record.oid;
+            if self.is_shadowed(oid, position)? {
+                self.shadowed += 1;
+                continue;
+            }
+            if is_merged {
+                self.merged.insert((tid, oid), position);
+            }
+            let is_blob = is_blob(&mut self.reader, &record)?;
+            let (content, of) = self.content(&record, &mut pending.inline)?;
+            match pending.first.get(&oid) {
                 None => {
-                    let blob = self.blob_of(&record, tid, kind)?;
-                    first.insert(record.oid, writes.len());
-                    writes.push(Write { oid: record.oid, base: Base::Any, content, blob });
+                    let blob = self.blob_of(&record, is_blob, of)?;
+                    pending.first.insert(oid, pending.writes.len());
+                    pending.writes.push(Write { oid, base: Base::Any, content, blob });
                 }
                 Some(&at) => {
-                    let again = content == Content::SameAs(tid) || same(&writes[at].content, &content);
-                    if !again {
+                    let write = &mut pending.writes[at];
+                    if !same(&write.content, &content) {
                         self.replaced += 1;
-                        if writes[at].blob.is_none() {
-                            writes[at].blob = self.blob_of(&record, tid, kind)?;
+                        write.content = content;
+                        if write.blob.is_none() {
+                            write.blob = self.blob_of(&record, is_blob, of)?;
                         }
-                        writes[at].content = content;
                     }
                     let content = Content::SameAs(tid);
-                    writes.push(Write { oid: record.oid, base: Base::Any, content, blob: None });
+                    pending.writes.push(Write { oid, base: Base::Any, content, blob: None });
                 }
             }
         }
-        self.send_ahead()?;
-        let commit = Commit { storage: self.storage, tid, meta, writes };
-        match self.apply(Change::Commit(commit))? {
-            Outcome::Committed(_) => {}
-            Outcome::Refused(refusal) => {
-                return Err(self.reader.wrong(position, format_args!("transaction {tid} can't be: {refusal}")));
-            }
-            other => unreachable!("{other:?} is no answer to a commit"),
+        Ok(())
+    }
+
+    fn commit(&mut self, transaction: FileTransaction, pending: Pending) -> io::Result<()> {
+        let FileTransaction { position, tid, meta } = transaction;
+        if let Some(refusal) = self.destination.commit(tid, meta, pending.writes)? {
+            return Err(self.reader.wrong(position, format_args!("transaction {tid} can't be: {refusal}")));
         }
         self.done.transactions += 1;
         self.done.last = tid;
         Ok(())
     }
 
-    fn content(&mut self, record: &FileRecord, inline: &mut usize) -> io::Result<(Content, Kind)> {
-        let (position, length) = match record.content {
-            FileContent::Absent => return Ok((Content::Absent, Kind::Other)),
-            FileContent::SameAs(tid) => return Ok((Content::SameAs(tid), Kind::SameAs(tid))),
-            FileContent::Data { position, length } => (position, length),
+    /// The places of the transactions of this id, if transactions are sorted.
+    fn places_of(&self, tid: Tid) -> &[Place] {
+        let places = self.places.as_deref().unwrap_or_default();
+        let from = places.partition_point(|place| place.tid < tid);
+        let count = places[from..].partition_point(|place| place.tid == tid);
+        &places[from..from + count]
+    }
+
+    fn is_merged(&self, tid: Tid) -> bool {
+        self.places_of(tid).len() > 1
+    }
+
+    /// Whether the object has a record of a smaller id further on in the file than the transaction at `position`, which
+    /// therefore nobody could load.
+    fn is_shadowed(&self, oid: Oid, position: u64) -> io::Result<bool> {
+        if self.places.is_none() {
+            return Ok(false);
+        }
+        // (Revisions that were not left out lie in the file as in the store: the newest one so far lies last.)
+        let Some(current) = self.destination.store.current(self.destination.storage, oid)? else { return Ok(false) };
+        let last = match self.places_of(current.tid) {
+            [place] => Some(place.position),
+            _ => self.merged.get(&(current.tid, oid)).copied(),
         };
-        self.done.bytes += length;
-        let mut kind = Kind::Other;
-        if length <= limits::PIECE as u64 {
-            let data = self.reader.data(position, length as usize)?;
-            if length <= BLOB_RECORD && is_blob_record(&data) {
-                kind = Kind::Blob;
+        Ok(last.is_some_and(|last| last > position))
+    }
+
+    /// The effect of a record on its object; and if it shows a revision of the store again, which one.
+    fn content(&mut self, record: &FileRecord, inline: &mut usize) -> io::Result<(Content, Option<Tid>)> {
+        match record.content {
+            FileContent::Absent => Ok((Content::Absent, None)),
+            FileContent::Data { position, length } => Ok((self.data(position, length, inline, false)?, None)),
+            FileContent::SameAs(target) if self.has(record.oid, &target)? => {
+                Ok((Content::SameAs(target.tid), Some(target.tid)))
             }
-            if *inline + data.len() <= limits::IMPORT {
-                *inline += data.len();
-                return Ok((Content::Data(data), kind));
+            FileContent::SameAs(target) => {
+                self.foreign += u64::from(target.oid != record.oid);
+                match target.data {
+                    None => Ok((Content::Absent, None)),
+                    Some((position, length)) => Ok((self.data(position, length, inline, true)?, None)),
+                }
             }
         }
+    }
+
+    /// Whether the store has the record to which a pointer of the object leads, as the revision that it says to be.
+    fn has(&self, oid: Oid, target: &Target) -> io::Result<bool> {
+        if target.oid != oid {
+            return Ok(false);
+        }
+        let Some((position, length)) = target.data else {
+            return self.destination.store.is_like(self.destination.storage, oid, target.tid, Tid::MAX, None);
+        };
+        let Some(content) = self.destination.store.content_of(self.destination.storage, oid, target.tid)? else {
+            return Ok(false);
+        };
         let mut hashing = Hashing::record();
-        let first = self.next_piece;
-        let mut at = position;
-        let end = position + length;
+        let (mut at, end) = (position, position + length);
         while at < end {
-            let part = self.reader.data(at, limits::PIECE.min((end - at) as usize))?;
+            let part = self.reader.data_elsewhere(at, limits::PIECE.min((end - at) as usize))?;
+            at += part.len() as u64;
+            hashing.update(&part);
+        }
+        Ok(content == hashing.finish())
+    }
+
+    /// The data at `position`; in pieces, if they are long or the transaction is large. `elsewhere`: they lie far from
+    /// the records that are being read.
+    fn data(&mut self, position: u64, length: u64, inline: &mut usize, elsewhere: bool) -> io::Result<Content> {
+        let read = |reader: &mut Reader, at: u64, length: usize| match elsewhere {
+            true => reader.data_elsewhere(at, length),
+            false => reader.data(at, length),
+        };
+        self.done.bytes += length;
+        if length <= limits::PIECE as u64 && *inline + length as usize <= limits::IMPORT {
+            *inline += length as usize;
+            return Ok(Content::Data(read(&mut self.reader, position, length as usize)?));
+        }
+        let mut hashing = Hashing::record();
+        let first = self.destination.next_piece();
+        let (mut at, end) = (position, position + length);
+        while at < end {
+            let part = read(&mut self.reader, at, limits::PIECE.min((end - at) as usize))?;
             hashing.update(&part);
             at += part.len() as u64;
             self.send(part)?;
         }
-        Ok((Content::Staged(self.staged(first, length, &hashing)), kind))
+        Ok(Content::Staged(self.destination.staged(first, length, &hashing)))
     }
 
-    fn staged(&self, first: u64, length: u64, hashing: &Hashing) -> Staged {
-        let count = u32::try_from(self.next_piece - first).expect("as many pieces would have four petabytes");
-        let pieces = if count == 0 { Vec::new() } else { vec![Span { first, count }] };
-        Staged { pieces, length, hash: hashing.finish() }
-    }
-
-    /// Numbers a piece; when many wait, applies them.
+    /// Sends a piece ahead, and tells of the progress if that took a while.
     fn send(&mut self, piece: Bytes) -> io::Result<()> {
-        self.ahead_bytes += piece.len();
-        self.ahead.push(piece);
-        self.next_piece += 1;
-        if self.ahead_bytes >= limits::IMPORT || self.ahead.len() == limits::STAGE_PIECES {
-            self.send_ahead()?;
-            self.tell()?;
-        }
-        Ok(())
+        if self.destination.send(piece)? { self.tell() } else { Ok(()) }
     }
 
-    fn send_ahead(&mut self) -> io::Result<()> {
-        if self.ahead.is_empty() {
-            return Ok(());
+    /// The blob of a record, if that is a blob's. `of`: the revision that the record shows again.
+    fn blob_of(&mut self, record: &FileRecord, is_blob: bool, of: Option<Tid>) -> io::Result<Option<Blob>> {
+        if !is_blob {
+            return Ok(None);
         }
-        self.ahead_bytes = 0;
-        let pieces = std::mem::take(&mut self.ahead);
-        let expected = self.next_piece - pieces.len() as u64;
-        let outcome = self.apply(Change::Stage { storage: self.storage, pieces })?;
-        assert_eq!(outcome, Outcome::Staged(expected), "pieces are numbered in a row");
-        Ok(())
-    }
-
-    /// The blob of a record, if that is a blob's.
-    fn blob_of(&mut self, record: &FileRecord, tid: Tid, kind: Kind) -> io::Result<Option<Blob>> {
-        let older = match kind {
-            Kind::Other => return Ok(None),
-            Kind::Blob => None,
-            // (An undo has copied the blob's file; the store need not keep both.)
-            Kind::SameAs(of) => self.store.blob(self.storage, record.oid, of)?,
-        };
-        let found = match &self.blobs {
-            Some(blobs) => blobs.find(record.oid, tid)?,
-            None => None,
-        };
-        let Some(mut file) = found else {
-            // (A record that shows older data is a blob's if that older one has a blob.)
-            if kind == Kind::Blob || older.is_some() {
-                self.note_missing(record.oid, tid)?;
-            }
+        let found = self.blobs.as_ref().map(|blobs| blobs.find(record.oid, record.tid)).transpose()?.flatten();
+        let Some((path, length)) = found else {
+            self.missing += 1;
             return Ok(None);
         };
-        let path = self.blobs.as_ref().map(|blobs| blobs.path_of(record.oid, tid)).unwrap_or_default();
         self.done.blobs += 1;
+        // (An undo has copied the blob's file; the store need not keep both.)
+        let older =
+            of.map(|of| self.destination.store.blob(self.destination.storage, record.oid, of)).transpose()?.flatten();
         if let Some((at, older)) = older
-            && file.metadata().map_err(|fault| of_file(&path, &fault))?.len() == older.length
-            && hash_of(&mut file, &path)? == older.hash
+            && length == older.length
+            && hash_of(&path)? == older.hash
         {
-            self.done.bytes += older.length;
+            self.done.bytes += length;
+            self.blob_bytes += length;
             return Ok(Some(Blob::SameAs(at)));
         }
         self.stage_blob(&path).map(Some)
@@ -369,31 +414,19 @@ impl Importer<'_> {
     fn stage_blob(&mut self, path: &Path) -> io::Result<Blob> {
         let mut file = File::open(path).map_err(|fault| of_file(path, &fault))?;
         let mut hashing = Hashing::blob();
-        let (first, mut length) = (self.next_piece, 0);
-        let staging = self.missing_count == 0 || self.missing_blobs == MissingBlobs::Ignore;
+        let (first, mut length) = (self.destination.next_piece(), 0);
         loop {
             let part = next_part(&mut file, path)?;
-            if part.is_empty() || !staging {
+            if part.is_empty() {
                 break;
             }
             hashing.update(&part);
             length += part.len() as u64;
             self.done.bytes += part.len() as u64;
+            self.blob_bytes += part.len() as u64;
             self.send(part)?;
         }
-        Ok(Blob::Staged(self.staged(first, length, &hashing)))
-    }
-
-    fn note_missing(&mut self, oid: Oid, tid: Tid) -> io::Result<()> {
-        self.missing_count += 1;
-        if self.missing_blobs == MissingBlobs::Refuse {
-            // Where a folder was given, the import reads on to count all missing blobs, for the error.
-            let Some(blobs) = &self.blobs else { return Err(self.blobs_are_missing()) };
-            if self.missing.len() < NAMED {
-                self.missing.push(blobs.path_of(oid, tid));
-            }
-        }
-        Ok(())
+        Ok(Blob::Staged(self.destination.staged(first, length, &hashing)))
     }
 }
 
@@ -418,10 +451,11 @@ fn next_part(file: &mut File, path: &Path) -> io::Result<Bytes> {
     Ok(part.into())
 }
 
-fn hash_of(file: &mut File, path: &Path) -> io::Result<[u8; 32]> {
+fn hash_of(path: &Path) -> io::Result<[u8; 32]> {
+    let mut file = File::open(path).map_err(|fault| of_file(path, &fault))?;
     let mut hashing = Hashing::blob();
     loop {
-        let part = next_part(file, path)?;
+        let part = next_part(&mut file, path)?;
         if part.is_empty() {
             return Ok(hashing.finish());
         }

@@ -2,10 +2,21 @@
 
 use std::io;
 
+/// The part of the work that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The file is read through, before an import.
+    Looking,
+    /// The data are copied.
+    Copying,
+}
+
 /// How far an import or export has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes done: of the file (import), or of records (export).
+    /// The part of the work; each part counts from zero.
+    pub phase: Phase,
+    /// Bytes done: of the file and its blobs (import), or of records (export).
     pub done: u64,
     /// Bytes to do in all.
     pub total: u64,

@@ -1,27 +1,23 @@
 //! Reads a `Data.fs` from its start, record by record, and trusts none of it: every length, position and repetition is
-//! checked before it is used. An error names the file, the byte, and the defect.
+//! checked before it is used. An error names the file, the byte, the defect, and the way out.
 //!
-//! **Damage that FileStorage would tolerate is refused**, but for what every crash may leave: a transaction at the very
-//! end that was voted and not finished (status `c`). It is not read, and [`Reader::unfinished`] tells of it.
+//! **What FileStorage passes over is passed over** and counted ([`Notes`]); where it would cut the file off, the file
+//! ends. Previous positions are not followed at all. What it refuses is an error; but told to *salvage*, the reader
+//! keeps the records that can be read, notes what is lost, and goes on behind the damaged place.
 
-use std::fs::File;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 
-use super::faults::of_file;
-use super::format::{
-    DONE, MAGIC, MAGIC_PYTHON2, PACKED, RECORD, RecordHeader, TRANSACTION, TransactionHeader, UNDONE, UNFINISHED,
-};
+use super::format::{DONE, FIRST, MAGIC, MAGIC_PYTHON2, PACKED, RECORD, RecordHeader, TRANSACTION, TransactionHeader};
+use super::look::{Defect, Look, Target, Whole, follow, look};
+use super::notes::{EndReason, Notes};
+use super::previous::Previous;
+use super::source::Source;
 use crate::config::limits;
 use crate::zodb::{Oid, Tid, TransactionMeta};
-
-/// Bytes that are read at a time.
-const WINDOW: usize = 1 << 20;
-/// The position of the first transaction.
-const FIRST: u64 = MAGIC.len() as u64;
 
 /// The head of a transaction; its records follow by [`Reader::record`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +37,8 @@ pub struct FileRecord {
     pub position: u64,
     /// The object.
     pub oid: Oid,
+    /// The id of the transaction, as the record has it: the name of the blob's file.
+    pub tid: Tid,
     /// The state of the object by this record.
     pub content: FileContent,
 }
@@ -57,68 +55,125 @@ pub enum FileContent {
     },
     /// The object does not exist any more.
     Absent,
-    /// The data of the record that this transaction wrote, again.
-    SameAs(Tid),
+    /// The state by another record, again.
+    SameAs(Target),
+}
+
+impl FileContent {
+    /// Position and length of the data, whether they lie here or with another record.
+    pub fn data(&self) -> Option<(u64, u64)> {
+        match self {
+            FileContent::Data { position, length } => Some((*position, *length)),
+            FileContent::Absent => None,
+            FileContent::SameAs(target) => target.data,
+        }
+    }
+}
+
+/// The next thing in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A transaction.
+    Transaction(FileTransaction),
+    /// A stretch of the file that has none, or none that counts.
+    Passed,
+    /// The end.
+    End,
 }
 
 /// A `Data.fs` that is being read.
 #[derive(Debug)]
 pub struct Reader {
-    path: PathBuf,
-    file: File,
-    size: u64,
+    pub(super) source: Source,
     python2: bool,
+    pub(super) salvage: bool,
     /// The position of the next transaction.
-    next: u64,
-    last: Tid,
-    /// The transaction that is being read: its position, tid, end, and the next record's position.
-    open: Option<(u64, Tid, u64, u64)>,
-    unfinished: Option<u64>,
-    undone: u64,
-    window: Vec<u8>,
-    window_at: u64,
+    pub(super) next: u64,
+    /// Bytes that were read.
+    read: u64,
+    pub(super) open: Option<Open>,
+    pub(super) search: Option<Search>,
+    /// The transactions that were found behind damaged places.
+    pub(super) found: BTreeMap<u64, Option<u64>>,
+    pub(super) notes: Notes,
+    previous: Option<Previous>,
+}
+
+/// The transaction that is being read.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub position: u64,
+    /// The next record's place, and that after the last one.
+    pub at: u64,
+    pub end: u64,
+    /// The records' places, where they don't follow each other.
+    pub picked: Option<VecDeque<u64>>,
+}
+
+/// The search for the transaction behind a place where none can be read.
+#[derive(Debug)]
+pub(super) struct Search {
+    pub at: u64,
+    pub from: u64,
+    pub why: Why,
+}
+
+/// The reason why no transaction can be read at a place.
+#[derive(Debug)]
+pub(super) enum Why {
+    Cut(EndReason),
+    Defect(Defect),
 }
 
 impl Reader {
-    /// Opens the file. Transactions that are appended to it later are not read.
-    pub fn open(path: &Path) -> io::Result<Reader> {
-        let file = File::open(path).map_err(|fault| of_file(path, &fault))?;
-        let about = file.metadata().map_err(|fault| of_file(path, &fault))?;
+    /// Opens the file. Transactions that are appended to it later are not read. `salvage`: whether to go on where the
+    /// file is damaged.
+    pub fn open(path: &Path, salvage: bool) -> io::Result<Reader> {
+        let source = Source::open(path)?;
         let mut reader = Reader {
-            path: path.to_owned(),
-            file,
-            size: about.len(),
+            source,
             python2: false,
+            salvage,
             next: FIRST,
-            last: Tid::ZERO,
+            read: 0,
             open: None,
-            unfinished: None,
-            undone: 0,
-            window: Vec::new(),
-            window_at: 0,
+            search: None,
+            found: BTreeMap::new(),
+            notes: Notes::default(),
+            previous: None,
         };
-        if !about.is_file() {
-            return Err(of_file(path, &io::Error::new(io::ErrorKind::InvalidInput, "is not a file")));
-        }
-        if reader.size < FIRST {
-            return Err(reader.wrong(0, "the file is too short for a Data.fs"));
-        }
-        let magic: [u8; 4] = reader.array(0)?;
-        reader.python2 = magic == *MAGIC_PYTHON2;
-        if magic != *MAGIC && !reader.python2 {
-            return Err(reader.wrong(0, format_args!("this is no Data.fs: it begins with {}", magic.escape_ascii())));
+        reader.previous = Some(Previous::new(reader.size()));
+        match reader.size() {
+            // (FileStorage makes a file of it.)
+            0 => reader.next = 0,
+            size if size < FIRST => {
+                let what = "the file is too short for a Data.fs. Is it the right file?";
+                return Err(reader.wrong(0, what));
+            }
+            _ => {
+                let magic: [u8; 4] = reader.source.array(0)?;
+                reader.python2 = magic == *MAGIC_PYTHON2;
+                if magic != *MAGIC && !reader.python2 {
+                    let what = format_args!(
+                        "this is no Data.fs: it begins with {}, and not with FS30 or FS21. Is it the right file, and not \
+                         packed by gzip or the like?",
+                        magic.escape_ascii()
+                    );
+                    return Err(reader.wrong(0, what));
+                }
+            }
         }
         Ok(reader)
     }
 
     /// Bytes of the file.
     pub fn size(&self) -> u64 {
-        self.size
+        self.source.size()
     }
 
-    /// Bytes of the file that were read so far.
+    /// Bytes of the file that were read so far, in whatever order.
     pub fn position(&self) -> u64 {
-        self.open.map_or(self.next, |(_, _, _, at)| at)
+        self.read + self.open.as_ref().map_or(0, |open| open.at.saturating_sub(open.position))
     }
 
     /// Whether Python 2 wrote it.
@@ -126,236 +181,169 @@ impl Reader {
         self.python2
     }
 
-    /// Where an unfinished transaction at the end was left out; known after the last transaction.
-    pub fn unfinished(&self) -> Option<u64> {
-        self.unfinished
-    }
-
-    /// How many transactions were left out so far as they had been undone (status `u`).
-    pub fn undone(&self) -> u64 {
-        self.undone
-    }
-
     /// An error about this file.
     pub fn wrong(&self, position: u64, what: impl std::fmt::Display) -> io::Error {
-        let message = format!("{}: byte {position}: {what}", self.path.display());
-        io::Error::new(io::ErrorKind::InvalidData, message)
+        self.source.wrong(position, what)
     }
 
-    /// The next transaction, once all records of the one before were read; `None` at the end.
-    pub fn transaction(&mut self) -> io::Result<Option<FileTransaction>> {
+    /// Begins anew, and gives the notes of what was read so far.
+    pub fn rewind(&mut self) -> Notes {
+        self.next = FIRST.min(self.size());
+        (self.read, self.open, self.search, self.previous) = (0, None, None, None);
+        std::mem::take(&mut self.notes)
+    }
+
+    /// The next transaction, once all records of the one before were read.
+    pub fn step(&mut self) -> io::Result<Step> {
         assert!(self.open.is_none(), "a transaction's records are read to their end");
-        loop {
-            let at = self.next;
-            if at == self.size || self.unfinished.is_some() {
-                return Ok(None);
+        if let Some(search) = self.search.take() {
+            return self.search_on(search);
+        }
+        let at = self.next;
+        match look(&mut self.source, at)? {
+            Look::End => Ok(Step::End),
+            Look::Whole(whole) => Ok(Step::Transaction(self.enter(at, &whole)?)),
+            Look::Undone { tid, next } => {
+                self.notes.header(tid);
+                self.notes.undone += 1;
+                Ok(self.pass(next))
             }
-            let Some(header) = self.transaction_header(at)? else { return Ok(None) };
-            self.next = at + header.length + 8;
-            self.last = header.tid;
-            if header.status == UNDONE {
-                self.undone += 1;
-                continue;
-            }
-            let mut texts = at + TRANSACTION as u64;
-            let mut text = |length: u16| -> io::Result<Vec<u8>> {
-                let from = texts;
-                texts += u64::from(length);
-                Ok(self.window(from, usize::from(length))?.to_vec())
-            };
-            let [user, description, extension] = header.texts;
-            let meta = TransactionMeta {
-                status: header.status,
-                user: text(user)?,
-                description: text(description)?,
-                extension: text(extension)?,
-            };
-            self.open = Some((at, header.tid, at + header.length, texts));
-            return Ok(Some(FileTransaction { position: at, tid: header.tid, meta }));
+            Look::Cut(why) => self.search_on(Search { at, from: at + 1, why: Why::Cut(why) }),
+            Look::Defect(defect) => self.defect(at, defect),
         }
     }
 
-    /// The header at `at`, checked, with the length at the transaction's end; `None`: here an unfinished one begins.
-    fn transaction_header(&mut self, at: u64) -> io::Result<Option<TransactionHeader>> {
-        let left = self.size - at;
-        let cut = |reader: &Reader, what: String| {
-            let how =
-                "the file was cut short, or what follows is damaged. FileStorage would drop everything from here on";
-            Err(reader.wrong(at, format_args!("{what}: {how}")))
-        };
-        if left < TRANSACTION as u64 {
-            let rest = self.window(at, left as usize)?;
-            if rest.get(16) == Some(&UNFINISHED) {
-                self.unfinished = Some(at);
-                return Ok(None);
+    /// The transaction at `position`, which [`Reader::step`] gave before.
+    pub fn transaction_at(&mut self, position: u64) -> io::Result<FileTransaction> {
+        assert!(self.open.is_none() && self.search.is_none(), "nothing is being read");
+        self.next = position;
+        loop {
+            match self.step()? {
+                Step::Transaction(transaction) if transaction.position == position => return Ok(transaction),
+                Step::Passed if self.search.is_some() => {}
+                _ => return Err(self.wrong(position, "the file has changed while it was read. Stop its ZEO server")),
             }
-            return cut(self, format!("a transaction begins here, but only {left} bytes are left"));
         }
-        let header = TransactionHeader::decode(&self.array(at)?);
-        let end = at.checked_add(header.length).and_then(|end| end.checked_add(8));
-        if header.status == UNFINISHED {
-            if end.is_some_and(|end| end < self.size) {
-                let what = "a transaction that was not finished (status c) stands here, but others follow it";
-                return Err(self.wrong(at, what));
-            }
-            self.unfinished = Some(at);
-            return Ok(None);
-        }
-        if ![DONE, PACKED, UNDONE].contains(&header.status) {
-            let what = format_args!("a transaction has status {}, which is none", header.status.escape_ascii());
-            return Err(self.wrong(at + 16, what));
-        }
-        if header.length < header.head() {
-            let what = format_args!(
-                "a transaction of {} bytes can't have a header and texts of {} bytes",
-                header.length,
-                header.head()
-            );
-            return Err(self.wrong(at + 8, what));
-        }
-        let Some(end) = end.filter(|end| *end <= self.size) else {
-            let what =
-                format!("transaction {} says that it has {} bytes, but {left} are left", header.tid, header.length);
-            return cut(self, what);
+    }
+
+    pub(super) fn pass(&mut self, next: u64) -> Step {
+        self.read += next.saturating_sub(self.next);
+        self.next = next;
+        Step::Passed
+    }
+
+    fn enter(&mut self, at: u64, whole: &Whole) -> io::Result<FileTransaction> {
+        let header = &whole.header;
+        let notes = &mut self.notes;
+        notes.header(header.tid);
+        notes.statuses += u64::from(![DONE, PACKED].contains(&header.status));
+        notes.renamed += u64::from(whole.tid != header.tid);
+        notes.strangers += whole.strangers;
+        notes.zero += u64::from(whole.tid == Tid::ZERO);
+        notes.astray += whole.astray;
+        notes.versions += whole.versions;
+        let meta = self.meta(at, header)?;
+        self.next = whole.next;
+        self.open = Some(Open { position: at, at: at + header.head(), end: whole.next - 8, picked: None });
+        // (No transaction of a store has id zero.)
+        Ok(FileTransaction { position: at, tid: whole.tid.max(Tid::ZERO.next()), meta })
+    }
+
+    pub(super) fn meta(&mut self, at: u64, header: &TransactionHeader) -> io::Result<TransactionMeta> {
+        let mut texts = at + TRANSACTION as u64;
+        let mut text = |length: u16| -> io::Result<Vec<u8>> {
+            let from = texts;
+            texts += u64::from(length);
+            Ok(self.source.bytes(from, usize::from(length))?.to_vec())
         };
-        if header.tid <= self.last {
-            let what = format_args!("transaction {} is not later than the one before it, {}", header.tid, self.last);
-            return Err(self.wrong(at, what));
+        let [user, description, extension] = header.texts;
+        Ok(TransactionMeta {
+            status: header.status,
+            user: text(user)?,
+            description: text(description)?,
+            extension: text(extension)?,
+        })
+    }
+
+    /// Passes over the records of the transaction.
+    pub fn skip(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.read += self.next - open.position;
         }
-        if header.tid >= Tid::MAX {
-            return Err(self.wrong(at, format_args!("{} is too great for a transaction", header.tid)));
-        }
-        let again = u64::from_be_bytes(self.array(end - 8)?);
-        if again != header.length {
-            let what = format_args!(
-                "transaction {} (byte {at}) has {} bytes, but {again} by the length at its end",
-                header.tid, header.length
-            );
-            return Err(self.wrong(end - 8, what));
-        }
-        Ok(Some(header))
     }
 
     /// The next record of the transaction; `None` after its last.
     pub fn record(&mut self) -> io::Result<Option<FileRecord>> {
-        let (transaction, tid, end, at) = self.open.expect("records are asked for after their transaction");
-        if at == end {
-            self.open = None;
-            return Ok(None);
+        loop {
+            let open = self.open.as_mut().expect("records are asked for after their transaction");
+            let home = open.position;
+            let at = match &mut open.picked {
+                Some(picked) => picked.pop_front(),
+                None => Some(open.at).filter(|at| *at < open.end),
+            };
+            let Some(at) = at else {
+                self.read += self.next - home;
+                self.open = None;
+                return Ok(None);
+            };
+            let header = RecordHeader::decode(&self.source.next_array(at)?);
+            let body = at + RECORD as u64;
+            open.at = body + header.body();
+            if let Some(previous) = &mut self.previous {
+                self.notes.previous += u64::from(!previous.agrees(home, at, &header));
+            }
+            if let Some(content) = self.content(at, body, &header)? {
+                return Ok(Some(FileRecord { position: at, oid: header.oid, tid: header.tid, content }));
+            }
         }
-        let left = end - at;
-        if left <= RECORD as u64 {
-            return Err(self.wrong(at, format_args!("transaction {tid} has {left} bytes left, too few for a record")));
-        }
-        let bytes: [u8; RECORD] = self.window(at, RECORD)?.try_into().expect("a window has the length asked for");
-        let header = RecordHeader::decode(&bytes);
-        if header.version != 0 {
-            let what = format_args!(
-                "object {} was stored in a version. ZODB has given versions up, and zrs has none: commit or abort the \
-                 versions with the ZODB that wrote the file (3.8 or older), and pack it",
-                header.oid
-            );
-            return Err(self.wrong(at, what));
-        }
-        if header.transaction != transaction || header.tid != tid {
-            let what = format_args!(
-                "a record of object {} says that it belongs to transaction {} at byte {}, but it stands in transaction \
-                 {tid} at byte {transaction}",
-                header.oid, header.tid, header.transaction
-            );
-            return Err(self.wrong(at, what));
-        }
-        let body = at + RECORD as u64;
-        let length = if header.length == 0 { 8 } else { header.length };
-        if length > end - body {
-            let what = format_args!(
-                "a record of object {} says that it has {length} bytes, but its transaction ends after {}",
-                header.oid,
-                end - body
-            );
-            return Err(self.wrong(at + 34, what));
-        }
+    }
+
+    /// `None`: the record is lost.
+    fn content(&mut self, at: u64, body: u64, header: &RecordHeader) -> io::Result<Option<FileContent>> {
+        let oid = header.oid;
         if header.length > limits::OBJECT as u64 {
-            let what = format_args!(
-                "object {} has {} bytes, and no client could load it: the most is {} bytes",
-                header.oid,
+            let what = format!(
+                "object {oid} has {} bytes, and no client could load it: the most is {} bytes. Delete it with FileStorage, \
+                 and pack",
                 header.length,
                 limits::OBJECT
             );
-            return Err(self.wrong(at + 34, what));
+            return self.give_up(at + 34, header, what);
         }
-        if header.previous >= at {
-            let what =
-                format_args!("the previous record of object {} can't be at byte {}", header.oid, header.previous);
-            return Err(self.wrong(at + 16, what));
+        if header.length > 0 {
+            return Ok(Some(FileContent::Data { position: body, length: header.length }));
         }
-        let content = match header.length {
-            0 => match u64::from_be_bytes(self.window_array(body)?) {
-                0 => FileContent::Absent,
-                back => FileContent::SameAs(self.follow(at, header.oid, back)?),
-            },
-            length => FileContent::Data { position: body, length },
-        };
-        self.open = Some((transaction, tid, end, body + length));
-        Ok(Some(FileRecord { position: at, oid: header.oid, content }))
+        let back = u64::from_be_bytes(self.source.next_array(body)?);
+        if back == 0 {
+            return Ok(Some(FileContent::Absent));
+        }
+        match follow(&self.source, oid, back)? {
+            Some(target) => Ok(Some(FileContent::SameAs(target))),
+            None => {
+                let what = format!(
+                    "object {oid} points to byte {back}, where no record of it is: its data can't be loaded by \
+                     FileStorage either"
+                );
+                self.give_up(body, header, what)
+            }
+        }
     }
 
-    /// The transaction of the record at `back`, to which the record at `at` points.
-    fn follow(&self, at: u64, oid: Oid, back: u64) -> io::Result<Tid> {
-        let body = at + RECORD as u64;
-        let astray = || self.wrong(body, format_args!("object {oid} points to byte {back}, where no record of it is"));
-        if back < FIRST + TRANSACTION as u64 || back > at.saturating_sub(RECORD as u64) {
-            return Err(astray());
+    fn give_up<T>(&mut self, at: u64, header: &RecordHeader, what: String) -> io::Result<Option<T>> {
+        if !self.salvage {
+            return Err(self.wrong(at, format_args!("{what}. To import all but such records: --salvage")));
         }
-        let header = RecordHeader::decode(&self.array(back)?);
-        if header.oid != oid || header.version != 0 || header.transaction < FIRST || header.transaction >= back {
-            return Err(astray());
-        }
-        let tid = Tid(u64::from_be_bytes(self.array(header.transaction)?));
-        if tid != header.tid { Err(astray()) } else { Ok(tid) }
+        self.notes.lose(format!("byte {at}: {what}. The revision of transaction {} is lost", header.tid));
+        Ok(None)
     }
 
     /// Part of a record's data: at most `length` bytes from `position` on.
     pub fn data(&mut self, position: u64, length: usize) -> io::Result<Bytes> {
-        if length <= WINDOW {
-            return Ok(Bytes::copy_from_slice(self.window(position, length)?));
-        }
-        let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, position).map_err(|fault| self.unread(position, &fault))?;
-        Ok(bytes.into())
+        self.source.data(position, length)
     }
 
-    fn unread(&self, position: u64, fault: &io::Error) -> io::Error {
-        io::Error::new(fault.kind(), format!("{}: byte {position} can't be read: {fault}", self.path.display()))
-    }
-
-    /// `N` bytes from any position.
-    fn array<const N: usize>(&self, at: u64) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.file.read_exact_at(&mut bytes, at).map_err(|fault| self.unread(at, &fault))?;
-        Ok(bytes)
-    }
-
-    fn window_array<const N: usize>(&mut self, at: u64) -> io::Result<[u8; N]> {
-        Ok(self.window(at, N)?.try_into().expect("a window has the length asked for"))
-    }
-
-    /// `length` bytes from `at`, within the file; fast where reading goes on.
-    fn window(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
-        let held = self.window_at..self.window_at + self.window.len() as u64;
-        if at < held.start || at + length as u64 > held.end {
-            let wanted = length.max(WINDOW).min(usize::try_from(self.size - at).unwrap_or(WINDOW));
-            self.window.resize(wanted, 0);
-            self.window_at = at;
-            let read = self.file.read_exact_at(&mut self.window, at);
-            if let Err(fault) = read {
-                self.window.clear();
-                return Err(self.unread(at, &fault));
-            }
-        }
-        let from = (at - self.window_at) as usize;
-        self.window.get(from..from + length).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::UnexpectedEof, format!("byte {at} lies past the end of the file"))
-        })
+    /// The same, of a record that lies far from where reading goes on.
+    pub fn data_elsewhere(&self, position: u64, length: usize) -> io::Result<Bytes> {
+        self.source.data_elsewhere(position, length)
     }
 }

@@ -1,49 +1,46 @@
-//! Operators: health, status, metrics, and handing over the primary's role.
+//! Operators: health, status, metrics, handing over the primary's role, and dropping storages.
 //!
-//! A small HTTP/1.1 server over the same [`Network`] and [`Env`] as everything else, so that it runs in simulation,
-//! too. One request, one connection: clients are health checks, scrapers and people, and a connection that is closed
-//! after its answer can't be idle for long.
+//! A small HTTP/1.1 server over the same [`Network`](crate::net::Network) and [`Env`] as everything else, so that it
+//! runs in simulation, too. One request, one connection: clients are health checks, scrapers and people, and a
+//! connection that is closed after its answer can't be idle for long.
 //!
 //! **Promises.** `/primary` answers 200 only where a commit would be accepted at this moment. No page reads or changes
 //! a storage's objects. Requests are bounded in number, size and time ([`limits`], 'HTTP').
 //!
-//! **Left out.** TLS and passwords: bind the server to an address that only operators reach.
+//! **Left out.** TLS and passwords: bind the server to an address that only operators reach. (`guard` keeps out what
+//! web pages ask for in the browsers of operators.)
 
+mod guard;
 mod route;
 mod state;
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::HeaderMap;
 use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
 
-pub use route::{PAGES, Page, Route};
+pub use route::{Kind, PAGES, Page, Route};
 
 use crate::config::limits;
 use crate::env::Env;
-use crate::net::{Listener, Network, Wire};
+use crate::net::{Listener, Wire};
 use crate::server::Server;
+use guard::Names;
 
-/// Binds `address` and answers there for as long as the process lives; returns the address as it was bound.
-///
-/// # Errors
-/// The address can't be bound.
-pub async fn serve(server: Arc<Server>, env: Env, network: Arc<dyn Network>, address: &str) -> io::Result<String> {
-    let listener = network.listen(address).await?;
-    let bound = listener.address();
+/// Answers at `listener` for as long as the process lives.
+pub fn serve(server: Arc<Server>, env: Env, listener: Box<dyn Listener>) {
     env.clone().spawn(accept(server, env, listener));
-    Ok(bound)
 }
 
 async fn accept(server: Arc<Server>, env: Env, mut listener: Box<dyn Listener>) {
-    let places = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(server.config().open_files.http));
     loop {
         let wire = match listener.accept().await {
             Ok(wire) => wire,
@@ -90,7 +87,7 @@ async fn converse(server: Arc<Server>, wire: Wire) -> hyper::Result<()> {
 async fn respond<B>(server: &Server, request: &Request<B>) -> Response<Full<Bytes>> {
     let uri = request.uri();
     let answer = match Route::of(request.method().as_str(), uri.path(), uri.query()) {
-        Ok(route) => answer(server, route).await,
+        Ok(route) => admitted(server, route, request.headers()).await,
         Err(answer) => answer,
     };
     let mut response = Response::new(Full::new(Bytes::from(answer.body)));
@@ -98,10 +95,38 @@ async fn respond<B>(server: &Server, request: &Request<B>) -> Response<Full<Byte
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(allow) = answer.allow {
         headers.insert(header::ALLOW, HeaderValue::from_static(allow));
     }
     response
+}
+
+/// The answer to a request, if it may come from where it says.
+async fn admitted(server: &Server, route: Route, headers: &HeaderMap) -> Page {
+    let kind = route.kind();
+    let permit = match kind {
+        Kind::Change => guard::may_change(headers, &names(server)),
+        Kind::Description => guard::may_read(headers, &names(server)),
+        Kind::Signal => Ok(()),
+    };
+    if let Err(refusal) = permit {
+        tracing::debug!(?route, answer = refusal.body.trim_end(), "http: refused");
+        return refusal;
+    }
+    let page = answer(server, route).await;
+    let tells_why = kind == Kind::Signal && page.status != 200;
+    if tells_why && guard::may_read(headers, &names(server)).is_err() {
+        return Page::text(page.status, "no");
+    }
+    page
+}
+
+/// The names by which this node may be asked.
+fn names(server: &Server) -> Names {
+    let config = server.config();
+    let members = server.node().status().members.into_iter().map(|member| member.address);
+    Names::of(members.chain(config.members().into_values()).chain(config.http.clone()))
 }
 
 async fn answer(server: &Server, route: Route) -> Page {
@@ -121,10 +146,15 @@ async fn answer(server: &Server, route: Route) -> Page {
             let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             Page { status: 200, content_type, allow: None, body: server.metrics().text() }
         }
-        Route::Transfer(to) => match server.hand_over(to).await {
-            Ok(node) => Page::text(200, format!("Node {node} is the primary now.")),
-            Err(why) => Page::text(503, format!("Not handed over: {why:#}.")),
-        },
+        Route::Transfer(to) => asked(server.transfer(to).await),
+        Route::DropStorage(name) => asked(server.drop_storage(&name).await),
+    }
+}
+
+fn asked(done: Result<String, String>) -> Page {
+    match done {
+        Ok(words) => Page::text(200, words),
+        Err(why) => Page::text(503, why),
     }
 }
 
@@ -138,7 +168,7 @@ fn told(state: Result<(), String>, good: &str) -> Page {
 fn front(server: &Server) -> String {
     let mut text = format!("zrs {} at {}\n", env!("CARGO_PKG_VERSION"), server.address());
     for (method, path, what) in PAGES {
-        text.push_str(&format!("\n  {:<22}{what}", format!("{method} {path}")));
+        text.push_str(&format!("\n  {:<30}{what}", format!("{method} {path}")));
     }
     text
 }

@@ -3,17 +3,18 @@
 //! Pure: a method and a path in, a [`Route`] or a finished [`Page`] out.
 
 /// The pages: method, path and purpose. The front page lists them.
-pub const PAGES: [(&str, &str, &str); 6] = [
+pub const PAGES: [(&str, &str, &str); 7] = [
     ("GET", "/healthz", "200 while this node works, 503 and the fault when it has stopped"),
     ("GET", "/readyz", "200 when this node knows a primary and has caught up with it, else 503 and why not"),
     ("GET", "/primary", "200 when this node is the primary and may commit, else 503: for load balancers"),
     ("GET", "/status", "the state of this node and of the cluster as it sees it, as JSON"),
     ("GET", "/metrics", "counters, for Prometheus"),
     ("POST", "/transfer?to=N", "hands the primary's role to node N, or without to=N to the most advanced one"),
+    ("POST", "/storage/drop?name=NAME", "drops a storage in which nothing was ever committed"),
 ];
 
 /// A page that was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The list of pages.
     Front,
@@ -29,6 +30,19 @@ pub enum Route {
     Metrics,
     /// `/transfer`: to this node, or to the most advanced one.
     Transfer(Option<u64>),
+    /// `/storage/drop`: the storage of that name.
+    DropStorage(String),
+}
+
+/// The kind of a page, on which it depends who may ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Whether all is well, and counters.
+    Signal,
+    /// A description of the cluster.
+    Description,
+    /// Something changes.
+    Change,
 }
 
 /// A page as it is answered.
@@ -64,13 +78,24 @@ impl Route {
             "/status" => Route::Status,
             "/metrics" => Route::Metrics,
             "/transfer" => Route::Transfer(None),
+            "/storage/drop" => Route::DropStorage(String::new()),
             _ => return Err(Page::text(404, format!("There is nothing at {path}; / lists what there is."))),
         };
         match (route, method) {
             (Route::Transfer(_), "POST") => Ok(Route::Transfer(target(query)?)),
-            (Route::Transfer(_), _) => Err(wrong_method("POST", path)),
-            (_, "GET" | "HEAD") => Ok(route),
+            (Route::DropStorage(_), "POST") => Ok(Route::DropStorage(name(query)?)),
+            (Route::Transfer(_) | Route::DropStorage(_), _) => Err(wrong_method("POST", path)),
+            (route, "GET" | "HEAD") => Ok(route),
             _ => Err(wrong_method("GET, HEAD", path)),
+        }
+    }
+
+    /// The kind of the page.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Route::Health | Route::Ready | Route::Primary | Route::Metrics => Kind::Signal,
+            Route::Front | Route::Status => Kind::Description,
+            Route::Transfer(_) | Route::DropStorage(_) => Kind::Change,
         }
     }
 }
@@ -97,6 +122,35 @@ fn target(query: Option<&str>) -> Result<Option<u64>, Page> {
     Ok(target)
 }
 
+/// The storage to drop.
+fn name(query: Option<&str>) -> Result<String, Page> {
+    let query = query.unwrap_or_default();
+    match query.strip_prefix("name=").and_then(decoded) {
+        Some(name) if !name.is_empty() => Ok(name),
+        _ => Err(Page::text(
+            400,
+            format!("{query:?} is not understood: write /storage/drop?name=NAME with the name of a storage."),
+        )),
+    }
+}
+
+/// A value of a query, whose bytes may be written as `%` and two digits; `None` if it is not one value, or no text.
+fn decoded(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes().iter();
+    while let Some(&byte) = rest.next() {
+        bytes.push(match byte {
+            b'&' => return None,
+            b'%' => {
+                let mut digit = || char::from(*rest.next()?).to_digit(16);
+                u8::try_from(digit()? * 16 + digit()?).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +166,11 @@ mod tests {
         assert_eq!(Route::of("HEAD", "/primary", None), Ok(Route::Primary));
         assert_eq!(Route::of("POST", "/transfer", None), Ok(Route::Transfer(None)));
         assert_eq!(Route::of("POST", "/transfer", Some("to=3")), Ok(Route::Transfer(Some(3))));
+        let drop = |query| Route::of("POST", "/storage/drop", Some(query)).map_err(|page| page.status);
+        assert_eq!(drop("name=a%20b%26%C3%A9+"), Ok(Route::DropStorage("a b&é+".into())));
+        for wrong in ["", "name=", "name=a&name=b", "name=%4", "name=%zz", "name=%ff", "to=1"] {
+            assert_eq!(drop(wrong), Err(400), "{wrong}");
+        }
     }
 
     #[test]
@@ -120,6 +179,7 @@ mod tests {
         assert_eq!((lost.status, lost.body.as_str()), (404, "There is nothing at /nowhere; / lists what there is.\n"));
         let wrong = Route::of("GET", "/transfer", Some("to=2")).unwrap_err();
         assert_eq!((wrong.status, wrong.allow), (405, Some("POST")));
+        assert_eq!(Route::of("GET", "/storage/drop", Some("name=a")).unwrap_err().status, 405);
         assert_eq!(Route::of("DELETE", "/status", None).unwrap_err().allow, Some("GET, HEAD"));
         for query in ["to=", "to=0", "to=x", "to=-1", "to=1&to=2", "from=1"] {
             assert_eq!(Route::of("POST", "/transfer", Some(query)).unwrap_err().status, 400, "{query}");

@@ -4,13 +4,16 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use super::files::{Files, Identity, OpenFile};
 
 /// Zeros are written in parts of so many bytes, so that what else waits for the disk gets its turn.
 const ZEROS: usize = 1 << 20;
+
+/// With fewer inodes left than this, a disk counts as full.
+const FILES_LEFT: u64 = 64;
 
 /// A folder on disk.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ impl Files for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn OpenFile>> {
-        Ok(Arc::new(File::options().read(true).write(self.writable).open(self.path.join(name))?))
+        Ok(OnDisk::over(self, open(&self.path.join(name), self.writable)?))
     }
 
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn OpenFile>> {
@@ -69,7 +72,7 @@ impl Files for Directory {
             written += part as u64;
         }
         file.sync_all()?;
-        Ok(Arc::new(file))
+        Ok(OnDisk::over(self, file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -101,7 +104,9 @@ impl Files for Directory {
 
     fn free(&self) -> io::Result<Option<u64>> {
         let disk = rustix::fs::statvfs(&self.path)?;
-        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+        // (File systems that make inodes as they need them have none to count.)
+        let no_files = disk.f_files > 0 && disk.f_favail < FILES_LEFT;
+        Ok(Some(if no_files { 0 } else { disk.f_bavail.saturating_mul(disk.f_frsize) }))
     }
 
     fn place(&self) -> String {
@@ -109,20 +114,63 @@ impl Files for Directory {
     }
 }
 
-impl OpenFile for File {
+/// A file of a folder. A process may have only so many files open, and a log has more: those that rest are closed, and
+/// opened again when they are used.
+struct OnDisk {
+    folder: PathBuf,
+    writable: bool,
+    place: Mutex<Place>,
+}
+
+enum Place {
+    Open(Arc<File>),
+    Resting(String),
+}
+
+impl OnDisk {
+    fn over(directory: &Directory, file: File) -> Arc<dyn OpenFile> {
+        let place = Mutex::new(Place::Open(Arc::new(file)));
+        Arc::new(OnDisk { folder: directory.path.clone(), writable: directory.writable, place })
+    }
+
+    fn file(&self) -> io::Result<Arc<File>> {
+        let mut place = self.place();
+        let name = match &*place {
+            Place::Open(file) => return Ok(file.clone()),
+            Place::Resting(name) => name,
+        };
+        let file = Arc::new(open(&self.folder.join(name), self.writable)?);
+        *place = Place::Open(file.clone());
+        Ok(file)
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open(path: &Path, writable: bool) -> io::Result<File> {
+    File::options().read(true).write(writable).open(path)
+}
+
+impl OpenFile for OnDisk {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.file()?.metadata()?.len())
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.read_exact_at(buffer, offset)
+        self.file()?.read_exact_at(buffer, offset)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        self.file()?.write_all_at(bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.file()?.sync_data()
+    }
+
+    fn rest(&self, name: &str) {
+        *self.place() = Place::Resting(name.to_owned());
     }
 }

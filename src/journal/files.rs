@@ -67,4 +67,8 @@ pub trait OpenFile: Send + Sync + 'static {
 
     /// Returns once everything written to this file before the call survives a crash.
     fn sync(&self) -> io::Result<()>;
+
+    /// All was synced, and the file, which has the name `name` now, will hardly be used for a while: what it costs the
+    /// process to have it open can be given back until then.
+    fn rest(&self, _name: &str) {}
 }

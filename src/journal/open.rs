@@ -170,6 +170,7 @@ fn walk_all(files: &dyn Files, survey: &mut Survey, firsts: &[u64], mark: Mark) 
                 let why = format!("{}; the next file begins with entry {following}", walk.stop);
                 return Err(Damage::at(&segment.name, end, next, why).into());
             }
+            segment.rest();
         } else if survey.erase_after.is_none_or(|last| last >= next) {
             let (proven, used) = segment.evidence(end)?;
             let synced = proven.max(mark.synced).max(survey.erase_after.unwrap_or(0));
@@ -229,8 +230,11 @@ pub fn repair(files: &dyn Files, survey: &mut Survey) -> io::Result<()> {
         segment.write_again(survey.found.synced + 1)?;
     }
     // What was read may not be synced, if only the process had ended.
-    for segment in &survey.segments {
+    for (at, segment) in survey.segments.iter().enumerate() {
         segment.file.sync()?;
+        if at + 1 < survey.segments.len() {
+            segment.rest();
+        }
     }
     let synced = survey.last.map_or(0, |(number, _)| number);
     // (In both places: a truncation that was finished must not begin again.)

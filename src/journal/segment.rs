@@ -114,6 +114,11 @@ impl Segment {
         Ok(Segment::new(name.to_owned(), file, header, extent))
     }
 
+    /// Nothing is appended any more, and nothing read for a while.
+    pub fn rest(&self) {
+        self.file.rest(&self.name);
+    }
+
     pub fn extent(&self) -> MutexGuard<'_, Extent> {
         self.extent.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

@@ -53,6 +53,32 @@ fn on_both(test: impl Fn(Arc<dyn Files>)) {
 }
 
 #[test]
+fn a_log_of_many_files_has_few_of_them_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let files: Arc<dyn Files> = Arc::new(Directory::open(&folder.path().join("log")).unwrap());
+    let opened = || {
+        let targets =
+            std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        targets
+            .filter(|target| target.starts_with(folder.path()) && target.extension().is_some_and(|e| e == "log"))
+            .count()
+    };
+    let mut journal = open(&files);
+    fill(&mut journal, 1, 400, 1000);
+    let segments = files.list().unwrap().iter().filter(|name| name.ends_with(".log")).count();
+    assert!(segments > 20, "{segments}");
+    assert_eq!(opened(), 1);
+    assert_eq!(numbers(&journal.reader()).len(), 400);
+    assert_eq!(opened(), 1);
+    drop(journal);
+    let mut journal = open(&files);
+    assert_eq!((numbers(&journal.reader()).len(), opened()), (400, 1));
+    journal.truncate_after(20).unwrap();
+    fill(&mut journal, 2, 3, 10);
+    assert_eq!((numbers(&journal.reader()).len(), opened()), (23, 1));
+}
+
+#[test]
 fn entries_are_read_again_over_segments_and_openings() {
     on_both(|files| {
         let mut journal = open(&files);

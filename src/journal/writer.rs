@@ -324,6 +324,9 @@ impl Journal {
         segments.pop_if(|segment| segment.header.first == header.first);
         shared.files.rename(NEXT, &name)?;
         shared.files.sync()?;
+        if let Some(full) = segments.last() {
+            full.rest();
+        }
         segments.push(Arc::new(Segment::new(name, file, header, Extent::empty(&header))));
         prepared.wanted = next_size(&segments, self.sizes);
         self.mark_soon = true;
@@ -361,9 +364,16 @@ impl Reader {
         let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
         let mut entries = Vec::new();
         let begin = segments.iter().rposition(|segment| segment.header.first <= first).unwrap_or(segments.len());
-        for segment in &segments[begin..] {
+        for (at, segment) in segments.iter().enumerate().skip(begin) {
             let next = entries.last().map_or(first, |entry: &Entry| entry.number + 1);
-            match segment.read(next, until, bytes, &mut entries)? {
+            if next >= until {
+                break;
+            }
+            let read = segment.read(next, until, bytes, &mut entries);
+            if at + 1 < segments.len() {
+                segment.rest();
+            }
+            match read? {
                 Some(left) => bytes = left,
                 None => break,
             }

@@ -14,12 +14,14 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
 use super::network::{Sink, Source};
+use super::pool::Share;
 
 /// Bytes of the length before a frame.
 const PREFIX: usize = 4;
@@ -97,12 +99,14 @@ pub struct FrameReader {
     limit: usize,
     /// The room for the next read; grows and shrinks with the traffic.
     room: usize,
+    /// Counts the bytes received for a frame that is not whole, and whether any are counted now.
+    share: Option<(Arc<Share>, bool)>,
 }
 
 impl FrameReader {
     /// Reads frames of at most `limit` bytes (without their prefix) from `reader`.
     pub fn new(reader: Box<dyn Source>, limit: usize) -> FrameReader {
-        FrameReader { reader, buffer: BytesMut::new(), limit, room: READ_LEAST }
+        FrameReader { reader, buffer: BytesMut::new(), limit, room: READ_LEAST, share: None }
     }
 
     /// The next frame; `None` if the other end closed between frames. Cancel-safe.
@@ -117,6 +121,7 @@ impl FrameReader {
             if got == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(FrameFault::Cut) };
             }
+            self.count();
             if got == room {
                 self.room = (self.room * 2).min(READ_MOST);
             } else if got < self.room / 4 {
@@ -132,7 +137,25 @@ impl FrameReader {
             return Ok(None);
         }
         self.buffer.advance(PREFIX);
-        Ok(Some(self.buffer.split_to(length).freeze()))
+        let frame = self.buffer.split_to(length).freeze();
+        self.count();
+        Ok(Some(frame))
+    }
+
+    /// Counts what was received and not handed out yet as part of `share`, from now on.
+    pub fn count_in(&mut self, share: Arc<Share>) {
+        self.share = Some((share, false));
+        self.count();
+    }
+
+    /// (What fits into the least buffer is not counted: small frames cost nothing then.)
+    fn count(&mut self) {
+        let Some((share, counted)) = &mut self.share else { return };
+        let bytes = if self.buffer.len() > READ_LEAST { self.buffer.len() } else { 0 };
+        if *counted || bytes > 0 {
+            share.hold(bytes);
+            *counted = bytes > 0;
+        }
     }
 
     /// The stream, and the bytes that were read from it and not handed out: for a relay, which passes on bytes.

@@ -8,6 +8,7 @@
 mod frame;
 mod home;
 mod network;
+mod pool;
 mod tcp;
 mod tls;
 mod unix;
@@ -15,5 +16,6 @@ mod unix;
 pub use frame::{FrameFault, FrameReader, FrameWriter};
 pub use home::rehome;
 pub use network::{Listener, Network, Sink, Source, Wire};
+pub use pool::{Pool, Share};
 pub use tcp::Tcp;
 pub use tls::{BadTls, Credentials, Misplaced, Tls, TlsClient, first_bytes, misplaced};

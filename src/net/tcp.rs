@@ -9,6 +9,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -17,7 +18,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 use super::network::{Listener, Network, Wire};
 use super::unix;
-use crate::config::{is_path, limits};
+use crate::config::{is_path, limits, to_allow};
 
 /// A connection is probed after so long without traffic.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
@@ -44,10 +45,10 @@ impl Network for Tcp {
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             if is_path(address) {
-                let listener = unix::listen(address).await.map_err(|error| named("listen at", address, &error))?;
+                let listener = unix::listen(address).await.map_err(|error| cannot_listen_at_path(address, &error))?;
                 return Ok(Box::new(listener) as Box<dyn Listener>);
             }
-            let listener = bind(address).await.map_err(|error| named("listen on", address, &error))?;
+            let listener = bind(address).await.map_err(|error| cannot_listen(address, &error))?;
             Ok(Box::new(Accepting { listener }) as Box<dyn Listener>)
         })
     }
@@ -159,6 +160,22 @@ fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// The fault of a listener, with what to do.
+fn cannot_listen(address: &str, error: &io::Error) -> io::Error {
+    let cure = match error.kind() {
+        io::ErrorKind::AddrInUse => ": another process has this port; stop that one, or choose another port",
+        io::ErrorKind::AddrNotAvailable => ": this machine has no such address; 0.0.0.0 means all that it has",
+        io::ErrorKind::PermissionDenied => ": ports below 1024 are the system's; choose another port",
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("cannot listen at {address}: {error}{cure}"))
+}
+
+fn cannot_listen_at_path(path: &str, error: &io::Error) -> io::Error {
+    let folder = Path::new(path).parent().unwrap_or(Path::new("."));
+    io::Error::new(error.kind(), format!("cannot listen at {path}: {error}{}", to_allow(error, folder)))
+}
+
 fn named(what: &str, address: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {what} {address}: {error}"))
 }
@@ -214,7 +231,7 @@ mod tests {
         let address = listener.address();
         let error = Tcp.listen(&address).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        assert!(error.to_string().contains(&address), "{error}");
+        assert!(error.to_string().contains(&address) && error.to_string().contains("another process"), "{error}");
         drop(listener);
         let error = Tcp.connect(&address).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);

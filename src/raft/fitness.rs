@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -36,6 +37,7 @@ pub struct Fitness {
     /// Whether half of the disk's reserve is used up.
     is_short: AtomicBool,
     others: Mutex<BTreeMap<u64, Seen>>,
+    began: Instant,
 }
 
 /// Another node, as it was when it last answered.
@@ -46,11 +48,22 @@ struct Seen {
     ahead: i64,
     unfit: Option<String>,
     has_room: bool,
+    progress: Progress,
+}
+
+/// How far another node was when it last answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// How many log entries it had applied.
+    pub applied: u64,
+    /// How long it had not been sure to have all.
+    pub lag: Option<Duration>,
 }
 
 impl Fitness {
     pub fn new(env: Env) -> Fitness {
         Fitness {
+            began: env.now(),
             env,
             causes: Mutex::default(),
             stop: Mutex::default(),
@@ -92,10 +105,12 @@ impl Fitness {
         self.no_room().filter(|_| self.is_short.load(Ordering::Relaxed))
     }
 
-    /// How this node is, for another one that asks.
-    pub fn checkup(&self) -> Checkup {
+    /// How this node is, for another one that asks: it has applied so many entries, and last been sure to have all so
+    /// long ago.
+    pub fn checkup(&self, applied: u64, lag: Option<Duration>) -> Checkup {
         let clock = self.env.wall().as_millis() as u64;
-        Checkup { clock, unfit: self.unfit(), has_room: self.no_room().is_none() }
+        let lag = lag.map(|lag| lag.as_millis() as u64);
+        Checkup { clock, unfit: self.unfit(), has_room: self.no_room().is_none(), applied, lag }
     }
 
     /// Notes an answer of node `node` to a question that was asked at `asked`.
@@ -104,7 +119,8 @@ impl Fitness {
         // (That node looked at its clock in between.)
         let mine = self.env.wall().saturating_sub(now.saturating_duration_since(asked) / 2);
         let ahead = mine.as_millis() as i64 - answer.clock as i64;
-        let seen = Seen { at: now, ahead, unfit: answer.unfit, has_room: answer.has_room };
+        let progress = Progress { applied: answer.applied, lag: answer.lag.map(Duration::from_millis) };
+        let seen = Seen { at: now, ahead, unfit: answer.unfit, has_room: answer.has_room, progress };
         self.others().insert(node, seen);
     }
 
@@ -148,6 +164,14 @@ impl Fitness {
     /// How many other nodes were seen lately.
     pub fn seen(&self) -> usize {
         self.fresh(|_, _| Some(())).len()
+    }
+
+    /// How long ago node `node` last answered (if it never did, since this node's start), and how far it was then.
+    pub fn heard_of(&self, node: u64) -> (Duration, Option<Progress>) {
+        let others = self.others();
+        let seen = others.get(&node);
+        let since = seen.map_or(self.began, |seen| seen.at);
+        (self.env.now().saturating_duration_since(since), seen.map(|seen| seen.progress))
     }
 
     /// Why node `node` is unfit, as it said lately.
@@ -232,7 +256,7 @@ mod tests {
     fn says(fitness: &Fitness, node: u64, seconds: i64, has_room: bool) {
         let clock = (fitness.env.wall().as_millis() as i64 + seconds * 1000) as u64;
         let unfit = (!has_room).then(|| "full".to_owned());
-        fitness.saw(node, fitness.env.now(), Checkup { clock, unfit, has_room });
+        fitness.saw(node, fitness.env.now(), Checkup { clock, unfit, has_room, applied: 7, lag: Some(40) });
     }
 
     #[tokio::test]
@@ -304,5 +328,18 @@ mod tests {
         let alone = self::fitness();
         alone.judge_disk(0, 1 << 20, "/data");
         assert!(judged(&alone, 1).unwrap().contains("nearly full"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_never_heard_of_is_silent_since_the_start() {
+        let fitness = fitness();
+        fitness.env.sleep(Duration::from_secs(5)).await;
+        let seconds = |node| fitness.heard_of(node).0.as_secs();
+        assert_eq!((seconds(2), fitness.heard_of(2).1), (5, None));
+        says(&fitness, 2, 0, true);
+        fitness.env.sleep(Duration::from_secs(60)).await;
+        let progress = Progress { applied: 7, lag: Some(Duration::from_millis(40)) };
+        assert_eq!((seconds(2), fitness.heard_of(2).1), (60, Some(progress)));
+        assert_eq!(seconds(3), 65);
     }
 }

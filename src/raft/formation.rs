@@ -25,7 +25,7 @@ use std::time::Duration;
 use super::base::{LogBase, disagreement};
 use super::link::{Caller, Connection, Target};
 use super::log::LogStore;
-use super::stamp::{Stamp, cluster_name};
+use super::stamp::{Stamp, cluster_name, peers_list};
 use super::types::{Incarnation, Seat};
 use super::wire::{FormAnswer, FormAsk, Purpose};
 use crate::env::Watch;
@@ -258,8 +258,4 @@ impl Formation {
             true
         });
     }
-}
-
-fn peers_list(peers: &BTreeMap<u64, String>) -> String {
-    peers.iter().map(|(id, address)| format!("{id}={address}")).collect::<Vec<_>>().join(",")
 }

@@ -30,7 +30,8 @@ struct Word {
     leader: Incarnation,
     term: u64,
     at: Moment,
-    /// How many entries the leader had committed, as it last said.
+    /// How many entries the leader had committed, as it last said; 0 until it has committed one of its own term. (What
+    /// a new leader says before is only as far as it knows: the one before it may have answered more.)
     committed: u64,
     /// How many entries the leader had committed at some moment of this term, and when that was heard. Once this node
     /// has applied them, a newer goal takes their place.
@@ -46,7 +47,7 @@ impl Heard {
 
     /// Notes that an append of `leader` was accepted, which has committed up to `committed`.
     pub fn note(&self, leader: Incarnation, term: u64, committed: Option<Place>) {
-        let committed = committed.map_or(0, |place| place.index + 1);
+        let committed = committed.filter(|place| place.term == term).map_or(0, |place| place.index + 1);
         let at = self.moment();
         let mut last = self.lock();
         *last = Some(match *last {
@@ -94,5 +95,36 @@ impl Heard {
 
     fn lock(&self) -> MutexGuard<'_, Option<Word>> {
         self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WITHIN: Duration = Duration::from_secs(1);
+
+    fn place(term: u64, index: u64) -> Option<Place> {
+        Some(Place { term, index })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_leader_is_caught_up_with_only_when_it_has_committed_in_its_own_term() {
+        let heard = Heard::new(Env::system());
+        let (old, new) = (Incarnation(1), Incarnation(2));
+        heard.note(old, 1, place(1, 9));
+        assert_eq!(heard.leader(1, WITHIN, 9), Some((old, false)));
+        assert_eq!(heard.leader(1, WITHIN, 10), Some((old, true)));
+        tokio::time::advance(WITHIN).await;
+        // The new leader has not heard of all that the old one had answered.
+        heard.note(new, 2, place(1, 7));
+        assert_eq!(heard.leader(2, WITHIN, 10), Some((new, false)));
+        // (The time that the machine was suspended is measured, and not quite still.)
+        let lag = |heard: &Heard| heard.lag().unwrap().as_millis();
+        assert_eq!(lag(&heard), WITHIN.as_millis());
+        heard.note(new, 2, place(2, 12));
+        assert_eq!(heard.leader(2, WITHIN, 12), Some((new, false)));
+        assert_eq!(heard.leader(2, WITHIN, 13), Some((new, true)));
+        assert_eq!(lag(&heard), 0);
     }
 }

@@ -15,6 +15,7 @@
 //! **Left out** until issues ask: snapshots and purging, changes of membership, certificates for peers.
 
 mod base;
+mod errand;
 mod fitness;
 mod formation;
 mod heard;
@@ -34,13 +35,16 @@ mod tail;
 mod types;
 pub(crate) mod wire;
 
+pub use errand::{Brought, Errand, Report, errands};
 pub use link::ip_of;
 pub use log::unapplied;
 pub use node::{
     Accepted, Member, MemberStatus, Node, NodeStatus, NotCaughtUp, Proposal, RelayRefused, Role, Setup, Unknown,
 };
-pub use wire::RelayRequest;
+pub use wire::{RelayRequest, refusal};
 
+/// The part of the program, for directives of tracing, that speaks of Raft's own steps.
+pub const LOG_TARGET: &str = "openraft";
 /// Directives for tracing that keep openraft silent: it says the same about a dead node many times a second. Operators
 /// are told of changes by this module, and why a node stops by [`Node::fault`].
 pub const LOG_QUIET: &str = "openraft=off";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -15,7 +15,10 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use super::errand::{Brought, bring};
 use super::fitness::Fitness;
 use super::heard::Heard;
 use super::lease::Lease;
@@ -27,6 +30,8 @@ use super::stamp::ClusterId;
 use super::types::{Ballot, Incarnation, LogPosition, Place, Record, Seat, Types, Vote};
 use super::wire::{Answer, Appended, Ask, Numbered, pack, unpack};
 use crate::config::limits;
+use crate::env::Env;
+use crate::storage::Store;
 
 /// Links to all peers, made when they are first needed.
 #[derive(Clone)]
@@ -42,6 +47,9 @@ pub struct PeerLinks {
     /// `None`: a call to whoever has that number, whose answers prove nothing.
     member: Option<Incarnation>,
     memory: Memory,
+    env: Env,
+    /// When the peer last refused entries (its disk is full, say), and why.
+    refused: Arc<Mutex<Option<(Instant, String)>>>,
     /// For entries.
     pub bulk: Link,
     /// For calls that must not wait behind entries.
@@ -63,6 +71,8 @@ impl Peers {
         let make = || PeerLinks {
             member: target.incarnation,
             memory: self.caller.memory.clone(),
+            env: self.caller.env.clone(),
+            refused: Arc::default(),
             bulk: make(limits::PEER_CALL_TIMEOUT),
             control: make(self.caller.patience * 2),
         };
@@ -114,6 +124,20 @@ impl PeerLinks {
         }
     }
 
+    /// An error if the peer refused entries a moment ago: openraft would send it the same ones five times a second.
+    fn may_take_entries(&self) -> Result<(), RPCError<Types>> {
+        match &*self.refused() {
+            Some((at, why)) if self.env.now() < *at + limits::CHECKUP => {
+                Err(unreachable(io::Error::other(format!("a moment ago: {why}"))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        self.refused.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     /// How many entries this node has fsynced.
     fn synced(&self) -> u64 {
         self.memory.own().map_or(0, |own| own.entries)
@@ -136,6 +160,10 @@ impl RaftNetworkV2<Types> for PeerLinks {
             // A microsecond more for each byte: a slow line must get the largest entry through.
             false => {
                 let bytes: usize = rpc.entries.iter().map(|entry| Record::from(entry).size()).sum();
+                // (A full peer takes what a new leader needs to begin with.)
+                if bytes > limits::SMALL_APPEND {
+                    self.may_take_entries()?;
+                }
                 (&self.bulk, limits::PEER_CALL_TIMEOUT + Duration::from_micros(bytes as u64))
             }
         };
@@ -148,7 +176,11 @@ impl RaftNetworkV2<Types> for PeerLinks {
             synced,
         };
         let entries = |last: Option<LogPosition>| last.map_or(0, |last| last.index + 1);
-        match link.call(ask, within).await.map_err(unreachable)? {
+        let answer = link.call(ask, within).await.map_err(unreachable)?;
+        if let (Answer::Failed(why), false) = (&answer, rpc.entries.is_empty()) {
+            *self.refused() = Some((self.env.now(), why.clone()));
+        }
+        match answer {
             Answer::Appended(appended) => Ok(match appended {
                 Appended::All => {
                     self.saw(&rpc.vote, entries(last));
@@ -228,6 +260,9 @@ pub struct Callee<'a> {
     pub peer: Incarnation,
     pub lease: &'a Lease,
     pub fitness: &'a Fitness,
+    pub store: &'a Store,
+    /// Where the errands of peers go.
+    pub errands: &'a mpsc::Sender<Brought>,
 }
 
 /// Answers a peer's calls until the peer closes the connection.
@@ -283,7 +318,8 @@ async fn answer(callee: Callee<'_>, ask: Ask) -> Answer {
             answered.map(|done| Answer::Transferring(done.map_err(|e| e.to_string()))).map_err(|e| e.to_string())
         }
         Ask::ReadIndex => Ok(Answer::ReadIndex(lease.read_index(raft).await)),
-        Ask::Checkup => Ok(Answer::Checkup(callee.fitness.checkup())),
+        Ask::Checkup => Ok(Answer::Checkup(callee.fitness.checkup(callee.store.applied().index, callee.heard.lag()))),
+        Ask::Errand(errand) => Ok(Answer::Report(bring(callee.errands, errand).await)),
     };
     // (Also if that was learnt meanwhile: nothing is promised any more.)
     excluded().map_or_else(|| answered.unwrap_or_else(Answer::Failed), Answer::Failed)

@@ -38,3 +38,8 @@ impl Stamp {
 pub fn cluster_name(id: &ClusterId) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// The list of peers as `--peers` has it.
+pub fn peers_list(peers: &BTreeMap<u64, String>) -> String {
+    peers.iter().map(|(id, address)| format!("{id}={address}")).collect::<Vec<_>>().join(",")
+}

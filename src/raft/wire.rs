@@ -30,6 +30,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::base::LogBase;
+use super::errand::{Errand, Report};
 use super::past::Past;
 use super::stamp::{ClusterId, Stamp};
 use super::types::{Ballot, Incarnation, Place, Record};
@@ -171,8 +172,10 @@ pub enum Ask {
     },
     /// Asks for the index up to which a node must have applied to have every commit answered before now (a read index).
     ReadIndex,
-    /// Asks for the node's clock, and whether it is fit to lead.
+    /// Asks for the node's clock, whether it is fit to lead, and how far it is.
     Checkup,
+    /// Asks something of the node's server.
+    Errand(Errand),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,6 +192,7 @@ pub enum Answer {
     Checkup(Checkup),
     /// The call can't be answered, for the reason given: this node is stopping, say.
     Failed(String),
+    Report(Report),
 }
 
 /// How a node is.
@@ -200,6 +204,10 @@ pub struct Checkup {
     pub unfit: Option<String>,
     /// Whether the node takes new entries.
     pub has_room: bool,
+    /// How many log entries the node has applied.
+    pub applied: u64,
+    /// Milliseconds since the node was last sure to have all that a primary had; `None`: it never was.
+    pub lag: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,6 +249,11 @@ pub enum FormAnswer {
     Empty { incarnation: Incarnation, peers: BTreeMap<u64, String>, base: LogBase },
     Stamped(Stamp),
     Refused(String),
+}
+
+/// The frame that answers a Hello of whatever version with a refusal.
+pub fn refusal(why: &str) -> Vec<u8> {
+    pack(&Welcome::Refused(why.to_owned()))
 }
 
 /// Reads the Hello out of a peer's first frame; an error if this node, whose newest version is `newest`, speaks no
@@ -389,7 +402,14 @@ mod tests {
         let vote = || (ballot, Some(place), false);
         let stamp = Stamp { cluster: [5; 16], members, base: [9; 32] };
         let peers = BTreeMap::from([(1, "db1:8100".to_owned())]);
-        let checkup = Checkup { clock: 1_800_000_000_000, unfit: Some("full".into()), has_room: false };
+        let checkup = Checkup {
+            clock: 1_800_000_000_000,
+            unfit: Some("full".into()),
+            has_room: false,
+            applied: 398,
+            lag: Some(40),
+        };
+        let named = || "mian".to_owned();
         let ask = |body| pack(&Numbered { number: 300, body });
         let answer = |body| pack(&Numbered { number: 300, body });
         vec![
@@ -406,6 +426,9 @@ mod tests {
             ("transfer", ask(Ask::Transfer { ballot, to: two, last: None })),
             ("read index", ask(Ask::ReadIndex)),
             ("checkup", ask(Ask::Checkup)),
+            ("hand over", ask(Ask::Errand(Errand::Transfer { to: Some(2) }))),
+            ("drop a storage", ask(Ask::Errand(Errand::DropStorage { name: named() }))),
+            ("look at a storage", ask(Ask::Errand(Errand::LookAtStorage { name: named() }))),
             ("appended", answer(Answer::Appended(Appended::All))),
             ("appended up to", answer(Answer::Appended(Appended::Upto(Some(place))))),
             ("conflict", answer(Answer::Appended(Appended::Conflict))),
@@ -415,6 +438,9 @@ mod tests {
             ("is at", answer(Answer::ReadIndex(Ok(place)))),
             ("checked up", answer(Answer::Checkup(checkup))),
             ("failed", answer(Answer::Failed("no".into()))),
+            ("done", answer(Answer::Report(Report::Done("yes".into())))),
+            ("errand refused", answer(Answer::Report(Report::Refused("no".into())))),
+            ("storage", answer(Answer::Report(Report::Storage { is_configured: true, clients: 3 }))),
             ("relay", pack(&RelayRequest { client: "c:1".into(), opening: vec![Bytes::from_static(b"Z5")] })),
             ("probe", pack(&FormAsk::Probe)),
             ("stamp", pack(&FormAsk::Stamp(stamp.clone()))),

@@ -58,7 +58,7 @@ impl Incoming {
 pub fn unreadable(shared: &Shared, peer: &str, fault: &FrameFault) {
     match fault {
         FrameFault::TooLarge { claimed, limit } => match misplaced(&claimed.to_be_bytes(), false) {
-            Some(Misplaced { what, cure }) => {
+            Some(Misplaced { what, cure, .. }) => {
                 shared.metrics.bad_frame(what);
                 shared.complaints.say(peer, &format!("closed a connection: {cure}"));
             }
@@ -69,5 +69,15 @@ pub fn unreadable(shared: &Shared, peer: &str, fault: &FrameFault) {
         },
         FrameFault::Cut => shared.metrics.bad_frame("cut"),
         FrameFault::Io(fault) => tracing::debug!(%peer, %fault, "a connection broke"),
+    }
+}
+
+/// Whether the peer speaks TLS, and came to a plain port.
+pub fn speaks_tls(fault: &FrameFault) -> bool {
+    match fault {
+        FrameFault::TooLarge { claimed, .. } => {
+            misplaced(&claimed.to_be_bytes(), false).is_some_and(|misplaced| misplaced.what == "tls")
+        }
+        FrameFault::Cut | FrameFault::Io(_) => false,
     }
 }

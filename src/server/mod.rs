@@ -23,7 +23,8 @@
 //! | `pack` | packs, from the request to the last step |
 //! | `session` | one task for each client that is served here. It alone writes to its client and moves its view |
 //! | `door` | one task for each connection, until its client is seated, relayed or sent away |
-//! | `follow` | follows the node's role: begins and ends the reigns |
+//! | `follow`, `hand_over` | follows the node's role: begins and ends the reigns; hands the role over |
+//! | `errands` | what operators ask of the cluster, done by the primary |
 //!
 //! # What it promises
 //!
@@ -45,14 +46,15 @@ use crate::config::{Config, limits};
 use crate::engine::Engine;
 use crate::env::{Env, Watch};
 use crate::journal::{Files, Sizes};
-use crate::net::{Network, Tls};
-use crate::raft::{Node, Setup};
+use crate::net::{Network, Pool, Tls};
+use crate::raft::{self, Errand, Node, Setup};
 use crate::storage::Store;
 
 mod bounds;
 mod client;
 mod counts;
 mod door;
+mod errands;
 mod follow;
 mod hand_over;
 mod pack;
@@ -104,13 +106,14 @@ impl Server {
         let engine = disks.store;
         let store = env.offload(move || Store::open(engine)).await.context("the database can't be opened")?;
         let address = config.address();
-        let listener = network.listen(&address).await.with_context(|| format!("can't listen at {address}"))?;
+        let listener = network.listen(&address).await.with_context(|| config.origin_of_address())?;
         let address = listener.address();
         let reading = match &config.read_listen {
-            Some(at) => Some(network.listen(at).await.with_context(|| format!("can't listen at {at}"))?),
+            Some(at) => Some(network.listen(at).await.context("--read-listen")?),
             None => None,
         };
         let read_address = reading.as_ref().map(|listener| listener.address());
+        let (errands, brought) = raft::errands();
         let setup = Setup {
             config: config.clone(),
             env: env.clone(),
@@ -119,8 +122,10 @@ impl Server {
             log: disks.log,
             segments: disks.segments,
             store: store.clone(),
+            errands,
         };
         let node = Node::start(setup).await?;
+        let reserve = Reserve::new(config.open_files);
         let shared = Arc::new(Shared {
             tallies: Tallies::new(&env),
             config,
@@ -131,7 +136,9 @@ impl Server {
             metrics: Metrics::new(),
             complaints: Complaints::new(env.clone()),
             budget: Budget::default(),
-            reserve: Reserve::default(),
+            reserve,
+            input: Pool::new(limits::INPUT_SUM),
+            output: Pool::new(limits::OUTPUT_SUM),
             long_reads: LongReads::new(&env, limits::LONG_READS),
             piece_reads: LongReads::new(&env, limits::PIECE_READS),
             standing: Watch::new(Standing::Forming),
@@ -140,6 +147,7 @@ impl Server {
         });
         env.spawn(follow::follow(shared.clone()));
         env.spawn(hand_over::while_unfit(shared.clone()));
+        env.spawn(errands::serve(shared.clone(), brought));
         if shared.config.peers.len() > 1 {
             env.spawn(look_up_members(shared.clone()));
         }
@@ -190,10 +198,26 @@ impl Server {
         matches!(*self.shared.standing.look(), Standing::Leading(_))
     }
 
+    /// Whether this node is a cluster of one.
+    pub fn is_alone(&self) -> bool {
+        self.node().status().members.len() < 2
+    }
+
     /// Hands the primary's role to node `to`, or to the most advanced one, once the voted transactions are finished:
     /// gives the new primary. An error says why nothing has changed.
     pub async fn hand_over(&self, to: Option<u64>) -> anyhow::Result<u64> {
         hand_over::hand_over(&self.shared, to).await
+    }
+
+    /// Has the primary, this node or another one, hand its role to node `to`, or to the most advanced one: what was
+    /// done, or why nothing was, in words.
+    pub async fn transfer(&self, to: Option<u64>) -> Result<String, String> {
+        errands::run(&self.shared, Errand::Transfer { to }).await
+    }
+
+    /// Has the primary, this node or another one, drop an empty storage: what was done, or why nothing was, in words.
+    pub async fn drop_storage(&self, name: &str) -> Result<String, String> {
+        errands::run(&self.shared, Errand::DropStorage { name: name.to_owned() }).await
     }
 
     /// Lets no client in any more, finishes the voted transactions, hands the primary's role over, closes everything.
@@ -203,6 +227,7 @@ impl Server {
         if self.is_primary() {
             match hand_over::finish_and_hand_over(&self.shared, None).await {
                 Ok(to) => tracing::info!(to, "handed the primary's role over"),
+                Err(_) if self.is_alone() => {}
                 Err(why) => tracing::info!(%why, "no member to hand the primary's role to"),
             }
         }

@@ -10,7 +10,7 @@ use super::counts::{Metrics, Tallies, Why};
 use super::standing::Standing;
 use crate::config::{Config, limits};
 use crate::env::{Env, Watch, Watching};
-use crate::net::Tls;
+use crate::net::{Pool, Tls};
 use crate::raft::Node;
 use crate::storage::Store;
 
@@ -30,6 +30,10 @@ pub struct Shared {
     pub tallies: Tallies,
     pub budget: Budget,
     pub reserve: Reserve,
+    /// For the frames that come in.
+    pub input: Pool,
+    /// For what waits to be sent.
+    pub output: Pool,
     /// For reads of unknown length: undo, undo logs, large conflicts.
     pub long_reads: LongReads,
     /// For the pieces of blobs.
@@ -54,6 +58,16 @@ impl Shared {
     /// Whether this node is near enough to the primary for clients of the port for readers.
     pub fn is_fresh(&self) -> bool {
         self.node.lag().is_some_and(|lag| lag <= self.config.max_lag)
+    }
+
+    /// The names of the storages, for whoever asked for one that is not there.
+    pub fn storage_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.store.storages().into_iter().map(|(_, name)| name).collect();
+        if names.len() > limits::NAMES_TOLD {
+            names.truncate(limits::NAMES_TOLD);
+            names.push("...".into());
+        }
+        names
     }
 
     /// Returns once this node has every commit that any node answered before the call.

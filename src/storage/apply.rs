@@ -9,7 +9,8 @@
 //! | `Barrier` | opens its reign, if that is greater than the open one; removes unclaimed pieces | `Stale` |
 //! | any other | is looked at if its reign is the open one | `Stale` |
 //! | `CreateStorage` | gives the storage of that name, new or not | `BadValue`: no name, or too long |
-//! | `ReserveOids` | takes `count` ids from `next_oid` on | `NoStorage`; `BadValue`: no ids left |
+//! | `DropStorage` | ends a storage; its number is never given again | `NoStorage`; `BadValue`: it is not empty |
+//! | `ReserveOids` | takes up to `count` ids, none below `from` | `NoStorage`; `BadValue`: no ids left |
 //! | `PackBegin` | sets the pack time, at most the last tid | `NoStorage`; `BadValue`: a pack is going on |
 //! | `PackStep`, `PackEnd` | see `pack::step` | |
 //! | `Stage` | keeps pieces, numbered | `NoStorage`; `BadValue`: an empty piece, or one above 1 MiB |
@@ -138,13 +139,14 @@ impl Store {
         match &command.change {
             Change::Barrier => unreachable!("handled above"),
             Change::CreateStorage { name } => Ok(self.create_storage(name)),
-            Change::ReserveOids { storage, count } => Ok(self.reserve_oids(*storage, *count)),
+            Change::ReserveOids { storage, count, from } => Ok(self.reserve_oids(*storage, *count, *from)),
             Change::Commit(commit) => self.commit(commit),
             Change::Stage { storage, pieces } => Ok(self.stage(*storage, pieces)),
             Change::Discard { storage, pieces } => self.discard(*storage, pieces),
             Change::PackBegin { storage, upto } => Ok(self.pack_begin(*storage, *upto)),
             Change::PackStep(step) => self.pack_step(step),
             Change::PackEnd { storage } => Ok(self.pack_end(*storage)),
+            Change::DropStorage { name } => self.drop_storage(name),
         }
     }
 
@@ -168,15 +170,33 @@ impl Store {
         Decision { outcome: Outcome::Storage(storage), batch, next: Next::Created(storage, name.to_owned()) }
     }
 
-    fn reserve_oids(&self, storage: StorageId, count: u32) -> Decision {
+    fn drop_storage(&self, name: &str) -> io::Result<Decision> {
+        let Some(storage) = self.storage(name) else {
+            return Ok(Decision::refuse(Refusal::NoStorage { name: name.to_owned(), known: Vec::new() }));
+        };
+        if let Some(why) = self.summary(storage).not_empty(name) {
+            return Ok(Decision::refuse(Refusal::BadValue(why)));
+        }
+        let mut batch = Batch::new();
+        let key = keys::name(storage);
+        batch.put(keys::META, key, value::seal(&key, value::DROPPED, name.as_bytes()));
+        batch.delete(keys::META, keys::summary(storage));
+        self.drop_unclaimed(&storage.0.to_be_bytes(), &keys::storage_end(storage), &mut batch)?;
+        Ok(Decision { outcome: Outcome::Done, batch, next: Next::Dropped(storage) })
+    }
+
+    fn reserve_oids(&self, storage: StorageId, count: u32, from: Oid) -> Decision {
         let Some(mut summary) = self.summary_of(storage) else {
             return Decision::refuse(no_storage(storage));
         };
-        let first = summary.next_oid;
-        let Some(next) = first.0.checked_add(count.into()) else {
-            return Decision::refuse(Refusal::BadValue(format!("storage {storage} has no {count} object ids left")));
-        };
-        summary.next_oid = Oid(next);
+        let first = summary.next_oid.max(from);
+        let left = Oid::NOT_GIVEN.0.saturating_sub(first.0);
+        if left == 0 {
+            let why = format!("storage {storage} has no object ids left: objects are stored with ids up to 2^63");
+            return Decision::refuse(Refusal::BadValue(why));
+        }
+        let count = count.min(u32::try_from(left).unwrap_or(u32::MAX));
+        summary.next_oid = Oid(first.0 + u64::from(count));
         let mut batch = Batch::new();
         put_summary(&mut batch, storage, &summary);
         Decision { outcome: Outcome::Oids { first, count }, batch, next: Next::Summed(storage, summary) }
@@ -238,7 +258,7 @@ impl Store {
             length += if stored.length() == 0 { POINTER } else { stored.length() };
             put_revision(&mut batch, commit, write, &stored);
             summary.objects += u64::from(!known);
-            summary.next_oid = summary.next_oid.max(Oid(write.oid.0.saturating_add(1)));
+            summary.next_oid = summary.next_oid.max(write.oid.next_given().unwrap_or_default());
             summary.present = digest::add(&summary.present, &digest::revision(write.oid, commit.tid, &content));
             digested.push((write.oid, content));
         }
@@ -288,6 +308,7 @@ impl Catalog {
             Next::Created(storage, name) => {
                 self.storages.insert(storage, Storage::new(name, Summary::default()));
             }
+            Next::Dropped(storage) => self.of(storage).mark_dropped(),
             Next::Summed(storage, summary) | Next::Removed(storage, summary) => self.of(storage).summary = summary,
             Next::Packed(storage, summary) => {
                 let storage = self.of(storage);
@@ -303,7 +324,7 @@ impl Catalog {
     }
 
     fn of(&mut self, storage: StorageId) -> &mut Storage {
-        self.storages.get_mut(&storage).expect("apply has looked it up, and no storage is ever removed")
+        self.storages.get_mut(&storage).expect("apply has looked it up, and no storage leaves the catalog")
     }
 }
 
@@ -337,6 +358,8 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use bytes::Bytes;
+
     use super::super::TABLES;
     use super::super::testing::*;
     use super::*;
@@ -344,7 +367,7 @@ mod tests {
     use crate::engine::{DiskFaults, SimDisk};
 
     fn reserve(count: u32) -> Change {
-        Change::ReserveOids { storage: S, count }
+        Change::ReserveOids { storage: S, count, from: Oid(0) }
     }
 
     fn oids(first: u64, count: u32) -> Outcome {
@@ -372,13 +395,70 @@ mod tests {
     }
 
     #[test]
+    fn a_storage_is_dropped_while_it_is_empty_and_its_number_is_not_given_again() {
+        let disk = SimDisk::new();
+        let open = || Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
+        let store = open();
+        apply(&store, create("1"));
+        let typo = StorageId(2);
+        assert_eq!(apply(&store, create("typo")), Outcome::Storage(typo));
+        assert_eq!(apply(&store, Change::ReserveOids { storage: typo, count: 5, from: Oid(0) }), oids(1, 5));
+        let pieces = vec![Bytes::from_static(b"on its way")];
+        assert_eq!(apply(&store, Change::Stage { storage: typo, pieces }), Outcome::Staged(1));
+        let feed = store.feed(typo);
+        apply(&store, commit(5, vec![over(0, 1, data("kept"))]));
+
+        assert!(
+            matches!(refusal(apply(&store, drop_storage("1"))), Refusal::BadValue(why) if why.ends_with("it has 1 transaction"))
+        );
+        let unknown = Refusal::NoStorage { name: "tpyo".into(), known: Vec::new() };
+        assert_eq!(refusal(apply(&store, drop_storage("tpyo"))), unknown);
+        assert!(!*feed.dropped().look());
+        assert_eq!(apply(&store, drop_storage("typo")), Outcome::Done);
+        assert!(*feed.dropped().look());
+
+        let check = |store: &Store| {
+            assert_eq!(store.storages(), [(S, "1".to_owned())]);
+            assert_eq!((store.storage("typo"), store.summaries().1.len()), (None, 1));
+            // Readers who still have its number find nothing there.
+            assert_eq!((store.last_tid(typo), store.count_unclaimed(typo, 9).unwrap()), (Tid::ZERO, 0));
+            assert!(store.piece(typo, 1).is_err());
+            assert_eq!(store.load_before(typo, Oid(1), Tid::MAX, Tid(9)).unwrap(), Err(Refusal::NoObject(Oid(1))));
+        };
+        check(&store);
+        let late = Change::ReserveOids { storage: typo, count: 1, from: Oid(0) };
+        assert!(matches!(refusal(apply(&store, late)), Refusal::NoStorage { .. }));
+        drop(store);
+        let store = open();
+        check(&store);
+        assert!(matches!(refusal(apply(&store, drop_storage("typo"))), Refusal::NoStorage { .. }));
+        assert_eq!(apply(&store, create("typo")), Outcome::Storage(StorageId(3)));
+        assert_eq!(store.summary(StorageId(3)), Summary::default());
+    }
+
+    #[test]
     fn oids_begin_after_the_root_and_jump_over_what_is_stored() {
         let store = store();
         assert_eq!(apply(&store, reserve(3)), oids(1, 3));
         assert_eq!(apply(&store, reserve(0)), oids(4, 0));
         apply(&store, commit(1, vec![over(0, 2, data("inside")), restore(10, data("beyond"))]));
         assert_eq!(apply(&store, reserve(2)), oids(11, 2));
-        apply(&store, commit(2, vec![restore(u64::MAX, data("the last"))]));
+        let far = |from, count| Change::ReserveOids { storage: S, count, from: Oid(from) };
+        assert_eq!(apply(&store, far(9, 2)), oids(13, 2));
+        assert_eq!(apply(&store, far(20, 2)), oids(20, 2));
+    }
+
+    #[test]
+    fn ids_of_the_upper_half_do_not_end_the_supply_and_at_its_end_there_are_fewer() {
+        let store = store();
+        let last = Oid::NOT_GIVEN.0 - 1;
+        let stored = [u64::MAX, u64::MAX - 1, last + 1].map(|oid| restore(oid, data("far")));
+        apply(&store, commit(1, stored.into()));
+        assert_eq!(apply(&store, reserve(2)), oids(1, 2));
+        apply(&store, commit(2, vec![restore(last - 2, data("near"))]));
+        assert_eq!(apply(&store, reserve(7)), oids(last - 1, 2));
+        assert!(matches!(refusal(apply(&store, reserve(1))), Refusal::BadValue(_)));
+        apply(&store, commit(3, vec![restore(last, data("the last that is given"))]));
         assert!(matches!(refusal(apply(&store, reserve(1))), Refusal::BadValue(_)));
     }
 
@@ -455,7 +535,7 @@ mod tests {
     #[test]
     fn an_unknown_storage_is_refused() {
         let store = empty();
-        let unknown = Refusal::NoStorage("s1".into());
+        let unknown = Refusal::NoStorage { name: "s1".into(), known: Vec::new() };
         assert_eq!(refusal(apply(&store, reserve(1))), unknown);
         assert_eq!(refusal(apply(&store, commit(1, vec![]))), unknown);
     }

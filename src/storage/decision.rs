@@ -12,6 +12,7 @@ pub(super) enum Next {
     Reign(Reign),
     Membership(Vec<u8>),
     Created(StorageId, String),
+    Dropped(StorageId),
     Summed(StorageId, Summary),
     /// Revisions are gone: a read that spans this batch starts again.
     Removed(StorageId, Summary),
@@ -38,5 +39,5 @@ impl Decision {
 }
 
 pub(super) fn no_storage(storage: StorageId) -> Refusal {
-    Refusal::NoStorage(storage.to_string())
+    Refusal::NoStorage { name: storage.to_string(), known: Vec::new() }
 }

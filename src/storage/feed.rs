@@ -36,6 +36,7 @@ pub struct Applied {
 pub struct Feed {
     latest: Watch<Tid>,
     packs: Watch<u64>,
+    dropped: Watch<bool>,
     ring: Mutex<Ring>,
 }
 
@@ -51,7 +52,7 @@ impl Feed {
     /// The feed of a storage whose newest transaction, when the store was opened, was `latest`.
     pub(super) fn new(latest: Tid) -> Feed {
         let ring = Ring { floor: latest, entries: VecDeque::new(), oids: 0 };
-        Feed { latest: Watch::new(latest), packs: Watch::new(0), ring: Mutex::new(ring) }
+        Feed { latest: Watch::new(latest), packs: Watch::new(0), dropped: Watch::new(false), ring: Mutex::new(ring) }
     }
 
     /// The newest transaction; all transactions up to it can be read.
@@ -77,6 +78,15 @@ impl Feed {
     /// Counts the packs that have ended.
     pub fn packs(&self) -> Watching<u64> {
         self.packs.watching()
+    }
+
+    /// Becomes true when the storage is dropped: nothing comes any more.
+    pub fn dropped(&self) -> Watching<bool> {
+        self.dropped.watching()
+    }
+
+    pub(super) fn end(&self) {
+        self.dropped.send(true);
     }
 
     pub(super) fn packed(&self) {

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::answered::Answered;
+use super::feed::Applied;
 use super::keys::{self, OIDS_PER_PART};
 use super::load::missing;
 use super::stop::Stop;
@@ -82,23 +83,63 @@ impl Store {
         upto: Tid,
         most: usize,
     ) -> io::Result<Option<Vec<Oid>>> {
-        let mut oids = Vec::new();
-        if after < upto {
-            let (from, until) = (keys::transaction(storage, after.next()), keys::transaction(storage, upto.next()));
-            for pair in self.engine().range(keys::TRANSACTIONS, &from, &until, Order::Ascending) {
-                let (key, value) = pair?;
-                match decode_key(&key)? {
-                    (_, 0) => oids.extend(TransactionHead::decode(&key, &value)?.oids),
-                    _ => oids.extend(value::decode_oids(&key, &value)?),
-                }
-                if oids.len() > most {
-                    return Ok(None);
-                }
+        let mut all = Vec::new();
+        let few = self.for_written(storage, after, upto, |_, _, oids| {
+            all.extend(oids);
+            all.len() <= most
+        })?;
+        all.sort_unstable();
+        all.dedup();
+        Ok(few.then_some(all))
+    }
+
+    /// The transactions after `after`, up to and including `upto`, oldest first. `None`: they, and their writes, are
+    /// together more than `most`.
+    pub fn transactions_since(
+        &self,
+        storage: StorageId,
+        after: Tid,
+        upto: Tid,
+        most: usize,
+    ) -> io::Result<Option<Vec<Applied>>> {
+        let mut all: Vec<Applied> = Vec::new();
+        let mut items = 0;
+        let few = self.for_written(storage, after, upto, |tid, part, oids| {
+            items += oids.len() + usize::from(part == 0);
+            match all.last_mut() {
+                Some(applied) if applied.tid == tid => applied.oids.extend(oids),
+                _ => all.push(Applied { storage, tid, oids }),
+            }
+            items <= most
+        })?;
+        Ok(few.then_some(all))
+    }
+
+    /// Calls `each` with the transactions after `after`, up to and including `upto`, oldest first, and what they wrote:
+    /// of a large one in parts, which are numbered from 0. `false`: so did `each`, and the rest was left out.
+    fn for_written(
+        &self,
+        storage: StorageId,
+        after: Tid,
+        upto: Tid,
+        mut each: impl FnMut(Tid, u32, Vec<Oid>) -> bool,
+    ) -> io::Result<bool> {
+        if after >= upto {
+            return Ok(true);
+        }
+        let (from, until) = (keys::transaction(storage, after.next()), keys::transaction(storage, upto.next()));
+        for pair in self.engine().range(keys::TRANSACTIONS, &from, &until, Order::Ascending) {
+            let (key, value) = pair?;
+            let (tid, part) = decode_key(&key)?;
+            let oids = match part {
+                0 => TransactionHead::decode(&key, &value)?.oids,
+                _ => value::decode_oids(&key, &value)?,
+            };
+            if !each(tid, part, oids) {
+                return Ok(false);
             }
         }
-        oids.sort_unstable();
-        oids.dedup();
-        Ok(Some(oids))
+        Ok(true)
     }
 
     /// The transactions that can be undone as of `view` (`IStorageUndoable.undoLog`), newest first: of those that
@@ -318,6 +359,14 @@ mod tests {
         assert_eq!(changed(4, 5, all.len()), Some(all.clone()));
         assert_eq!(changed(4, 5, all.len() - 1), None);
         assert_eq!(changed(5, 6, 1), Some(vec![Oid(7)]));
+        let since = |after, most| store.transactions_since(S, Tid(after), Tid(6), most).unwrap();
+        let applied = |tid, oids| Applied { storage: S, tid: Tid(tid), oids };
+        // (In the order in which they were written.)
+        let written = all.iter().rev().copied().collect();
+        assert_eq!(since(0, count as usize + 3), Some(vec![applied(5, written), applied(6, vec![Oid(7)])]));
+        assert_eq!(since(0, count as usize + 2), None);
+        assert_eq!(since(5, 2), Some(vec![applied(6, vec![Oid(7)])]));
+        assert_eq!(since(6, 0), Some(vec![]));
         // Between two transactions' own keys lie the keys of the first one's parts, which are no transactions.
         assert_eq!(store.transaction_at(S, Tid(6), Tid::MAX).unwrap().unwrap().0, Tid(6));
         assert_eq!(store.transaction_at(S, Tid(0), Tid(4)).unwrap(), None);

@@ -10,6 +10,7 @@
 //! | `meta` | `03` | `33` | open reign: term u64, number u64 |
 //! | `meta` | `04` | `34` | membership: position as above, then Raft's bytes |
 //! | `meta` | `10` storage u32 | `35` | name of the storage, UTF-8 |
+//! | | | `37` | the name that the storage had until it was dropped: its number is never given again |
 //! | `meta` | `11` storage u32 | `36` | its summary, 128 bytes (`summary`) |
 //! | `objects` | storage u32, oid u64 | `21` | tid u64 of the newest revision, which has data |
 //! | | | `22` | tid u64 of the newest revision, which is absent |

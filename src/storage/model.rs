@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::testing::{S, create, next};
+use super::testing::{S, create, drop_storage, next};
 use super::{HistoryEntry, Loaded, OwnWrite, Position, Store, TABLES};
 use crate::command::{Base, Change, Command, Commit, Content, Outcome, Reign, Write};
 use crate::engine::{Durability, Engine, Rocks, SimDisk};
-use crate::zodb::{Oid, Refusal, Revision, State, Tid, TransactionMeta};
+use crate::zodb::{Oid, Refusal, Revision, State, StorageId, Tid, TransactionMeta};
 
 /// Objects 0 to 4 are written, 5 never is.
 const OIDS: u64 = 5;
@@ -38,6 +38,11 @@ enum Step {
         term: u64,
         number: u64,
     },
+    /// A storage beside the one that all is about, by the number in its name.
+    Create(u8),
+    Drop(u8),
+    /// Drops the storage that all is about, unless that would succeed.
+    DropMain,
     /// A command of a reign that is not open.
     Stale,
     Pass,
@@ -84,6 +89,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..3u64).prop_map(|by| Step::LateCommit { by }),
         1 => (0..100u32).prop_map(Step::Reserve),
         1 => (0..3u64, 0..3u64).prop_map(|(term, number)| Step::Barrier { term, number }),
+        2 => (0..3u8).prop_map(Step::Create),
+        2 => (0..3u8).prop_map(Step::Drop),
+        1 => Just(Step::DropMain),
         1 => Just(Step::Stale),
         1 => Just(Step::Pass),
         1 => any::<u8>().prop_map(Step::Membership),
@@ -103,6 +111,8 @@ struct Model {
     reign: Reign,
     transactions: BTreeMap<Tid, (TransactionMeta, Vec<(Oid, Shown)>)>,
     next_oid: u64,
+    /// The names of all storages that were ever created, by their numbers from 1 on, without those that were dropped.
+    storages: Vec<Option<String>>,
 }
 
 impl Model {
@@ -150,7 +160,8 @@ impl Model {
             Step::Reserve(count) => {
                 let first = Oid(self.next_oid);
                 self.next_oid += u64::from(*count);
-                (self.reign, Change::ReserveOids { storage: S, count: *count }, Outcome::Oids { first, count: *count })
+                let change = Change::ReserveOids { storage: S, count: *count, from: Oid(0) };
+                (self.reign, change, Outcome::Oids { first, count: *count })
             }
             Step::Barrier { term, number } => {
                 let reign = Reign { term: *term, number: *number };
@@ -158,9 +169,35 @@ impl Model {
                 self.reign = self.reign.max(reign);
                 (reign, Change::Barrier, if opens { Outcome::Done } else { Outcome::Stale })
             }
+            Step::Create(n) => {
+                let name = format!("beside {n}");
+                let known = self.storages.iter().position(|known| known.as_deref() == Some(name.as_str()));
+                let index = known.unwrap_or_else(|| {
+                    self.storages.push(Some(name.clone()));
+                    self.storages.len() - 1
+                });
+                (self.reign, create(&name), Outcome::Storage(StorageId(index as u32 + 1)))
+            }
+            Step::Drop(n) => {
+                let name = format!("beside {n}");
+                let outcome = match self.storages.iter_mut().find(|known| known.as_deref() == Some(name.as_str())) {
+                    Some(known) => {
+                        *known = None;
+                        Outcome::Done
+                    }
+                    None => Outcome::Refused(Refusal::NoStorage { name: name.clone(), known: Vec::new() }),
+                };
+                (self.reign, drop_storage(&name), outcome)
+            }
+            Step::DropMain if self.transactions.is_empty() => self.take(&Step::Reserve(0)),
+            Step::DropMain => {
+                let what = if self.transactions.len() == 1 { "transaction" } else { "transactions" };
+                let why = format!("storage \"1\" is not empty: it has {} {what}", self.transactions.len());
+                (self.reign, drop_storage("1"), Outcome::Refused(Refusal::BadValue(why)))
+            }
             Step::Stale => {
                 let reign = Reign { term: self.reign.term, number: self.reign.number.wrapping_sub(1) };
-                (reign, Change::ReserveOids { storage: S, count: 1 }, Outcome::Stale)
+                (reign, Change::ReserveOids { storage: S, count: 1, from: Oid(0) }, Outcome::Stale)
             }
             Step::Pass | Step::Membership(_) | Step::Undo { .. } => unreachable!("these are no commands"),
         }
@@ -337,7 +374,7 @@ fn apply(store: &Store, at: Position, entry: &Entry) -> Option<Outcome> {
 
 /// Applies the steps; gives the model, and the log that came of them.
 fn run(store: &Store, steps: &[Step]) -> (Model, Vec<Entry>) {
-    let mut model = Model { next_oid: 1, ..Model::default() };
+    let mut model = Model { next_oid: 1, storages: vec![Some("1".to_owned())], ..Model::default() };
     let mut log = vec![Entry::Command(Command { reign: Reign::default(), change: create("1") })];
     assert_eq!(apply(store, next(store), &log[0]), Some(Outcome::Storage(S)));
     for step in steps {
@@ -374,6 +411,9 @@ fn compare(store: &Store, model: &Model) {
     compare_transactions(store, model);
     compare_undo_log(store, model);
     compare_summary(store, model);
+    let numbered = model.storages.iter().zip(1..);
+    let wanted: Vec<_> = numbered.filter_map(|(name, n)| Some((StorageId(n), name.clone()?))).collect();
+    assert_eq!(store.storages(), wanted);
 }
 
 fn compare_object(store: &Store, model: &Model, oid: Oid, view: Tid, tids: &[Tid]) {

@@ -148,7 +148,7 @@ fn a_piece_has_a_size() {
     assert!(is_bad(apply(&store, stage(&vec![&b"x"[..]; limits::STAGE_PIECES + 1]))));
     assert_eq!(apply(&store, stage(&vec![&b"x"[..]; limits::STAGE_PIECES])), Outcome::Staged(2));
     let elsewhere = Change::Stage { storage: StorageId(9), pieces: vec![] };
-    assert!(matches!(apply(&store, elsewhere), Outcome::Refused(Refusal::NoStorage(_))));
+    assert!(matches!(apply(&store, elsewhere), Outcome::Refused(Refusal::NoStorage { .. })));
 }
 
 #[test]

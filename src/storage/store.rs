@@ -53,8 +53,10 @@ pub(super) struct Catalog {
     pub storages: BTreeMap<StorageId, Storage>,
 }
 
+/// A storage. One that was dropped stays in the catalog for those who still have its number: to them it is empty.
 pub(super) struct Storage {
     pub name: String,
+    pub is_dropped: bool,
     pub summary: Summary,
     pub feed: Arc<Feed>,
 }
@@ -62,7 +64,20 @@ pub(super) struct Storage {
 impl Storage {
     pub fn new(name: String, summary: Summary) -> Storage {
         let feed = Arc::new(Feed::new(summary.last_tid));
-        Storage { name, summary, feed }
+        Storage { name, is_dropped: false, summary, feed }
+    }
+
+    pub fn mark_dropped(&mut self) {
+        self.is_dropped = true;
+        self.summary = Summary::default();
+        self.feed.end();
+    }
+}
+
+impl Catalog {
+    /// The storages that there are.
+    fn present(&self) -> impl Iterator<Item = (StorageId, &Storage)> {
+        self.storages.iter().filter(|(_, storage)| !storage.is_dropped).map(|(&id, storage)| (id, storage))
     }
 }
 
@@ -106,8 +121,16 @@ impl Store {
         for pair in engine.range(keys::META, &keys::NAMES.0, &keys::NAMES.1, Order::Ascending) {
             let (key, sealed) = pair?;
             let storage = keys::decode_name(&key).ok_or_else(|| value::damaged("a storage's key is not 5 bytes"))?;
-            let name = String::from_utf8(value::body(&key, value::NAME, &sealed)?.to_vec())
+            let is_dropped = value::is_of(value::DROPPED, &sealed);
+            let kind = if is_dropped { value::DROPPED } else { value::NAME };
+            let name = String::from_utf8(value::body(&key, kind, &sealed)?.to_vec())
                 .map_err(|_| value::damaged(format_args!("the name of storage {storage} is not UTF-8")))?;
+            if is_dropped {
+                let mut dropped = Storage::new(name, Summary::default());
+                dropped.mark_dropped();
+                storages.insert(storage, dropped);
+                continue;
+            }
             let summary = meta(&keys::summary(storage), value::SUMMARY)?
                 .ok_or_else(|| value::damaged(format_args!("storage {storage} has no summary")))?;
             storages.insert(storage, Storage::new(name, Summary::from_bytes(&summary)?));
@@ -157,18 +180,18 @@ impl Store {
 
     /// All storages, by number.
     pub fn storages(&self) -> Vec<(StorageId, String)> {
-        self.catalog().storages.iter().map(|(&id, storage)| (id, storage.name.clone())).collect()
+        self.catalog().present().map(|(id, storage)| (id, storage.name.clone())).collect()
     }
 
     /// The storage of that name.
     pub fn storage(&self, name: &str) -> Option<StorageId> {
-        self.catalog().storages.iter().find(|(_, storage)| storage.name == name).map(|(&id, _)| id)
+        self.catalog().present().find(|(_, storage)| storage.name == name).map(|(id, _)| id)
     }
 
     /// The storage's [`Summary`].
     ///
     /// # Panics
-    /// If `storage` is none of [`Store::storages`].
+    /// If `storage` never was one of [`Store::storages`].
     pub fn summary(&self, storage: StorageId) -> Summary {
         self.with(storage, |storage| storage.summary.clone())
     }
@@ -176,13 +199,13 @@ impl Store {
     /// All summaries at one and the same position, to be compared between nodes.
     pub fn summaries(&self) -> (Position, BTreeMap<StorageId, Summary>) {
         let catalog = self.catalog();
-        (catalog.position, catalog.storages.iter().map(|(&id, storage)| (id, storage.summary.clone())).collect())
+        (catalog.position, catalog.present().map(|(id, storage)| (id, storage.summary.clone())).collect())
     }
 
     /// The newest transaction; `Tid::ZERO` if there is none.
     ///
     /// # Panics
-    /// If `storage` is none of [`Store::storages`].
+    /// If `storage` never was one of [`Store::storages`].
     pub fn last_tid(&self, storage: StorageId) -> Tid {
         self.with(storage, |storage| storage.summary.last_tid)
     }
@@ -190,7 +213,7 @@ impl Store {
     /// The feed of the transactions that are applied to the storage.
     ///
     /// # Panics
-    /// If `storage` is none of [`Store::storages`].
+    /// If `storage` never was one of [`Store::storages`].
     pub fn feed(&self, storage: StorageId) -> Arc<Feed> {
         self.with(storage, |storage| storage.feed.clone())
     }
@@ -219,13 +242,17 @@ impl Store {
             self.catalog()
                 .storages
                 .get(&storage)
-                .expect("storage ids come from this store, and no storage is ever removed"),
+                .expect("storage ids come from this store, and a storage that was dropped stays in the catalog"),
         )
     }
 
     /// The storage's summary; `None`: there is no such storage. For commands, which may name any number.
     pub(super) fn summary_of(&self, storage: StorageId) -> Option<Summary> {
-        self.catalog().storages.get(&storage).map(|storage| storage.summary.clone())
+        self.catalog()
+            .storages
+            .get(&storage)
+            .filter(|storage| !storage.is_dropped)
+            .map(|storage| storage.summary.clone())
     }
 
     /// Up to this tid transactions can't be undone: they are packed, or are being packed.

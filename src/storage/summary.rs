@@ -51,6 +51,16 @@ impl Default for Summary {
 }
 
 impl Summary {
+    /// Why the storage `name`, which this sums up, can't be dropped.
+    pub fn not_empty(&self, name: &str) -> Option<String> {
+        let transactions = match self.transactions {
+            0 => "had transactions".to_owned(),
+            1 => "has 1 transaction".to_owned(),
+            many => format!("has {many} transactions"),
+        };
+        (self.last_tid != Tid::ZERO).then(|| format!("storage {name:?} is not empty: it {transactions}"))
+    }
+
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(128);
         let counts = [self.last_tid.0, self.objects, self.bytes, self.transactions, self.next_oid.0];

@@ -45,6 +45,10 @@ pub(super) fn create(name: &str) -> Change {
     Change::CreateStorage { name: name.into() }
 }
 
+pub(super) fn drop_storage(name: &str) -> Change {
+    Change::DropStorage { name: name.into() }
+}
+
 pub(super) fn commit(tid: u64, writes: Vec<Write>) -> Change {
     let meta = TransactionMeta { status: b' ', user: format!("user {tid}").into_bytes(), ..TransactionMeta::default() };
     Change::Commit(Commit { storage: S, tid: Tid(tid), meta, writes })

@@ -28,6 +28,7 @@ pub(super) const REIGN: u8 = 0x33;
 pub(super) const MEMBERSHIP: u8 = 0x34;
 pub(super) const NAME: u8 = 0x35;
 pub(super) const SUMMARY: u8 = 0x36;
+pub(super) const DROPPED: u8 = 0x37;
 pub(super) const PIECE: u8 = 0x41;
 pub(super) const UNCLAIMED: u8 = 0x42;
 const BLOB: u8 = 0x51;
@@ -74,6 +75,11 @@ pub(super) fn into_body(value: Vec<u8>) -> Bytes {
     let mut body = Bytes::from(value);
     body.advance(HEAD);
     body
+}
+
+/// Whether a value says to be of this kind; [`body`] tells whether it is right.
+pub(super) fn is_of(kind: u8, value: &[u8]) -> bool {
+    value.first() == Some(&kind)
 }
 
 /// The body of a value that can only be of one kind.

@@ -21,16 +21,13 @@ pub(super) fn to_pickle(extension: &Value<'_>, frame: &Bytes) -> Option<Bytes> {
     }
 }
 
-/// The dictionary of a stored extension. A dictionary with more than plain data in it (imported, or sent as a pickle)
-/// counts as empty.
+/// The dictionary of a stored extension, as stock ZODB on Python 3 reads it; where a value is an application's object,
+/// words for it. A pickle that can't be read, or makes no dictionary, counts as empty.
 pub(super) fn of_pickle(pickled: &[u8]) -> Vec<(Value<'_>, Value<'_>)> {
     if pickled.is_empty() {
         return Vec::new();
     }
-    match pickle::read(pickled, CALL_VALUES) {
-        Ok(Value::Dict(pairs)) => pairs,
-        _ => Vec::new(),
-    }
+    pickle::read_pairs(pickled, CALL_VALUES).unwrap_or_default()
 }
 
 /// The dictionary of a stored extension for a client: without sets and prefixes, whose pickles call a class. A client

@@ -193,7 +193,7 @@ fn refusal(name: &str) -> Refusal {
         "wrong_transaction" => Refusal::WrongTransaction("no transaction".to_owned()),
         "undo" => Refusal::UndoFailed(vec![(OID, "why".to_owned()), (OID2, "that".to_owned())]),
         "not_undoable" => Refusal::NotUndoable("why".to_owned()),
-        "no_storage" => Refusal::NoStorage("x".to_owned()),
+        "no_storage" => Refusal::NoStorage { name: "x".to_owned(), known: Vec::new() },
         "bad_value" => Refusal::BadValue("why".to_owned()),
         "no_key" => Refusal::NoKey("why".to_owned()),
         "bad_type" => Refusal::BadType("why".to_owned()),

@@ -15,7 +15,7 @@
 //! | `UndoFailed` | `ZODB.POSException.MultipleUndoErrors` | dict: _reason, _oid, _errs = [(oid, text)] |
 //! | `NotUndoable` | the same | dict: _reason, _oid, _errs = [(None, text)] |
 //! | `NoKey`, `BadType` | `builtins.KeyError`, `TypeError` | `(text,)` |
-//! | `NoStorage`, `BadValue` | `builtins.ValueError` | `(text,)` |
+//! | `NoStorage`, `BadValue` | `builtins.ValueError` | `(text,)`; of `NoStorage` with the names that there are |
 //! | `NotServed` | `builtins.NotImplementedError` | `(text,)` |
 //! | `TooLarge` | `ZODB.POSException.StorageError` | `(text,)` |
 //! | `NotPrimary` | `zrs.NotPrimary` | `(address or None,)` |
@@ -46,6 +46,8 @@ const NOT_PRIMARY: &str = "zrs.NotPrimary";
 
 const NO_BLOB: &str = "No blob file";
 const UNKNOWN_STORAGE: &str = "unknown storage: ";
+/// Stands between the name that was asked for and the names that there are, which end with a parenthesis.
+const KNOWN_STORAGES: &str = " (there are: ";
 
 /// Writes an error reply.
 pub fn encode_refusal(encoding: Encoding, id: &MessageId, refusal: &Refusal) -> Bytes {
@@ -81,7 +83,10 @@ fn write(w: &mut Writer, refusal: &Refusal) {
         }
         Refusal::NotUndoable(why) => write_undo(w, &[(None, why)]),
         Refusal::WrongTransaction(why) => write_text(w, STORAGE_TRANSACTION_ERROR, why),
-        Refusal::NoStorage(name) => write_text(w, VALUE_ERROR, &format!("{UNKNOWN_STORAGE}{name}")),
+        Refusal::NoStorage { name, known } => {
+            let known = if known.is_empty() { String::new() } else { format!("{KNOWN_STORAGES}{})", known.join(", ")) };
+            write_text(w, VALUE_ERROR, &format!("{UNKNOWN_STORAGE}{name}{known}"));
+        }
         Refusal::BadValue(why) => write_text(w, VALUE_ERROR, why),
         Refusal::NoKey(why) => write_text(w, KEY_ERROR, why),
         Refusal::BadType(why) => write_text(w, TYPE_ERROR, why),
@@ -136,6 +141,13 @@ fn write_undo(w: &mut Writer, failures: &[(Option<Oid>, &str)]) {
     });
 }
 
+/// The refusal behind `NAME` or `NAME (there are: NAME, NAME)`.
+fn no_storage(told: &str) -> Refusal {
+    let parts = told.strip_suffix(')').and_then(|told| told.rsplit_once(KNOWN_STORAGES));
+    let (name, known) = parts.map_or((told, Vec::new()), |(name, known)| (name, known.split(", ").collect()));
+    Refusal::NoStorage { name: name.to_owned(), known: known.into_iter().map(str::to_owned).collect() }
+}
+
 /// An error as a client received it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RemoteError {
@@ -169,7 +181,7 @@ impl RemoteError {
             KEY_ERROR => text().map(Refusal::NoKey),
             TYPE_ERROR => text().map(Refusal::BadType),
             VALUE_ERROR => text().map(|why| match why.strip_prefix(UNKNOWN_STORAGE) {
-                Some(name) => Refusal::NoStorage(name.to_owned()),
+                Some(told) => no_storage(told),
                 None => Refusal::BadValue(why),
             }),
             NOT_IMPLEMENTED_ERROR => text().map(Refusal::NotServed),

@@ -26,6 +26,15 @@ impl Oid {
     pub const ROOT: Oid = Oid(0);
     /// The greatest object id.
     pub const MAX: Oid = Oid(u64::MAX);
+    /// From here on ids are never given out: objects that have such ids (from tools that count down, or draw ids at
+    /// random) do not end the supply of ids for new objects.
+    pub const NOT_GIVEN: Oid = Oid(1 << 63);
+
+    /// From where on ids may be given out once this one is in use, as `FileStorage` does: it gives none that is smaller
+    /// than one in use. `None`: this one does not matter for that.
+    pub fn next_given(self) -> Option<Oid> {
+        (self < Oid::NOT_GIVEN).then(|| Oid(self.0 + 1))
+    }
 
     /// The id as on the wire and in keys: big-endian.
     pub fn to_bytes(self) -> [u8; 8] {

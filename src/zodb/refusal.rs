@@ -40,7 +40,12 @@ pub enum Refusal {
     /// `ZODB.POSException.MultipleUndoErrors`: for each object, why its change can't be undone.
     UndoFailed(Vec<(Oid, String)>),
     /// `builtins.ValueError`: no storage of this name.
-    NoStorage(String),
+    NoStorage {
+        /// The name that was asked for.
+        name: String,
+        /// Names that there are, where they help whoever asked.
+        known: Vec<String>,
+    },
     /// `builtins.ValueError`.
     BadValue(String),
     /// `builtins.KeyError`: an iterator that does not exist any more, for example.
@@ -66,7 +71,10 @@ impl fmt::Display for Refusal {
             }
             Refusal::ReadOnly => f.write_str("read-only"),
             Refusal::UndoFailed(objects) => write!(f, "undo failed for {} objects", objects.len()),
-            Refusal::NoStorage(name) => write!(f, "no storage named {name:?}"),
+            Refusal::NoStorage { name, known } if known.is_empty() => write!(f, "no storage named {name:?}"),
+            Refusal::NoStorage { name, known } => {
+                write!(f, "no storage named {name:?}; there are: {}", known.join(", "))
+            }
             Refusal::NotPrimary(Some(address)) => write!(f, "not the primary; the primary is {address}"),
             Refusal::NotPrimary(None) => f.write_str("not the primary; no primary is known"),
             Refusal::WrongTransaction(why)

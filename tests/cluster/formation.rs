@@ -122,3 +122,55 @@ fn an_emptied_node_that_meets_its_cluster_does_not_vote_and_says_so() {
     cluster.wait_primary();
     assert_eq!(cluster.nodes[other].status()["cluster"], Value::String(id));
 }
+
+fn wait_for_line(cluster: &Cluster, index: usize, part: &str) {
+    let log = || cluster.nodes[index].log_text();
+    wait_for(
+        || format!("{part:?} in the log of node {}: {}", index + 1, log()),
+        PATIENCE,
+        || log().contains(part).then_some(()),
+    );
+}
+
+#[test]
+fn a_node_that_was_started_without_peers_is_named_by_all() {
+    let mut cluster = Cluster::new(3);
+    cluster.nodes[2].forgets_peers = true;
+    cluster.start_all();
+    let says = "node 3 is a cluster of its own, started without --peers?";
+    for index in 0..3 {
+        wait_for_line(&cluster, index, says);
+    }
+    assert!(cluster.nodes[0].log_text().contains(&format!("waiting for node 3 at {}: ", cluster.nodes[2].address())));
+    // With its list it still has the data of a cluster of its own, and says so.
+    cluster.nodes[2].forgets_peers = false;
+    assert!(cluster.nodes[2].terminate().success());
+    cluster.start(2);
+    wait_for_line(&cluster, 2, "this node is a cluster of its own and does not join the others in --peers");
+    // The cure that all have named.
+    assert!(cluster.nodes[2].terminate().success());
+    cluster.nodes[2].empty();
+    cluster.start(2);
+    cluster.wait_primary();
+    cluster_id(&cluster);
+    // A member needs the list no more, but those who start it do.
+    cluster.nodes[2].forgets_peers = true;
+    assert!(cluster.nodes[2].terminate().success());
+    cluster.start(2);
+    wait_for_line(&cluster, 2, "--peers is missing: this data folder is that of node 3 in a cluster of 3");
+    cluster.wait_ready();
+}
+
+#[test]
+fn a_node_that_was_started_without_its_number_and_peers_is_named_by_all() {
+    let mut cluster = Cluster::new(3);
+    cluster.nodes[2].forgets_peers = true;
+    cluster.start(0);
+    cluster.start(1);
+    cluster.nodes[2].number = 1;
+    cluster.start(2);
+    let says = "node 3 should be here, and this is node 1, a cluster of its own, started without --node and --peers?";
+    for index in [0, 1, 2] {
+        wait_for_line(&cluster, index, says);
+    }
+}

@@ -298,8 +298,8 @@ class ByHand(ThreeNodes):
     def test_status_at_a_glance(self):
         primary = self.cluster.primary()
         for node in self.cluster.nodes:
-            code, text = self.zrsctl('--http', f'127.0.0.1:{node.http}', 'status')
-            self.assertEqual(code, 0, text)
+            code, text = wait_for('all to be well', lambda: next(
+                (told for told in [self.zrsctl('status', '--http', f'127.0.0.1:{node.http}')] if told[0] == 0), None))
             self.assertIn('primary', text)
             self.assertIn(str(primary.number), text)
 
@@ -307,10 +307,12 @@ class ByHand(ThreeNodes):
         writer = Writer(self)
         for _ in range(2):
             writer.goes_on()
-            primary = self.cluster.wait_primary()
+            self.cluster.wait_primary()
             target = self.cluster.secondaries()[-1]
-            code, text = self.zrsctl('--http', f'127.0.0.1:{primary.http}', 'transfer', '--to', str(target.number))
+            asked = self.cluster.secondaries()[0]
+            code, text = self.zrsctl('transfer', '--to', str(target.number), '--http', f'127.0.0.1:{asked.http}')
             self.assertEqual(code, 0, text)
+            self.assertIn(f'Node {target.number} is the primary now', text)
             wait_for('the other to be primary', target.is_primary)
         writer.goes_on()
         writer.stop()
@@ -319,7 +321,7 @@ class ByHand(ThreeNodes):
     def test_nobody_to_hand_it_to(self):
         code, text = self.zrsctl('--http', f'127.0.0.1:{self.cluster.primary().http}', 'transfer', '--to', '9')
         self.assertNotEqual(code, 0, text)
-        self.assertIn('no member', text)
+        self.assertIn('no member of this cluster; its members are 1, 2, 3', text)
         self.assertIsNotNone(self.cluster.primary())
         # A dead node: the primary says so at once, and goes on.
         primary, dead = self.cluster.primary(), self.cluster.secondaries()[-1]

@@ -7,7 +7,7 @@ import time
 
 from ZODB.utils import p64, z64
 
-from cases import OneServer, ThreeNodes, begin, both_encodings
+from cases import STOCK, OneServer, ThreeNodes, begin, both_encodings, wait_for
 from certificates import context, node_options, pem
 from objects import record
 from raw import Closed, Raw
@@ -132,7 +132,14 @@ class Packing(OneServer):
     def test_zeopack_of_no_such_storage(self):
         raw = Raw(self.addresses()[0], register=False)
         try:
-            self.assertEqual(raw.error('register', 'nowhere', True)[0], 'builtins.ValueError')
+            name, data = raw.error('register', 'nowhere', True)[:2]
+            self.assertEqual(name, 'builtins.ValueError')
+            self.assertTrue(str(data[0]).startswith('unknown storage: nowhere'), data)
+            if not STOCK:
+                self.assertEqual(data[0], 'unknown storage: nowhere (there are: 1)')
+                wait_for('a warning', lambda: any(
+                    'WARN' in line and 'no storage named "nowhere"; there are: 1' in line
+                    for line in self.server.log_text().splitlines()), 5)
         except Closed:
             self.fail('an unknown storage is an error, not a closed connection')
         finally:

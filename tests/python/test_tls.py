@@ -10,10 +10,10 @@ import time
 
 from ZEO.Exceptions import ClientDisconnected
 
-from cases import OneServer, ThreeNodes, wait_for
+from cases import Case, OneServer, ThreeNodes, wait_for
 from certificates import context, node_options, pem
 from raw import frame
-from zrs_cluster import PATIENCE, binaries
+from zrs_cluster import PATIENCE, Cluster, binaries
 
 SOON = 1.5  # seconds that a client may try that will be refused
 
@@ -109,7 +109,9 @@ class ServerCertificate(WithTls):
                            (frame(b'Z5'), 'it does not speak TLS, and this port is for TLS'),
                            (b'GET / HTTP/1.1\r\n\r\n', 'HTTP is served at the address of --http')):
             began = time.monotonic()
-            self.assertEqual(clear(self.server.address, said), b'')
+            answer = clear(self.server.address, said)
+            # (Nodes are told in their own language.)
+            self.assertTrue(b'this port is for TLS' in answer if line == 'a node without TLS' else not answer)
             self.assertLess(time.monotonic() - began, 5)
             self.logs('WARN', 'peer=127.0.0.1:', line)
         self.assertEqual(self.server.metrics()['zrs_bad_frames_total{why="plain"}'], before + 3)
@@ -340,6 +342,29 @@ class TlsCluster(ThreeNodes):
             self.cluster.wait_ready()
 
 
+class PlainCluster(ThreeNodes):
+    """A running cluster without TLS."""
+
+    is_template = False
+
+    def test_a_node_that_comes_back_with_tls_is_named_by_all(self):
+        node = self.cluster.secondaries()[0]
+        others = [n for n in self.cluster.nodes if n is not node]
+        node.terminate()
+        marks = {n: len(n.log_text()) for n in self.cluster.nodes}
+        node.options = node_options('node1')
+        node.start()
+        try:
+            for end, said in ((node, 'it does not speak TLS, and this node does'), (others[0], 'refused: this port is for TLS'),
+                              (others[1], 'refused: this port is for TLS')):
+                wait_for(lambda: f'{said} in the log of {end}', lambda: said in end.log_text()[marks[end]:], 15)
+        finally:
+            node.terminate()
+            node.options = []
+        node.start()
+        self.cluster.wait_ready()
+
+
 class OneCertificateForAll(ThreeNodes):
     """Without --tls-peer-ca."""
 
@@ -358,7 +383,7 @@ class OneCertificateForAll(ThreeNodes):
         finally:
             node.cluster.options = list(self.options)
         others = [n for n in self.cluster.nodes if n is not node]
-        line = f'node {node.number} at 127.0.0.1:{node.port}: its certificate is not listed'
+        line = f'node {node.number} at 127.0.0.1:{node.port}: its certificate is not the one of this node'
         wait_for('the log', lambda: any(line in n.log_text() for n in others), 15)
         self.assertFalse(node.is_ready())
         self.commit_somewhere(self.db(ssl=context()), name, 2)
@@ -367,3 +392,36 @@ class OneCertificateForAll(ThreeNodes):
         self.cluster.wait_ready()
 
 
+class NodesThatDiffer(Case):
+    """Settings of TLS that are not the same on all nodes: both ends say what is wrong, and what to do."""
+
+    is_template = False
+    zrs_only = True
+
+    def nodes(self, *options):
+        """Nodes with these options, which can't form a cluster."""
+        cluster = Cluster(len(options), start=False)
+        self.addCleanup(cluster.close)
+        for node, own in zip(cluster.nodes, options, strict=True):
+            node.options = list(own)
+            node.start()
+        return cluster.nodes
+
+    def says(self, node, *parts):
+        def said():
+            return [line for line in node.log_text().splitlines() if all(part in line for part in parts)]
+        wait_for(lambda: f'{parts} in {node.log_text()}', said, 15)
+
+    def test_a_certificate_for_each_node_without_their_ca(self):
+        nodes = self.nodes(node_options('node1'), node_options('node2'))
+        for node, other in (nodes, reversed(nodes)):
+            self.says(node, f'waiting for node {other.number} at 127.0.0.1:{other.port}: its certificate is not the one of this node',
+                      'if each has its own, give all of them --tls-peer-ca')
+
+    def test_tls_on_one_node_only(self):
+        secure, plain = self.nodes(node_options('node1'), ())
+        self.says(secure, f'waiting for node 2 at 127.0.0.1:{plain.port}: it does not speak TLS', 'give all nodes --tls-cert, or none')
+        self.says(secure, 'WARN', 'it is a node without TLS', 'give all nodes --tls-cert, or none')
+        self.says(plain, f'waiting for node 1 at 127.0.0.1:{secure.port}: refused: this port is for TLS',
+                  'give all nodes --tls-cert, or none')
+        self.says(plain, 'WARN', 'it speaks TLS, and this port is plain', 'all nodes have it, or none has')

@@ -409,6 +409,21 @@ class Order(OneServer):
         self.assertTrue(all(oids == [oid] for _, oids in told))
         self.assertEqual(writer.invalidations(), [])  # who commits isn't told
 
+    def test_a_ping_comes_after_the_own_finish(self):
+        # What others commit after the own finish is told behind its answer: a ping that came earlier would promise
+        # that all of it was told.
+        a, b = self.raw(), self.raw()
+        oids = [a.new_oid() for _ in range(2)]
+        for n in range(40):
+            for c, oid in zip((a, b), oids, strict=True):
+                c.store(n, oid, c.call('getTid', oid) if n else z64)
+                self.assertEqual(c.vote(n), [])
+            finishes = [(c, c.begin_call('tpc_finish', n)) for c in (a, b)]
+            ping = a.begin_call('ping')
+            tids = [c.reply(number)[1] for c, number in finishes]
+            self.assertEqual(a.reply(ping)[0], 0)
+            self.assertEqual(a.call('getTid', oids[0]), tids[0])
+
     def test_who_registers_while_others_commit_misses_nothing(self):
         writer = self.raw()
         oid = writer.new_oid()
@@ -477,6 +492,37 @@ class Iterators(OneServer):
         self.assertEqual(c.error('iterator_next', it)[0], 'builtins.KeyError')
         c.async_('iterator_gc', [it, 12345])
         self.assertEqual(c.call('lastTransaction'), late)
+
+
+class LastIds(OneServer):
+    """Objects with the last ids that there are."""
+
+    zrs_only = True
+    options = ('--storage', 'upper', '--storage', 'lower')
+
+    def test_ids_at_the_end_of_the_numbers(self):
+        # Tools that count down from the last id, or draw ids at random, must not end the supply of new ones.
+        c = self.raw(storage='upper')
+        for number in (1 << 64) - 1, (1 << 64) - 100, (1 << 63) + 5:
+            c.commit(p64(number))
+            self.assertEqual(c.call('loadBefore', p64(number), maxtid)[0], record(0))
+        new = c.call('new_oids')
+        self.assertEqual(len(new), 100)
+        self.assertLess(max(map(u64, new)), 1 << 63)
+        walked, cursor = [], p64((1 << 63) + 5)
+        while cursor is not None:
+            oid, _, _, cursor = c.call('record_iternext', cursor)
+            walked.append(u64(oid))
+        self.assertEqual(walked, [(1 << 63) + 5, (1 << 64) - 100, (1 << 64) - 1])
+
+    def test_when_no_ids_are_left_the_client_is_told(self):
+        c = self.raw(storage='lower')
+        c.commit(p64((1 << 63) - 3))
+        self.assertEqual([u64(oid) for oid in c.call('new_oids')], [(1 << 63) - 2, (1 << 63) - 1])
+        name, args = c.error('new_oids')
+        self.assertEqual(name, 'builtins.ValueError')
+        self.assertIn('no object ids left', args[0])
+        c.commit(p64(5))  # what has its id can be stored all the same
 
 
 class Storages(OneServer):

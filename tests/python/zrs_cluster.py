@@ -59,25 +59,34 @@ def binaries():
     raise Failure('no zrsd binary: build it (cargo build), or say where it is with ZRS_BIN=FOLDER')
 
 
-def free_port():
+def free_port(count=1):
+    """The first of so many free ports in a row."""
     os.makedirs(_LOCKS, exist_ok=True)
     chance = random.Random(os.urandom(8))
     for _ in range(1000):
-        port = chance.randrange(20000, 32000)
-        if port in _reservations:
-            continue
-        lock = open(os.path.join(_LOCKS, str(port)), 'w')
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with socket.socket() as s:
-                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                s.bind(('127.0.0.1', port))
-        except OSError:
-            lock.close()
-            continue
-        _reservations[port] = lock
-        return port
+        first = chance.randrange(20000, 32000)
+        row = range(first, first + count)
+        if all(reserve(port) for port in row):
+            return first
+        # (Those that were reserved stay so; there are enough.)
     raise Failure('no free port')
+
+
+def reserve(port):
+    """Whether the port is free; then it is this process's."""
+    if port in _reservations:
+        return False
+    lock = open(os.path.join(_LOCKS, str(port)), 'w')
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(('127.0.0.1', port))
+    except OSError:
+        lock.close()
+        return False
+    _reservations[port] = lock
+    return True
 
 
 def give_back(ports):

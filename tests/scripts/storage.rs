@@ -130,7 +130,7 @@ impl Stage {
                 Change::Stage { storage: S, pieces }
             }
             "discard" => Change::Discard { storage: S, pieces: vec![span(words[0])] },
-            _ => Change::ReserveOids { storage: S, count: words[0].parse().unwrap() },
+            _ => Change::ReserveOids { storage: S, count: words[0].parse().unwrap(), from: Oid(0) },
         };
         told_outcome(&self.apply(reign, change))
     }

@@ -19,6 +19,8 @@ pub struct Node {
     pub data: PathBuf,
     /// Options of this node alone.
     pub options: Vec<String>,
+    /// Whether the node is started without `--peers`.
+    pub forgets_peers: bool,
     port: Port,
     http: Port,
     log: PathBuf,
@@ -126,6 +128,7 @@ impl Cluster {
             number,
             data: folder.path().join(format!("node{number}")),
             options: Vec::new(),
+            forgets_peers: false,
             port: Port::free(),
             http: Port::free(),
             log: folder.path().join(format!("node{number}.log")),
@@ -146,7 +149,11 @@ impl Cluster {
     fn arguments(&self, index: usize) -> Vec<String> {
         let node = &self.nodes[index];
         let peers: Vec<String> = self.nodes.iter().map(|n| format!("{}={}", n.number, n.address())).collect();
-        let mut arguments = vec!["--node".to_owned(), node.number.to_string(), "--peers".into(), peers.join(",")];
+        let mut arguments = vec!["--node".to_owned(), node.number.to_string()];
+        match node.forgets_peers {
+            true => arguments.extend(["--listen".into(), node.address()]),
+            false => arguments.extend(["--peers".into(), peers.join(",")]),
+        }
         arguments.extend(["--data".into(), node.data.display().to_string(), "--http".into(), node.http_address()]);
         arguments.extend(self.options.iter().chain(&node.options).cloned());
         arguments

@@ -24,7 +24,7 @@ What the other members remember still counts: if they know of more than this fol
 pub struct AdoptFlags {
     /// The data folder of a node that is stopped
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    pub data: PathBuf,
     /// Do not ask: both of what is printed is true
     #[arg(long)]
     yes: bool,

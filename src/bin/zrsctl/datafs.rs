@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use zrs::engine::Folder;
 use zrs::env::Env;
-use zrs::filestorage::{self, Progress};
+use zrs::filestorage::{self, Imported, Phase, Progress};
 use zrs::journal::Directory;
 use zrs::raft;
 use zrs::storage::Store;
@@ -23,6 +23,8 @@ const LINE: Duration = Duration::from_secs(5);
 /// Cells of the bar.
 const CELLS: usize = 30;
 const MB: f64 = 1e6;
+/// Seconds by which the last transaction may be ahead of this machine's clock.
+const AHEAD: f64 = 1.0;
 
 #[derive(Args)]
 pub struct ImportFlags {
@@ -35,13 +37,16 @@ pub struct ImportFlags {
     /// The data folder to make: not there, or empty; or an imported one, to add another storage before its node starts.
     /// Give it several times for several nodes on this machine
     #[arg(long, value_name = "DIR", required = true)]
-    data: Vec<PathBuf>,
+    pub data: Vec<PathBuf>,
     /// The name of the storage, which clients ask for
     #[arg(long, value_name = "NAME", default_value = "1")]
     storage: String,
     /// What to do if files of blobs are missing
     #[arg(long, value_name = "WHAT", default_value = "refuse")]
     missing_blobs: MissingBlobsFlag,
+    /// Import what can be read of a damaged file, and list what can't
+    #[arg(long)]
+    salvage: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -56,7 +61,7 @@ enum MissingBlobsFlag {
 pub struct ExportFlags {
     /// The data folder of a node that is stopped
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    pub data: PathBuf,
     /// The file to write; it must not be there
     #[arg(value_name = "DATA.FS")]
     file: PathBuf,
@@ -86,13 +91,13 @@ pub async fn import(flags: ImportFlags) -> anyhow::Result<()> {
             MissingBlobsFlag::Refuse => filestorage::MissingBlobs::Refuse,
             MissingBlobsFlag::Ignore => filestorage::MissingBlobs::Ignore,
         },
+        salvage: flags.salvage,
     };
-    let (data, began) = (flags.data, Env::current().now());
+    let (data, env) = (flags.data, Env::current());
+    let began = env.now();
     let told = data.clone();
     let done = stoppable(move |overseer| filestorage::create(&data, |store| import.run(store, overseer))).await?;
-    for warning in &done.warnings {
-        eprintln!("zrsctl: warning: {warning}");
-    }
+    warn(&done, env.wall());
     let seconds = began.elapsed().as_secs_f64();
     println!(
         "imported {} transactions, {} records and {} blobs ({:.1} MB) in {seconds:.1} s, {:.1} MB/s; last transaction {}",
@@ -107,6 +112,29 @@ pub async fn import(flags: ImportFlags) -> anyhow::Result<()> {
         println!("data folder {}", folder.display());
     }
     Ok(())
+}
+
+fn warn(done: &Imported, now: Duration) {
+    for warning in &done.warnings {
+        eprintln!("zrsctl: warning: {warning}");
+    }
+    let ahead = done.last.unix_seconds() - now.as_secs_f64();
+    if ahead > AHEAD {
+        eprintln!(
+            "zrsctl: warning: database records {ahead:.0} seconds in the future: until then new transactions get ids \
+             right behind the last one, as they would with FileStorage"
+        );
+    }
+    for lost in &done.lost {
+        eprintln!("zrsctl: salvage: {lost}");
+    }
+    match done.lost_count.saturating_sub(done.lost.len() as u64) {
+        0 => {}
+        more => eprintln!("zrsctl: salvage: and {more} more damaged places"),
+    }
+    if done.lost_count > 0 {
+        eprintln!("zrsctl: warning: the file is damaged in {} places, see above", done.lost_count);
+    }
 }
 
 pub async fn export(flags: ExportFlags) -> anyhow::Result<()> {
@@ -208,6 +236,8 @@ fn user_of(file: &std::path::Path) -> Option<String> {
 /// Progress on standard error: a bar on a terminal, else a line every few seconds.
 struct Bar {
     env: Env,
+    phase: Phase,
+    /// When the phase began.
     began: tokio::time::Instant,
     shown: tokio::time::Instant,
     terminal: bool,
@@ -217,11 +247,15 @@ struct Bar {
 impl Bar {
     fn new(env: Env) -> Bar {
         let now = env.now();
-        Bar { env, began: now, shown: now, terminal: io::stderr().is_terminal(), drawn: false }
+        Bar { env, phase: Phase::Copying, began: now, shown: now, terminal: io::stderr().is_terminal(), drawn: false }
     }
 
     fn show(&mut self, progress: Progress) {
         let now = self.env.now();
+        if progress.phase != self.phase {
+            // Reading is much faster than copying: the time that is left goes by the speed of the phase.
+            (self.phase, self.began) = (progress.phase, now);
+        }
         if now - self.shown < if self.terminal { BAR } else { LINE } {
             return;
         }
@@ -256,7 +290,8 @@ fn bar(progress: Progress) -> String {
 fn describe(progress: Progress, since: Duration) -> String {
     let (part, seconds) = (fraction(progress), since.as_secs_f64());
     let speed = progress.bytes as f64 / MB / seconds.max(1e-3);
-    let mut text = format!("{:3.0}%  {speed:.1} MB/s", part * 100.0);
+    let what = if progress.phase == Phase::Looking { "looking through the file: " } else { "" };
+    let mut text = format!("{what}{:3.0}%  {speed:.1} MB/s", part * 100.0);
     // (An estimate from the first moments would be far off.)
     if part > 0.02 {
         let left = (seconds / part - seconds).round() as u64;
@@ -271,10 +306,13 @@ mod tests {
 
     #[test]
     fn a_bar() {
-        let progress = Progress { done: 25, total: 100, bytes: 50_000_000 };
+        let progress = Progress { phase: Phase::Copying, done: 25, total: 100, bytes: 50_000_000 };
         assert_eq!(bar(progress), "[#######.......................]");
         assert_eq!(describe(progress, Duration::from_secs(25)), " 25%  2.0 MB/s  1:15 left");
-        let nothing = Progress { done: 0, total: 0, bytes: 0 };
+        let looking = Progress { phase: Phase::Looking, ..progress };
+        let text = describe(looking, Duration::from_secs(25));
+        assert_eq!(text, "looking through the file:  25%  2.0 MB/s  1:15 left");
+        let nothing = Progress { phase: Phase::Copying, done: 0, total: 0, bytes: 0 };
         assert_eq!(bar(nothing), format!("[{}]", "#".repeat(CELLS)));
         assert_eq!(describe(Progress { done: 1, ..progress }, Duration::from_secs(1)), "  1%  50.0 MB/s");
         assert_eq!(describe(nothing, Duration::ZERO), "100%  0.0 MB/s  0:00 left");

@@ -33,7 +33,6 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rustls::crypto::{CryptoProvider, ring};
@@ -60,8 +59,6 @@ pub(super) use self::stream::Reading;
 const HANDSHAKE: u8 = 0x16;
 /// The first bytes of a connection that are looked at, at most.
 const FIRST: usize = 512;
-/// How long the other end of a failed handshake may take to read the alert.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Bytes that the other end may send meanwhile.
 const UNHEARD: u64 = 64 << 10;
 
@@ -127,7 +124,7 @@ impl Tls {
         let stream = match policy.acceptor.accept(raw).into_fallible().await {
             Ok(stream) => stream,
             Err((fault, raw)) => {
-                let _ = self.0.env.timeout(LAST_WORDS, deliver_alert(raw)).await;
+                let _ = self.0.env.timeout(limits::LAST_WORDS, deliver_alert(raw)).await;
                 return Err(words::explain_handshake(HandshakeSide::Accepting, fault));
             }
         };
@@ -139,8 +136,8 @@ impl Tls {
     /// The client's part of a handshake, on a wire to the peer at `address`.
     pub async fn connect(&self, wire: Wire, address: &str) -> io::Result<Wire> {
         let policy = self.policy();
-        let none = || io::Error::other("TLS was configured without peers");
-        policy.connector.as_ref().ok_or_else(none)?.connect(wire, address).await
+        let none = || io::Error::other("TLS was configured without peers (--peers is missing)");
+        policy.connector.as_ref().ok_or_else(none)?.shake(wire, address, HandshakeSide::ConnectingToPeer).await
     }
 
     fn policy(&self) -> Arc<Policy> {
@@ -290,6 +287,10 @@ impl TlsClient {
 
     /// The client's part of a handshake, on a wire to the server at `address`.
     pub async fn connect(&self, wire: Wire, address: &str) -> io::Result<Wire> {
+        self.shake(wire, address, HandshakeSide::Connecting).await
+    }
+
+    async fn shake(&self, wire: Wire, address: &str, side: HandshakeSide) -> io::Result<Wire> {
         let Wire { reader, writer, peer } = wire;
         let found = || trust::server_name(host(address).unwrap_or("localhost"));
         let Some(name) = self.name.clone().or_else(found) else {
@@ -300,7 +301,7 @@ impl TlsClient {
         };
         let raw = tokio::io::join(ReadAhead::new(reader, Bytes::new()), writer);
         let stream = self.connector.connect(name, raw).await;
-        let stream = stream.map_err(|fault| words::explain_handshake(HandshakeSide::Connecting, fault))?;
+        let stream = stream.map_err(|fault| words::explain_handshake(side, fault))?;
         Ok(wire_of(TlsStream::from(stream), peer))
     }
 }
@@ -335,30 +336,33 @@ pub struct Misplaced {
     pub what: &'static str,
     /// A sentence for the log, with what to do.
     pub cure: &'static str,
+    /// Whether the other end is a node that wants to speak with its peer.
+    pub is_node: bool,
 }
 
 /// Recognizes a connection to the wrong port; `None`: the port may be the right one. `tls`: whether the port is for
 /// TLS.
 pub fn misplaced(first: &[u8], tls: bool) -> Option<Misplaced> {
     let frame = first.get(4..).unwrap_or_default();
+    let is_node = tls && frame.starts_with(b"P1");
     let (what, cure) = match first {
         [b'G', b'E', b'T', b' ', ..] | [b'H', b'E', b'A', b'D', ..] | [b'P', b'O', b'S', b'T', ..] => {
             ("http", "it speaks HTTP, and this port is for ZEO clients: HTTP is served at the address of --http")
         }
         [HANDSHAKE, 3, ..] if !tls => (
             "tls",
-            "it speaks TLS, and this port is plain: start zrsd with --tls-cert, or remove the <ssl> section from the \
-             client's configuration",
+            "it speaks TLS, and this port is plain: start zrsd with --tls-cert (all nodes have it, or none has), or \
+             remove the <ssl> section from the client's configuration",
         ),
         [HANDSHAKE, ..] => return None,
         _ if !tls => return None,
-        _ if frame.starts_with(b"P1") => {
-            ("plain", "it is a node without TLS, and this port is for TLS: give all nodes --tls-cert")
+        _ if is_node => {
+            ("plain", "it is a node without TLS, and this port is for TLS: give all nodes --tls-cert, or none")
         }
         _ if frame.starts_with(b"ruok") => ("plain", "it is a monitor (ruok) without TLS, and this port is for TLS"),
         _ => ("plain", "it does not speak TLS, and this port is for TLS: ZEO clients need an <ssl> section"),
     };
-    Some(Misplaced { what, cure })
+    Some(Misplaced { what, cure, is_node })
 }
 
 const _: () = assert!(

@@ -1,6 +1,7 @@
 //! The certificates that are trusted by each list, and frames over TLS.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -247,9 +248,10 @@ async fn without_a_ca_peers_are_known_by_having_the_same_certificate() {
     for name in ["node1", "elsewhere", "v1"] {
         peers(&ends(name), &ends(name)).await.unwrap().may_be_peer(NODE).unwrap();
     }
-    peers(&ends("node1"), &ends("node2")).await.unwrap_err();
+    let why = peers(&ends("node1"), &ends("node2")).await.unwrap_err();
+    assert!(why.contains("is not the one of this node") && why.contains("give all of them --tls-peer-ca"), "{why}");
     let met = meet(&client("peers-ca", Some("node2")), &ends("node1")).await.unwrap();
-    assert!(met.may_be_peer(NODE).is_err());
+    assert!(met.may_be_peer(NODE).unwrap_err().contains("give all of them --tls-peer-ca"));
 }
 
 #[test]
@@ -341,6 +343,7 @@ fn who_came_to_the_wrong_port() {
     assert_eq!(what(b"\0\0\0\x04ruok", true), Some("plain"));
     assert_eq!(what(b"\0\0\0\x04ruok", false), None);
     assert_eq!(what(b"\0\0\0\x40P1...", true), Some("plain"));
+    assert!(misplaced(b"\0\0\0\x40P1...", true).unwrap().is_node);
     assert_eq!(what(b"\0", true), Some("plain"));
     assert_eq!(what(b"GET / HTTP/1.1", true), Some("http"));
     assert_eq!(what(b"GET ", false), Some("http"));
@@ -434,7 +437,7 @@ async fn what_does_not_speak_tls_is_said_so() {
     let (near, mut far) = wires(64 << 10);
     far.writer.write_all(b"\0\0\0\x02Z5").await.unwrap();
     let said = server.connect(near, NODE).await.err().unwrap().to_string();
-    assert!(said.contains("does not speak TLS"), "{said}");
+    assert!(said.contains("does not speak TLS") && said.contains("give all nodes --tls-cert"), "{said}");
 
     let (near, far) = wires(64 << 10);
     drop(far);

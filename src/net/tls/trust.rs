@@ -23,7 +23,9 @@ use rustls::crypto::{
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+};
 
 use super::files::{BadTls, Listed, bad};
 use super::x509;
@@ -42,8 +44,25 @@ pub enum Belief {
 pub struct Trust {
     exact: BTreeSet<Vec<u8>>,
     /// The verifiers for accepted and for made connections; `None`: no CA is listed.
-    by_ca: Option<(Arc<dyn ClientCertVerifier>, Arc<WebPkiServerVerifier>)>,
+    by_ca: Option<Verifiers>,
+    /// Whether the only certificate is this node's own.
+    is_own: bool,
 }
+
+/// Why a peer is refused where all nodes must have the same certificate.
+#[derive(Debug)]
+pub struct NotOurs;
+
+impl fmt::Display for NotOurs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "is not the one of this node, and without --tls-peer-ca all nodes must have the same certificate: if each has \
+             its own, give all of them --tls-peer-ca with the CA that has signed these",
+        )
+    }
+}
+
+impl std::error::Error for NotOurs {}
 
 impl Trust {
     /// `flag` and `path` name the list in errors.
@@ -72,12 +91,21 @@ impl Trust {
         }
         let by_ca = if roots.is_empty() { None } else { Some(by_ca(flag, path, roots, listed.revoked, provider)?) };
         let exact = listed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
-        Ok(Trust { exact, by_ca })
+        Ok(Trust { exact, by_ca, is_own: false })
     }
 
-    /// Trusts this certificate and no other.
+    /// Trusts this node's own certificate and no other.
     pub fn only(certificate: &CertificateDer<'_>) -> Trust {
-        Trust { exact: BTreeSet::from([certificate.to_vec()]), by_ca: None }
+        Trust { exact: BTreeSet::from([certificate.to_vec()]), by_ca: None, is_own: true }
+    }
+
+    /// The verifiers by CA, for a certificate that is not listed itself.
+    fn by_ca(&self) -> Result<&Verifiers, Error> {
+        let unknown = || match self.is_own {
+            true => CertificateError::Other(OtherError(Arc::new(NotOurs))),
+            false => CertificateError::UnknownIssuer,
+        };
+        self.by_ca.as_ref().ok_or_else(|| unknown().into())
     }
 
     /// Checks the certificate of an accepted connection.
@@ -87,7 +115,7 @@ impl Trust {
             is_valid(end, now)?;
             return Ok(self.of_listed(end));
         }
-        let (by_ca, _) = self.by_ca.as_ref().ok_or(CertificateError::UnknownIssuer)?;
+        let (by_ca, _) = self.by_ca()?;
         by_ca.verify_client_cert(end, between, now).map(|_| Belief::ForItsHosts)
     }
 
@@ -110,7 +138,7 @@ impl Trust {
                 Belief::ForItsHosts => is_for(end, name),
             };
         }
-        let (_, by_ca) = self.by_ca.as_ref().ok_or(CertificateError::UnknownIssuer)?;
+        let (_, by_ca) = self.by_ca()?;
         by_ca.verify_server_cert(end, between, name, &[], now).map(drop)
     }
 }

@@ -4,6 +4,8 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
+use super::trust::NotOurs;
+
 /// Replaces the words of rustls in a fault by clearer ones.
 pub fn clearer(fault: io::Error) -> io::Error {
     match fault.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
@@ -17,6 +19,7 @@ pub fn clearer(fault: io::Error) -> io::Error {
 pub enum HandshakeSide {
     Accepting,
     Connecting,
+    ConnectingToPeer,
 }
 
 /// Explains a fault of a handshake.
@@ -27,10 +30,15 @@ pub fn explain_handshake(side: HandshakeSide, fault: io::Error) -> io::Error {
             "does it trust the CA of --tls-cert, and does the certificate name the host that it connects to?"
         }
         HandshakeSide::Connecting => "does it speak TLS?",
+        HandshakeSide::ConnectingToPeer => "does it speak TLS? All nodes have --tls-cert, or none has",
     };
-    match fault.kind() {
-        io::ErrorKind::UnexpectedEof => {
+    match (fault.kind(), fault.get_ref().and_then(|inner| inner.downcast_ref::<Error>())) {
+        (io::ErrorKind::UnexpectedEof, _) => {
             io::Error::new(fault.kind(), format!("it closed the connection during the TLS handshake ({closed})"))
+        }
+        (_, Some(Error::InvalidMessage(_))) if side == HandshakeSide::ConnectingToPeer => {
+            let why = "it does not speak TLS, and this node does: give all nodes --tls-cert, or none";
+            io::Error::new(io::ErrorKind::PermissionDenied, why)
         }
         _ => clearer(fault),
     }
@@ -81,6 +89,7 @@ fn certificate(why: &CertificateError) -> String {
                 .into()
         }
         E::BadSignature => "is not signed by the issuer that it names".into(),
+        E::Other(why) if why.0.is::<NotOurs>() => why.to_string(),
         other => {
             let words = format!("{other:?}");
             match words.contains("CaUsedAsEndEntity") {

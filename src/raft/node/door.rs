@@ -86,8 +86,9 @@ impl Drop for OnOwnThread {
 async fn serve(node: &Inner, peer: Incarnation, mut connection: Connection) -> io::Result<()> {
     let Some(Running { raft, lease, .. }) = node.running.get() else { return Ok(()) };
     rehome(&mut connection.reader, &mut connection.writer)?;
-    let Inner { log, heard, fitness, caller, .. } = node;
-    serve_calls(Callee { raft, log, heard, memory: &caller.memory, peer, lease, fitness }, connection).await
+    let Inner { log, heard, fitness, caller, store, errands, .. } = node;
+    let memory = &caller.memory;
+    serve_calls(Callee { raft, log, heard, memory, peer, lease, fitness, store, errands }, connection).await
 }
 
 /// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.
@@ -171,6 +172,9 @@ async fn admit(
 /// Whether the sender of `hello` may be a peer, and means this node.
 async fn judge(node: &Inner, hello: &Hello, peer: &str, credentials: Option<&Credentials>) -> Result<(), String> {
     let own = node.config.node;
+    if node.is_alone() && (hello.to != own || !node.addresses().contains_key(&hello.from)) {
+        return Err(stranger(own, hello.to));
+    }
     if hello.to != own {
         return Err(format!("this is node {own}, not node {}", hello.to));
     }
@@ -193,6 +197,18 @@ async fn judge(node: &Inner, hello: &Hello, peer: &str, credentials: Option<&Cre
         ));
     }
     Ok(())
+}
+
+/// The answer of a node that is alone, node `own`, to those that take it for their peer `wanted`.
+fn stranger(own: u64, wanted: u64) -> String {
+    let (who, flags) = match own == wanted {
+        true => (format!("node {own} is"), "--peers"),
+        false => (format!("node {wanted} should be here, and this is node {own},"), "--node and --peers"),
+    };
+    format!(
+        "{who} a cluster of its own, started without {flags}? To join the others it must be started with the same \
+         --peers as they, and with an empty data folder (zrsctl export saves what the folder has)"
+    )
 }
 
 /// The address of the member that `hello` says it comes from. While a cluster forms, numbers alone are known; later a

@@ -5,13 +5,16 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::command::{OLDEST_FORMAT, Reign};
 use crate::config::Config;
 use crate::env::{Env, Watch};
 use crate::journal::Files;
+use crate::raft::errand::Brought;
 use crate::raft::fitness::Fitness;
 use crate::raft::formation::Formation;
 use crate::raft::heard::Heard;
@@ -72,6 +75,8 @@ pub struct Inner {
     /// The files of the log.
     pub files: Arc<dyn Files>,
     pub fitness: Fitness,
+    /// Where the errands of peers go.
+    pub errands: mpsc::Sender<Brought>,
     /// The command format to propose in.
     pub format: AtomicU8,
     pub formation: Formation,
@@ -141,9 +146,20 @@ impl Inner {
         self.members().into_iter().find(|member| member.id == id)
     }
 
+    /// Why nothing can be asked of node `id`: the members are others.
+    pub fn no_member(&self, id: u64) -> String {
+        let members: Vec<String> = self.members().iter().map(|member| member.id.to_string()).collect();
+        format!("node {id} is no member of this cluster; its members are {}", members.join(", "))
+    }
+
     /// The member with this data folder.
     pub fn member_of(&self, incarnation: Incarnation) -> Option<Member> {
         self.members().into_iter().find(|member| member.incarnation == incarnation)
+    }
+
+    /// Whether this node is a cluster of one, or is about to be.
+    pub fn is_alone(&self) -> bool {
+        self.addresses().len() < 2
     }
 
     /// Sets the format to propose in.
@@ -174,6 +190,14 @@ impl Inner {
     /// The cluster's id in hexadecimal; `None` while this node belongs to none.
     pub fn cluster(&self) -> Option<String> {
         self.formation.stamp.look().as_ref().map(|stamp| cluster_name(&stamp.cluster))
+    }
+
+    /// How long ago this node was last sure to be up to date with a primary; zero on the primary itself.
+    pub fn lag(&self) -> Option<Duration> {
+        match self.role() {
+            Role::Primary(_) => Some(Duration::ZERO),
+            _ => self.heard.lag(),
+        }
     }
 
     pub fn env(&self) -> &Env {

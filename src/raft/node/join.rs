@@ -15,7 +15,7 @@ use crate::raft::lease::Lease;
 use crate::raft::link::Target;
 use crate::raft::machine::{Raft, StateMachine};
 use crate::raft::peers::Peers;
-use crate::raft::stamp::{Stamp, cluster_name};
+use crate::raft::stamp::{Stamp, cluster_name, peers_list};
 use crate::raft::wire::Purpose;
 
 /// Joins the cluster; the node has a fault if it can't.
@@ -177,7 +177,23 @@ fn raft_config(config: &Config) -> anyhow::Result<Arc<RaftConfig>> {
 pub fn warn_of_changed_peers(node: &Inner) {
     let Some(stamp) = node.formation.stamp.look().clone() else { return };
     let known = stamp.addresses();
-    if !node.config.peers.is_empty() && node.config.peers != known {
-        tracing::warn!("--peers differs from the cluster's own list, which rules: {known:?}");
+    let listed = &node.config.peers;
+    if *listed == known || (listed.is_empty() && known.len() == 1) {
+        return;
+    }
+    let list = peers_list(&known);
+    if listed.is_empty() {
+        tracing::warn!(
+            "--peers is missing: this data folder is that of node {} in a cluster of {}, which rules: --peers {list}",
+            node.config.node,
+            known.len()
+        );
+    } else if known.len() == 1 {
+        tracing::warn!(
+            "this node is a cluster of its own and does not join the others in --peers, as its data folder was first \
+             started without --peers: give it an empty one (zrsctl export saves what the folder has)"
+        );
+    } else {
+        tracing::warn!("--peers differs from the cluster's own list, which rules: --peers {list}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod checkup;
 mod door;
+mod errands;
 mod inner;
 mod join;
 mod presence;
@@ -17,8 +18,10 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::base::LogBase;
+use super::errand::{Brought, Errand, Report};
 use super::fitness::{Cause, Fitness};
 use super::formation::{self, Formation};
 use super::heard::Heard;
@@ -58,6 +61,8 @@ pub struct Setup {
     pub segments: Sizes,
     /// The store that commands are applied to.
     pub store: Store,
+    /// Where the errands of peers go.
+    pub errands: mpsc::Sender<Brought>,
 }
 
 /// A handle to this node's consensus; cheap to clone.
@@ -77,7 +82,7 @@ fn nobody() -> anyhow::Error {
 impl Node {
     /// Opens the log and begins to take part: at once if the folder is stamped, else as soon as the cluster has formed.
     pub async fn start(setup: Setup) -> anyhow::Result<Node> {
-        let Setup { config, env, network, tls, log, segments, store } = setup;
+        let Setup { config, env, network, tls, log, segments, store, errands } = setup;
         let files = log;
         let log = LogStore::open(files.clone(), segments, env.clone()).await?;
         log.agrees_with(&store).await?;
@@ -114,6 +119,7 @@ impl Node {
         let inner = Arc::new(Inner {
             heard: Heard::new(env.clone()),
             fitness: Fitness::new(env.clone()),
+            errands,
             format: AtomicU8::new(OLDEST_FORMAT),
             files,
             work: env.here(),
@@ -206,9 +212,7 @@ impl Node {
             Some(to) => to,
             None => self.most_advanced().ok_or_else(nobody)?,
         };
-        let Some(Member { incarnation, .. }) = self.inner.member(to) else {
-            anyhow::bail!("node {to} is no member of this cluster")
-        };
+        let Some(Member { incarnation, .. }) = self.inner.member(to) else { anyhow::bail!(self.inner.no_member(to)) };
         running.raft.trigger().transfer_leader(incarnation).await.map_err(|fatal| anyhow::anyhow!("{fatal}"))?;
         let mut role = self.role();
         let gone = role.until(|role| matches!(role, Role::Secondary { .. }));
@@ -232,6 +236,9 @@ impl Node {
         if to == Some(*node) {
             return Ok(());
         }
+        if let Some(to) = to.filter(|to| self.inner.member(*to).is_none()) {
+            anyhow::bail!(self.inner.no_member(to));
+        }
         let able = || match to {
             Some(to) => self.can_take_over(to),
             None => self.most_advanced().map(drop).ok_or_else(nobody),
@@ -248,9 +255,9 @@ impl Node {
     fn can_take_over(&self, to: u64) -> anyhow::Result<()> {
         let status = self.status();
         let Some(member) = status.members.iter().find(|member| member.node == to) else {
-            anyhow::bail!("node {to} is no member of this cluster");
+            anyhow::bail!(self.inner.no_member(to));
         };
-        match member.silence_ms {
+        match member.answered_ms {
             Some(silence) if silence <= self.inner.config.election_timeout.as_millis() as u64 => {}
             Some(silence) => {
                 let seconds = silence as f64 / 1000.0;
@@ -310,10 +317,7 @@ impl Node {
 
     /// How long ago this node was last sure to be up to date with a primary; zero on the primary itself.
     pub fn lag(&self) -> Option<Duration> {
-        match self.inner.role() {
-            Role::Primary(_) => Some(Duration::ZERO),
-            _ => self.inner.heard.lag(),
-        }
+        self.inner.lag()
     }
 
     /// A description for people.
@@ -337,6 +341,11 @@ impl Node {
     /// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.
     pub async fn hosts(&self) -> BTreeMap<String, Vec<IpAddr>> {
         door::hosts(&self.inner).await
+    }
+
+    /// Sends node `to` an errand. The error says why there is no report: whether the errand is done is not known then.
+    pub async fn send(&self, to: u64, errand: Errand, within: Duration) -> Result<Report, String> {
+        errands::send(&self.inner, to, errand, within).await
     }
 
     /// Hands a client over to the primary of the moment, and says which node that is.

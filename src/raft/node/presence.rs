@@ -33,7 +33,7 @@ pub async fn tell(node: Arc<Inner>, raft: Raft) {
                 let status = status::describe(&node, Some(&raft));
                 let others = status.members.iter().filter(|member| member.node != status.node);
                 let seen = others.map(|member| {
-                    let silence = member.silence_ms.map(Duration::from_millis).unwrap_or(led);
+                    let silence = member.answered_ms.map(Duration::from_millis).unwrap_or(led);
                     let presence = match member.log {
                         _ if silence > patience => Presence::Away { silence },
                         Some(log) => Presence::There { behind: status.log.saturating_sub(log) },

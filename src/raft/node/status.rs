@@ -52,8 +52,15 @@ pub struct MemberStatus {
     pub address: String,
     /// On the primary: how many log entries that member is known to have on disk.
     pub log: Option<u64>,
-    /// On the primary: milliseconds since that member last answered.
+    /// How many log entries that member has applied, as it last said.
+    pub applied: Option<u64>,
+    /// Seconds for which that member had not been sure to have all, when it last said so.
+    pub lag_seconds: Option<f64>,
+    /// Milliseconds since that member last answered, or, if it never did, since this node's start; none for this node.
     pub silence_ms: Option<u64>,
+    /// On the primary: milliseconds since that member last answered a heartbeat.
+    #[serde(skip)]
+    pub answered_ms: Option<u64>,
     /// Why that member was refused by this node, or has refused it, when they last met.
     pub refusal: Option<String>,
     /// Why that member is not fit to lead, as it said lately.
@@ -101,16 +108,24 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
         status.log = metrics.last_log_index.map_or(0, |index| index + 1);
         metrics
     });
+    let own_lag = node.lag();
     let describe = |Member { id, incarnation, address }| {
         let replication = metrics.as_ref().and_then(|metrics| metrics.replication.as_ref()?.get(&incarnation));
         let answered = metrics.as_ref().and_then(|metrics| *metrics.heartbeat.as_ref()?.get(&incarnation)?);
+        let is_own = id == node.config.node;
+        let answered_ms = answered.map(|at| at.elapsed().as_millis() as u64);
+        let (unheard, said) = node.fitness.heard_of(id);
+        let unheard_ms = unheard.as_millis() as u64;
         MemberStatus {
             node: id,
             address,
             refusal: node.caller.memory.refusal_of(id),
-            unfit: if id == node.config.node { node.fitness.unfit() } else { node.fitness.unfit_of(id) },
+            unfit: if is_own { node.fitness.unfit() } else { node.fitness.unfit_of(id) },
             log: replication.map(|matching| matching.map_or(0, |id| id.index + 1)),
-            silence_ms: answered.map(|at| at.elapsed().as_millis() as u64),
+            applied: if is_own { Some(status.applied) } else { said.map(|said| said.applied) },
+            lag_seconds: if is_own { own_lag } else { said.and_then(|said| said.lag) }.map(|lag| lag.as_secs_f64()),
+            silence_ms: (!is_own).then(|| answered_ms.unwrap_or(u64::MAX).min(unheard_ms)),
+            answered_ms,
         }
     };
     status.members = node.members().into_iter().map(describe).collect();

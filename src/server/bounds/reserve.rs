@@ -11,14 +11,18 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use crate::config::limits;
+use crate::config::{OpenFiles, limits};
 use crate::env::Env;
 use crate::raft::{Node, ip_of};
 use crate::server::counts::Metrics;
 
-/// The IP addresses of the members, by address in `--peers`, as looked up last.
-#[derive(Debug, Default)]
-pub struct Reserve(Mutex<BTreeMap<String, Vec<IpAddr>>>);
+/// How many connections there may be, and who may come in beyond that.
+#[derive(Debug)]
+pub struct Reserve {
+    files: OpenFiles,
+    /// The IP addresses of the members, by address in `--peers`, as looked up last.
+    known: Mutex<BTreeMap<String, Vec<IpAddr>>>,
+}
 
 /// The room there is for one more connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +36,21 @@ pub enum Room {
 }
 
 impl Reserve {
+    pub fn new(files: OpenFiles) -> Reserve {
+        Reserve { files, known: Mutex::default() }
+    }
+
     /// The room for a connection from `peer` (`host:port`).
     pub fn room(&self, metrics: &Metrics, peer: &str) -> Room {
         let below = |gauge: i64, limit: usize| gauge < limit as i64;
-        if below(metrics.open.get(), limits::CONNECTIONS) && below(metrics.held.get(), limits::HELD) {
+        // (A relayed client has a connection to the primary, too.)
+        let open = metrics.open.get() + metrics.relays.get();
+        if below(open, self.files.connections) && below(metrics.held.get(), limits::HELD) {
             return Room::Ordinary;
         }
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let is_member = ip_of(peer).is_some_and(|ip| known.values().flatten().any(|one| *one == ip));
-        if is_member && below(metrics.reserved.get(), limits::RESERVED) { Room::ForPeers } else { Room::Full }
+        if is_member && below(metrics.reserved.get(), self.files.reserved) { Room::ForPeers } else { Room::Full }
     }
 
     /// Looks up the members' addresses, time and again, for ever.
@@ -53,7 +63,7 @@ impl Reserve {
 
     /// A member that could not be looked up keeps its last known addresses: name servers fail when networks do.
     fn keep(&self, mut found: BTreeMap<String, Vec<IpAddr>>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for (address, there) in &mut found {
             if there.is_empty() {
                 *there = known.remove(address).unwrap_or_default();
@@ -69,7 +79,7 @@ mod tests {
 
     #[test]
     fn members_have_room_when_others_have_none_but_not_without_end() {
-        let (metrics, reserve) = (Metrics::new(), Reserve::default());
+        let (metrics, reserve) = (Metrics::new(), Reserve::new(OpenFiles::default()));
         let found = |second: &[&str]| {
             let there = |ips: &[&str]| ips.iter().map(|ip| ip.parse().unwrap()).collect();
             BTreeMap::from([("a:1".to_owned(), there(&["::1"])), ("b:1".to_owned(), there(second))])
@@ -96,5 +106,13 @@ mod tests {
             metrics.reserved.set(0);
             gauge.set(0);
         }
+        // The system's limit may be less; and relayed clients count twice.
+        let few = Reserve::new(OpenFiles::of(200));
+        let most = OpenFiles::of(200).connections as i64;
+        metrics.open.set(most - 10);
+        metrics.relays.set(9);
+        assert_eq!(few.room(&metrics, stranger), Room::Ordinary);
+        metrics.relays.set(10);
+        assert_eq!(few.room(&metrics, stranger), Room::Full);
     }
 }

@@ -34,6 +34,8 @@ reasons! {
     BlobPacked = "blob_packed",
     /// The socket failed.
     Broken = "broken",
+    /// All clients together held too much memory of the same kind, and this one the most of it.
+    CrowdedOut = "crowded_out",
     /// The database could not be read.
     Fault = "fault",
     /// The client closed its end.
@@ -66,6 +68,8 @@ reasons! {
     Stalled = "stalled",
     /// This node stops.
     Stopping = "stopping",
+    /// The storage was dropped.
+    StorageDropped = "storage_dropped",
     /// The TLS handshake failed, or took too long.
     TlsHandshake = "tls_handshake",
     /// The client is so far behind that dropping its cache costs less than the invalidations.

@@ -36,7 +36,7 @@ pub async fn serve(shared: Arc<Shared>, mut listener: Box<dyn Listener>, door: D
         match accepted {
             Ok(wire) => admit(&shared, wire, door, tls.clone()),
             Err(fault) => {
-                tracing::warn!(%fault, "could not accept a connection");
+                shared.complaints.say("the system", &format!("could not accept a connection: {fault}"));
                 shared.env.sleep(REST).await;
             }
         }
@@ -111,6 +111,7 @@ async fn connection(
                 Accepted::Served => {}
                 Accepted::Refused(why) => {
                     shared.metrics.refused_peers.inc();
+                    let why = why.strip_prefix("refused: ").unwrap_or(&why);
                     shared.complaints.say(&peer, &format!("refused a peer: {why}"));
                 }
             }
@@ -126,7 +127,7 @@ async fn connection(
 
 fn turned_away(shared: &Shared, peer: &str) {
     shared.metrics.turned_away.inc();
-    tracing::warn!(%peer, "turned away: there are too many connections");
+    shared.complaints.say(peer, "turned away: there are too many connections");
 }
 
 /// Serves a client that came in at another node, which relays it. The request has what the client said there.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::config::limits;
 use crate::net::{FrameReader, FrameWriter};
-use crate::server::client::{Door, unreadable};
+use crate::server::client::{Door, speaks_tls, unreadable};
 use crate::server::counts::Why;
 use crate::server::shared::{Phase, Shared};
 use crate::server::standing::Standing;
@@ -73,6 +73,11 @@ pub async fn introduce(
                 Ok(None) => None,
                 Err(fault) => {
                     unreadable(shared, peer, &fault);
+                    if speaks_tls(&fault) {
+                        // (Anything will do: by it the other end's TLS knows that this is none.)
+                        writer.push(b"This port is plain.");
+                        let _ = env.timeout(limits::LAST_WORDS, writer.flush()).await;
+                    }
                     None
                 }
             },

@@ -69,7 +69,17 @@ pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
                 return relay::pass(&shared, client, primary, reader, writer).await;
             }
             Decision::Refuse(refusal) => {
-                tracing::info!(peer = %client.peer, storage = %registration.storage, %refusal, "refused a register");
+                match refusal {
+                    // Settings are wrong, the client's or this node's: somebody has to look at them.
+                    Refusal::NoStorage { .. } => {
+                        let what =
+                            format!("refused a register: {refusal}; compare the client's settings with --storage");
+                        shared.complaints.say(&client.peer, &what);
+                    }
+                    _ => {
+                        tracing::info!(peer = %client.peer, storage = %registration.storage, %refusal, "refused a register");
+                    }
+                }
                 if refusal == Refusal::ReadOnly {
                     // Elections count from now on, also those before its next register.
                     refused_to_write.get_or_insert_with(|| shared.elections.watching());
@@ -171,7 +181,9 @@ fn seat(
             door,
             closes_at_next_election: refused_to_write.cloned(),
         }),
-        None => Decision::Refuse(Refusal::NoStorage(registration.storage.clone())),
+        None => {
+            Decision::Refuse(Refusal::NoStorage { name: registration.storage.clone(), known: shared.storage_names() })
+        }
     }
 }
 

@@ -7,7 +7,8 @@
 use bytes::Bytes;
 
 use crate::config::limits;
-use crate::net::{Credentials, Misplaced, Tls, Wire, first_bytes, misplaced};
+use crate::net::{Credentials, FrameWriter, Misplaced, Tls, Wire, first_bytes, misplaced};
+use crate::raft::refusal;
 use crate::server::counts::Why;
 use crate::server::shared::{Phase, Shared};
 
@@ -33,9 +34,15 @@ pub async fn handshake(shared: &Shared, tls: &Tls, mut wire: Wire) -> Option<(Wi
             }
         },
     };
-    if let Some(Misplaced { what, cure }) = misplaced(&first, true) {
+    if let Some(Misplaced { what, cure, is_node }) = misplaced(&first, true) {
         shared.metrics.bad_frame(what);
         shared.complaints.say(&peer, &format!("closed a connection: {cure}"));
+        if is_node {
+            // (Said in the plain language that the other node understands.)
+            let mut writer = FrameWriter::new(wire.writer);
+            writer.push(&refusal(NODES_DIFFER));
+            let _ = env.timeout(limits::LAST_WORDS, writer.flush()).await;
+        }
         return None;
     }
     let left = deadline.saturating_duration_since(env.now());
@@ -70,5 +77,7 @@ pub fn client(shared: &Shared, peer: String, credentials: Option<&Credentials>) 
     })
 }
 
+const NODES_DIFFER: &str =
+    "this port is for TLS, and a node without TLS connects to it: give all nodes --tls-cert, or none";
 const SILENT: &str = "it did not begin TLS. A plain ZEO client waits like this to be greeted: this port is one for TLS, \
                       and it needs an <ssl> section";

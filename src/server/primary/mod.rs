@@ -301,11 +301,10 @@ impl Primary {
         self.answer(questions);
     }
 
-    /// `count` object ids that no other client gets; `None` if the reign ended before.
-    pub async fn new_oids(&self, storage: StorageId, count: usize) -> Option<Vec<Oid>> {
-        self.ranges
-            .take(storage, count, || self.change(Change::ReserveOids { storage, count: limits::OID_RANGE }))
-            .await
+    /// `count` object ids that no other client gets, or fewer; `None` if the reign ended before.
+    pub async fn new_oids(&self, storage: StorageId, count: usize) -> Option<Result<Vec<Oid>, Refusal>> {
+        let reserve = |from| self.change(Change::ReserveOids { storage, count: limits::OID_RANGE, from });
+        self.ranges.take(storage, count, reserve).await
     }
 
     /// Proposes a change that is no transaction; `None` if the change is not known to have applied.

@@ -18,7 +18,7 @@ use super::view::View;
 use crate::command::{Base, Outcome};
 use crate::config::limits;
 use crate::env::{Env, Watching};
-use crate::net::FrameWriter;
+use crate::net::{FrameWriter, Share};
 use crate::raft::Unknown;
 use crate::server::client::Door;
 use crate::server::counts::{Tally, Why};
@@ -31,6 +31,9 @@ use crate::zeo::{
     encode_reply_parts,
 };
 use crate::zodb::{Oid, Refusal, StorageId};
+
+/// Bytes of output that are not counted among what waits for all clients.
+const UNCOUNTED: usize = 64 << 10;
 
 /// The seat: storage, rights and door of a registered client.
 pub struct Seat {
@@ -58,7 +61,11 @@ pub struct Desk {
     pub pending: FuturesUnordered<BoxFuture<'static, Done>>,
     /// One of the pending answers has to come before that of the next call.
     pub in_order: bool,
+    /// A ping that waits for the client's own finish: until then the client is not told what lies behind that.
+    pub held_ping: Option<MessageId>,
     pub writer: FrameWriter,
+    /// Counts what waits in `writer`.
+    pub output: Arc<Share>,
 }
 
 /// A wait that is over.
@@ -70,7 +77,8 @@ pub enum Done {
     /// `None`: the finish never got as far as the log.
     Finished(Option<Result<Outcome, Unknown>>),
     Pinged(MessageId, Result<(), Why>),
-    Oids(MessageId, Option<Vec<Oid>>),
+    /// `None`: the reign is over.
+    Oids(MessageId, Option<Result<Vec<Oid>, Refusal>>),
     /// The error: the outcome of the pack is unknown.
     Packed(MessageId, Result<Result<(), Refusal>, Why>),
     /// The number of the first piece; `None`: the reign is over.
@@ -136,10 +144,16 @@ impl Desk {
         self.writer.queued() <= limits::OUTPUT_HIGH_WATER
     }
 
+    /// Counts what waits for the client among what waits for all. (Little is not counted: it costs less than counting.)
+    pub fn count_output(&self) {
+        let queued = self.writer.queued();
+        self.output.hold(if queued > UNCOUNTED { queued } else { 0 });
+    }
+
     /// Moves the view on and queues the invalidations up to the new view.
     pub fn tell_news(&mut self) -> Result<(), End> {
         for news in self.view.news(&self.shared.store)?.ok_or(End(Why::TooFarBehind))? {
-            self.push(&Push::Invalidate { tid: news.tid(), oids: news.oids() });
+            self.push(&Push::Invalidate { tid: news.tid, oids: &news.oids });
         }
         Ok(())
     }

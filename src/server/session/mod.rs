@@ -30,7 +30,7 @@ use super::client::{Client, Door, Incoming, unreadable};
 use super::counts::{Connected, Present, Why};
 use super::shared::{Phase, Shared};
 use crate::config::limits;
-use crate::net::FrameFault;
+use crate::net::{FrameFault, Share};
 use crate::zeo::{BadFrame, Call, MessageId, Reply, decode_request};
 use crate::zodb::Refusal;
 
@@ -74,15 +74,18 @@ struct Session {
 pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register: MessageId) {
     let Client { encoding, peer, mut incoming, writer, .. } = client;
     incoming.reader.set_limit(limits::FRAME);
+    let (input, output) = (Arc::new(shared.input.share()), Arc::new(shared.output.share()));
+    incoming.reader.count_in(input.clone());
     let _present = Present::new(&shared.metrics.sessions);
     let tally = shared.tallies.of(seat.storage);
     let _connected = Connected::new(&tally);
     tracing::info!(client = %peer, storage = %seat.name, read_only = seat.read_only, "registered");
     let view = View::open(&shared.store, seat.storage);
-    let doom = doom(shared.clone(), &mut seat);
+    let doom = doom(shared.clone(), &mut seat, [input, output.clone()]);
     let commits = Commits::new(shared.env.now());
     let pending = FuturesUnordered::new();
-    let desk = Desk { shared, seat, encoding, name: peer, view, tally, pending, in_order: false, writer };
+    let (in_order, held_ping) = (false, None);
+    let desk = Desk { shared, seat, encoding, name: peer, view, tally, pending, in_order, held_ping, writer, output };
     let mut session = Session {
         desk,
         commits,
@@ -101,8 +104,9 @@ pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register
 }
 
 /// Returns when a session has to end though its client did nothing wrong; gives the reason.
-fn doom(shared: Arc<Shared>, seat: &mut Seat) -> BoxFuture<'static, Why> {
+fn doom(shared: Arc<Shared>, seat: &mut Seat, memory: [Arc<Share>; 2]) -> BoxFuture<'static, Why> {
     let mut phase = shared.phase.watching();
+    let mut dropped = shared.store.feed(seat.storage).dropped();
     let mut ended = seat.primary.as_ref().map(|primary| primary.ended());
     let (mut elections, reading) = (seat.closes_at_next_election.take(), seat.door == Door::Reading);
     Box::pin(async move {
@@ -125,6 +129,9 @@ fn doom(shared: Arc<Shared>, seat: &mut Seat) -> BoxFuture<'static, Why> {
                 _ = phase.until(|phase| *phase == Phase::Closing) => return Why::Stopping,
                 () = &mut reign_over => return Why::ReignOver,
                 () = &mut next_election => return Why::PrimaryAgain,
+                () = memory[0].over() => return Why::CrowdedOut,
+                () = memory[1].over() => return Why::CrowdedOut,
+                Ok(()) = dropped.until(|dropped| *dropped) => return Why::StorageDropped,
                 () = shared.env.sleep(LOOK), if reading => {
                     if !shared.is_fresh() {
                         return Why::NotFresh;
@@ -162,6 +169,7 @@ impl Session {
             if queued > limits::OUTPUT {
                 return Err(End(Why::TooSlow));
             }
+            self.desk.count_output();
             let since = *if queued == 0 { stuck.insert(env.now()) } else { stuck.get_or_insert_with(|| env.now()) };
             let (may_read, expiry) = (self.may_read(), self.commits.expiry());
             let desk = &mut self.desk;
@@ -307,7 +315,7 @@ impl Session {
             Done::Expired(txn) => commits.expired(desk, txn),
             Done::Finished(outcome) => commits.finished(desk, outcome),
             Done::Forgotten => Ok(()),
-            Done::Pinged(id, caught_up) => reading::pinged(desk, &id, caught_up),
+            Done::Pinged(id, caught_up) => reading::pinged(desk, id, caught_up),
             Done::Oids(id, oids) => reading::oids(desk, &id, oids),
             Done::Piece(piece) => downloads.piece_read(desk, piece),
             Done::UndoLogSearched(id, found) => undo_log.searched(desk, &id, found),

@@ -127,12 +127,19 @@ pub fn ping(desk: &mut Desk, id: &MessageId) -> Result<Answer, End> {
     Ok(Answer::Later)
 }
 
-/// This node has caught up for a ping.
-pub fn pinged(desk: &mut Desk, id: &MessageId, caught_up: Result<(), Why>) -> Result<(), End> {
-    desk.in_order = false;
+/// This node has caught up for a ping, which is answered unless the client's own finish comes first.
+pub fn pinged(desk: &mut Desk, id: MessageId, caught_up: Result<(), Why>) -> Result<(), End> {
     caught_up.map_err(End)?;
+    desk.held_ping = Some(id);
+    if desk.view.is_held() { Ok(()) } else { answer_held_ping(desk) }
+}
+
+/// Answers the ping that has waited for the client's own finish, if there is one.
+pub fn answer_held_ping(desk: &mut Desk) -> Result<(), End> {
+    let Some(id) = desk.held_ping.take() else { return Ok(()) };
+    desk.in_order = false;
     desk.tell_news()?;
-    desk.reply(id, Reply::Nothing);
+    desk.reply(&id, Reply::Nothing);
     Ok(())
 }
 
@@ -146,9 +153,12 @@ pub fn new_oids(desk: &mut Desk, id: &MessageId, count: i64) -> Answer {
 }
 
 /// The object ids for a `new_oids` are reserved; `None`: the reign ended before.
-pub fn oids(desk: &mut Desk, id: &MessageId, oids: Option<Vec<Oid>>) -> Result<(), End> {
+pub fn oids(desk: &mut Desk, id: &MessageId, oids: Option<Result<Vec<Oid>, Refusal>>) -> Result<(), End> {
     desk.in_order = false;
-    desk.reply(id, Reply::Oids(oids.ok_or(End(Why::ReignOver))?));
+    match oids.ok_or(End(Why::ReignOver))? {
+        Ok(oids) => desk.reply(id, Reply::Oids(oids)),
+        Err(refusal) => desk.refuse(id, &refusal),
+    }
     Ok(())
 }
 

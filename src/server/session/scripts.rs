@@ -30,8 +30,8 @@ impl Stage {
             }
             ("news", "") => {
                 for news in self.view.news(&self.store).unwrap().unwrap() {
-                    let oids: Vec<String> = news.oids().iter().map(|oid| oid.0.to_string()).collect();
-                    told.push(format!("invalidate {}: {}", news.tid().0, oids.join(" ")));
+                    let oids: Vec<String> = news.oids.iter().map(|oid| oid.0.to_string()).collect();
+                    told.push(format!("invalidate {}: {}", news.tid.0, oids.join(" ")));
                 }
             }
             ("own", "committed") => self.view.own_committed(),

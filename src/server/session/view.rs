@@ -14,9 +14,10 @@
 //!                                       news: 9          view 9
 //! ```
 //!
-//! **Far behind.** If the storage's ring does not reach back to the view, the changed objects are read from the table
-//! of transactions, as one invalidation at the newest tid. Beyond [`limits::INVALIDATIONS`] the session ends: its
-//! client comes back and drops its cache, which costs less.
+//! **Far behind.** If the storage's ring does not reach back to the view, the transactions are read from their table.
+//! They are told one by one all the same: a client that was told of two together would take a revision between them for
+//! the one before. Beyond [`limits::INVALIDATIONS`] the session ends: its client comes back and drops its cache, which
+//! costs less.
 
 use std::io;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use crate::config::limits;
 use crate::env::Watching;
 use crate::storage::{Applied, Feed, Store};
-use crate::zodb::{Oid, StorageId, Tid};
+use crate::zodb::{StorageId, Tid};
 
 /// The view of one session.
 pub struct View {
@@ -34,32 +35,6 @@ pub struct View {
     watching: Watching<Tid>,
     /// The tid of this session's own finish, while its outcome is open.
     own: Option<Tid>,
-}
-
-/// An invalidation to be queued.
-pub enum News {
-    Applied(Arc<Applied>),
-    /// All objects that changed since the last news, up to `tid`.
-    Gap {
-        tid: Tid,
-        oids: Vec<Oid>,
-    },
-}
-
-impl News {
-    pub fn tid(&self) -> Tid {
-        match self {
-            News::Applied(applied) => applied.tid,
-            News::Gap { tid, .. } => *tid,
-        }
-    }
-
-    pub fn oids(&self) -> &[Oid] {
-        match self {
-            News::Applied(applied) => &applied.oids,
-            News::Gap { oids, .. } => oids,
-        }
-    }
 }
 
 impl View {
@@ -77,27 +52,22 @@ impl View {
     }
 
     /// Moves the view as far as it may go, and gives the news to be queued for that. `None`: they are too many.
-    pub fn news(&mut self, store: &Store) -> io::Result<Option<Vec<News>>> {
+    pub fn news(&mut self, store: &Store) -> io::Result<Option<Vec<Arc<Applied>>>> {
         let most = self.own.map_or(Tid::MAX, Tid::previous);
-        let news = match self.feed.after(self.tid) {
-            Some(applied) => {
-                let all = applied.into_iter().take_while(|applied| applied.tid <= most);
-                all.map(News::Applied).collect::<Vec<_>>()
-            }
+        let mut news = match self.feed.after(self.tid) {
+            Some(news) => news,
             None => {
-                let tid = self.feed.latest().min(most);
-                if tid <= self.tid {
-                    return Ok(Some(Vec::new()));
+                let upto = self.feed.latest().min(most);
+                match store.transactions_since(self.storage, self.tid, upto, limits::INVALIDATIONS)? {
+                    Some(news) => news.into_iter().map(Arc::new).collect(),
+                    None => return Ok(None),
                 }
-                let Some(oids) = store.changed_since(self.storage, self.tid, tid, limits::INVALIDATIONS)? else {
-                    return Ok(None);
-                };
-                vec![News::Gap { tid, oids }]
             }
         };
+        news.truncate(news.partition_point(|applied| applied.tid <= most));
         if let Some(last) = news.last() {
-            assert!(last.tid() > self.tid, "a view only moves on");
-            self.tid = last.tid();
+            assert!(last.tid > self.tid, "a view only moves on");
+            self.tid = last.tid;
         }
         Ok(Some(news))
     }
@@ -116,6 +86,11 @@ impl View {
         async move {
             let _ = watching.until(|latest| *latest >= tid).await;
         }
+    }
+
+    /// Whether the view stays below the session's own finish.
+    pub fn is_held(&self) -> bool {
+        self.own.is_some()
     }
 
     /// The session's own finish was given `tid`: the view stays below it.
@@ -153,7 +128,7 @@ mod tests {
 
     fn told(view: &mut View, store: &Store) -> Vec<(u64, Vec<u64>)> {
         let news = view.news(store).unwrap().unwrap();
-        news.iter().map(|news| (news.tid().0, news.oids().iter().map(|oid| oid.0).collect())).collect()
+        news.iter().map(|news| (news.tid.0, news.oids.iter().map(|oid| oid.0).collect())).collect()
     }
 
     #[test]
@@ -195,14 +170,18 @@ mod tests {
     }
 
     #[test]
-    fn a_client_behind_the_ring_is_told_the_same_in_one_invalidation() {
+    fn a_client_behind_the_ring_is_told_of_each_transaction_all_the_same() {
         let store = store();
         let mut view = View::open(&store, S);
         let many = crate::storage::RING_TRANSACTIONS as u64 + 10;
         for n in 0..many {
             commit(&store, 6 + n, n % 3);
         }
-        assert_eq!(told(&mut view, &store), vec![(5 + many, vec![0, 1, 2])]);
+        view.begin_own(Tid(5 + many));
+        let all: Vec<_> = (0..many).map(|n| (6 + n, vec![n % 3])).collect();
+        assert_eq!(told(&mut view, &store), all[..all.len() - 1]);
+        view.own_refused();
+        assert_eq!(told(&mut view, &store), all[all.len() - 1..]);
         commit(&store, 6 + many, 7);
         assert_eq!(told(&mut view, &store), vec![(6 + many, vec![7])]);
     }

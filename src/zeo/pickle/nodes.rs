@@ -19,6 +19,8 @@ pub(super) enum Node<'a> {
     Set(Vec<Id>),
     FrozenSet(Vec<Id>),
     Global(Global),
+    /// Words for something that is no plain data.
+    Words(String),
     /// A `ZopeUndo.Prefix.Prefix`, whose path comes later, with BUILD.
     Prefix(Option<Id>),
 }

@@ -12,34 +12,41 @@ use super::globals;
 use super::nodes::{Id, Node, Nodes};
 use crate::config::limits;
 
+/// The pairs of the dictionary that the pickle makes, with all that can be told of it: texts as Python 2 wrote them,
+/// and where a key or value is no plain data, a text in `<>` that says what stands there.
+pub fn read_pairs(bytes: &[u8], values: usize) -> Result<Vec<(Value<'_>, Value<'_>)>, Undecodable> {
+    let mut unpickler = Unpickler::new(bytes, values);
+    unpickler.lenient = true;
+    let root = unpickler.run()?;
+    unpickler.nodes.set_budget(values);
+    let Node::Dict(pairs) = unpickler.nodes.get(root) else { return Err(undecodable("no dictionary")) };
+    let pairs = pairs.clone();
+    let mut read = Vec::with_capacity(pairs.len());
+    for (key, value) in pairs {
+        let key = unpickler.tree_or_words(key);
+        let key = if key.is_hashable() { key } else { Value::Text(key.to_text().into()) };
+        read.push((key, unpickler.tree_or_words(value)));
+    }
+    Ok(read)
+}
+
 /// Reads the pickle that `bytes` begin with, of at most `values` values. Bytes after the pickle are ignored, as by
 /// Python's `loads`.
 pub fn read(bytes: &[u8], values: usize) -> Result<Value<'_>, Undecodable> {
-    let mut unpickler = Unpickler {
-        input: bytes,
-        at: 0,
-        nodes: Nodes::new(values),
-        stack: Vec::with_capacity(16),
-        marks: Vec::new(),
-        memo: BTreeMap::new(),
-        copied: bytes.len() + limits::SHARED_BYTES,
-    };
-    loop {
-        let op = unpickler.byte()?;
-        if op == b'.' {
-            let root = unpickler.pop()?;
-            unpickler.nodes.set_budget(values);
-            unpickler.nodes.spend(1)?;
-            return unpickler.tree(root, limits::NESTING);
-        }
-        unpickler.step(op)?;
-    }
+    let mut unpickler = Unpickler::new(bytes, values);
+    let root = unpickler.run()?;
+    unpickler.nodes.set_budget(values);
+    unpickler.nodes.spend(1)?;
+    unpickler.tree(root, limits::NESTING)
 }
 
-struct Unpickler<'a> {
+/// The machine.
+pub(super) struct Unpickler<'a> {
     input: &'a [u8],
     at: usize,
-    nodes: Nodes<'a>,
+    /// Whether anything goes that Python reads: then what is no plain data becomes words.
+    lenient: bool,
+    pub(super) nodes: Nodes<'a>,
     stack: Vec<Id>,
     /// The heights of the stack at its marks. Only opcodes that go back to a mark take nodes from below the last one.
     marks: Vec<usize>,
@@ -49,6 +56,29 @@ struct Unpickler<'a> {
 }
 
 impl<'a> Unpickler<'a> {
+    fn new(input: &'a [u8], values: usize) -> Unpickler<'a> {
+        Unpickler {
+            input,
+            at: 0,
+            lenient: false,
+            nodes: Nodes::new(values),
+            stack: Vec::with_capacity(16),
+            marks: Vec::new(),
+            memo: BTreeMap::new(),
+            copied: input.len() + limits::SHARED_BYTES,
+        }
+    }
+
+    /// Runs the program -> its result.
+    fn run(&mut self) -> Result<Id, Undecodable> {
+        loop {
+            match self.byte()? {
+                b'.' => return self.pop(),
+                op => self.step(op)?,
+            }
+        }
+    }
+
     fn step(&mut self, op: u8) -> Result<(), Undecodable> {
         match op {
             0x80 => match self.byte()? {
@@ -75,7 +105,8 @@ impl<'a> Unpickler<'a> {
                 Ok(())
             }
             b'c' | 0x93 | b'R' | 0x81 | b'b' => self.global(op),
-            _ => Err(undecodable(format!("pickle opcode {op:#04x} at {}", self.at - 1))),
+            _ if self.lenient => self.old(op),
+            _ => Err(unknown(op, self.at - 1)),
         }
     }
 
@@ -111,7 +142,9 @@ impl<'a> Unpickler<'a> {
         let value = match op {
             b'C' | b'B' | 0x8e => Value::Bytes(Cow::Borrowed(bytes)),
             // A Python 2 string is text if it is ASCII, as zodbpickle reads it.
+            b'U' | b'T' if self.lenient => python2_string(bytes.into()),
             b'U' | b'T' if !bytes.is_ascii() => return Err(undecodable("a Python 2 string that is not ASCII")),
+            _ if self.lenient => Value::Text(String::from_utf8_lossy(bytes)),
             _ => Value::Text(Cow::Borrowed(
                 std::str::from_utf8(bytes).map_err(|_| undecodable("text that is not UTF-8"))?,
             )),
@@ -153,6 +186,7 @@ impl<'a> Unpickler<'a> {
             (b'a' | b'e', Node::List(list)) => list.extend(items),
             (b's' | b'u', Node::Dict(dict)) => dict.extend(pairs(&items)?),
             (0x90, Node::Set(set)) => set.extend(items),
+            (_, Node::Words(_)) => {}
             _ => return Err(undecodable("items for something that is not a container")),
         }
         Ok(())
@@ -164,8 +198,13 @@ impl<'a> Unpickler<'a> {
             b'r' | b'j' => u32::from_le_bytes(self.array()?),
             _ => u32::try_from(self.memo.len()).map_err(|_| undecodable("a memo that is too large"))?,
         };
+        self.recall(key, matches!(op, b'h' | b'j'))
+    }
+
+    /// Pushes the entry `key` of the memo, or makes it.
+    pub(super) fn recall(&mut self, key: u32, there: bool) -> Result<(), Undecodable> {
         self.nodes.spend(1)?;
-        if matches!(op, b'h' | b'j') {
+        if there {
             let id = *self.memo.get(&key).ok_or_else(|| undecodable("an entry of the memo that was not made"))?;
             self.stack.push(id);
         } else {
@@ -180,30 +219,50 @@ impl<'a> Unpickler<'a> {
             b'c' => {
                 let module = self.line()?;
                 let name = self.line()?;
-                Node::Global(globals::find(module, name)?)
+                self.named(module, name)?
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (self.nodes.get(module), self.nodes.get(name)) {
-                    (Node::Leaf(Value::Text(module)), Node::Leaf(Value::Text(name))) => {
-                        Node::Global(globals::find(module, name)?)
-                    }
+                    (Node::Leaf(Value::Text(module)), Node::Leaf(Value::Text(name))) => self.named(module, name)?,
                     _ => return Err(undecodable("a global without a name")),
                 }
             }
             b'b' => {
                 let state = self.pop()?;
                 let target = self.top()?;
-                let path = construct::prefix_path(&mut self.nodes, target, state)?;
-                *self.nodes.get_mut(target) = Node::Prefix(Some(path));
+                match construct::prefix_path(&mut self.nodes, target, state) {
+                    Ok(path) => *self.nodes.get_mut(target) = Node::Prefix(Some(path)),
+                    // (Words need no state; plain data with a state are those of a subclass.)
+                    Err(_) if self.lenient => {}
+                    Err(why) => return Err(why),
+                }
                 return Ok(());
             }
             _ => {
                 let (args, callee) = (self.pop()?, self.pop()?);
-                construct::construct(&mut self.nodes, callee, args, op == 0x81)?
+                match construct::construct(&mut self.nodes, callee, args, op == 0x81) {
+                    Err(_) if self.lenient => self.called(callee, args),
+                    made => made?,
+                }
             }
         };
         self.push(node)
+    }
+
+    /// The global of that name; words for it, where that is allowed and the name is no plain data's.
+    pub(super) fn named(&self, module: &str, name: &str) -> Result<Node<'a>, Undecodable> {
+        match globals::find(module, name) {
+            Ok(global) => Ok(Node::Global(global)),
+            Err(_) if self.lenient => Ok(Node::Words(format!("<{module:.100}.{name:.100}>"))),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// [`Unpickler::tree`], or words for why there is none.
+    fn tree_or_words(&mut self, id: Id) -> Value<'a> {
+        let tree = self.nodes.spend(1).and_then(|()| self.tree(id, limits::NESTING));
+        tree.unwrap_or_else(|Undecodable(why)| Value::Text(format!("<{why}>").into()))
     }
 
     /// Copies out the tree below a node, whose own value is counted already.
@@ -235,6 +294,7 @@ impl<'a> Unpickler<'a> {
                 construct::prefix(self.tree(path, depth)?)?
             }
             Node::Prefix(None) => return Err(undecodable("a Prefix without a path")),
+            Node::Words(words) => Value::Text(words.clone().into()),
             Node::Global(_) => return Err(undecodable("a class as a value")),
         })
     }
@@ -275,20 +335,20 @@ impl<'a> Unpickler<'a> {
         }
     }
 
-    fn push(&mut self, node: Node<'a>) -> Result<(), Undecodable> {
+    pub(super) fn push(&mut self, node: Node<'a>) -> Result<(), Undecodable> {
         let id = self.nodes.add(node)?;
         self.stack.push(id);
         Ok(())
     }
 
-    fn pop(&mut self) -> Result<Id, Undecodable> {
+    pub(super) fn pop(&mut self) -> Result<Id, Undecodable> {
         if self.marks.last() == Some(&self.stack.len()) {
             return Err(empty());
         }
         self.stack.pop().ok_or_else(empty)
     }
 
-    fn top(&self) -> Result<Id, Undecodable> {
+    pub(super) fn top(&self) -> Result<Id, Undecodable> {
         if self.marks.last() == Some(&self.stack.len()) {
             return Err(empty());
         }
@@ -296,24 +356,29 @@ impl<'a> Unpickler<'a> {
     }
 
     /// Takes the nodes above the last mark, and the mark.
-    fn marked(&mut self) -> Result<Vec<Id>, Undecodable> {
+    pub(super) fn marked(&mut self) -> Result<Vec<Id>, Undecodable> {
         let mark = self.marks.pop().ok_or_else(|| undecodable("no mark"))?;
         Ok(self.stack.split_off(mark))
     }
 
-    fn byte(&mut self) -> Result<u8, Undecodable> {
+    /// How far the pickle is read.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(super) fn byte(&mut self) -> Result<u8, Undecodable> {
         let byte = *self.input.get(self.at).ok_or_else(|| undecodable("the pickle ends too early"))?;
         self.at += 1;
         Ok(byte)
     }
 
-    fn take(&mut self, len: usize) -> Result<&'a [u8], Undecodable> {
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Undecodable> {
         let bytes = self.input[self.at..].get(..len).ok_or_else(|| undecodable("the pickle ends too early"))?;
         self.at += len;
         Ok(bytes)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Undecodable> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Undecodable> {
         Ok(self.take(N)?.try_into().expect("take gives as many bytes as asked for"))
     }
 
@@ -323,11 +388,31 @@ impl<'a> Unpickler<'a> {
     }
 
     fn line(&mut self) -> Result<&'a str, Undecodable> {
+        std::str::from_utf8(self.raw_line()?).map_err(|_| undecodable("text that is not UTF-8"))
+    }
+
+    pub(super) fn raw_line(&mut self) -> Result<&'a [u8], Undecodable> {
         let rest = &self.input[self.at..];
         let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(|| undecodable("a line without an end"))?;
         self.at += end + 1;
-        std::str::from_utf8(&rest[..end]).map_err(|_| undecodable("text that is not UTF-8"))
+        Ok(&rest[..end])
     }
+}
+
+/// The error of an opcode that is not understood.
+pub(super) fn unknown(op: u8, at: usize) -> Undecodable {
+    undecodable(format!("pickle opcode {op:#04x} at {at}"))
+}
+
+/// A string of Python 2 as zodbpickle reads it: text if it is ASCII.
+pub(super) fn python2_string(bytes: Cow<'_, [u8]>) -> Value<'_> {
+    if !bytes.is_ascii() {
+        return Value::Bytes(bytes);
+    }
+    Value::Text(match bytes {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => String::from_utf8_lossy(&bytes).into_owned().into(),
+    })
 }
 
 fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, Undecodable> {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use zrs::command::{Base, Blob, Change, Commit, Content, PackStep, Span, Write};
-use zrs::zodb::Tid;
+use zrs::zodb::{Oid, Tid};
 
 use super::sheet::{counted, hex, plain, quoted, tid, time};
 
@@ -15,8 +15,9 @@ pub fn words(change: &Change) -> String {
     match change {
         Change::Barrier => "barrier: opens this reign".to_owned(),
         Change::CreateStorage { name } => format!("create storage {name:?}"),
-        Change::ReserveOids { storage, count } => {
-            format!("{storage} reserve {}", counted((*count).into(), "oid", "oids"))
+        Change::ReserveOids { storage, count, from } => {
+            let from = if *from == Oid::ROOT { String::new() } else { format!(" from {from} on") };
+            format!("{storage} reserve {}{from}", counted((*count).into(), "oid", "oids"))
         }
         Change::Commit(commit) => commit_words(commit),
         Change::Stage { storage, pieces } => {
@@ -36,6 +37,7 @@ pub fn words(change: &Change) -> String {
             )
         }
         Change::PackEnd { storage } => format!("{storage} end the pack"),
+        Change::DropStorage { name } => format!("drop storage {name:?}"),
     }
 }
 
@@ -98,8 +100,8 @@ pub fn document(change: &Change) -> Value {
     match change {
         Change::Barrier => json!({"kind": "barrier"}),
         Change::CreateStorage { name } => json!({"kind": "create_storage", "name": name}),
-        Change::ReserveOids { storage, count } => {
-            json!({"kind": "reserve_oids", "storage": storage.0, "count": count})
+        Change::ReserveOids { storage, count, from } => {
+            json!({"kind": "reserve_oids", "storage": storage.0, "count": count, "from": from.to_string()})
         }
         Change::Commit(commit) => json!({
             "kind": "commit",
@@ -134,6 +136,7 @@ pub fn document(change: &Change) -> Value {
             "transactions": strings(&step.transactions),
         }),
         Change::PackEnd { storage } => json!({"kind": "pack_end", "storage": storage.0}),
+        Change::DropStorage { name } => json!({"kind": "drop_storage", "name": name}),
     }
 }
 
@@ -207,7 +210,12 @@ mod tests {
         let cases = [
             (Change::Barrier, "barrier: opens this reign", "barrier"),
             (Change::CreateStorage { name: "main".into() }, "create storage \"main\"", "create_storage"),
-            (Change::ReserveOids { storage: S, count: 1 }, "s1 reserve 1 oid", "reserve_oids"),
+            (Change::ReserveOids { storage: S, count: 1, from: Oid(0) }, "s1 reserve 1 oid", "reserve_oids"),
+            (
+                Change::ReserveOids { storage: S, count: 2, from: Oid(9) },
+                "s1 reserve 2 oids from 0000000000000009 on",
+                "reserve_oids",
+            ),
             (
                 Change::Commit(commit),
                 "s1 commit 040d31ff84f1076e 2026-11-22T21:51:31.158169Z user \"jim\" description \"a\\nb\": 4 objects, \
@@ -237,6 +245,7 @@ mod tests {
                 "pack_step",
             ),
             (Change::PackEnd { storage: S }, "s1 end the pack", "pack_end"),
+            (Change::DropStorage { name: "mian".into() }, "drop storage \"mian\"", "drop_storage"),
         ];
         for (change, expected, kind) in cases {
             assert_eq!(words(&change), expected);

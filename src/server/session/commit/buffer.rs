@@ -419,7 +419,10 @@ impl Buffer {
             self.fail(Refusal::TooLarge(why));
         } else if size > limits::TRANSACTION_BYTES {
             let most = limits::TRANSACTION_BYTES >> 20;
-            let why = format!("the data kept of a transaction while its client sends it may have {most} MiB");
+            let why = format!(
+                "the transaction is too large: it has {entries} objects so far, and what is kept of them in memory may \
+                 have {most} MiB, {ENTRY_COST} bytes for each: commit in several transactions"
+            );
             self.fail(Refusal::TooLarge(why));
         } else if size <= self.reserved.bytes() {
             self.reserved.give_back(self.reserved.bytes() - size);

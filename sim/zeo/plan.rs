@@ -1,0 +1,40 @@
+//! A plan for a transaction: the objects to read, the writes that follow from these, and what is done about a conflict.
+
+use std::collections::BTreeMap;
+
+use zrs::zodb::{Oid, Tid};
+
+use crate::value::Value;
+
+/// An object as a transaction has read it; an object that is not there is `Gone`, and has the serial zero.
+#[derive(Clone, Debug)]
+pub struct Read {
+    pub value: Value,
+    pub serial: Tid,
+}
+
+/// The writes that follow from what was read, by an attempt with this mark; none: nothing is to be done. `Gone`
+/// deletes.
+pub type Change = Box<dyn Fn(&BTreeMap<Oid, Read>, u64) -> BTreeMap<Oid, Value>>;
+
+/// A transaction to be done.
+pub struct Plan {
+    pub reads: Vec<Oid>,
+    pub change: Change,
+    /// Of the objects that are read, those that must not have changed though they are not written.
+    pub checks: Vec<Oid>,
+    /// Conflicts are resolved by [`merge`]; otherwise, all begins anew.
+    pub resolves: bool,
+    /// While it resolves conflicts, the client may add objects: more than it has locks for.
+    pub adds: bool,
+}
+
+/// The state to be written instead, of an object that was `old` when it was read, is `theirs` now, and was to be
+/// `wanted`, by an attempt with this mark: a list has the mark at its end, and to a number the same is added, as
+/// `BTrees.Length` does.
+pub fn merge(old: &Value, theirs: &Value, wanted: &Value, mark: u64) -> Value {
+    match wanted {
+        Value::List(_) => Value::List([theirs.list(), &[mark]].concat()),
+        _ => Value::Number(theirs.number().wrapping_add(wanted.number().wrapping_sub(old.number()))),
+    }
+}
