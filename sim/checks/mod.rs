@@ -9,6 +9,7 @@ pub mod conflicts_are_real;
 pub mod every_news_once;
 pub mod few_unknown;
 pub mod heals;
+mod kept;
 pub mod locks_let_go;
 pub mod no_exclusion;
 pub mod no_lost_commit;
@@ -22,13 +23,7 @@ pub mod serializable;
 pub mod the_same_database;
 pub mod votes_are_kept;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-
-use zrs::storage::Store;
-use zrs::zodb::{Oid, State, Tid};
-
-use crate::value::{Value, read};
+pub use kept::{counted, kept};
 
 /// All that the checks must have looked at, in enough runs.
 pub const LOOKED_AT: [&str; 29] = [
@@ -62,51 +57,3 @@ pub const LOOKED_AT: [&str; 29] = [
     the_same_database::REVISIONS,
     votes_are_kept::FINISHES,
 ];
-
-/// A transaction as a node keeps it.
-pub struct Kept {
-    pub tid: Tid,
-    pub mark: u64,
-    /// The states that the transaction wrote.
-    pub writes: BTreeMap<Oid, Value>,
-}
-
-/// All transactions of a node, by tid.
-pub fn kept(store: &Store) -> io::Result<Vec<Kept>> {
-    let Some(storage) = store.storage("1") else { return Ok(Vec::new()) };
-    let mut all = Vec::new();
-    let mut after = Tid::ZERO;
-    while let Some((tid, _)) = store.transaction_at(storage, after.next(), Tid::MAX)? {
-        let (mut writes, mut marks) = (BTreeMap::new(), BTreeSet::new());
-        while let Some((_, revision)) = store.record_at(storage, tid, writes.len())? {
-            let value = match &revision.state {
-                State::Data(data) => {
-                    let no_record = || io::Error::other(format!("no client has written {data:?}"));
-                    let (value, mark) = read(data).ok_or_else(no_record)?;
-                    marks.insert(mark);
-                    value
-                }
-                // (A transaction that deletes writes something else as well, which has its mark.)
-                State::Absent => Value::Gone,
-            };
-            writes.insert(revision.oid, value);
-        }
-        let Some(mark) = marks.pop_first().filter(|_| marks.is_empty()) else {
-            return Err(io::Error::other(format!("{tid} has records of several transactions, or none")));
-        };
-        all.push(Kept { tid, mark, writes });
-        after = tid;
-    }
-    Ok(all)
-}
-
-/// Compares the sums that a node keeps (of objects, records, bytes) with a count of what it holds.
-pub fn counted(store: &Store) -> Result<(), String> {
-    for (storage, _) in store.storages() {
-        let (summary, recount) = store.recount(storage).map_err(|fault| format!("recount: {fault}"))?;
-        if !recount.agrees(&summary) {
-            return Err(format!("recount: {summary:?}, but counted {recount:?}"));
-        }
-    }
-    Ok(())
-}

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Kept;
+use super::kept::Kept;
 use crate::history::{End, Record};
 use crate::seen;
 

@@ -5,7 +5,7 @@
 use zrs::storage::Store;
 use zrs::zodb::{Oid, Refusal, Tid};
 
-use super::Kept;
+use super::kept::Kept;
 use crate::model::Model;
 use crate::seen;
 use crate::stream::Loaded;

@@ -93,7 +93,8 @@ impl Config {
         ];
         for (flag, address) in ports {
             let Some(address) = address else { continue };
-            match is_path(address) {
+            // (A URL has slashes, too; what is wrong with it is said below.)
+            match is_path(address) && !address.contains("://") {
                 true if flag == "--http" => return bad(format!("--http {address}: HTTP is served at HOST:PORT only")),
                 true => {}
                 false => check_address(flag, address)?,

@@ -46,6 +46,8 @@ fn a_rolling_upgrade_loses_nothing_and_changes_the_format_at_its_end() {
     // There is no way back: a node of the old version can't apply what it gets, and says so.
     let index = (cluster.wait_primary() + 1) % 3;
     assert!(cluster.nodes[index].terminate().success());
+    // (Once it is there again, the others propose what it knows.)
+    counters.wait_progress(&cluster);
     cluster.nodes[index].options.clear();
     let said = cluster.nodes[index].log_text().len();
     cluster.start(index);

@@ -1,5 +1,6 @@
 //! The engines under test, each on a disk that can crash, and the few calls that all tests make.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,20 @@ impl OnRocks {
     }
 }
 
+/// Copies a folder's files into a new one. `false`: other files came or went meanwhile.
+fn copy_files(from: &Path, to: &Path) -> io::Result<bool> {
+    let names = || fs::read_dir(from)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<BTreeSet<_>>>();
+    let before = names()?;
+    fs::create_dir(to)?;
+    for name in &before {
+        match fs::copy(from.join(name), to.join(name)) {
+            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(false),
+            copied => copied?,
+        };
+    }
+    Ok(names()? == before)
+}
+
 impl Disk for OnRocks {
     fn open(&self) -> io::Result<Arc<dyn Engine>> {
         self.open_tables(TABLES)
@@ -53,10 +68,9 @@ impl Disk for OnRocks {
         let before = self.folder();
         self.generation += 1;
         let after = self.folder();
-        fs::create_dir(&after).unwrap();
-        for entry in fs::read_dir(&before).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), after.join(entry.file_name())).unwrap();
+        // (The engine may remove and make files meanwhile: a crash has those of one moment.)
+        while !copy_files(&before, &after).unwrap() {
+            fs::remove_dir_all(&after).unwrap();
         }
         drop(engine);
         fs::remove_dir_all(before).unwrap();

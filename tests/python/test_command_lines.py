@@ -208,7 +208,7 @@ class Tools(ThreeNodes):
         said = run(os.path.join(binaries(), 'zrsctl'), *arguments, cwd=folder)
         if task == 'status':
             for node in range(1, len(self.cluster.nodes) + 1):
-                self.assertRegex(said, rf'(?m)^ +{node} ')
+                self.assertRegex(said, rf'(?m)^{node} ')
         elif task == 'transfer':
             after = self.cluster.wait_primary(other_than=self.cluster.nodes[0])
             if '--to' in arguments:

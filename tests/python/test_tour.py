@@ -77,7 +77,8 @@ class Tour(Case):
 
         # "Start a cluster, and leave it running."
         self.assertEqual(start, ['make cluster'])
-        makes = subprocess.check_output(['make', '-n', 'cluster'], cwd=CHECKOUT, text=True)
+        # (These tests may be run by a make; one below it tells of its folders, too.)
+        makes = subprocess.check_output(['make', '-n', '--no-print-directory', 'cluster'], cwd=CHECKOUT, text=True)
         self.assertEqual(makes.splitlines()[-1], 'exec etc/local-cluster')
         cluster = self.local_cluster()
         wait_for('the cluster', lambda: 'Stop everything' in cluster.log_text() and self.primary())

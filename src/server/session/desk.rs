@@ -183,6 +183,15 @@ impl Desk {
         self.writer.push(&encode_refusal(self.encoding, id, refusal));
     }
 
+    /// Answers the ping that has waited for the client's own finish, if there is one.
+    pub fn answer_held_ping(&mut self) -> Result<(), End> {
+        let Some(id) = self.held_ping.take() else { return Ok(()) };
+        self.in_order = false;
+        self.tell_news()?;
+        self.reply(&id, Reply::Nothing);
+        Ok(())
+    }
+
     /// Has the session go on with `wait`'s result when it is there.
     pub fn wait(&mut self, wait: impl Future<Output = Done> + Send + 'static) {
         self.pending.push(wait.boxed());

@@ -344,7 +344,10 @@ impl Session {
                 Ok::<(), End>(())
             };
             let _ = env.timeout(LAST_WORDS, last_words).await;
-            let _ = env.timeout(LAST_WORDS, self.desk.writer.flush()).await;
+            // (The memory of one that is crowded out is needed now.)
+            if why != Why::CrowdedOut {
+                let _ = env.timeout(LAST_WORDS, self.desk.writer.flush()).await;
+            }
             self.desk.shared.metrics.closed(why);
         }
         let Desk { shared, seat, name, tally, .. } = &self.desk;

@@ -131,16 +131,7 @@ pub fn ping(desk: &mut Desk, id: &MessageId) -> Result<Answer, End> {
 pub fn pinged(desk: &mut Desk, id: MessageId, caught_up: Result<(), Why>) -> Result<(), End> {
     caught_up.map_err(End)?;
     desk.held_ping = Some(id);
-    if desk.view.is_held() { Ok(()) } else { answer_held_ping(desk) }
-}
-
-/// Answers the ping that has waited for the client's own finish, if there is one.
-pub fn answer_held_ping(desk: &mut Desk) -> Result<(), End> {
-    let Some(id) = desk.held_ping.take() else { return Ok(()) };
-    desk.in_order = false;
-    desk.tell_news()?;
-    desk.reply(&id, Reply::Nothing);
-    Ok(())
+    if desk.view.is_held() { Ok(()) } else { desk.answer_held_ping() }
 }
 
 /// `new_oids`

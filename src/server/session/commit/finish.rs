@@ -7,7 +7,6 @@ use super::open::OpenTransaction;
 use super::wish::{Record, Wish};
 use crate::command::{Base, Content, Write};
 use crate::server::session::desk::{Desk, Done, End};
-use crate::server::session::reading;
 use crate::zeo::{MessageId, Reply};
 use crate::zodb::{Oid, Refusal, Tid};
 
@@ -81,7 +80,7 @@ pub fn committed(desk: &mut Desk, finishing: &Finishing, tid: Tid) -> Result<(),
         desk.shared.metrics.conflicts_resolved.inc();
         desk.tally.resolved.count();
     }
-    reading::answer_held_ping(desk)
+    desk.answer_held_ping()
 }
 
 /// The log refused the transaction, which its vote should have done.
@@ -90,5 +89,5 @@ pub fn refused(desk: &mut Desk, finishing: &Finishing, refusal: &Refusal) -> Res
     desk.view.own_refused();
     desk.tell_news()?;
     desk.refuse(&finishing.id, refusal);
-    reading::answer_held_ping(desk)
+    desk.answer_held_ping()
 }
