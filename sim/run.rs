@@ -56,7 +56,7 @@ pub fn run(seed: u64, keep: bool) -> Run {
     workload::start(&mut cluster, seed, &history, &enough);
     zeo::start(&mut cluster, seed, &history, &enough);
     let mut scene = Scene { cluster, history, enough, faults: Faults::new(seed), states: States::default() };
-    let failures: Vec<String> = scene.play().err().into_iter().chain(scene.cluster.ended_by_themselves()).collect();
+    let failures: Vec<String> = scene.play().err().into_iter().collect();
     let virtual_time = scene.cluster.elapsed();
     let count = |wanted: fn(&End) -> bool| scene.history.look().attempts.iter().filter(|a| wanted(&a.end)).count();
     let counts = [
@@ -72,12 +72,20 @@ pub fn run(seed: u64, keep: bool) -> Run {
 fn network(seed: u64) -> Sim<'static> {
     let mut chance = Chance::of(seed, "network");
     let slowest = [2, 10, 30][chance.below(3) as usize];
-    turmoil::Builder::new()
-        .rng_seed(chance.number())
+    let mut network = turmoil::Builder::new();
+    let seed = chance.number();
+    if chance.once_in(2) {
+        // (Else the hosts run in the same order in each millisecond.)
+        network.enable_random_order();
+    }
+    // (In writes that the other end has not read; so few that senders have to wait now and then.)
+    let capacity = chance.one_of(&[1 << 16, 1 << 16, 256]);
+    network
+        .rng_seed(seed)
         .tick_duration(Duration::from_millis(1))
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(slowest))
-        .tcp_capacity(1 << 16)
+        .tcp_capacity(capacity)
         .simulation_duration(Duration::from_secs(3_600))
         .build()
 }

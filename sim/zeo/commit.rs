@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use zrs::zeo::{Call, Reply, StoreConflict};
+use zrs::zeo::{Call, MessageId, Reply, StoreConflict};
 use zrs::zodb::{Conflict, Oid, Refusal, Tid};
 
 use super::line::{Answer, Lost};
@@ -150,10 +150,10 @@ async fn dialogue(session: &mut Session, chance: &mut Chance, draft: &mut Draft<
             session.line.flush().await?;
             return Err(Lost("it left while it voted".to_owned()));
         }
-        if chance.once_in(4) {
-            glance(session, chance, draft);
-        }
         let asked = trace::now();
+        if chance.once_in(4) {
+            glance(session, chance, draft, &id).await?;
+        }
         let answer = session.line.answer(&id).await?;
         session.client.history.note(draft.mark, |attempt| attempt.votes.push((asked, trace::now())));
         match answer {
@@ -191,13 +191,20 @@ fn conflict(StoreConflict { oid, committed, read, .. }: StoreConflict) -> Confli
     Conflict { oid, committed, read }
 }
 
-/// Loads beside a call that waits: the objects that are written, or any.
-fn glance(session: &mut Session, chance: &mut Chance, draft: &Draft<'_>) {
+/// Loads, again and again, beside a call that waits: the objects that are written, and any other.
+async fn glance(session: &mut Session, chance: &mut Chance, draft: &Draft<'_>, waits: &MessageId) -> Result<(), Lost> {
     let mut oids: Vec<Oid> = draft.writes.keys().copied().collect();
     oids.push(chance.one_of(&session.things().all()));
-    let told = session.line.told();
-    let before = chance.one_of(&[Tid::MAX, told.next(), told]);
-    oids.into_iter().for_each(|oid| session.line.glance(oid, before));
+    for _ in 0..1 + chance.below(12) {
+        let told = session.line.told();
+        let before = chance.one_of(&[Tid::MAX, told.next(), told]);
+        oids.iter().for_each(|oid| session.line.glance(*oid, before));
+        session.line.listen(session.client.env.now() + chance.millis(1..6)).await?;
+        if session.line.is_answered(waits) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn abort(session: &mut Session, draft: &Draft<'_>, end: End) -> Result<End, Lost> {
@@ -275,12 +282,12 @@ async fn voted(session: &mut Session, chance: &mut Chance, draft: &mut Draft<'_>
     history.note(draft.mark, |attempt| attempt.manner = manner);
     draft.is_finishing = true;
     let id = session.line.ask(Call::TpcFinish(draft.txn), Some((draft.mark, draft.bases())));
-    if chance.once_in(3) {
-        glance(session, chance, draft);
-    }
     session.line.flush().await?;
     if leaves {
         return Err(Lost("it left while it finished".to_owned()));
+    }
+    if chance.once_in(3) {
+        glance(session, chance, draft, &id).await?;
     }
     Ok(match session.line.answer(&id).await? {
         Answer::Reply(Reply::Tid(tid)) => End::Committed(Some(tid)),

@@ -203,6 +203,11 @@ impl Line {
         }
     }
 
+    /// Whether the answer to a call is here.
+    pub fn is_answered(&self, id: &MessageId) -> bool {
+        self.answers.contains_key(id)
+    }
+
     /// Waits for the answer to a call.
     pub async fn answer(&mut self, id: &MessageId) -> Result<Answer, Lost> {
         self.flush().await?;

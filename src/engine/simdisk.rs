@@ -173,6 +173,13 @@ impl SimDisk {
         Some(SimDisk { device: Arc::new(Mutex::new(Device { tables, size, ..Device::default() })) })
     }
 
+    /// A disk with the same content, as a snapshot that is put back would be. (Its host's unsynced writes are there.)
+    pub fn copy(&self) -> SimDisk {
+        let device = self.device();
+        let (tables, size) = (device.tables.clone(), device.size);
+        SimDisk { device: Arc::new(Mutex::new(Device { tables, size, ..Device::default() })) }
+    }
+
     /// Forgets a checkpoint; whether there was one.
     pub fn remove_checkpoint(&self, folder: &Path) -> bool {
         self.device().checkpoints.remove(folder).is_some()
