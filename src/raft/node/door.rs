@@ -32,20 +32,21 @@ pub enum Accepted {
 }
 
 /// Takes over a connection whose first frame began with `P1`; returns when it has ended or is a client's.
-/// `credentials`: what the peer has shown, where TLS is spoken.
+/// `credentials`: what the peer has shown, where TLS is spoken. `unproven`: dropped once the peer has proved its
+/// membership.
 pub async fn accept(
     node: &Arc<Inner>,
     first: Bytes,
-    reader: FrameReader,
-    writer: FrameWriter,
+    mut connection: Connection,
     peer: &str,
     credentials: Option<&Credentials>,
+    unproven: impl Send,
 ) -> Accepted {
-    let mut connection = Connection { reader, writer };
     let hello = match admit(node, &first, &mut connection, peer, credentials).await {
         Ok(hello) => hello,
         Err(fault) => return Accepted::Refused(fault.to_string()),
     };
+    drop(unproven);
     // Only a peer that has proved its membership may send frames of this size.
     connection.reader.set_limit(limits::PEER_FRAME);
     let env = node.env();
