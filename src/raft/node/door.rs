@@ -26,7 +26,7 @@ pub enum Accepted {
     /// The connection was a peer's, and is closed.
     Served,
     /// A peer hands over a client; the streams carry that client's dialogue from here on.
-    Relay(RelayRequest, FrameReader, FrameWriter),
+    Relay(RelayRequest, Box<(FrameReader, FrameWriter)>),
     /// The connection was refused, or broke, for the reason given.
     Refused(String),
 }
@@ -114,7 +114,7 @@ async fn accept_relay(node: &Inner, mut connection: Connection) -> Accepted {
     };
     let answered = node.env().timeout(limits::HANDSHAKE_TIMEOUT, answered).await;
     match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-        Ok((request, Verdict::Accepted)) => Accepted::Relay(request, connection.reader, connection.writer),
+        Ok((request, Verdict::Accepted)) => Accepted::Relay(request, Box::new((connection.reader, connection.writer))),
         Ok((_, Verdict::Refused(_) | Verdict::Outdated(_))) => Accepted::Served,
         Err(fault) => Accepted::Refused(fault.to_string()),
     }

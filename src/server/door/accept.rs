@@ -105,12 +105,13 @@ async fn connection(
                 accepted = shared.node.accept_peer(first, reader, writer, &peer, credentials.as_ref(), unproven) => accepted,
             };
             match accepted {
-                Accepted::Relay(request, reader, writer) => {
+                Accepted::Relay(request, streams) => {
                     // (From here on it is a client's.)
                     if shared.reserve.room(&shared.metrics, &peer) != Room::Ordinary {
                         return turned_away(&shared, &peer);
                     }
                     let _open = Present::new(&shared.metrics.open);
+                    let (reader, writer) = *streams;
                     relayed(shared, request, reader, writer).await;
                 }
                 Accepted::Served => {}
