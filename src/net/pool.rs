@@ -96,14 +96,15 @@ impl Pool {
 }
 
 impl Share {
-    /// Notes that the connection holds `bytes` now; if that is not what it held before, that is progress.
+    /// Notes that the connection holds `bytes` now; if that is not what it held before, that is progress. For one task.
     pub fn hold(&self, bytes: usize) {
-        let (held, before) = (&self.pool.0.held, self.holding.bytes.swap(bytes, Relaxed));
+        let (held, before) = (&self.pool.0.held, self.holding.bytes.load(Relaxed));
         // (All connections change `held`: it is left alone if nothing is new.)
         if bytes == before {
             return;
         }
         self.progress();
+        self.holding.bytes.store(bytes, Relaxed);
         if bytes < before {
             held.fetch_sub(before - bytes, Relaxed);
         } else if held.fetch_add(bytes - before, Relaxed) + (bytes - before) > self.pool.0.limit {
@@ -141,6 +142,7 @@ mod tests {
         let idle: Vec<Share> = (0..10).map(|_| pool.share()).collect();
         idle.iter().for_each(|share| share.hold(10));
         tokio::time::advance(limits::NO_PROGRESS).await;
+        idle.iter().for_each(|share| share.hold(10));
         // (It goes on, though no byte of what it holds is free yet.)
         idle[3].progress();
         let active = pool.share();
