@@ -128,7 +128,7 @@ fn reply(name: &str) -> Reply {
 }
 
 fn reply_id(name: &str) -> MessageId {
-    let pair = |tid: Tid| MessageId::Pair(OID.to_bytes().to_vec().into(), tid.to_bytes().to_vec().into());
+    let pair = |tid| MessageId::Pair(OID, tid);
     match name.split_once('.') {
         Some(("id", "pair")) => pair(TID),
         Some(("id", id)) => id.parse().map(MessageId::Int).unwrap_or_else(|_| MessageId::Unsigned(id.parse().unwrap())),
@@ -385,7 +385,7 @@ fn calls_are_read_and_written_as_stock_writes_them() {
         let id = match &request.id {
             MessageId::Int(id) => *id,
             MessageId::Pair(oid, tid) => {
-                assert_eq!((&oid[..], &tid[..]), (&OID.to_bytes()[..], &TID.to_bytes()[..]));
+                assert_eq!((*oid, *tid), (OID, TID));
                 9
             }
             MessageId::Unsigned(_) => unreachable!(),
