@@ -2,8 +2,8 @@
 //!
 //! Everything done to a node goes into the trace and into the run's story.
 //!
-//! A node that ends by itself has failed the run, unless a fault of its disks excuses it ([`Cluster::excuse`]): then its
-//! supervisor starts it again a while later, as systemd would.
+//! A node that ends by itself has failed the run, unless a fault of its disks excuses it ([`Cluster::excuse`]): then
+//! its supervisor starts it again a while later, as systemd would.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -258,8 +258,8 @@ impl Cluster {
         state.is_excused = true;
     }
 
-    /// Ends a [`Cluster::excuse`]: in its next lives the node may not end by itself. (In this one it may: a node notices
-    /// late that its disk has failed.)
+    /// Ends a [`Cluster::excuse`]: in its next lives the node may not end by itself. (In this one it may: a node
+    /// notices late that its disk has failed.)
     pub fn excuse_no_more(&mut self, node: u64) {
         self.node_mut(node).excuses -= 1;
     }

@@ -1,13 +1,13 @@
 //! The simulated host: a [`World`] with virtual time, seeded chance, and no threads for offloaded work.
 //!
-//! Each host's wall clock is off by up to five seconds and may be set anew, or run at a wrong speed; its waits are up to
-//! two percent too long or too short. Offloaded work (everything that touches a disk) happens at one moment, between two
-//! drawn delays: a crash in the first delay loses the work, a crash in the second loses only its answer.
+//! Each host's wall clock is off by up to five seconds and may be set anew, or run at a wrong speed; its waits are up
+//! to two percent too long or too short. Offloaded work (everything that touches a disk) happens at one moment, between
+//! two drawn delays: a crash in the first delay loses the work, a crash in the second loses only its answer.
 //!
-//! **Turns.** Before a task goes on, the host is asked ([`World::turn`]). A host that *stands still* says no until it is
-//! let go on: then everything that came due meanwhile happens at once, as with a process that was stopped, or a machine
-//! that was suspended. And a host may be *restless*: now and then a task that could go on comes behind all others that
-//! can, so that the order in which ready tasks run is the seed's.
+//! **Turns.** Before a task goes on, the host is asked ([`World::turn`]). A host that *stands still* says no until it
+//! is let go on: then everything that came due meanwhile happens at once, as with a process that was stopped, or a
+//! machine that was suspended. And a host may be *restless*: now and then a task that could go on comes behind all
+//! others that can, so that the order in which ready tasks run is the seed's.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};

@@ -48,12 +48,6 @@ pub const AT_APPLY: Fault = aimed("at_apply", |cluster, chance| {
     trap(cluster, chance, "at_apply", (Moment::Applied, Some(node)), 5)
 });
 
-/// Any node flushes its store.
-pub const AT_FLUSH: Fault = aimed("at_flush", |cluster, chance| {
-    let moment = chance.one_of(&[Moment::Flushing, Moment::Flushed]);
-    trap(cluster, chance, "at_flush", (moment, None), 1)
-});
-
 /// A node was started again, and may still be bound by the lease that it confirmed before.
 pub const AFTER_RESTART: Fault = aimed("after_restart", |cluster, chance| {
     watch(cluster, chance, "after_restart", 600, |news, _| match news {

@@ -1,5 +1,5 @@
-//! Wall clocks that jump, or run at a wrong speed. (That they differ, by up to five seconds, and that waits are too long
-//! or too short, is no fault but how hosts are: `sim/host.rs`.)
+//! Wall clocks that jump, or run at a wrong speed. (That they differ, by up to five seconds, and that waits are too
+//! long or too short, is no fault but how hosts are: `sim/host.rs`.)
 
 use super::fault::{EndFault, Fault, When, victim};
 use crate::cluster::{Cluster, tell};

@@ -77,7 +77,8 @@ const OLD: std::ops::Range<u64> = 500..3_000;
 const JUDGING: Duration = Duration::from_secs(4);
 
 /// A node gets an older copy of its folder back, which lacks what it had shown to the others: it is excluded. Then it
-/// gets the newest one back.
+/// gets the newest one back. (If one of the others was cut off, and took the copy for the node, the newest one is
+/// excluded as well, until it is adopted.)
 ///
 /// What a node had shown is remembered by the others, on their disks only a while later. So the copy goes away at once
 /// if one of them ends meanwhile.
@@ -129,8 +130,22 @@ pub const OLD_COPY: Fault = Fault {
                     }
                     end(cluster, node);
                     cluster.put_folder(node, newest, "gets its newest folder back");
-                    give_back(cluster, node);
                     cluster.restart(node);
+                    stage = Stage::Back { until: cluster.elapsed() + JUDGING };
+                    false
+                }
+                Stage::Back { until } => {
+                    let role = cluster.server(node).map(|server| server.node().role().look().clone());
+                    match role {
+                        Some(Role::Excluded(why)) if why.contains(TWO_COPIES) => adopt(cluster, node),
+                        Some(Role::Excluded(_) | Role::Primary(_) | Role::Secondary { caught_up: true, .. }) => {}
+                        _ if cluster.elapsed() > until => {}
+                        _ => {
+                            stage = Stage::Back { until };
+                            return false;
+                        }
+                    }
+                    give_back(cluster, node);
                     true
                 }
             }
@@ -144,6 +159,22 @@ enum Stage {
     Waits,
     /// The node runs on the copy; its newest folder is put aside.
     Judged { newest: Folder, until: Duration },
+    /// The node runs on its newest folder again.
+    Back { until: Duration },
+}
+
+/// What a node is told that was met as its copy by one that had heard nothing newer.
+const TWO_COPIES: &str = "two copies of it have run";
+
+/// What an operator does who knows that the copy never comes back.
+fn adopt(cluster: &mut Cluster, node: u64) {
+    end(cluster, node);
+    tell(node, "adopt", &[], "has its folder adopted");
+    let log = cluster.node(node).folder().log.open();
+    if let Err(fault) = zrs::raft::offline::adopt(log) {
+        cluster.fail(format!("old_copy: node {node} can't be adopted: {fault}"));
+    }
+    cluster.restart(node);
 }
 
 /// How often each of these nodes has died.

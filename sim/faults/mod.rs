@@ -1,8 +1,8 @@
 //! The faults of the simulation, and when they begin.
 //!
-//! Each seed enables some of the faults of the [`MENU`]: about half of them, a quarter or an eighth. What one fault hides
-//! (a cluster that is down most of the time meets no conflicts), a run without it shows. An enabled fault begins again
-//! and again, at its rate, whatever else goes wrong at that time; so faults meet.
+//! Each seed enables some of the faults of the [`MENU`]: about half of them, a quarter or an eighth. What one fault
+//! hides (a cluster that is down most of the time meets no conflicts), a run without it shows. An enabled fault begins
+//! again and again, at its rate, whatever else goes wrong at that time; so faults meet.
 //!
 //! Each fault draws from streams of chance of its own: one for whether it is enabled and when it begins, and one for
 //! each time that it begins (which node it hits, for how long). So a new fault changes nothing in the seeds that don't
@@ -41,7 +41,7 @@ use crate::seen;
 use fault::{EndFault, Fault, When};
 
 /// All faults.
-static MENU: [Fault; 38] = [
+static MENU: [Fault; 37] = [
     death::KILL,
     death::POWER_LOSS,
     death::POWER_LOSS_OF_ALL,
@@ -72,7 +72,6 @@ static MENU: [Fault; 38] = [
     aimed::AT_TRUNCATION,
     aimed::AT_SEGMENT,
     aimed::AT_APPLY,
-    aimed::AT_FLUSH,
     aimed::AFTER_RESTART,
     aimed::AT_HAND_OVER,
     aimed::AT_ELECTION,

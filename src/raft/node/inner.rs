@@ -119,7 +119,7 @@ impl Inner {
         // openraft gives out copies of a receiver that has seen only the first value: the present one is no news.
         metrics.look_now();
         if let Ok(Err(_)) = self.env().timeout(self.config.heartbeat, metrics.changed()).await {
-            // Raft has stopped, and has no more news: whoever pauses in a loop must not take the whole processor for that.
+            // Raft has stopped, and has no more news: whoever pauses in a loop must not take a whole processor for it.
             self.env().sleep(self.config.heartbeat).await;
         }
     }
