@@ -117,6 +117,8 @@ pub const HISTORY: usize = 100_000;
 pub const HISTORY_BYTES: usize = 16 * MIB;
 /// Transactions after which a search of the undo log ends early.
 pub const UNDO_SEARCH: usize = 1_000_000;
+/// Bytes of a call of `undoInfo`, whose specification is kept until its search is over.
+pub const UNDO_SPECIFICATION: usize = 16 * KIB;
 /// Searches of the undo log that one client has under way; its next search waits.
 pub const UNDO_SEARCHES: usize = 2;
 /// Long reads (of the undo log, of the objects of an undo, of records in conflict) of all clients at a time; more
