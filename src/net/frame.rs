@@ -4,16 +4,18 @@
 //! object is not copied again, and one read may bring many frames. A [`FrameWriter`] queues frames and writes as many
 //! as the socket takes in one call; large bodies are not copied for that.
 //!
-//! **Promises.** A claimed length costs nothing: memory is taken as bytes arrive, at most about twice the bytes
-//! received. A dropped future loses nothing: the next call continues. Frames are bounded by the reader's limit; the
-//! owner of a writer bounds its queue with the help of [`FrameWriter::queued`].
+//! **Promises.** A claimed length costs nothing: memory is taken as bytes arrive, at most about four times the bytes
+//! received. A reader that waits has little memory: what a large frame or much traffic took is given back. A frame
+//! that is kept keeps at most half a MiB beside itself, from the frames that were read with it. A dropped future loses
+//! nothing: the next call continues. Frames are bounded by the reader's limit; the owner of a writer bounds its queue
+//! with the help of [`FrameWriter::queued`].
 //!
 //! **Left out.** Deadlines (the owner sets them, through `Env`), and the content of frames.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -35,7 +37,7 @@ const READ_WORTH: usize = 2 << 10;
 const LARGE: usize = 8 << 10;
 /// Buffers for one write call (Linux takes 1024, but few ever wait).
 const SLICES: usize = 64;
-/// An empty buffer above this capacity is freed.
+/// The memory that a connection may keep while it is silent: an empty buffer above this capacity is freed.
 const KEEP: usize = 64 << 10;
 
 /// Why no more frames can be read.
@@ -97,6 +99,8 @@ pub struct FrameReader {
     /// Bytes received and not handed out yet.
     buffer: BytesMut,
     limit: usize,
+    /// Bytes of the memory that `buffer` is the last part of. The frames before may be gone, and give nothing back.
+    allocated: usize,
     /// The room for the next read; grows and shrinks with the traffic.
     room: usize,
     /// Counts the bytes received for a frame that is not whole, and whether any are counted now.
@@ -106,7 +110,7 @@ pub struct FrameReader {
 impl FrameReader {
     /// Reads frames of at most `limit` bytes (without their prefix) from `reader`.
     pub fn new(reader: Box<dyn Source>, limit: usize) -> FrameReader {
-        FrameReader { reader, buffer: BytesMut::new(), limit, room: READ_LEAST, share: None }
+        FrameReader { reader, buffer: BytesMut::new(), allocated: 0, limit, room: READ_LEAST, share: None }
     }
 
     /// The next frame; `None` if the other end closed between frames. Cancel-safe.
@@ -115,9 +119,7 @@ impl FrameReader {
             if let Some(frame) = self.buffered()? {
                 return Ok(Some(frame));
             }
-            self.make_room();
-            let room = self.buffer.capacity() - self.buffer.len();
-            let got = self.reader.read_buf(&mut self.buffer).await?;
+            let (got, room) = poll_fn(|context| self.poll_read(context)).await?;
             if got == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(FrameFault::Cut) };
             }
@@ -138,6 +140,10 @@ impl FrameReader {
         }
         self.buffer.advance(PREFIX);
         let frame = self.buffer.split_to(length).freeze();
+        // (What is left is at most what one read brought.)
+        if self.allocated > 2 * READ_MOST {
+            self.renew();
+        }
         self.count();
         Ok(Some(frame))
     }
@@ -178,6 +184,18 @@ impl FrameReader {
         }
     }
 
+    /// Reads once; gives the number of bytes, and of those that there was room for.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(usize, usize)>> {
+        self.make_room();
+        let room = self.buffer.capacity() - self.buffer.len();
+        let read = pin!(self.reader.read_buf(&mut self.buffer)).poll(context);
+        if read.is_pending() && self.allocated > KEEP + 4 * self.buffer.len() {
+            self.renew();
+            self.room = self.room.min(KEEP);
+        }
+        read.map_ok(|got| (got, room))
+    }
+
     /// Makes room for the next read: inside a large frame, room grows with the bytes received, never with the claimed
     /// length.
     fn make_room(&mut self) {
@@ -188,8 +206,23 @@ impl FrameReader {
         };
         if self.buffer.capacity() - here < missing.min(READ_WORTH) {
             // Room for the whole frame once a quarter has arrived: moving into the last buffer takes the most memory.
-            self.buffer.reserve(missing.min(3 * here).max(self.room));
+            let wanted = missing.min(3 * here).max(self.room);
+            if !self.buffer.try_reclaim(wanted) {
+                self.allocate(here + wanted);
+            }
         }
+    }
+
+    /// Lets go of the memory of the frames before.
+    fn renew(&mut self) {
+        self.allocate(self.buffer.len());
+    }
+
+    /// Moves what is here to a buffer of so many bytes.
+    fn allocate(&mut self, size: usize) {
+        let mut buffer = BytesMut::with_capacity(size);
+        buffer.extend_from_slice(&self.buffer);
+        (self.buffer, self.allocated) = (buffer, size);
     }
 }
 

@@ -174,6 +174,47 @@ async fn a_large_frame_arrives_whole_and_the_parts_left_over_can_be_had() {
 }
 
 #[tokio::test]
+async fn the_memory_of_a_large_frame_goes_with_the_frame() {
+    let (mut near, far) = duplex(1 << 22);
+    let mut reader = FrameReader::new(Box::new(far), 1 << 22);
+    near.write_all(&[framed(&vec![7; 3_000_000]), b"\0\0".to_vec()].concat()).await.unwrap();
+    let large = reader.next().await.unwrap().unwrap();
+    assert_eq!(large.len(), 3_000_000);
+    // Before anything more is said.
+    drop(large);
+    assert!(reader.buffer.capacity() <= READ_MOST, "{}", reader.buffer.capacity());
+    near.write_all(b"\0\x05small").await.unwrap();
+    assert_eq!(reader.next().await.unwrap().unwrap(), b"small"[..]);
+    assert!(reader.buffer.capacity() <= READ_MOST && reader.allocated <= READ_MOST);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_busy_and_is_silent_keeps_little() {
+    let (mut near, far) = duplex(1 << 22);
+    let mut reader = FrameReader::new(Box::new(far), 10_000);
+    for rest in [&b""[..], b"\0\0\x01"] {
+        near.write_all(&framed(&[5; 5_000]).repeat(200)).await.unwrap();
+        near.write_all(rest).await.unwrap();
+        for _ in 0..200 {
+            reader.next().await.unwrap().unwrap();
+        }
+        assert!(reader.room > KEEP, "it was busy");
+        assert!(tokio::time::timeout(Duration::ZERO, reader.next()).await.is_err());
+        assert!(reader.allocated <= KEEP + 4 * rest.len() && reader.buffer.capacity() <= reader.allocated);
+        assert_eq!(reader.buffer, *rest);
+        // Silence that goes on costs nothing: nothing is allocated and freed again.
+        assert!(tokio::time::timeout(Duration::ZERO, reader.next()).await.is_err());
+        let place = reader.buffer.as_ptr();
+        assert!(tokio::time::timeout(Duration::ZERO, reader.next()).await.is_err());
+        assert_eq!(reader.buffer.as_ptr(), place);
+        if !rest.is_empty() {
+            near.write_all(&[&b"\0"[..], &[9; 256]].concat()).await.unwrap();
+            assert_eq!(reader.next().await.unwrap().unwrap(), [9; 256][..]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn small_frames_are_merged_into_one_write() {
     let (mut writer, taken, calls) = taking(usize::MAX);
     let mut expected = Vec::new();

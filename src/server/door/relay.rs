@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::net::{FrameReader, FrameWriter};
-use crate::server::client::Client;
+use crate::server::client::{Client, Incoming};
 use crate::server::counts::{Present, Why};
 use crate::server::shared::{Phase, Shared};
 use crate::server::standing::Standing;
@@ -24,13 +24,14 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub async fn pass(shared: &Arc<Shared>, client: Client, primary: u64, reader: FrameReader, mut writer: FrameWriter) {
     let _relay = Present::new(&shared.metrics.relays);
     tracing::debug!(peer = %client.peer, primary, "relaying a client");
-    for frame in &client.incoming.early {
-        writer.push(frame);
+    let Incoming { early, reader: incoming } = client.incoming;
+    for frame in early {
+        writer.push(&frame);
     }
     if writer.flush().await.is_err() {
         return;
     }
-    let (from_client, said) = client.incoming.reader.into_parts();
+    let (from_client, said) = incoming.into_parts();
     let (from_primary, answered) = reader.into_parts();
     let mut up = std::pin::pin!(copy(from_client, writer.into_writer(), said.freeze(), |_| {}));
     let sent = shared.metrics.sent.clone();
@@ -61,6 +62,8 @@ async fn copy(
     to.write_all(&first).await?;
     to.flush().await?;
     count(first.len());
+    // (It keeps the buffer that it was read into.)
+    drop(first);
     let mut buffer = vec![0; BUFFER];
     loop {
         let got = from.read(&mut buffer).await?;
