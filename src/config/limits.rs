@@ -65,6 +65,8 @@ pub const REGISTER_ANSWER: Duration = Duration::from_secs(5);
 pub const CONNECT: Duration = Duration::from_secs(3);
 /// Complaints about a connection are logged once in this time for each remote host; others are only counted.
 pub const COMPLAIN_AGAIN: Duration = Duration::from_secs(60);
+/// Bytes of a complaint; the rest is left out.
+pub const COMPLAINT: usize = 2 * KIB;
 /// Remote hosts for which the time of the last complaint is remembered.
 pub const COMPLAINTS: usize = 1_024;
 /// How long a silent remote end counts as alive (TCP keepalive and TCP_USER_TIMEOUT).

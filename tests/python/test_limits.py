@@ -88,6 +88,24 @@ class FewFilesForThree(ThreeNodes):
         self.cluster.wait_same()
 
 
+class NotRegistered(ThreeNodes):
+    """Who has not registered costs little, also behind a relay."""
+
+    zrs_only = True
+
+    def test_small_frames_and_short_names(self):
+        primary = self.cluster.wait_primary()
+        for node in self.cluster.nodes:
+            c = self.raw(node.address, register=False)
+            name, args = c.error('register', 'x' * 3000, False)
+            self.assertEqual(name, 'builtins.ValueError')
+            self.assertLess(len(args[0]), 600)
+            # (A secondary relays a writer, and the primary has refused it: it may register once more.)
+            c.send_bytes(struct.pack('>I', MB))
+            self.assertTrue(c.is_closed())
+        self.assertNotIn('x' * 300, primary.log_text())
+
+
 class MuchMemory(OneServer):
     """The memory that all clients take together is bounded: who takes most of it is closed."""
 

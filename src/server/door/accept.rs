@@ -131,8 +131,7 @@ fn turned_away(shared: &Shared, peer: &str) {
 }
 
 /// Serves a client that came in at another node, which relays it. The request has what the client said there.
-async fn relayed(shared: Arc<Shared>, request: RelayRequest, mut reader: FrameReader, writer: FrameWriter) {
-    reader.set_limit(limits::FRAME);
+async fn relayed(shared: Arc<Shared>, request: RelayRequest, reader: FrameReader, writer: FrameWriter) {
     let mut early = VecDeque::from(request.opening);
     let first = early.pop_front();
     let Some(FirstFrame::Client { encoding, follows_redirects }) = first.and_then(|frame| FirstFrame::read(&frame))

@@ -20,6 +20,7 @@ use crate::config::limits;
 use crate::env::Watching;
 use crate::net::{FrameReader, FrameWriter};
 use crate::raft::RelayRequest;
+use crate::server::bounds::shortened;
 use crate::server::client::{Client, Door, Incoming, unreadable};
 use crate::server::counts::{Present, Why};
 use crate::server::primary::Primary;
@@ -29,12 +30,14 @@ use crate::server::standing::Standing;
 use crate::zeo::{BadFrame, Call, Encoding, MessageId, Request, decode_request, encode_refusal};
 use crate::zodb::Refusal;
 
-/// Frames that a client may send while its register waits (keep-alives, as a rule).
+/// Frames that a client may send while its register waits (keep-alives, as a rule), each of
+/// [`limits::FIRST_FRAME`] bytes at most.
 const EARLY: usize = 16;
 
 /// A register call.
 struct Registration {
     id: MessageId,
+    /// The name, or the beginning of one that is too long.
     storage: String,
     read_only: bool,
     /// The frame as it came, for a relay.
@@ -50,6 +53,8 @@ enum Decision {
 
 /// Reads until the client registers, and then serves the client to its end.
 pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
+    // (A peer that relays it may have sent larger ones.)
+    client.incoming.reader.set_limit(limits::FIRST_FRAME);
     let mut refused_to_write = None;
     loop {
         let registration = match next_registration(&shared, &mut client).await {
@@ -117,7 +122,10 @@ async fn next_registration(shared: &Shared, client: &mut Client) -> Result<Regis
         let why = match decode_request(client.encoding, &frame) {
             Ok(Request { call: Call::KeepAlive, .. }) => continue,
             Ok(Request { id, call: Call::Register { storage, read_only }, .. }) => {
-                return Ok(Registration { id, storage, read_only, frame });
+                // (No storage has a longer name, and people will read it. A slice of the frame would keep all that was
+                // read with it, for as long as the register waits.)
+                let storage = shortened(&storage, limits::STORAGE_NAME).into_owned();
+                return Ok(Registration { id, storage, read_only, frame: Bytes::copy_from_slice(&frame) });
             }
             Ok(_) => "unregistered",
             Err(BadFrame::Undecodable(_)) => "undecodable",
@@ -156,7 +164,7 @@ async fn decide(
             _ = phase.until(|phase| *phase != Phase::Open) => return Decision::Close(Why::Stopping),
             decision = &mut deciding => return decision,
             frame = reader.next(), if early.len() < EARLY => match frame {
-                Ok(Some(frame)) => early.push_back(frame),
+                Ok(Some(frame)) => early.push_back(Bytes::copy_from_slice(&frame)),
                 Ok(None) => return Decision::Close(Why::Gone),
                 Err(_) => return Decision::Close(Why::Unreadable),
             },
