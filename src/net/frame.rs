@@ -8,7 +8,7 @@
 //! received. A reader that waits has little memory: what a large frame or much traffic took is given back. A frame
 //! that is kept keeps at most half a MiB beside itself, from the frames that were read with it. A dropped future loses
 //! nothing: the next call continues. Frames are bounded by the reader's limit; the owner of a writer bounds its queue
-//! with the help of [`FrameWriter::queued`].
+//! with the help of [`FrameWriter::queued`], and its memory with that of [`FrameWriter::held`].
 //!
 //! **Left out.** Deadlines (the owner sets them, through `Env`), and the content of frames.
 
@@ -230,19 +230,38 @@ impl FrameReader {
 pub struct FrameWriter {
     pub(super) writer: Box<dyn Sink>,
     /// The buffers to write first: large bodies, and the small frames before them.
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Part>,
     /// All that was pushed after the queue, merged.
     tail: BytesMut,
     /// Bytes in `queue`.
     before_tail: usize,
+    /// The same, as long as they were when they came there.
+    held_before_tail: usize,
+    /// The most bytes that `tail` has had since it was empty.
+    tail_most: usize,
     /// Whether the stream may still hold back bytes that it took (TLS does).
     unflushed: bool,
+}
+
+/// A buffer of a writer's queue. Its memory is there until its last byte is written.
+struct Part {
+    rest: Bytes,
+    /// Bytes of the buffer when it came into the queue.
+    whole: usize,
 }
 
 impl FrameWriter {
     /// Writes frames to `writer`.
     pub fn new(writer: Box<dyn Sink>) -> FrameWriter {
-        FrameWriter { writer, queue: VecDeque::new(), tail: BytesMut::new(), before_tail: 0, unflushed: false }
+        FrameWriter {
+            writer,
+            queue: VecDeque::new(),
+            tail: BytesMut::new(),
+            before_tail: 0,
+            held_before_tail: 0,
+            tail_most: 0,
+            unflushed: false,
+        }
     }
 
     /// Queues a frame, with its length before it.
@@ -252,7 +271,7 @@ impl FrameWriter {
     pub fn push(&mut self, frame: &[u8]) {
         self.tail.reserve(PREFIX + frame.len());
         self.push_length(frame.len());
-        self.tail.put_slice(frame);
+        self.put(frame);
     }
 
     /// Queues one frame of three parts; a large `body` is not copied.
@@ -261,20 +280,30 @@ impl FrameWriter {
     /// If the frame has 4 GiB or more, which no limit allows.
     pub fn push_large(&mut self, head: &[u8], body: Bytes, tail: &[u8]) {
         self.push_length(head.len() + body.len() + tail.len());
-        self.tail.put_slice(head);
+        self.put(head);
         if body.len() < LARGE {
-            self.tail.put_slice(&body);
+            self.put(&body);
         } else {
             self.seal_tail();
-            self.before_tail += body.len();
-            self.queue.push_back(body);
+            let whole = body.len();
+            self.queue(Part { rest: body, whole });
         }
-        self.tail.put_slice(tail);
+        self.put(tail);
     }
 
     /// Bytes that wait; 0 only when the stream has taken and passed on all bytes.
     pub fn queued(&self) -> usize {
         (self.before_tail + self.tail.len()).max(usize::from(self.unflushed))
+    }
+
+    /// Bytes of memory that what waits takes: of a large body all until it is written, though it be a byte that waits.
+    pub fn held(&self) -> usize {
+        let tail = match self.tail.len() {
+            0 => 0,
+            _ if self.tail_most > KEEP => self.tail_most,
+            few => few,
+        };
+        self.held_before_tail + tail
     }
 
     /// Writes as much as the stream takes in one call; returns at once if nothing is queued. Cancel-safe.
@@ -300,17 +329,33 @@ impl FrameWriter {
         self.tail.put_u32(length);
     }
 
-    /// Moves the tail to the end of the queue.
+    /// Adds to the tail.
+    fn put(&mut self, bytes: &[u8]) {
+        self.tail.put_slice(bytes);
+        self.tail_most = self.tail_most.max(self.tail.len());
+    }
+
+    /// Moves the tail to the end of the queue. Its memory goes along if it is large.
     fn seal_tail(&mut self) {
-        self.before_tail += self.tail.len();
-        self.queue.push_back(self.tail.split().freeze());
+        let most = std::mem::take(&mut self.tail_most);
+        let part = match most > KEEP {
+            true => Part { rest: std::mem::take(&mut self.tail).freeze(), whole: most },
+            false => Part { whole: self.tail.len(), rest: self.tail.split().freeze() },
+        };
+        self.queue(part);
+    }
+
+    fn queue(&mut self, part: Part) {
+        self.before_tail += part.rest.len();
+        self.held_before_tail += part.whole;
+        self.queue.push_back(part);
     }
 
     fn poll_write_some(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.before_tail + self.tail.len() > 0 {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let mut used = 0;
-            for part in self.queue.iter().map(|part| &part[..]).chain([&self.tail[..]]).take(SLICES) {
+            for part in self.queue.iter().map(|part| &part.rest[..]).chain([&self.tail[..]]).take(SLICES) {
                 slices[used] = IoSlice::new(part);
                 used += 1;
             }
@@ -333,18 +378,19 @@ impl FrameWriter {
 
     /// Removes `written` bytes from the front of the queue.
     fn advance(&mut self, mut written: usize) {
-        while let Some(first) = self.queue.front_mut() {
-            let taken = written.min(first.len());
-            first.advance(taken);
+        while let Some(Part { rest, whole }) = self.queue.front_mut() {
+            let taken = written.min(rest.len());
+            rest.advance(taken);
             written -= taken;
             self.before_tail -= taken;
-            if !first.is_empty() {
+            if !rest.is_empty() {
                 return;
             }
+            self.held_before_tail -= *whole;
             self.queue.pop_front();
         }
         self.tail.advance(written);
-        if self.tail.is_empty() && self.tail.capacity() > KEEP {
+        if self.tail.is_empty() && std::mem::take(&mut self.tail_most) > KEEP {
             self.tail = BytesMut::new();
         }
     }

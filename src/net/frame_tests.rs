@@ -261,6 +261,46 @@ async fn a_stream_that_takes_little_gets_all_in_order() {
 }
 
 #[tokio::test]
+async fn what_is_held_of_a_large_body_is_all_of_it_until_its_end() {
+    let (mut writer, _, _) = taking(60_000);
+    writer.push(b"before");
+    writer.push_large(b"", Bytes::from(vec![5; 100_000]), b"");
+    writer.push_large(b"", Bytes::from(vec![6; 70_000]), b"");
+    let mut seen = Vec::new();
+    while writer.queued() > 0 {
+        seen.push((writer.queued() / 1_000, writer.held() / 1_000));
+        writer.write_some().await.unwrap();
+    }
+    assert_eq!(seen, [(170, 170), (110, 170), (50, 70)]);
+    assert_eq!(writer.held(), 0);
+    // Small frames are one buffer.
+    let (mut writer, _, _) = taking(300_000);
+    for _ in 0..500 {
+        writer.push(&[7; 1_000]);
+    }
+    writer.write_some().await.unwrap();
+    assert_eq!((writer.queued() / 1_000, writer.held() / 1_000), (202, 502));
+    writer.push_large(b"", Bytes::from(vec![8; 10_000]), b"");
+    assert_eq!((writer.queued() / 1_000, writer.held() / 1_000), (212, 512));
+    writer.flush().await.unwrap();
+    assert_eq!(writer.held(), 0);
+}
+
+#[tokio::test]
+async fn a_writer_with_nothing_to_write_keeps_little() {
+    let (mut writer, _, _) = taking(usize::MAX);
+    for body in [0, 100_000] {
+        for _ in 0..500 {
+            writer.push(&[7; 1_000]);
+        }
+        writer.push_large(b"", Bytes::from(vec![8; body]), b"");
+        writer.flush().await.unwrap();
+        // (A part of the buffer would keep all of it.)
+        assert_eq!(writer.tail.capacity(), 0, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn a_write_given_up_goes_on_where_it_was() {
     let (near, mut far) = duplex(300);
     let mut writer = FrameWriter::new(Box::new(near));
