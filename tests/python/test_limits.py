@@ -88,6 +88,30 @@ class FewFilesForThree(ThreeNodes):
         self.cluster.wait_same()
 
 
+    def test_a_relay_has_two(self):
+        primary = self.cluster.wait_primary()
+        secondary = next(node for node in self.cluster.nodes if node is not primary)
+        clients = crowd(self, secondary.address, 50)
+        for c in clients:
+            c.answer_greeting()
+        for c in clients:
+            c.begin_call('register', '1', False)
+        served = [c for c in clients if self.is_registered(c)]
+        refused = secondary.metrics().get('zrs_closed_total{why="too_many_relays"}', 0)
+        self.assertEqual(len(served) + refused, len(clients))
+        self.assertGreater(len(served), 10)
+        self.assertGreater(refused, 10)
+        self.cluster.check()
+
+    @staticmethod
+    def is_registered(c):
+        try:
+            c.reply(c.number)
+        except Closed:
+            return False
+        return True
+
+
 class NotRegistered(ThreeNodes):
     """Who has not registered costs little, also behind a relay."""
 

@@ -74,7 +74,7 @@ reasons! {
     TlsHandshake = "tls_handshake",
     /// The client is so far behind that dropping its cache costs less than the invalidations.
     TooFarBehind = "too_far_behind",
-    /// This node relays as many clients as it may.
+    /// This node relays as many clients as it may, or may open no connection more for one.
     TooManyRelays = "too_many_relays",
     /// More answers waited for the client than are kept.
     TooSlow = "too_slow",

@@ -15,10 +15,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::relay;
+use super::relay::Relay;
 use crate::config::limits;
 use crate::env::Watching;
-use crate::net::{FrameReader, FrameWriter};
 use crate::raft::RelayRequest;
 use crate::server::bounds::shortened;
 use crate::server::client::{Client, Door, Incoming, unreadable};
@@ -46,7 +45,7 @@ struct Registration {
 
 enum Decision {
     Serve(Seat),
-    Relay { primary: u64, reader: FrameReader, writer: FrameWriter },
+    Relay(Relay),
     Refuse(Refusal),
     Close(Why),
 }
@@ -69,9 +68,9 @@ pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
                 drop(held);
                 return session::serve(shared, client, seat, registration.id).await;
             }
-            Decision::Relay { primary, reader, writer } => {
+            Decision::Relay(relay) => {
                 drop(held);
-                return relay::pass(&shared, client, primary, reader, writer).await;
+                return relay.pass(&shared, client).await;
             }
             Decision::Refuse(refusal) => {
                 match refusal {
@@ -242,14 +241,16 @@ async fn to_write(
             }
             Standing::Forming | Standing::Electing if redirects => return Decision::Refuse(Refusal::NotPrimary(None)),
             Standing::Following { primary, .. } => {
-                if shared.metrics.relays.get() >= limits::RELAYS as i64 {
+                let Some(present) = shared.reserve.relay(&shared.metrics) else {
                     return Decision::Close(Why::TooManyRelays);
-                }
+                };
                 let opening = vec![Bytes::from_static(encoding.greeting()), registration.frame.clone()];
                 let request = RelayRequest { client: peer.to_owned(), opening };
                 match shared.env.timeout(limits::CONNECT, shared.node.open_relay(request)).await {
                     // The relay may lead to a newer primary than the one looked at.
-                    Ok(Ok((primary, reader, writer))) => return Decision::Relay { primary, reader, writer },
+                    Ok(Ok((primary, reader, writer))) => {
+                        return Decision::Relay(Relay { primary, reader, writer, present });
+                    }
                     Ok(Err(why)) => tracing::debug!(%peer, primary = primary.id, why = why.0, "could not relay"),
                     Err(_) => tracing::debug!(%peer, primary = primary.id, "could not relay in time"),
                 }
