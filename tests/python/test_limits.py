@@ -129,6 +129,20 @@ class NotRegistered(ThreeNodes):
             self.assertTrue(c.is_closed())
         self.assertNotIn('x' * 300, primary.log_text())
 
+    def test_who_says_to_be_a_peer_counts_until_it_has_proved_it(self):
+        node, other = self.cluster.nodes[:2]
+        # (`Hello` in src/raft/wire.rs, as in test_tls.py.)
+        hello = b'P1' + bytes([1, 1, 2, 0, other.number, 0, node.number, 0, 0]) + bytes(16) + bytes([0])
+        before = node.metric('zrs_connections')
+        guests = crowd(self, node.address, 20)
+        for guest in guests:
+            guest.send(hello)
+        for guest in guests:
+            while len(guest.receive()) == 2:  # (a greeting; the challenge is longer)
+                pass
+        self.assertGreaterEqual(node.metric('zrs_connections'), 20)
+        wait_for('them to be refused', lambda: node.metric('zrs_connections') <= before + 5)
+
 
 class MuchMemory(OneServer):
     """The memory that all clients take together is bounded: who takes most of it is closed."""
