@@ -92,10 +92,15 @@ pub const THREAD_KEPT: Duration = Duration::from_secs(86_400);
 
 // All sessions together.
 
-/// Bytes of frames that have not arrived whole. Beyond, the connection that holds most of them is closed.
+/// Bytes of frames that have not arrived whole. Beyond, a connection of which nothing arrives is closed, or else the one
+/// that holds most of them.
 pub const INPUT_SUM: usize = 8 * FRAME;
-/// Bytes of output that clients have not taken yet. Beyond, the connection for which most of it waits is closed.
+/// Bytes of output that clients have not taken yet. Beyond, a connection that takes nothing is closed, or else the one for
+/// which most of it waits.
 pub const OUTPUT_SUM: usize = 8 * FRAME;
+
+/// A connection that has made no progress for so long gives way before all others, whatever they hold.
+pub const NO_PROGRESS: Duration = Duration::from_secs(1);
 
 // A session.
 
@@ -105,6 +110,8 @@ pub const OUTPUT_HIGH_WATER: usize = 4 * MIB;
 pub const OUTPUT: usize = OUTPUT_HIGH_WATER + FRAME + 16 * MIB;
 /// How long a client may read none of the output that waits for it.
 pub const OUTPUT_STALL: Duration = Duration::from_secs(60);
+/// A frame of which no byte has come for so long (and twice as long at most) costs its connection.
+pub const FRAME_STALL: Duration = Duration::from_secs(30);
 /// Calls of one client that are answered at the same time.
 pub const CALLS: usize = 256;
 /// Iterators of one client.

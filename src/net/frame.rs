@@ -103,6 +103,8 @@ pub struct FrameReader {
     allocated: usize,
     /// The room for the next read; grows and shrinks with the traffic.
     room: usize,
+    /// Bytes received in all.
+    received: u64,
     /// Counts the bytes received for a frame that is not whole, and whether any are counted now.
     share: Option<(Arc<Share>, bool)>,
 }
@@ -110,7 +112,7 @@ pub struct FrameReader {
 impl FrameReader {
     /// Reads frames of at most `limit` bytes (without their prefix) from `reader`.
     pub fn new(reader: Box<dyn Source>, limit: usize) -> FrameReader {
-        FrameReader { reader, buffer: BytesMut::new(), allocated: 0, limit, room: READ_LEAST, share: None }
+        FrameReader { reader, buffer: BytesMut::new(), allocated: 0, limit, room: READ_LEAST, received: 0, share: None }
     }
 
     /// The next frame; `None` if the other end closed between frames. Cancel-safe.
@@ -123,6 +125,7 @@ impl FrameReader {
             if got == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(FrameFault::Cut) };
             }
+            self.received += got as u64;
             self.count();
             if got == room {
                 self.room = (self.room * 2).min(READ_MOST);
@@ -146,6 +149,12 @@ impl FrameReader {
         }
         self.count();
         Ok(Some(frame))
+    }
+
+    /// How many bytes have been received in all, if the last of them are the beginning of a frame.
+    pub fn unfinished(&self) -> Option<u64> {
+        let is_whole = matches!(self.announced(), Ok(Some(length)) if self.buffer.len() >= PREFIX + length);
+        (!self.buffer.is_empty() && !is_whole).then_some(self.received)
     }
 
     /// Counts what was received and not handed out yet as part of `share`, from now on.

@@ -122,6 +122,19 @@ async fn a_frame_may_come_byte_by_byte_and_the_wait_be_given_up_each_time() {
 }
 
 #[tokio::test]
+async fn an_unfinished_frame_is_known() {
+    let (mut near, far) = duplex(1 << 10);
+    let mut reader = FrameReader::new(Box::new(far), 1000);
+    let mut seen = vec![reader.unfinished()];
+    for bytes in [&framed(b"whole")[..], b"\0", b"\0\0", b"\x02o", b"k\0"] {
+        near.write_all(bytes).await.unwrap();
+        let _ = tokio::time::timeout(Duration::ZERO, reader.next()).await;
+        seen.push(reader.unfinished());
+    }
+    assert_eq!(seen, [None, None, Some(10), Some(12), Some(14), Some(16)]);
+}
+
+#[tokio::test]
 async fn a_close_inside_a_frame_is_a_cut() {
     for length in 1..framed(b"abcdef").len() {
         let mut reader = reader_of(framed(b"abcdef")[..length].to_vec(), 10);

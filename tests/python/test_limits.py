@@ -197,3 +197,24 @@ class MuchMemory(OneServer):
         except ConnectionError:
             return False
         return came == size >= least
+
+
+class HalfFrames(OneServer):
+    """Who begins a frame and falls silent is closed; who is slow is not, nor who says nothing at all."""
+
+    zrs_only = True
+    limit = 120
+
+    def test_who_falls_silent(self):
+        silent, slow, quiet = self.raw(), self.raw(), self.raw()
+        for c in silent, slow:
+            c.send_bytes(struct.pack('>I', MB) + bytes(50_000))
+
+        def goes_on():
+            slow.send_bytes(bytes(10))
+            return self.server.metrics().get('zrs_closed_total{why="half_frame"}', 0)
+
+        wait_for('the silent one to be closed', goes_on, 70, 1)
+        self.assertTrue(silent.is_closed())
+        self.assertTrue(slow.is_silent(0.1))
+        quiet.commit(quiet.new_oid())

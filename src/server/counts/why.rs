@@ -40,6 +40,8 @@ reasons! {
     Fault = "fault",
     /// The client closed its end.
     Gone = "gone",
+    /// The client began a frame, and sent no more of it.
+    HalfFrame = "half_frame",
     /// The TLS certificate is none of a client.
     NoClient = "no_client",
     /// No primary was found in time.
