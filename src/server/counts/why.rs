@@ -90,6 +90,19 @@ reasons! {
     VoteLost = "vote_lost",
 }
 
+impl Why {
+    /// Whether the connection has ended by itself, and not by this node.
+    pub fn is_the_clients(self) -> bool {
+        matches!(self, Why::Gone | Why::Broken)
+    }
+
+    /// Whether a client whose session ends so is told what is to come within a moment. (The memory of one that is
+    /// crowded out is needed at once: an answer that it does not get must not be taken off what it waits for.)
+    pub fn leaves_last_words(self) -> bool {
+        !self.is_the_clients() && self != Why::CrowdedOut
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
@@ -112,6 +125,12 @@ mod tests {
         let missing: Vec<&str> =
             Why::ALL.iter().map(|why| why.word()).filter(|word| !manual.contains(&format!("| `{word}` |"))).collect();
         assert!(missing.is_empty(), "docs/operations.md has no row in its table of reasons for {missing:?}");
+    }
+
+    #[test]
+    fn whoever_is_there_is_told_the_last_unless_memory_is_short() {
+        let untold: Vec<Why> = Why::ALL.iter().copied().filter(|why| !why.leaves_last_words()).collect();
+        assert_eq!(untold, [Why::Broken, Why::CrowdedOut, Why::Gone]);
     }
 
     #[test]

@@ -345,7 +345,7 @@ impl Session {
         if why == Why::Fault {
             self.desk.shared.node.report_damage();
         }
-        if why != Why::Gone && why != Why::Broken {
+        if why.leaves_last_words() {
             let last_words = async {
                 while self.commits.is_finishing() {
                     match self.desk.pending.next().await {
@@ -357,10 +357,9 @@ impl Session {
                 Ok::<(), End>(())
             };
             let _ = env.timeout(LAST_WORDS, last_words).await;
-            // (The memory of one that is crowded out is needed now.)
-            if why != Why::CrowdedOut {
-                let _ = env.timeout(LAST_WORDS, self.desk.writer.flush()).await;
-            }
+            let _ = env.timeout(LAST_WORDS, self.desk.writer.flush()).await;
+        }
+        if !why.is_the_clients() {
             self.desk.shared.metrics.closed(why);
         }
         let Desk { shared, seat, name, tally, .. } = &self.desk;
