@@ -97,7 +97,7 @@ impl Why {
     }
 
     /// Whether a client whose session ends so is told what is to come within a moment. (The memory of one that is
-    /// crowded out is needed at once: an answer that it does not get must not be taken off what it waits for.)
+    /// crowded out is needed at once; and an outcome that it is not told counts as unknown.)
     pub fn leaves_last_words(self) -> bool {
         !self.is_the_clients() && self != Why::CrowdedOut
     }
