@@ -252,7 +252,7 @@ impl Outcome {
 /// Bytes that are not a command of a format this program knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnreadableCommand {
-    /// Bytes of a newer program's format.
+    /// Bytes of a newer program's format, or of one that is older than [`OLDEST_FORMAT`].
     Format(u8),
     /// Damaged bytes; why they can't be decoded.
     Broken(String),
@@ -316,11 +316,16 @@ impl fmt::Display for Reign {
 impl fmt::Display for UnreadableCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            UnreadableCommand::Format(format) => write!(
-                f,
-                "a command of format {format}, but this program knows formats {OLDEST_FORMAT} to {FORMAT}: update zrsd \
-                 on this node"
-            ),
+            UnreadableCommand::Format(format) => {
+                let cure = match *format < OLDEST_FORMAT {
+                    true => "export the database with the zrsctl of the version before, and import it with this one",
+                    false => "update zrsd on this node",
+                };
+                write!(
+                    f,
+                    "a command of format {format}, but this program knows formats {OLDEST_FORMAT} to {FORMAT}: {cure}"
+                )
+            }
             UnreadableCommand::Broken(why) => write!(f, "not a command: {why}"),
         }
     }
@@ -393,10 +398,15 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_named() {
-        let mut bytes = commit().encode(FORMAT).to_vec();
-        bytes[0] = FORMAT + 1;
-        assert_eq!(Command::decode(&bytes, FORMAT), Err(UnreadableCommand::Format(FORMAT + 1)));
+    fn another_format_is_named_with_what_helps() {
+        for (format, cure) in [(FORMAT + 1, "update zrsd on this node"), (OLDEST_FORMAT - 1, "export the database")] {
+            let mut bytes = commit().encode(FORMAT).to_vec();
+            bytes[0] = format;
+            let fault = Command::decode(&bytes, FORMAT).unwrap_err();
+            assert_eq!(fault, UnreadableCommand::Format(format));
+            let said = fault.to_string();
+            assert!(said.contains(cure) && said.contains("update") == (format > FORMAT), "{said}");
+        }
     }
 
     proptest::proptest! {
