@@ -243,6 +243,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether a command that was right when it was proposed came too late: its reign was over, or its storage was
+    /// dropped.
+    pub fn is_too_late(&self) -> bool {
+        matches!(self, Outcome::Stale | Outcome::Refused(Refusal::NoStorage { .. }))
+    }
+
     /// A refusal for a base serial that is not the current one.
     pub fn conflict(oid: Oid, committed: Tid, read: Tid) -> Outcome {
         Outcome::Refused(Refusal::Conflict(Conflict { oid, committed, read }))
@@ -395,6 +401,14 @@ mod tests {
     fn limits_of_this_format() {
         use crate::config::limits;
         assert_eq!((FORMAT, limits::PIECE, limits::STAGE_PIECES), (3, 1 << 20, 4096));
+    }
+
+    #[test]
+    fn a_storage_that_was_dropped_is_nobodys_fault() {
+        let refused = |refusal| Outcome::Refused(refusal).is_too_late();
+        assert!(Outcome::Stale.is_too_late());
+        assert!(refused(Refusal::NoStorage { name: "1".into(), known: vec![] }));
+        assert!(!refused(Refusal::BadValue("an empty piece".into())) && !Outcome::Done.is_too_late());
     }
 
     #[test]

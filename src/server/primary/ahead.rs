@@ -83,6 +83,10 @@ impl Ahead {
             };
             match pending.await {
                 Ok(Ok(Outcome::Staged(first))) => Some(first),
+                Ok(Ok(late)) if late.is_too_late() => {
+                    tracing::info!(%storage, "data ahead of a transaction came after the end of its storage, or of the reign");
+                    None
+                }
                 Ok(Ok(other)) => {
                     tracing::error!(?other, "staging was refused");
                     None
