@@ -92,11 +92,11 @@ pub const THREAD_KEPT: Duration = Duration::from_secs(86_400);
 
 // All sessions together.
 
-/// Bytes of frames that have not arrived whole. Beyond, a connection of which nothing arrives is closed, or else the one
-/// that holds most of them.
+/// Bytes of frames that have not arrived whole. Beyond, a connection of which nothing arrives is closed, or else the
+/// one that holds most of them.
 pub const INPUT_SUM: usize = 8 * FRAME;
-/// Bytes of output that clients have not taken yet. Beyond, a connection that takes nothing is closed, or else the one for
-/// which most of it waits.
+/// Bytes of output that clients have not taken yet. Beyond, a connection that takes nothing is closed, or else the one
+/// for which most of it waits.
 pub const OUTPUT_SUM: usize = 8 * FRAME;
 
 /// A connection that has made no progress for so long gives way before all others, whatever they hold.

@@ -96,8 +96,8 @@ async fn connection(
             let _ = shared.env.timeout(limits::INTRODUCTION, writer.flush()).await;
         }
         Guest::Peer(first) => {
-            // Until it has proved to be one it counts like any other. A peer's connection ends with the node's consensus:
-            // a closing server does not wait for it.
+            // Until it has proved to be one it counts like any other. A peer's connection ends with the node's
+            // consensus: a closing server does not wait for it.
             let unproven = (held, open, reserved);
             let mut phase = shared.phase.watching();
             let accepted = tokio::select! { biased;
