@@ -394,6 +394,11 @@ fn what_is_kept_of_a_call_keeps_little_else_in_memory() {
     assert!(slice_of_frame(100 << 10, 0, &store));
     assert!(slice_of_frame(1 << 20, 1 << 10, &store));
     assert!(slice_of_frame(59_000, 0, &|data| Call::StoreBlobChunk(data.clone())));
+    for encoding in BOTH {
+        let frame = encode_call(encoding, 1, true, &store(&Bytes::from(vec![5; 1 << 20])));
+        let Call::StoreA { data, .. } = decode_request(encoding, &frame).unwrap().call else { unreachable!() };
+        assert!(frame.as_ptr_range().contains(&data.as_ptr()), "large data is not copied");
+    }
 }
 
 #[test]
