@@ -104,7 +104,7 @@ async fn run(
     let upto = primary.store().summary(storage).packing;
     let began = primary.env().now();
     tracing::info!(%storage, %upto, gc, resumed, "packing");
-    let plan = Plan::new(primary.store(), storage, upto, gc);
+    let plan = Plan::new(primary.store(), storage, upto, gc).in_steps_of(primary.packs().most);
     guard.plan = Some(plan.clone());
     let mut job = Job { primary, storage, watch: &guard.watch, plan, removed: Removed::default(), said: began };
     let done = mark_and_sweep(&mut job).await;

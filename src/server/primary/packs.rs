@@ -13,6 +13,8 @@ use crate::zodb::StorageId;
 pub struct Packs {
     /// Whether packs collect garbage.
     pub gc: bool,
+    /// How many revisions a step may remove.
+    pub most: usize,
     pub counters: PackCounters,
     running: Arc<Mutex<BTreeMap<StorageId, Arc<PackWatch>>>>,
 }
@@ -28,8 +30,8 @@ pub struct PackGuard {
 
 impl Packs {
     /// No pack is going on.
-    pub fn new(gc: bool, counters: PackCounters) -> Packs {
-        Packs { gc, counters, running: Arc::default() }
+    pub fn new(gc: bool, most: usize, counters: PackCounters) -> Packs {
+        Packs { gc, most, counters, running: Arc::default() }
     }
 
     /// The watch of this storage's pack, if one is going on.
@@ -65,10 +67,11 @@ impl Drop for PackGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::limits;
 
     #[test]
     fn a_storage_has_one_pack_at_a_time() {
-        let packs = Packs::new(true, PackCounters::default());
+        let packs = Packs::new(true, limits::PACK_REVISIONS, PackCounters::default());
         let guard = packs.begin(StorageId(1)).unwrap();
         assert!(packs.begin(StorageId(1)).is_none());
         assert!(packs.begin(StorageId(2)).is_some(), "another storage has its own");

@@ -115,9 +115,8 @@ impl Plan {
         Plan { store: store.clone(), storage, upto, gc, most: limits::PACK_REVISIONS, stop: Arc::default() }
     }
 
-    /// With smaller steps, so that a test needs fewer objects.
-    #[cfg(test)]
-    pub(super) fn in_steps_of(self, most: usize) -> Plan {
+    /// With steps of at most so many revisions.
+    pub fn in_steps_of(self, most: usize) -> Plan {
         Plan { most, ..self }
     }
 
