@@ -14,7 +14,7 @@ use zrs::zodb::{Oid, Tid};
 
 use crate::history::{End, Record};
 use crate::ledger::Ledger;
-use crate::packed::{self, Committed, Manner, Revisions, Variant};
+use crate::packed::{self, Committed, Manner, Revisions, Variant, any_between};
 use crate::packs::Pack;
 use crate::stream::Loaded;
 use crate::value::{Found, Value};
@@ -190,7 +190,7 @@ impl Model {
         let stale = || {
             let Some(revisions) = self.revisions.get(&oid) else { return false };
             let serial = revisions.range(..=at).rev().find(|(_, other)| Some(*other) == found).map(|(tid, _)| *tid);
-            serial.is_some_and(|serial| ever.iter().any(|there| there.range(serial.next()..=at).next().is_none()))
+            serial.is_some_and(|serial| ever.iter().any(|there| !any_between(there, serial, at)))
         };
         ever.iter().any(shows) || (cached && stale())
     }
@@ -217,13 +217,13 @@ impl Model {
 
     /// The objects that have changed after `since`, up to `upto`; each once, in order.
     pub fn changed(&self, since: Tid, upto: Tid) -> Vec<Oid> {
-        let changed = |revisions: &Revisions| since < upto && revisions.range(since.next()..=upto).next().is_some();
+        let changed = |revisions: &Revisions| any_between(revisions, since, upto);
         self.objects().filter(|(_, revisions)| changed(revisions)).map(|(oid, _)| oid).collect()
     }
 
     /// Whether a pack may have removed all changes of the object after `since`, up to `upto`.
     pub fn may_forget(&self, oid: Oid, since: Tid, upto: Tid, by: Duration) -> bool {
-        self.ever(oid, by).iter().any(|there| there.range(since.next()..=upto).next().is_none())
+        self.ever(oid, by).iter().any(|there| !any_between(there, since, upto))
     }
 }
 

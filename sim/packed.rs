@@ -26,6 +26,11 @@ pub const RESUMED: &str = "packed: resumed packs";
 /// The revisions of an object.
 pub type Revisions = BTreeMap<Tid, Found>;
 
+/// Whether there is a revision after a tid, up to another one.
+pub fn any_between(there: &Revisions, after: Tid, upto: Tid) -> bool {
+    there.range(after.next()..).next().is_some_and(|(tid, _)| *tid <= upto)
+}
+
 /// What may be there of an object.
 #[derive(Clone, Debug)]
 pub struct Variant {
@@ -102,7 +107,8 @@ impl Committed<'_> {
         let mut reached = BTreeSet::new();
         self.lead(pack, [Oid::ROOT].into(), &mut reached, true);
         let mut must = reached.clone();
-        let young = self.objects.values().flat_map(|revisions| revisions.range(pack.upto.next()..=pack.last));
+        let young = self.objects.values().flat_map(|revisions| revisions.range(pack.upto.next()..));
+        let young = young.filter(|(tid, _)| **tid <= pack.last);
         let referred: Vec<Oid> = young.flat_map(|(_, (value, _))| value.to()).copied().collect();
         self.lead(pack, referred.clone(), &mut must, false);
         let mut may = must.clone();
@@ -118,7 +124,7 @@ impl Committed<'_> {
     fn lead(&self, pack: &Pack, mut todo: Vec<Oid>, found: &mut BTreeSet<Oid>, whole: bool) {
         while let Some(oid) = todo.pop() {
             let Some(revisions) = self.objects.get(&oid) else { continue };
-            let is_younger = revisions.range(pack.upto.next()..=pack.last).next().is_some();
+            let is_younger = any_between(revisions, pack.upto, pack.last);
             if (is_younger && !whole) || !found.insert(oid) {
                 continue;
             }

@@ -59,10 +59,12 @@ pub fn check(record: &Record, model: &Model, ledger: &Ledger, packs: &[Pack]) ->
                 }
                 Event::UndoLog(log) => {
                     seen::check(LOGS, 1);
+                    // (The search takes its time, and news overtake it.)
+                    let view = log.first().copied().unwrap_or(Tid::ZERO);
                     let newest = |floor: Tid| {
                         let all = model.transactions.keys().rev();
-                        let due = all.filter(|tid| **tid > floor && **tid <= told).take(LOGGED);
-                        due.eq(log)
+                        let due = all.filter(|tid| **tid > floor && **tid <= view).take(LOGGED);
+                        view <= told && due.eq(log)
                     };
                     let floors = packs.iter().filter(|pack| pack.began <= *at).map(|pack| pack.upto);
                     if !floors.chain([Tid::ZERO]).any(newest) {
