@@ -61,7 +61,8 @@ impl Model {
                 model.write(*oid, tid, (value.clone(), mark));
             }
             let undone = model.undo(&attempt.undoes, tid.previous());
-            let undone = undone.map_err(|oids| format!("attempt {mark} ({tid}) has undone {attempt:?} in spite of {oids:?}"))?;
+            let undone =
+                undone.map_err(|oids| format!("attempt {mark} ({tid}) has undone {attempt:?} in spite of {oids:?}"))?;
             for (oid, Undone { found, link }) in undone {
                 // (What an undone transaction had found may have been packed away since.)
                 let kept = ledger.transactions.get(&tid).and_then(|kept| kept.writes.get(&oid));

@@ -16,18 +16,19 @@ use turmoil::Sim;
 use crate::chance::Chance;
 use crate::checks::same_state_same_index::States;
 use crate::checks::{
-    answers_by_the_news, appended_once, blobs_are_whole, conflicts_are_real, counted, every_news_once, few_unknown, heals, iterated_whole, leftovers_go, locks_let_go,
-    no_exclusion, no_lost_commit, no_lost_update, oids_once, one_primary, one_state_at_a_time, packs_are_done,
-    packs_end, rules_kept, serializable, the_same_database, undone_as_the_model, votes_are_kept,
+    answers_by_the_news, appended_once, blobs_are_whole, conflicts_are_real, counted, every_news_once, few_unknown,
+    heals, iterated_whole, leftovers_go, locks_let_go, no_exclusion, no_lost_commit, no_lost_update, oids_once,
+    one_primary, one_state_at_a_time, packs_are_done, packs_end, rules_kept, serializable, the_same_database,
+    undone_as_the_model, votes_are_kept,
 };
 use crate::cluster::{Cluster, EVERY_CLIENT};
 use crate::faults::Faults;
 use crate::history::{End, History};
 use crate::ledger::Ledger;
 use crate::model::Model;
+use crate::node::Shape;
 use crate::packed::Manner;
 use crate::packs::Packs;
-use crate::node::Shape;
 use crate::seen::{self, Seen};
 use crate::{repeat, trace, workload, zeo};
 

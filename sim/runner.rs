@@ -153,7 +153,8 @@ pub fn parent() -> ExitCode {
 /// The seeds that `cargo test` runs: the first ones, and those that have found a bug.
 fn everyday() -> Vec<u64> {
     let first = |line: &str| Some(line.split('#').next()?.split_whitespace().next()?.to_owned());
-    let regressions = REGRESSIONS.lines().filter_map(first).map(|seed| seed.parse().expect("a line begins with a seed"));
+    let regressions =
+        REGRESSIONS.lines().filter_map(first).map(|seed| seed.parse().expect("a line begins with a seed"));
     let seeds: BTreeSet<u64> = (1..=EVERYDAY).chain(regressions).collect();
     seeds.into_iter().collect()
 }

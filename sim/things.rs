@@ -67,7 +67,8 @@ impl Things {
 
     /// All objects but the root.
     pub fn all(&self) -> Vec<Oid> {
-        let Things { counters, accounts, registers, pair, watch, flags, mortals, holders, branches, pages, files } = self;
+        let Things { counters, accounts, registers, pair, watch, flags, mortals, holders, branches, pages, files } =
+            self;
         let kinds = [counters, accounts, registers, pair, watch, flags, mortals, holders, branches, pages, files];
         kinds.into_iter().flatten().copied().collect()
     }

@@ -27,7 +27,10 @@ pub enum Value {
     /// A register that is only appended to: the marks of the attempts that did so.
     List(Vec<u64>),
     /// An object that refers to others, and weakly to some more.
-    Node { to: Vec<Oid>, weak: Vec<Oid> },
+    Node {
+        to: Vec<Oid>,
+        weak: Vec<Oid>,
+    },
     /// An object with a blob of so many bytes ([`blob`]).
     Blob(u64),
     /// There is no such object: not yet, or not any more.

@@ -1,5 +1,5 @@
-//! **A blob is the one that was stored**, whichever node sends it, in whatever parts it came and goes, also where an undo
-//! shows an older one again; and it is there as long as its revision. (docs/protocol.md, docs/storage.md: Pieces)
+//! **A blob is the one that was stored**, whichever node sends it, in whatever parts it came and goes, also where an
+//! undo shows an older one again; and it is there as long as its revision. (docs/protocol.md, docs/storage.md: Pieces)
 
 use std::io;
 
@@ -30,7 +30,8 @@ pub fn check(record: &Record, model: &Model) -> Result<(), String> {
                 _ => continue,
             };
             seen::check(if bytes.is_some() { SENT } else { NONE }, 1);
-            let due: Vec<Option<Bytes>> = model.serials(oid, tid, told, *at).iter().map(|one| of(one.as_ref())).collect();
+            let due: Vec<Option<Bytes>> =
+                model.serials(oid, tid, told, *at).iter().map(|one| of(one.as_ref())).collect();
             if !due.contains(bytes) {
                 let lengths: Vec<_> = due.iter().map(|due| due.as_ref().map(Bytes::len)).collect();
                 return Err(format!(
@@ -72,7 +73,9 @@ pub fn look(model: &Model, store: &Store) -> Result<(), String> {
             let found = read(oid, *tid).map_err(|fault| format!("blobs_are_whole: {oid} at {tid}: {fault}"))?;
             if found != due {
                 let lengths = (found.map(|bytes| bytes.len()), due.map(|bytes| bytes.len()));
-                return Err(format!("blobs_are_whole: {oid} at {tid}: {lengths:?} bytes are there and were due, or others"));
+                return Err(format!(
+                    "blobs_are_whole: {oid} at {tid}: {lengths:?} bytes are there and were due, or others"
+                ));
             }
         }
     }

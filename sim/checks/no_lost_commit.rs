@@ -47,7 +47,8 @@ pub fn check(record: &Record, ledger: &Ledger) -> Result<(), String> {
             }
             (_, Some(kept)) if attempt.undoes.is_empty() => {
                 let own = |value: &Value| (value.clone(), attempt.mark);
-                let wrote: BTreeMap<Oid, Found> = attempt.writes.iter().map(|(oid, value)| (*oid, own(value))).collect();
+                let wrote: BTreeMap<Oid, Found> =
+                    attempt.writes.iter().map(|(oid, value)| (*oid, own(value))).collect();
                 if wrote != kept.writes {
                     return Err(format!("{name} wrote {wrote:?}, but there is {:?}", kept.writes));
                 }

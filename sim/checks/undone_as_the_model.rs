@@ -27,7 +27,8 @@ pub fn check(record: &Record, model: &Model, ledger: &Ledger, packs: &[Pack]) ->
         let wrong = |why: String| format!("undone_as_the_model: attempt {mark} ({tid}, {:?}): {why}", attempt.undoes);
         let Some(kept) = ledger.transactions.get(tid).filter(|_| !attempt.undoes.is_empty()) else { continue };
         seen::check(UNDONE, 1);
-        let undone = model.undo(&attempt.undoes, tid.previous()).map_err(|oids| wrong(format!("{oids:?} in the way")))?;
+        let undone =
+            model.undo(&attempt.undoes, tid.previous()).map_err(|oids| wrong(format!("{oids:?} in the way")))?;
         for (oid, undone) in &undone {
             let due = undone.found.clone().filter(|(value, _)| *value != Value::Gone);
             let found = kept.writes.get(oid).cloned().filter(|(value, _)| *value != Value::Gone);
@@ -53,9 +54,8 @@ pub fn check(record: &Record, model: &Model, ledger: &Ledger, packs: &[Pack]) ->
             match event {
                 Event::News(tid, _) | Event::Finished { tid, .. } => told = *tid,
                 Event::NotUndone { mark, oids } => {
-                    refused(record, model, &record.attempts[*mark as usize], oids, (told, *at), packs).map_err(|why| {
-                        format!("undone_as_the_model: {}: {event:?}: {why}", stream.name(number))
-                    })?;
+                    refused(record, model, &record.attempts[*mark as usize], oids, (told, *at), packs)
+                        .map_err(|why| format!("undone_as_the_model: {}: {event:?}: {why}", stream.name(number)))?;
                 }
                 Event::UndoLog(log) => {
                     seen::check(LOGS, 1);
@@ -68,7 +68,10 @@ pub fn check(record: &Record, model: &Model, ledger: &Ledger, packs: &[Pack]) ->
                     };
                     let floors = packs.iter().filter(|pack| pack.began <= *at).map(|pack| pack.upto);
                     if !floors.chain([Tid::ZERO]).any(newest) {
-                        return Err(format!("undone_as_the_model: {}: told up to {told}: {log:?}", stream.name(number)));
+                        return Err(format!(
+                            "undone_as_the_model: {}: told up to {told}: {log:?}",
+                            stream.name(number)
+                        ));
                     }
                 }
                 _ => {}

@@ -116,7 +116,15 @@ impl Line {
         line.writer.push(encoding.greeting());
         let (earlier, at_least) = (cache.borrow().told, history.look().answered);
         let registered = line.register(*read_only).await?;
-        let stream = Stream { client: *number, node, encoding, read_only: *read_only, registered, events: Vec::new(), times: Vec::new() };
+        let stream = Stream {
+            client: *number,
+            node,
+            encoding,
+            read_only: *read_only,
+            registered,
+            events: Vec::new(),
+            times: Vec::new(),
+        };
         line.stream = history.begins_stream(stream);
         {
             let reached = |at_least, why| {
@@ -262,7 +270,10 @@ impl Line {
             }
             Ok(FromServer::Push(Pushed::Info { .. })) => {}
             Ok(FromServer::Push(Pushed::ReceiveBlobStart { oid, serial })) => {
-                assert!(self.blobs.insert((oid, serial), (Vec::new(), false)).is_none(), "a blob comes twice at a time");
+                assert!(
+                    self.blobs.insert((oid, serial), (Vec::new(), false)).is_none(),
+                    "a blob comes twice at a time"
+                );
             }
             Ok(FromServer::Push(Pushed::ReceiveBlobChunk { oid, serial, chunk })) => {
                 let blob = self.blobs.get_mut(&(oid, serial)).filter(|(_, ended)| !ended);

@@ -11,12 +11,8 @@ use crate::zeo::line::Lost;
 use crate::zeo::plan::Plan;
 use crate::zeo::session::Session;
 
-pub const CUT: Act = Act {
-    name: "zeo_cut",
-    reads_only: false,
-    pause: 100..500,
-    turn: |session, chance| Box::pin(cut(session, chance)),
-};
+pub const CUT: Act =
+    Act { name: "zeo_cut", reads_only: false, pause: 100..500, turn: |session, chance| Box::pin(cut(session, chance)) };
 
 /// How many objects that were cut off are remembered.
 const REMEMBERED: usize = 12;
@@ -41,7 +37,11 @@ async fn cut(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
                 return BTreeMap::new();
             }
             let mut to = to.clone();
-            let gone = to.remove(if of == branch { to.iter().position(|oid| *oid == child).unwrap_or(0) } else { pick % to.len() });
+            let gone = to.remove(if of == branch {
+                to.iter().position(|oid| *oid == child).unwrap_or(0)
+            } else {
+                pick % to.len()
+            });
             let weak = weak.iter().rev().take(2).rev().chain([&gone]).copied().collect();
             BTreeMap::from([(of, Value::Node { to, weak })])
         }),

@@ -11,8 +11,12 @@ use crate::zeo::act::Act;
 use crate::zeo::line::{Answer, Lost};
 use crate::zeo::session::Session;
 
-pub const PACK: Act =
-    Act { name: "zeo_pack", reads_only: true, pause: 300..4_000, turn: |session, chance| Box::pin(pack(session, chance)) };
+pub const PACK: Act = Act {
+    name: "zeo_pack",
+    reads_only: true,
+    pause: 300..4_000,
+    turn: |session, chance| Box::pin(pack(session, chance)),
+};
 
 /// A second, in the lower half of a tid.
 const SECOND: u64 = (1 << 32) / 60;

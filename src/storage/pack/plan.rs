@@ -200,6 +200,12 @@ impl Plan {
         Ok(self.store.current(self.storage, oid)?.is_some())
     }
 
+    /// The objects that the newest revision of an object refers to; none if it is absent.
+    pub fn references_now(&self, oid: Oid) -> Result<Vec<Oid>, Fault> {
+        let newest = Plan { upto: Tid::MAX.previous(), ..self.clone() }.at_pack_time(oid)?;
+        newest.map_or(Ok(Vec::new()), |newest| self.references(oid, newest))
+    }
+
     /// The fate of an object that is not reached.
     pub fn fate(&self, oid: Oid) -> io::Result<Fate> {
         Ok(match self.store.current(self.storage, oid)? {
