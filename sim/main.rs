@@ -25,6 +25,7 @@
 //! | `moments` | where in the middle of something a fault may hit a node |
 //! | `things`, `value` | the objects that clients share, and their states |
 //! | `history`, `stream` | what clients did and were sent; `model`: the database that follows from it |
+//! | `ledger`, `packs` | what nodes were seen to apply; `packed`: what packs may leave of it |
 //! | `seen`, `trace` | what is written down for people, and for `repeat` |
 //! | `chance` | a stream of chance for each part, from the seed and the part's name |
 //!
@@ -39,11 +40,14 @@ mod folder;
 mod gate;
 mod history;
 mod host;
+mod ledger;
 mod links;
 mod model;
 mod moments;
 mod network;
 mod node;
+mod packed;
+mod packs;
 mod repeat;
 mod run;
 mod runner;

@@ -9,7 +9,7 @@ use std::task::ready;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use zrs::config::Config;
+use zrs::config::{Config, Sizes as Parts, limits};
 use zrs::env::{Env, World};
 use zrs::journal::Sizes;
 use zrs::server::{Disks, Server};
@@ -88,6 +88,8 @@ pub struct Shape {
     pub election_timeout: Duration,
     pub relay_grace: Duration,
     pub transaction_timeout: Duration,
+    pub pack_gc: bool,
+    pub sizes: Parts,
 }
 
 impl Shape {
@@ -102,6 +104,14 @@ impl Shape {
             election_timeout: Duration::from_millis(election),
             relay_grace: Duration::from_millis(chance.one_of(&[1_000, 200, 20])),
             transaction_timeout: Duration::from_millis(chance.one_of(&[5_000, 5_000, 3_000])),
+            pack_gc: !chance.once_in(8),
+            // So small that a run meets what lies beyond them.
+            sizes: Parts {
+                commit_inline: chance.one_of(&[limits::COMMIT_INLINE, 30_000, 2_000]),
+                piece: chance.one_of(&[limits::PIECE, 7_000, 900]),
+                pack_revisions: chance.one_of(&[limits::PACK_REVISIONS, 10, 2]),
+                invalidations: chance.one_of(&[limits::INVALIDATIONS, 100, 20]),
+            },
         }
     }
 }
@@ -164,6 +174,8 @@ impl Lives {
             election_timeout: self.shape.election_timeout,
             relay_grace: self.shape.relay_grace,
             transaction_timeout: self.shape.transaction_timeout,
+            pack_gc: self.shape.pack_gc,
+            sizes: self.shape.sizes,
             ..Config::default()
         };
         let network = Arc::new(self.fabric.of(&name));

@@ -251,6 +251,7 @@ impl Choices {
             pretend_newer: usual.pretend_newer,
             disk_reserve: self.disk_reserve.map_or(usual.disk_reserve, |mib| u64::from(mib) << 20),
             open_files: usual.open_files,
+            sizes: usual.sizes,
         }
     }
 }
