@@ -12,7 +12,7 @@ export PYTHONPYCACHEPREFIX ?= $(CACHE)/zrs/pycache
 # so more run at a time; three nodes get less company, as a lost election would count as a failure.
 UPSTREAM := $(if $(CI),'--sut zrsd --shard day/3 --jobs 8' '--sut zrsd3 --shard day/16 --jobs 3','--sut zrsd --shard day/12 --jobs 6')
 
-.PHONY: help setup check test lint tidy deny fix cluster sim mutants release bench doc conformance versions stress
+.PHONY: help setup check test lint tidy deny fix cluster sim sim-soak mutants release bench doc conformance versions stress
 
 help:
 	@echo 'make cluster       starts a three-node cluster on this machine, ready for clients'
@@ -24,6 +24,7 @@ help:
 	@echo 'make tidy          the house rules alone (tests/tidy/)'
 	@echo 'make deny          licences, versions, sources and advisories of all crates, with cargo-deny'
 	@echo 'make sim SEED=n    one run of the simulation; without SEED, the usual ones'
+	@echo 'make sim-soak HOURS=8  new seeds of the simulation, on all cores'
 	@echo 'make mutants       whether the simulation finds bugs that are put in for that'
 	@echo 'make stress        large things, and ten minutes of races, with three nodes (release build)'
 	@echo 'make fuzz MINUTES=2 bytes by chance for every reader of foreign bytes, so many minutes each'
@@ -71,6 +72,10 @@ release: setup
 	cargo build --locked --bins
 	@etc/release-build
 	@echo "zrsd and zrsctl are in $(CARGO_TARGET_DIR)/release"
+
+# For so many hours (8); ends with what all seeds have seen.
+sim-soak: setup
+	@etc/sim-soak $(or $(HOURS),8)
 
 mutants: setup
 	@etc/mutants $(ARGS)

@@ -1,31 +1,31 @@
 //! The cluster under test: real servers on turmoil's hosts, and what can be done to them from outside.
 //!
-//! A node is the same `zrs::server::Server` that `zrsd` starts, over the three seams: [`SimNetwork`](crate::network),
-//! [`Host`], and [`SimDisk`]s, which stay when their host crashes.
-//!
 //! Everything done to a node goes into the trace and into the run's story.
+//!
+//! A node that ends by itself has failed the run, unless a fault of its disks excuses it ([`Cluster::excuse`]): then
+//! its supervisor starts it again a while later, as systemd would.
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::Notify;
 use turmoil::Sim;
-use zrs::config::Config;
-use zrs::engine::SimDisk;
-use zrs::env::Env;
-use zrs::journal::{SimFiles, Sizes};
-use zrs::server::{Disks, Server};
+use zrs::server::Server;
 
 use crate::chance::Chance;
 use crate::checks::short_logs;
-use crate::disk::{Watched, WatchedFiles};
-use crate::host::Host;
+use crate::folder::Folder;
 use crate::links::Links;
+use crate::moments::{Deed, Traps};
 use crate::network::Fabric;
+use crate::node::{Again, Ended, Lives, Node, Running, Shape};
 use crate::{seen, trace};
+
+pub use crate::folder::Death;
+pub use crate::host::name;
+pub use crate::node::address;
 
 /// The nodes' numbers.
 pub const NODES: [u64; 3] = [1, 2, 3];
@@ -35,47 +35,49 @@ pub const CLIENTS: usize = 4;
 pub const EVERY_CLIENT: usize = CLIENTS + 4;
 /// The client that only reads.
 pub const READER: usize = 3;
-const PORT: u16 = 8100;
-
-/// The servers that run, by node.
-type Running = Arc<Mutex<BTreeMap<u64, Arc<Server>>>>;
 
 /// The hosts of a run: three nodes, their disks and clocks, and the network to all clients.
 pub struct Cluster {
     pub fabric: Fabric,
+    pub traps: Traps,
     sim: Sim<'static>,
     links: Links,
     nodes: BTreeMap<u64, Node>,
     running: Running,
-    ended: Arc<Mutex<Vec<String>>>,
-    /// The nodes that have stopped in order to begin again with a database that they have fetched.
-    again: Arc<Mutex<Vec<u64>>>,
+    ended: Ended,
+    again: Again,
+    /// What has happened to nodes in this step, and what was done to them since.
+    news: Vec<News>,
+    coming: Vec<News>,
+    /// The primary of the last step.
+    last_primary: Option<u64>,
+    /// Whether all faults are to end.
+    is_over: bool,
+    failures: Vec<String>,
     chance: Chance,
+    supervisor: Chance,
 }
 
-struct Node {
-    host: Host,
-    log: SimFiles,
-    store: SimDisk,
-    stop: Arc<Notify>,
-    up: bool,
-}
-
-/// How a node goes down.
+/// Something that has happened to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Death {
-    /// `kill -9`: the kernel closes its connections; nothing that was written is lost.
-    Killed,
-    /// A lost power supply: its connections fall silent, and its disks lose unsynced writes.
-    PowerLost,
+pub enum News {
+    Restarted(u64),
+    /// The node was told to hand the primary's role over, or to stop.
+    HandsOver(u64),
+    /// The node has become primary.
+    Leads(u64),
+    /// The node is primary no more, and no other one is.
+    LeadsNoMore(u64),
 }
 
-/// Segments of the log so small that a run has several.
-const SEGMENTS: Sizes = Sizes { smallest: 16 << 10, largest: 64 << 10 };
-
-/// A node's name in the network.
-pub fn name(node: u64) -> String {
-    format!("n{node}")
+/// The ways of a cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ways {
+    Both,
+    /// Nothing that the host sends arrives.
+    Out,
+    /// Nothing arrives at the host.
+    In,
 }
 
 /// A client's name in the network.
@@ -93,54 +95,50 @@ pub fn all_others(node: u64) -> Vec<String> {
     other_nodes(node).into_iter().chain((0..EVERY_CLIENT).map(client_name)).collect()
 }
 
-/// Where clients and peers find a node.
-pub fn address(node: u64) -> String {
-    format!("{}:{PORT}", name(node))
-}
-
 impl Cluster {
     /// Registers the nodes with `sim`; they start with its first step.
     pub fn new(sim: Sim<'static>, seed: u64) -> Cluster {
         let mut cluster = Cluster {
             fabric: Fabric::default(),
+            traps: Traps::default(),
             sim,
-            links: Links::default(),
+            links: Links::new(seed),
             nodes: BTreeMap::new(),
             running: Running::default(),
-            ended: Arc::default(),
-            again: Arc::default(),
+            ended: Ended::default(),
+            again: Again::default(),
+            news: Vec::new(),
+            coming: Vec::new(),
+            last_primary: None,
+            is_over: false,
+            failures: Vec::new(),
             chance: Chance::of(seed, "disks"),
+            supervisor: Chance::of(seed, "supervisor"),
         };
+        let shape = Shape::of(seed);
         for id in NODES {
-            let node = Node {
-                host: Host::new(seed, &name(id)),
-                log: SimFiles::new(),
-                store: SimDisk::new(),
-                stop: Arc::default(),
-                up: true,
-            };
-            cluster.register(id, &node);
+            let node = Node::new(seed, id);
+            cluster.register(id, &node, shape.clone());
             cluster.nodes.insert(id, node);
         }
         cluster
     }
 
-    fn register(&mut self, id: u64, node: &Node) {
-        let (host, log, store, stop) = (node.host.clone(), node.log.clone(), node.store.clone(), node.stop.clone());
-        let (fabric, running, ended) = (self.fabric.clone(), self.running.clone(), self.ended.clone());
-        let again = self.again.clone();
-        self.sim.host(name(id), move || {
-            let disks = (log.clone(), store.clone());
-            let (host, fabric, stop) = (host.clone(), fabric.clone(), stop.clone());
-            let (running, ended, again) = (running.clone(), ended.clone(), again.clone());
-            async move {
-                let env = Env::new(host);
-                if let Err(why) = env.clone().scope(run(id, env, fabric, disks, stop, (running, again))).await {
-                    ended.lock().unwrap().push(format!("node {id}: {why:#}"));
-                }
-                Ok(())
-            }
-        });
+    fn register(&mut self, id: u64, node: &Node, shape: Shape) {
+        let lives = Lives {
+            id,
+            nodes: NODES.to_vec(),
+            shape,
+            host: node.host.clone(),
+            folder: node.folder.clone(),
+            orders: node.orders.clone(),
+            fabric: self.fabric.clone(),
+            traps: self.traps.clone(),
+            running: self.running.clone(),
+            ended: self.ended.clone(),
+            again: self.again.clone(),
+        };
+        self.sim.host(name(id), move || lives.clone().live().map(Ok));
     }
 
     /// Registers a client's host, which runs `work`.
@@ -151,17 +149,73 @@ impl Cluster {
     /// Lets all hosts run for a millisecond.
     pub fn step(&mut self) -> Result<(), String> {
         trace::step(self.sim.elapsed());
+        self.links.deliver(&self.sim);
+        self.news = std::mem::take(&mut self.coming);
+        self.sim.step().map_err(|fault| format!("a host has failed: {fault}"))?;
+        for (node, deed) in self.traps.hit() {
+            match deed {
+                Deed::Die(death, _) => self.crash(node, death),
+                Deed::Fail => self.node_mut(node).is_excused = true,
+                Deed::StandStill => {}
+            }
+        }
+        self.look_after_the_ended();
+        self.look_after_the_outdated();
+        let primary = self.primary();
+        if primary != self.last_primary {
+            match (primary, self.last_primary) {
+                (Some(node), _) => self.news.push(News::Leads(node)),
+                (None, Some(node)) => self.news.push(News::LeadsNoMore(node)),
+                (None, None) => {}
+            }
+            self.last_primary = primary;
+        }
+        self.failures.pop().map_or(Ok(()), Err)
+    }
+
+    /// Notes the nodes that have ended by themselves, and starts those again that may have.
+    fn look_after_the_ended(&mut self) {
+        let ended = std::mem::take(&mut *self.ended.lock().unwrap());
+        for (node, why) in ended {
+            let pause = self.supervisor.millis(100..2_000);
+            let due = self.elapsed() + pause;
+            let state = self.node_mut(node);
+            if state.excuses == 0 && !state.is_excused {
+                self.failures.push(format!("node {node}: {why}"));
+                continue;
+            }
+            // (One that was told to stop is started again by whoever told it so.)
+            state.starts_at = (state.up && !state.is_taken).then_some(due);
+            state.up = false;
+            state.last_words = Some(why.clone());
+            tell(node, "end", &[], &format!("ends by itself: {why}"));
+            self.fabric.refuse(&name(node), true);
+            self.fabric.lose(&name(node));
+        }
+        for node in NODES {
+            let due = self.nodes[&node].starts_at;
+            if due.is_some_and(|due| due <= self.elapsed() || self.is_over) {
+                self.restart(node);
+            }
+        }
+    }
+
+    /// Starts the nodes again that have stopped to begin anew with a database that they have fetched.
+    fn look_after_the_outdated(&mut self) {
         let again = std::mem::take(&mut *self.again.lock().unwrap());
         for node in again {
             // (One that has been killed or stopped meanwhile stays so.)
-            if !self.is_up(node) {
-                continue;
+            if std::mem::replace(&mut self.node_mut(node).up, false) {
+                seen::check(short_logs::FETCHED, 1);
+                tell(node, "fetched", &[], "has fetched a database");
+                self.restart(node);
             }
-            seen::check(short_logs::FETCHED, 1);
-            seen::tell(&format!("{} has fetched a database", name(node)));
-            self.restart(node);
         }
-        self.sim.step().map(|_| ()).map_err(|fault| format!("a host has failed: {fault}"))
+    }
+
+    /// What has happened in this step.
+    pub fn news(&self) -> &[News] {
+        &self.news
     }
 
     /// The virtual time since the run began.
@@ -169,9 +223,31 @@ impl Cluster {
         self.sim.elapsed()
     }
 
-    /// The servers that run.
+    /// Says that all faults are to end.
+    pub fn end_faults(&mut self) {
+        self.is_over = true;
+    }
+
+    /// Whether all faults are to end.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// The run has failed, as a fault found out.
+    pub fn fail(&mut self, why: String) {
+        self.failures.push(why);
+    }
+
+    /// The servers that run. Those that stand still are left out, and those of nodes that a fault has for itself.
     pub fn servers(&self) -> BTreeMap<u64, Arc<Server>> {
-        self.running.lock().unwrap().clone()
+        let mut servers = self.running.lock().unwrap().clone();
+        servers.retain(|node, _| !self.nodes[node].host.stands_still() && !self.nodes[node].is_taken);
+        servers
+    }
+
+    /// The server of a node, if it runs.
+    pub fn server(&self, node: u64) -> Option<Arc<Server>> {
+        self.running.lock().unwrap().get(&node).cloned()
     }
 
     /// The node that leads, and clients may write at. (Of two that believe so, the one of the later reign.)
@@ -180,13 +256,30 @@ impl Cluster {
         self.servers().iter().filter_map(|(id, server)| leads(server).map(|reign| (reign, *id))).max().map(|(_, id)| id)
     }
 
+    /// Whether a node runs that was not told to stop, and a fault may hit it.
     pub fn is_up(&self, node: u64) -> bool {
-        self.nodes[&node].up
+        self.nodes[&node].up && !self.nodes[&node].is_taken
     }
 
-    /// The nodes that ended by themselves, without having been told to, and why.
-    pub fn ended_by_themselves(&self) -> Vec<String> {
-        self.ended.lock().unwrap().clone()
+    pub fn node(&self, node: u64) -> &Node {
+        &self.nodes[&node]
+    }
+
+    pub fn node_mut(&mut self, node: u64) -> &mut Node {
+        self.nodes.get_mut(&node).expect("every node is there from the beginning")
+    }
+
+    /// From now on a node may end by itself, and is then started again.
+    pub fn excuse(&mut self, node: u64) {
+        let state = self.node_mut(node);
+        state.excuses += 1;
+        state.is_excused = true;
+    }
+
+    /// Ends a [`Cluster::excuse`]: in its next lives the node may not end by itself. (In this one it may: a node
+    /// notices late that its disk has failed.)
+    pub fn excuse_no_more(&mut self, node: u64) {
+        self.node_mut(node).excuses -= 1;
     }
 
     /// Ends a node at once.
@@ -202,20 +295,29 @@ impl Cluster {
         self.running.lock().unwrap().remove(&node);
         self.sim.crash(name(node));
         self.fabric.refuse(&name(node), !power_lost);
-        let state = self.nodes.get_mut(&node).expect("every node is there from the beginning");
-        // (What a killed program has written is with the kernel: after the restart all of it is there.)
-        let mut chance = || if power_lost { self.chance.number() } else { 1 };
-        state.log.crash(chance());
-        state.store.crash(chance());
-        state.up = false;
+        let chance = if power_lost { self.chance.number() } else { 0 };
+        let state = self.node_mut(node);
+        state.folder().crash(death, chance);
+        state.host.revive();
+        (state.up, state.starts_at) = (false, None);
+        state.deaths += 1;
+        self.fabric.silence(&name(node), false);
     }
 
     /// SIGTERM: the node hands over and ends by itself. It counts as down at once.
     pub fn stop(&mut self, node: u64) {
         tell(node, "stop", &[], "is stopped");
-        let state = self.nodes.get_mut(&node).expect("every node is there from the beginning");
-        state.stop.notify_one();
+        let state = self.node_mut(node);
+        state.orders.stop.notify_one();
         state.up = false;
+        self.coming.push(News::HandsOver(node));
+    }
+
+    /// Tells a node to hand the primary's role over.
+    pub fn hand_over(&mut self, node: u64) {
+        tell(node, "hand over", &[], "is told to hand the role over");
+        self.node(node).orders.hand_over.notify_one();
+        self.coming.push(News::HandsOver(node));
     }
 
     /// Whether a stopping node has ended.
@@ -223,97 +325,88 @@ impl Cluster {
         !self.nodes[&node].up && !self.running.lock().unwrap().contains_key(&node)
     }
 
-    /// Starts a node that is down.
+    /// Starts a node that is down; one that runs already goes on.
     pub fn restart(&mut self, node: u64) {
+        if self.nodes[&node].up {
+            return;
+        }
         tell(node, "restart", &[], "restarts");
         self.links.power(&self.sim, &name(node), true, &all_others(node));
         self.running.lock().unwrap().remove(&node);
-        let state = self.nodes.get_mut(&node).expect("every node is there from the beginning");
-        // A SIGTERM that came before the node was ready for it ends with its process.
-        let _ = state.stop.notified().now_or_never();
         // (A node that has not stopped by itself is killed.)
         self.sim.crash(name(node));
-        state.log.crash(1);
-        state.store.crash(1);
-        state.up = true;
+        let state = self.node_mut(node);
+        // Orders that came before the node was ready for them ended with its process.
+        let _ = (state.orders.stop.notified().now_or_never(), state.orders.hand_over.notified().now_or_never());
+        state.folder().crash(Death::Killed, 0);
+        state.host.revive();
+        (state.up, state.starts_at, state.last_words) = (true, None, None);
+        state.is_excused = state.excuses > 0;
+        state.deaths += 1;
         self.fabric.refuse(&name(node), false);
         // Connections from before are unknown to the new kernel, which resets them.
         self.fabric.lose(&name(node));
         self.sim.bounce(name(node));
+        self.coming.push(News::Restarted(node));
     }
 
-    /// Holds back everything between a node and other hosts.
-    pub fn cut(&mut self, node: u64, from: &[String]) {
-        tell(node, "cut", from.join(" ").as_bytes(), &format!("is cut off from {}", from.join(" ")));
-        from.iter().for_each(|other| self.links.cut(&self.sim, &name(node), other));
+    /// Gives a node that is down another folder to start from, and gives the one that it had.
+    pub fn put_folder(&mut self, node: u64, folder: Folder, text: &str) -> Folder {
+        tell(node, "folder", &[], text);
+        std::mem::replace(&mut *self.node(node).folder.lock().unwrap(), folder)
+    }
+
+    /// Holds back what goes between a host and others, in these ways.
+    pub fn cut(&mut self, host: &str, from: &[String], ways: Ways) {
+        let others = from.join(" ");
+        let text = match ways {
+            Ways::Both => format!("is cut off from {others}"),
+            Ways::Out => format!("does not reach {others}"),
+            Ways::In => format!("is not reached by {others}"),
+        };
+        tell_of(host, "cut", format!("{others} {ways:?}").as_bytes(), &text);
+        self.change_cut(host, from, ways, Links::cut);
     }
 
     /// Ends a [`Cluster::cut`].
-    pub fn heal(&mut self, node: u64, from: &[String]) {
-        tell(node, "heal", from.join(" ").as_bytes(), &format!("reaches {} again", from.join(" ")));
-        from.iter().for_each(|other| self.links.heal(&self.sim, &name(node), other));
+    pub fn heal(&mut self, host: &str, from: &[String], ways: Ways) {
+        let others = from.join(" ");
+        let text = match ways {
+            Ways::Both | Ways::Out => format!("reaches {others} again"),
+            Ways::In => format!("is reached by {others} again"),
+        };
+        tell_of(host, "heal", format!("{others} {ways:?}").as_bytes(), &text);
+        self.change_cut(host, from, ways, Links::heal);
     }
 
-    /// Sets a node's wall clock by so many milliseconds, ahead or back.
-    pub fn step_clock(&self, node: u64, millis: i64) {
-        tell(node, "clock", &millis.to_be_bytes(), &format!("has its clock set by {millis} ms"));
-        self.nodes[&node].host.step_clock(millis);
+    fn change_cut(&mut self, host: &str, from: &[String], ways: Ways, change: fn(&mut Links, &Sim<'_>, &str, &str)) {
+        for other in from {
+            let both = [(host, other.as_str(), ways != Ways::In), (other.as_str(), host, ways != Ways::Out)];
+            for (from, to, _) in both.into_iter().filter(|(.., wanted)| *wanted) {
+                change(&mut self.links, &self.sim, from, to);
+                self.fabric.cut(from, to, self.links.is_cut(from, to));
+            }
+        }
+    }
+
+    /// Resets all connections between a host and others.
+    pub fn reset(&self, host: &str, others: &[String]) {
+        tell_of(
+            host,
+            "reset",
+            others.join(" ").as_bytes(),
+            &format!("has its connections to {} reset", others.join(" ")),
+        );
+        others.iter().for_each(|other| self.fabric.reset_between(host, other));
     }
 }
 
-fn tell(node: u64, kind: &str, bytes: &[u8], text: &str) {
-    trace::event(&name(node), kind, bytes);
-    seen::tell(&format!("{} {text}", name(node)));
+/// Writes down what is done to a node.
+pub fn tell(node: u64, kind: &str, bytes: &[u8], text: &str) {
+    tell_of(&name(node), kind, bytes, text);
 }
 
-/// One life of a node, from its start to its end by SIGTERM or by a fault of its own.
-async fn run(
-    id: u64,
-    env: Env,
-    fabric: Fabric,
-    (log, store): (SimFiles, SimDisk),
-    stop: Arc<Notify>,
-    (running, again): (Running, Arc<Mutex<Vec<u64>>>),
-) -> anyhow::Result<()> {
-    let disks = Disks {
-        log: Arc::new(WatchedFiles::open(&log, format!("{}/log", name(id)))),
-        segments: SEGMENTS,
-        store: Arc::new(Watched::open(&store, zrs::storage::TABLES, format!("{}/store", name(id)))?),
-        shelf: Arc::new(store.shelf(zrs::storage::TABLES)),
-    };
-    let config = Config {
-        node: id,
-        peers: NODES.into_iter().map(|id| (id, address(id))).collect(),
-        listen: Some(format!("0.0.0.0:{PORT}")),
-        secret: Some(b"known to all simulated nodes".to_vec()),
-        // So little that whoever was away for some seconds needs a checkpoint.
-        log_keep: Duration::from_secs(2),
-        log_size: 128 << 10,
-        snapshot_rate: 4 << 20,
-        transaction_timeout: Duration::from_secs(5),
-        ..Config::default()
-    };
-    let network = Arc::new(fabric.of(&name(id)));
-    let server = Arc::new(Server::start(Arc::new(config), env, network, None, disks).await?);
-    running.lock().unwrap().insert(id, server.clone());
-    let mut fault = server.node().fault();
-    let mut outdated = server.node().outdated();
-    let (stopped, begins_again) = tokio::select! {
-        biased;
-        _ = fault.until(Option::is_some) => (false, false),
-        () = stop.notified() => (true, false),
-        _ = outdated.until(Option::is_some) => (true, true),
-    };
-    if stopped {
-        server.stop().await;
-    }
-    if begins_again {
-        server.node().take_fetched().await?;
-        again.lock().unwrap().push(id);
-    }
-    running.lock().unwrap().remove(&id);
-    match &*fault.look() {
-        Some(why) if !stopped => anyhow::bail!("stopped, as {why}"),
-        _ => Ok(()),
-    }
+fn tell_of(host: &str, kind: &str, bytes: &[u8], text: &str) {
+    trace::event(host, kind, bytes);
+    seen::tell(&format!("{host} {text}"));
 }

@@ -1,25 +1,31 @@
-//! Simulated disks whose writes go into the trace.
+//! Simulated disks whose writes go into the trace, and which tell the moments that faults wait for.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use zrs::engine::{Batch, Edit, Engine, Order, Pair, Pairs, SimDisk, SimEngine, Table};
-use zrs::journal::{Files, Identity, OpenFile, SimFiles};
+use zrs::engine::{Batch, Edit, Engine, Order, Pair, Pairs, SimEngine, Table};
+use zrs::journal::{Files, Identity, OpenFile, SLOTS};
 
+use crate::moments::{Moment, Teller};
 use crate::trace;
+
+/// The bytes that are free on a disk with room. (A disk that can't tell would leave a node with what it heard last.)
+const ROOMY: u64 = 1 << 40;
 
 /// A [`SimEngine`] whose writes and syncs go into the trace.
 pub struct Watched {
     engine: SimEngine,
     /// The disk's name in the trace.
     name: String,
+    teller: Teller,
 }
 
 impl Watched {
-    /// Opens `disk`; `name` is its name in the trace.
-    pub fn open(disk: &SimDisk, tables: &[Table], name: String) -> io::Result<Watched> {
-        Ok(Watched { engine: disk.open(tables)?, name })
+    /// Opens the store of the teller's folder; `name` is its name in the trace.
+    pub fn open(teller: &Teller, tables: &[Table], name: String) -> io::Result<Watched> {
+        Ok(Watched { engine: teller.folder.store.open(tables)?, name, teller: teller.clone() })
     }
 }
 
@@ -51,12 +57,15 @@ impl Engine for Watched {
             bytes.extend(second);
         }
         trace::event(&self.name, "write", &bytes);
-        self.engine.write(batch)
+        self.engine.write(batch)?;
+        self.teller.now(Moment::Applied)
     }
 
     fn sync(&self) -> io::Result<()> {
         trace::event(&self.name, "sync", &[]);
-        self.engine.sync()
+        self.teller.now(Moment::Flushing)?;
+        self.engine.sync()?;
+        self.teller.now(Moment::Flushed)
     }
 
     fn checkpoint(&self, folder: &Path) -> io::Result<()> {
@@ -67,22 +76,53 @@ impl Engine for Watched {
 /// Simulated files whose writes and syncs go into the trace.
 pub struct WatchedFiles {
     files: Arc<dyn Files>,
-    name: String,
+    watch: Watch,
 }
 
 struct WatchedFile {
     file: Arc<dyn OpenFile>,
+    kind: Kind,
+    watch: Watch,
+}
+
+/// The files of the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Slots,
+    Mark,
+    Segment,
+}
+
+/// What the files of one node share.
+#[derive(Clone)]
+struct Watch {
     name: String,
+    teller: Teller,
+    /// Whether the last mark said that a truncation goes on.
+    truncating: Arc<AtomicBool>,
+}
+
+impl Watch {
+    /// A step of whatever goes on.
+    fn step(&self) -> io::Result<()> {
+        if self.truncating.load(Relaxed) { self.teller.now(Moment::Truncating) } else { Ok(()) }
+    }
 }
 
 impl WatchedFiles {
-    /// Gives `disk` to a host; `name` is its name in the trace.
-    pub fn open(disk: &SimFiles, name: String) -> WatchedFiles {
-        WatchedFiles { files: disk.open(), name }
+    /// Gives the log of the teller's folder to a host; `name` is its name in the trace.
+    pub fn open(teller: &Teller, name: String) -> WatchedFiles {
+        let watch = Watch { name, teller: teller.clone(), truncating: Arc::default() };
+        WatchedFiles { files: teller.folder.log.open(), watch }
     }
 
-    fn watched(&self, file: Arc<dyn OpenFile>) -> Arc<dyn OpenFile> {
-        Arc::new(WatchedFile { file, name: self.name.clone() })
+    fn watched(&self, name: &str, file: Arc<dyn OpenFile>) -> Arc<dyn OpenFile> {
+        let kind = match name {
+            SLOTS => Kind::Slots,
+            _ if name.starts_with("synced") => Kind::Mark,
+            _ => Kind::Segment,
+        };
+        Arc::new(WatchedFile { file, kind, watch: self.watch.clone() })
     }
 }
 
@@ -92,27 +132,30 @@ impl Files for WatchedFiles {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn OpenFile>> {
-        Ok(self.watched(self.files.open(name)?))
+        Ok(self.watched(name, self.files.open(name)?))
     }
 
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn OpenFile>> {
-        trace::event(&self.name, "create", name.as_bytes());
-        Ok(self.watched(self.files.create(name, size)?))
+        trace::event(&self.watch.name, "create", name.as_bytes());
+        Ok(self.watched(name, self.files.create(name, size)?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        trace::event(&self.name, "rename", to.as_bytes());
-        self.files.rename(from, to)
+        trace::event(&self.watch.name, "rename", to.as_bytes());
+        self.files.rename(from, to)?;
+        self.watch.teller.now(Moment::SegmentBegun)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        trace::event(&self.name, "remove", name.as_bytes());
-        self.files.remove(name)
+        trace::event(&self.watch.name, "remove", name.as_bytes());
+        self.files.remove(name)?;
+        self.watch.step()
     }
 
     fn sync(&self) -> io::Result<()> {
-        trace::event(&self.name, "sync names", &[]);
-        self.files.sync()
+        trace::event(&self.watch.name, "sync names", &[]);
+        self.files.sync()?;
+        self.watch.step()
     }
 
     fn identity(&self, name: &str) -> io::Result<Identity> {
@@ -120,13 +163,16 @@ impl Files for WatchedFiles {
     }
 
     fn free(&self) -> io::Result<Option<u64>> {
-        self.files.free()
+        Ok(self.watch.teller.host.free().or(self.files.free()?).or(Some(ROOMY)))
     }
 
     fn place(&self) -> String {
         self.files.place()
     }
 }
+
+/// The byte of a mark that says whether a truncation goes on (`src/journal/mark.rs`).
+const ERASE: usize = 47;
 
 impl OpenFile for WatchedFile {
     fn size(&self) -> io::Result<u64> {
@@ -138,12 +184,24 @@ impl OpenFile for WatchedFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        trace::event(&self.name, "write", bytes);
-        self.file.write_at(offset, bytes)
+        trace::event(&self.watch.name, "write", bytes);
+        self.file.write_at(offset, bytes)?;
+        if self.kind == Kind::Mark {
+            self.watch.truncating.store(bytes.get(ERASE) == Some(&1), Relaxed);
+        }
+        self.watch.step()
     }
 
     fn sync(&self) -> io::Result<()> {
-        trace::event(&self.name, "sync", &[]);
-        self.file.sync()
+        let (before, after) = match self.kind {
+            Kind::Slots => (Some(Moment::SlotsWritten), Some(Moment::SlotsSynced)),
+            Kind::Segment => (Some(Moment::EntriesWritten), Some(Moment::EntriesSynced)),
+            Kind::Mark => (None, None),
+        };
+        trace::event(&self.watch.name, "sync", &[]);
+        before.map_or(Ok(()), |moment| self.watch.teller.now(moment))?;
+        self.file.sync()?;
+        after.map_or(Ok(()), |moment| self.watch.teller.now(moment))?;
+        self.watch.step()
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use zrs::zodb::{Conflict, Oid, Tid};
 
+use crate::packs;
 use crate::stream::Stream;
 use crate::things::Things;
 use crate::trace;
@@ -30,6 +31,12 @@ pub struct Attempt {
     pub bases: BTreeMap<Oid, Tid>,
     /// Objects that were not to change, with the serials that they had.
     pub checks: BTreeMap<Oid, Tid>,
+    /// The transactions that it undoes, one after the other,
+    pub undoes: Vec<Tid>,
+    /// and the objects that these wrote.
+    pub touches: BTreeSet<Oid>,
+    /// Whether others may undo it: no rule of the application speaks of what it writes.
+    pub may_be_undone: bool,
     /// When votes were sent, and when they were answered.
     pub votes: Vec<(Duration, Duration)>,
     /// How many conflicts were resolved under the locks.
@@ -46,7 +53,7 @@ pub struct Attempt {
 impl Attempt {
     /// The objects that the attempt locks.
     pub fn objects(&self) -> impl Iterator<Item = Oid> {
-        self.writes.keys().chain(self.checks.keys()).copied()
+        self.writes.keys().chain(self.checks.keys()).chain(&self.touches).copied()
     }
 }
 
@@ -101,6 +108,9 @@ pub struct Reached {
 /// How many times a client tries, before it gives a transaction up.
 pub const TRIES: usize = 3;
 
+/// How many transactions a client asks the undo log for.
+pub const LOGGED: usize = 20;
+
 /// A client that has given a transaction up, after attempts with these marks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GiveUp {
@@ -118,6 +128,9 @@ pub struct Record {
     /// Object ids that were handed out, each with its client.
     pub oids: Vec<(usize, Oid)>,
     pub things: Things,
+    /// Objects that were cut off, and may be grafted on again, oldest first.
+    pub cut_off: Vec<Oid>,
+    pub packs: Vec<packs::Asked>,
     /// What connections of the protocol were sent.
     pub streams: Vec<Stream>,
     /// When which client has got something done.
@@ -154,6 +167,9 @@ impl History {
             writes: writes(mark),
             bases: BTreeMap::new(),
             checks: BTreeMap::new(),
+            undoes: Vec::new(),
+            touches: BTreeSet::new(),
+            may_be_undone: false,
             votes: Vec::new(),
             resolved: 0,
             stream: None,

@@ -21,9 +21,11 @@
 //! | `workload/` | what Rust clients do: a menu, one workload a file |
 //! | `zeo/` | clients that speak the protocol as Python's does, and what these do: a menu, one act a file |
 //! | `checks/` | what must hold: one promise a file |
-//! | `cluster`, `links`, `network`, `host`, `disk` | the simulated hosts, and the seams |
+//! | `cluster`, `node`, `folder`, `links`, `network`, `host`, `disk` | the simulated hosts, and the seams |
+//! | `moments` | where in the middle of something a fault may hit a node |
 //! | `things`, `value` | the objects that clients share, and their states |
 //! | `history`, `stream` | what clients did and were sent; `model`: the database that follows from it |
+//! | `ledger`, `packs` | what nodes were seen to apply; `packed`: what packs may leave of it |
 //! | `seen`, `trace` | what is written down for people, and for `repeat` |
 //! | `chance` | a stream of chance for each part, from the seed and the part's name |
 //!
@@ -34,11 +36,18 @@ mod checks;
 mod cluster;
 mod disk;
 mod faults;
+mod folder;
+mod gate;
 mod history;
 mod host;
+mod ledger;
 mod links;
 mod model;
+mod moments;
 mod network;
+mod node;
+mod packed;
+mod packs;
 mod repeat;
 mod run;
 mod runner;

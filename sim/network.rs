@@ -7,6 +7,9 @@
 //! - A host that **loses its power** falls silent. The other ends of its connections notice after a while (keepalive),
 //!   or when the host is back and resets connections that it knows nothing of.
 //! - A host whose **program was killed** refuses connections at once; its kernel closes those that it had.
+//! - A connection that is **reset** is gone for both ends at once, with all that was under way.
+//! - Over a link that is **cut one way**, no connection comes about, from whichever end.
+//! - A host that has **died in the middle of a step** sends nothing more.
 //!
 //! Everything that is written goes into the trace.
 
@@ -23,10 +26,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 use zrs::net::{Listener, Network, Wire};
 
+use crate::chance::Chance;
 use crate::trace;
 
 /// How long it takes until a connection to a port without a listener is refused.
 const REFUSAL: Duration = Duration::from_millis(2);
+/// How often a connection that comes about looks whether the other end's answer can arrive.
+const ANSWER: Duration = Duration::from_millis(1);
 
 /// The fabric: the state that the networks of all hosts share, as do clones.
 #[derive(Clone, Default)]
@@ -38,18 +44,34 @@ struct State {
     made: u64,
     /// Hosts that are up, but no program listens there.
     silent: BTreeSet<String>,
+    /// The ways, from one host to another, on which cuts lie.
+    cuts: BTreeSet<(String, String)>,
+    /// Hosts that send nothing more.
+    dead: BTreeSet<String>,
 }
 
 /// One end of a connection.
 struct End {
+    host: String,
     other: String,
+    /// The addresses of this end and of the other one.
+    addresses: (SocketAddr, SocketAddr),
     broken: Arc<Mutex<Broken>>,
 }
 
 #[derive(Default)]
 struct Broken {
-    yes: bool,
+    why: Option<io::ErrorKind>,
     waiting: Vec<Waker>,
+}
+
+impl End {
+    /// Breaks this end; gives the tasks that are to be woken.
+    fn break_off(&self, why: io::ErrorKind) -> Vec<Waker> {
+        let mut broken = self.broken.lock().unwrap();
+        broken.why.get_or_insert(why);
+        std::mem::take(&mut broken.waiting)
+    }
 }
 
 /// One host's view of the network.
@@ -66,13 +88,52 @@ impl Fabric {
 
     /// Breaks all connections of other hosts with `host`, as if it had been silent for too long.
     pub fn lose(&self, host: &str) {
-        let mut wakers = Vec::new();
-        for end in self.state().ends.values().filter(|end| end.other == host) {
-            let mut broken = end.broken.lock().unwrap();
-            broken.yes = true;
-            wakers.append(&mut broken.waiting);
+        self.break_off(io::ErrorKind::TimedOut, |end| end.other == host);
+    }
+
+    /// Resets all connections between two hosts.
+    pub fn reset_between(&self, one: &str, other: &str) {
+        self.break_off(io::ErrorKind::ConnectionReset, |end| {
+            (end.host == one && end.other == other) || (end.host == other && end.other == one)
+        });
+    }
+
+    /// Resets a connection that `host` has; false if there is none.
+    pub fn reset_one(&self, host: &str, chance: &mut Chance) -> bool {
+        let ends: Vec<_> = self.state().ends.values().filter(|end| end.host == host).map(|end| end.addresses).collect();
+        if ends.is_empty() {
+            return false;
         }
+        let (mine, its) = chance.one_of(&ends);
+        self.break_off(io::ErrorKind::ConnectionReset, |end| {
+            end.addresses == (mine, its) || end.addresses == (its, mine)
+        });
+        true
+    }
+
+    fn break_off(&self, why: io::ErrorKind, which: impl Fn(&End) -> bool) {
+        let wakers: Vec<Waker> =
+            self.state().ends.values().filter(|end| which(end)).flat_map(|end| end.break_off(why)).collect();
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Sets whether cuts lie on the way from one host to another.
+    pub fn cut(&self, from: &str, to: &str, cut: bool) {
+        let way = (from.to_owned(), to.to_owned());
+        if cut {
+            self.state().cuts.insert(way)
+        } else {
+            self.state().cuts.remove(&way)
+        };
+    }
+
+    /// Sets whether `host` sends nothing more.
+    pub fn silence(&self, host: &str, silent: bool) {
+        if silent {
+            self.state().dead.insert(host.to_owned())
+        } else {
+            self.state().dead.remove(host)
+        };
     }
 
     /// Sets whether connecting to `host` is refused at once.
@@ -89,25 +150,33 @@ impl Fabric {
         self.0.lock().unwrap()
     }
 
-    fn wire(&self, host: &str, other: String, peer: String, stream: TcpStream) -> Wire {
+    fn is_cut(&self, from: &str, to: &str) -> bool {
+        self.state().cuts.contains(&(from.to_owned(), to.to_owned()))
+    }
+
+    fn wire(&self, host: &str, other: String, stream: TcpStream) -> io::Result<Wire> {
+        let addresses = (stream.local_addr()?, stream.peer_addr()?);
+        let peer = addresses.1.to_string();
         let broken = Arc::new(Mutex::new(Broken::default()));
         let number = {
             let mut state = self.state();
             state.made += 1;
             let number = state.made;
-            state.ends.insert(number, End { other, broken: broken.clone() });
+            state.ends.insert(number, End { host: host.to_owned(), other, addresses, broken: broken.clone() });
             number
         };
         let (reader, writer) = stream.into_split();
-        let place = Arc::new(Place { number, name: format!("{host}#{number}"), fabric: self.clone(), broken });
+        let (host, name) = (host.to_owned(), format!("{host}#{number}"));
+        let place = Arc::new(Place { number, host, name, fabric: self.clone(), broken });
         let reader = Box::new(Half { inner: reader, place: place.clone() });
-        Wire { reader, writer: Box::new(Half { inner: writer, place }), peer }
+        Ok(Wire { reader, writer: Box::new(Half { inner: writer, place }), peer })
     }
 }
 
 /// An end's entry in the fabric, which is taken out when both halves are dropped.
 struct Place {
     number: u64,
+    host: String,
     /// The connection's name in the trace.
     name: String,
     fabric: Fabric,
@@ -123,8 +192,12 @@ impl Drop for Place {
 impl Place {
     fn check(&self, context: &Context<'_>) -> io::Result<()> {
         let mut broken = self.broken.lock().unwrap();
-        if broken.yes {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "simulated: the other end was silent for too long"));
+        if let Some(why) = broken.why {
+            let text = match why {
+                io::ErrorKind::TimedOut => "simulated: the other end was silent for too long",
+                _ => "simulated: the connection was reset",
+            };
+            return Err(io::Error::new(why, text));
         }
         if broken.waiting.iter().all(|waker| !waker.will_wake(context.waker())) {
             broken.waiting.push(context.waker().clone());
@@ -151,8 +224,11 @@ impl Network for SimNetwork {
             }
             trace::event(&self.host, "connect", address.as_bytes());
             let stream = TcpStream::connect(address).await?;
-            let peer = stream.peer_addr()?.to_string();
-            Ok(self.fabric.wire(&self.host, other, peer, stream))
+            // (To turmoil the other end's answer takes no way.)
+            while self.fabric.is_cut(&other, &self.host) {
+                tokio::time::sleep(ANSWER).await;
+            }
+            self.fabric.wire(&self.host, other, stream)
         })
     }
 
@@ -182,7 +258,7 @@ impl Listener for SimListener {
         Box::pin(async move {
             let (stream, peer) = self.listener.accept().await?;
             let other = turmoil::reverse_lookup(peer.ip()).unwrap_or_else(|| peer.ip().to_string());
-            Ok(self.fabric.wire(&self.host, other, peer.to_string(), stream))
+            self.fabric.wire(&self.host, other, stream)
         })
     }
 }
@@ -207,6 +283,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Half<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Half<T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.place.check(context)?;
+        if self.place.fabric.state().dead.contains(&self.place.host) {
+            return Poll::Pending;
+        }
         let written = Pin::new(&mut self.inner).poll_write(context, bytes);
         if let Poll::Ready(Ok(count)) = &written {
             trace::event(&self.place.name, "send", &bytes[..*count]);

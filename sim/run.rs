@@ -4,28 +4,31 @@
 //!  0 s                                    15 s              10 s later at most  10 s at most     5 s at most
 //!  ├─ clients work, faults begin and end ──┼─ clients work ───┼─ clients end ─────┼────────────────┼─ verdict
 //!  │                                       the last has ended it heals            all have ended   nodes hold the same
-//!  └─ each millisecond: one_primary, no_exclusion, same_state_same_index
+//!  └─ each millisecond: one_primary, no_exclusion, same_state_same_index; the ledger and the packs are written down
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use turmoil::Sim;
-use zrs::zodb::Tid;
 
 use crate::chance::Chance;
 use crate::checks::same_state_same_index::States;
 use crate::checks::{
-    answers_by_the_news, appended_once, conflicts_are_real, counted, every_news_once, few_unknown, heals, kept,
-    locks_let_go, no_exclusion, no_lost_commit, no_lost_update, oids_once, one_primary, one_state_at_a_time,
-    rules_kept, serializable, short_logs, the_same_database, votes_are_kept,
+    answers_by_the_news, appended_once, blobs_are_whole, conflicts_are_real, counted, every_news_once, few_unknown,
+    heals, iterated_whole, leftovers_go, locks_let_go, no_exclusion, no_lost_commit, no_lost_update, oids_once,
+    one_primary, one_state_at_a_time, packs_are_done, packs_end, rules_kept, serializable, short_logs, the_same_database,
+    undone_as_the_model, votes_are_kept,
 };
 use crate::cluster::{Cluster, EVERY_CLIENT};
 use crate::faults::Faults;
 use crate::history::{End, History};
+use crate::ledger::Ledger;
 use crate::model::Model;
+use crate::node::Shape;
+use crate::packed::Manner;
+use crate::packs::Packs;
 use crate::seen::{self, Seen};
 use crate::{repeat, trace, workload, zeo};
 
@@ -55,8 +58,17 @@ pub fn run(seed: u64, keep: bool) -> Run {
     let mut cluster = Cluster::new(network(seed), seed);
     workload::start(&mut cluster, seed, &history, &enough);
     zeo::start(&mut cluster, seed, &history, &enough);
-    let mut scene = Scene { cluster, history, enough, faults: Faults::new(seed), states: States::default() };
-    let failures: Vec<String> = scene.play().err().into_iter().chain(scene.cluster.ended_by_themselves()).collect();
+    let mut scene = Scene {
+        cluster,
+        history,
+        enough,
+        faults: Faults::new(seed),
+        states: States::default(),
+        ledger: Ledger::default(),
+        packs: Packs::default(),
+        shape: Shape::of(seed),
+    };
+    let failures: Vec<String> = scene.play().err().into_iter().collect();
     let virtual_time = scene.cluster.elapsed();
     let count = |wanted: fn(&End) -> bool| scene.history.look().attempts.iter().filter(|a| wanted(&a.end)).count();
     let counts = [
@@ -72,12 +84,20 @@ pub fn run(seed: u64, keep: bool) -> Run {
 fn network(seed: u64) -> Sim<'static> {
     let mut chance = Chance::of(seed, "network");
     let slowest = [2, 10, 30][chance.below(3) as usize];
-    turmoil::Builder::new()
-        .rng_seed(chance.number())
+    let mut network = turmoil::Builder::new();
+    let seed = chance.number();
+    if chance.once_in(2) {
+        // (Else the hosts run in the same order in each millisecond.)
+        network.enable_random_order();
+    }
+    // (In writes that the other end has not read; so few that senders have to wait now and then.)
+    let capacity = chance.one_of(&[1 << 16, 1 << 16, 256]);
+    network
+        .rng_seed(seed)
         .tick_duration(Duration::from_millis(1))
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(slowest))
-        .tcp_capacity(1 << 16)
+        .tcp_capacity(capacity)
         .simulation_duration(Duration::from_secs(3_600))
         .build()
 }
@@ -88,6 +108,9 @@ struct Scene {
     enough: Arc<AtomicBool>,
     faults: Faults,
     states: States,
+    ledger: Ledger,
+    packs: Packs,
+    shape: Shape,
 }
 
 impl Scene {
@@ -102,8 +125,12 @@ impl Scene {
         let healed = self.cluster.elapsed();
         self.history.look().is_calm = true;
         self.wait(heals::WITHIN, "heals", |scene| heals::missing(&scene.cluster, &scene.history, healed))?;
+        self.wait(heals::WITHIN, "packs_end", |scene| packs_end::missing(&scene.packs, healed))?;
         self.enough.store(true, Relaxed);
         self.wait(heals::WITHIN, "heals", |scene| heals::at_work(&scene.history))?;
+        let left = self.cluster.elapsed();
+        self.wait(TOGETHER, "packs_end", |scene| packs_end::missing(&scene.packs, left))?;
+        self.wait(TOGETHER, "leftovers_go", |scene| leftovers_go::missing(&scene.cluster.servers()))?;
         self.wait(TOGETHER, "heals", |scene| heals::apart(&scene.cluster))?;
         self.judge()
     }
@@ -115,6 +142,9 @@ impl Scene {
         self.history.leads(self.cluster.primary());
         one_primary::look(&servers)?;
         no_exclusion::look(&servers)?;
+        leftovers_go::look(&servers);
+        self.ledger.look(&servers)?;
+        self.packs.look(&servers, self.cluster.primary());
         self.states.look(&servers)
     }
 
@@ -138,24 +168,26 @@ impl Scene {
     fn judge(&self) -> Result<(), String> {
         let record = self.history.look();
         short_logs::check(&self.cluster.servers())?;
-        let mut model = None;
+        // (A disk that fails makes a pack fail that reads it.)
+        let may_fail = seen::faults().iter().any(|(name, times)| *times > 0 && name.starts_with("disk_f"));
+        let (packs, manner) = (&self.packs.seen, Manner { gc: self.shape.pack_gc, may_fail });
+        no_lost_commit::check(&record, &self.ledger)?;
+        let mut model = Model::of(&record, &self.ledger)?;
+        model.pack(&record, packs, manner);
         for (node, server) in self.cluster.servers() {
-            let all = kept(server.store()).map_err(|fault| format!("node {node} can't be read: {fault}"))?;
-            no_lost_commit::check(&record, &all)?;
-            let by_mark: BTreeMap<u64, Tid> = all.iter().map(|kept| (kept.mark, kept.tid)).collect();
-            let model = match &model {
-                Some(model) => model,
-                None => model.insert(Model::of(&record, |attempt| by_mark.get(&attempt.mark).copied())?),
-            };
-            the_same_database::check(model, server.store(), &all)?;
+            the_same_database::check(&model, server.store()).map_err(|why| format!("{why} (at node {node})"))?;
+            blobs_are_whole::look(&model, server.store()).map_err(|why| format!("{why} (at node {node})"))?;
             counted(server.store())?;
         }
-        let model = model.unwrap_or_default();
+        packs_are_done::check(&record, &model, packs, manner)?;
         // Those that see the nearest come first.
         every_news_once::check(&record, &model)?;
-        answers_by_the_news::check(&record, &model)?;
+        answers_by_the_news::check(&record, &model, self.shape.sizes.invalidations)?;
         conflicts_are_real::check(&record, &model)?;
         votes_are_kept::check(&record)?;
+        blobs_are_whole::check(&record, &model)?;
+        iterated_whole::check(&record, &model)?;
+        undone_as_the_model::check(&record, &model, &self.ledger, packs)?;
         serializable::check(&record, &model)?;
         one_state_at_a_time::check(&record, &model)?;
         no_lost_update::check(&record, &model)?;

@@ -15,7 +15,7 @@
 //!
 //! A fault, a workload or the matter of a check that no run has seen counts as a failure, from [`EVERYDAY`] seeds on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Mutex;
@@ -28,10 +28,12 @@ use crate::{checks, faults, repeat, trace, workload, zeo};
 
 /// How many seeds `cargo test` runs.
 const EVERYDAY: u64 = 40;
+/// Seeds that have found a bug: the seed, the commit, what it was.
+const REGRESSIONS: &str = include_str!("regressions.txt");
 /// One seed of so many is repeated.
 const REPEATED: u64 = 5;
 /// How long (of real time) the parent waits for the next report: a run takes seconds.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// The environment variable that has a child's seeds: `5,10r`, where `r` says that the seed runs twice.
 pub const CHILD: &str = "ZRS_SIM_CHILD";
 
@@ -104,10 +106,13 @@ pub fn parent() -> ExitCode {
     let single = number("SEED");
     let seeds: Vec<u64> = match single {
         Some(seed) => vec![seed],
-        None => {
-            let from = number("FROM").unwrap_or(1);
-            (from..from + number("SEEDS").unwrap_or(EVERYDAY)).collect()
-        }
+        None => match (number("FROM"), number("SEEDS")) {
+            (None, None) => everyday(),
+            (from, seeds) => {
+                let from = from.unwrap_or(1);
+                (from..from + seeds.unwrap_or(EVERYDAY)).collect()
+            }
+        },
     };
     let twice = |seed: u64| single.is_some() || seed.is_multiple_of(REPEATED);
     // Two at least, so that a seed can be repeated in another process.
@@ -143,6 +148,15 @@ pub fn parent() -> ExitCode {
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
     let repeated = seeds.iter().filter(|seed| twice(**seed)).count();
     results.end(&seeds, &format!("{:.0} seeds a minute, {repeated} of them repeated", seeds.len() as f64 / minutes))
+}
+
+/// The seeds that `cargo test` runs: the first ones, and those that have found a bug.
+fn everyday() -> Vec<u64> {
+    let first = |line: &str| Some(line.split('#').next()?.split_whitespace().next()?.to_owned());
+    let regressions =
+        REGRESSIONS.lines().filter_map(first).map(|seed| seed.parse().expect("a line begins with a seed"));
+    let seeds: BTreeSet<u64> = (1..=EVERYDAY).chain(regressions).collect();
+    seeds.into_iter().collect()
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -10,6 +10,8 @@ use crate::value::Value;
 pub const DEPOSIT: u64 = 1_000;
 
 /// The shared objects; none before the first client has created them.
+///
+/// The root refers to all of them but the mortals, so that no pack takes them for garbage.
 #[derive(Clone, Debug, Default)]
 pub struct Things {
     /// Each transaction that writes a counter adds one to it.
@@ -26,11 +28,19 @@ pub struct Things {
     pub flags: Vec<Oid>,
     /// Objects that are deleted and come again.
     pub mortals: Vec<Oid>,
+    /// Each refers to its mortal while there is one.
+    pub holders: Vec<Oid>,
+    /// Each refers to objects that clients create, cut off and graft on again.
+    pub branches: Vec<Oid>,
+    /// Each refers to an object of its own, or to none; what is done to them is undone now and then.
+    pub pages: Vec<Oid>,
+    /// Numbers at first, and then blobs.
+    pub files: Vec<Oid>,
 }
 
 impl Things {
-    /// How many objects there are.
-    pub const COUNT: usize = 5 + 4 + 2 + 2 + 2 + 2 + 3;
+    /// How many objects there are beside the root.
+    pub const COUNT: usize = 5 + 4 + 2 + 2 + 2 + 2 + 3 + 3 + 3 + 2 + 2;
 
     /// Gives each thing one of the ids.
     pub fn of(oids: Vec<Oid>) -> Things {
@@ -44,6 +54,10 @@ impl Things {
             watch: some(2),
             flags: some(2),
             mortals: some(3),
+            holders: some(3),
+            branches: some(3),
+            pages: some(2),
+            files: some(2),
         }
     }
 
@@ -51,10 +65,12 @@ impl Things {
         self.counters.is_empty()
     }
 
-    /// All objects.
+    /// All objects but the root.
     pub fn all(&self) -> Vec<Oid> {
-        let Things { counters, accounts, registers, pair, watch, flags, mortals } = self;
-        [counters, accounts, registers, pair, watch, flags, mortals].into_iter().flatten().copied().collect()
+        let Things { counters, accounts, registers, pair, watch, flags, mortals, holders, branches, pages, files } =
+            self;
+        let kinds = [counters, accounts, registers, pair, watch, flags, mortals, holders, branches, pages, files];
+        kinds.into_iter().flatten().copied().collect()
     }
 
     /// The states that all objects begin with.
@@ -63,6 +79,11 @@ impl Things {
         values.extend(self.accounts.iter().map(|oid| (*oid, Value::Number(DEPOSIT))));
         values.extend(self.registers.iter().map(|oid| (*oid, Value::List(Vec::new()))));
         values.extend(self.watch.iter().map(|oid| (*oid, Value::Number(1))));
+        let held = self.holders.iter().zip(&self.mortals);
+        values.extend(held.map(|(holder, mortal)| (*holder, Value::node(vec![*mortal]))));
+        values.extend(self.branches.iter().chain(&self.pages).map(|oid| (*oid, Value::node(Vec::new()))));
+        let kept = self.all().into_iter().filter(|oid| !self.mortals.contains(oid));
+        values.insert(Oid::ROOT, Value::node(kept.collect()));
         values
     }
 }

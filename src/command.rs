@@ -243,6 +243,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether a command that was right when it was proposed came too late: its reign was over, or its storage was
+    /// dropped.
+    pub fn is_too_late(&self) -> bool {
+        matches!(self, Outcome::Stale | Outcome::Refused(Refusal::NoStorage { .. }))
+    }
+
     /// A refusal for a base serial that is not the current one.
     pub fn conflict(oid: Oid, committed: Tid, read: Tid) -> Outcome {
         Outcome::Refused(Refusal::Conflict(Conflict { oid, committed, read }))
@@ -252,7 +258,7 @@ impl Outcome {
 /// Bytes that are not a command of a format this program knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnreadableCommand {
-    /// Bytes of a newer program's format.
+    /// Bytes of a newer program's format, or of one that is older than [`OLDEST_FORMAT`].
     Format(u8),
     /// Damaged bytes; why they can't be decoded.
     Broken(String),
@@ -316,11 +322,16 @@ impl fmt::Display for Reign {
 impl fmt::Display for UnreadableCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            UnreadableCommand::Format(format) => write!(
-                f,
-                "a command of format {format}, but this program knows formats {OLDEST_FORMAT} to {FORMAT}: update zrsd \
-                 on this node"
-            ),
+            UnreadableCommand::Format(format) => {
+                let cure = match *format < OLDEST_FORMAT {
+                    true => "export the database with the zrsctl of the version before, and import it with this one",
+                    false => "update zrsd on this node",
+                };
+                write!(
+                    f,
+                    "a command of format {format}, but this program knows formats {OLDEST_FORMAT} to {FORMAT}: {cure}"
+                )
+            }
             UnreadableCommand::Broken(why) => write!(f, "not a command: {why}"),
         }
     }
@@ -393,10 +404,23 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_named() {
-        let mut bytes = commit().encode(FORMAT).to_vec();
-        bytes[0] = FORMAT + 1;
-        assert_eq!(Command::decode(&bytes, FORMAT), Err(UnreadableCommand::Format(FORMAT + 1)));
+    fn a_storage_that_was_dropped_is_nobodys_fault() {
+        let refused = |refusal| Outcome::Refused(refusal).is_too_late();
+        assert!(Outcome::Stale.is_too_late());
+        assert!(refused(Refusal::NoStorage { name: "1".into(), known: vec![] }));
+        assert!(!refused(Refusal::BadValue("an empty piece".into())) && !Outcome::Done.is_too_late());
+    }
+
+    #[test]
+    fn another_format_is_named_with_what_helps() {
+        for (format, cure) in [(FORMAT + 1, "update zrsd on this node"), (OLDEST_FORMAT - 1, "export the database")] {
+            let mut bytes = commit().encode(FORMAT).to_vec();
+            bytes[0] = format;
+            let fault = Command::decode(&bytes, FORMAT).unwrap_err();
+            assert_eq!(fault, UnreadableCommand::Format(format));
+            let said = fault.to_string();
+            assert!(said.contains(cure) && said.contains("update") == (format > FORMAT), "{said}");
+        }
     }
 
     proptest::proptest! {

@@ -3,6 +3,8 @@
 //! before any effect of its transaction. After a reconnect the client is told of every object that it has missed.
 //! (`src/server/session/view.rs`; docs/protocol.md: missed invalidations)
 
+use std::time::Duration;
+
 use zrs::zodb::{Oid, Tid};
 
 use crate::history::Record;
@@ -14,12 +16,15 @@ pub const LOADS: &str = "answers_by_the_news: loads";
 pub const OLD: &str = "answers_by_the_news: old loads";
 pub const SERIALS: &str = "answers_by_the_news: serials";
 pub const CACHES: &str = "answers_by_the_news: catch-ups";
+pub const TOO_MANY: &str = "answers_by_the_news: caches dropped";
 
-pub fn check(record: &Record, model: &Model) -> Result<(), String> {
+/// `most`: so many writes a client may have missed and still be told of.
+pub fn check(record: &Record, model: &Model, most: usize) -> Result<(), String> {
     for (number, stream) in record.streams.iter().enumerate() {
         let mut told = stream.registered;
-        for event in &stream.events {
-            if let Some(expected) = expected(model, event, &mut told).filter(|expected| expected != event) {
+        for (event, at) in stream.events.iter().zip(&stream.times) {
+            let expected = expected(model, event, &mut told, *at, most);
+            if !expected.is_empty() && !expected.contains(event) {
                 let name = stream.name(number);
                 return Err(format!(
                     "answers_by_the_news: {name}, told up to {told}, was sent {event:?} where {expected:?} was due"
@@ -30,29 +35,48 @@ pub fn check(record: &Record, model: &Model) -> Result<(), String> {
     Ok(())
 }
 
-/// The event as it ought to be; `None` for one that this check does not look at.
-fn expected(model: &Model, event: &Event, told: &mut Tid) -> Option<Event> {
+/// The event as it ought to be, or may be while packs go on; none for one that this check does not look at.
+fn expected(model: &Model, event: &Event, told: &mut Tid, at: Duration, most: usize) -> Vec<Event> {
     match event {
         Event::News(tid, _) | Event::Finished { tid, .. } => {
             *told = *tid;
-            None
+            Vec::new()
         }
         Event::Loaded { oid, before, .. } => {
             seen::check(if before > told { LOADS } else { OLD }, 1);
-            Some(Event::Loaded { oid: *oid, before: *before, answer: model.load(*oid, *before, *told) })
+            let answers = model.loads(*oid, *before, *told, at).into_iter();
+            answers.map(|answer| Event::Loaded { oid: *oid, before: *before, answer }).collect()
         }
         Event::Serial { oid, tid, .. } => {
             seen::check(SERIALS, 1);
-            let exact = model.newest(*oid, *tid).filter(|(newest, _)| newest == tid && tid <= told);
-            let found = exact.and_then(|_| model.at(*oid, *tid));
-            Some(Event::Serial { oid: *oid, tid: *tid, found })
+            let answers = model.serials(*oid, *tid, *told, at).into_iter();
+            answers.map(|found| Event::Serial { oid: *oid, tid: *tid, found }).collect()
         }
-        Event::Last(_) => Some(Event::Last(*told)),
-        Event::Missed { since, .. } => {
+        Event::Last(_) => vec![Event::Last(*told)],
+        Event::Missed { since, answer } => {
             seen::check(CACHES, 1);
-            let oids: Vec<Oid> = model.changed(*since, *told);
-            Some(Event::Missed { since: *since, answer: Some((*told, oids)) })
+            let mut oids: Vec<Oid> = model.changed(*since, *told);
+            // (Of what was packed away altogether nobody knows any more that it has changed.)
+            let named = |oid: &Oid| answer.as_ref().is_some_and(|(_, oids)| oids.contains(oid));
+            oids.retain(|oid| named(oid) || !model.may_forget(*oid, *since, *told, at));
+            let mut expected = vec![Event::Missed { since: *since, answer: Some((*told, oids)) }];
+            let between = model.transactions.range(since.next()..).take_while(|(tid, _)| **tid <= *told);
+            if between.map(|(tid, _)| model.wrote(*tid).len()).sum::<usize>() > most {
+                seen::check(TOO_MANY, 1);
+                expected.push(Event::Missed { since: *since, answer: None });
+                // (Fewer, if some were packed away.)
+                expected.drain(..usize::from(!model.was_packed()));
+            }
+            expected
         }
-        Event::Conflicts { .. } | Event::Failed { .. } | Event::Voted { .. } | Event::Refused { .. } => None,
+        Event::Conflicts { .. }
+        | Event::Failed { .. }
+        | Event::Voted { .. }
+        | Event::Missing { .. }
+        | Event::NotUndone { .. }
+        | Event::UndoLog(_)
+        | Event::Blob { .. }
+        | Event::Iterated(_)
+        | Event::Refused { .. } => Vec::new(),
     }
 }

@@ -44,7 +44,7 @@ fn follow(record: &Record, model: &Model, number: usize, stream: &Stream) -> Res
         match told {
             Some(_) if is_own => return Err(format!("{event:?} is the client's own transaction")),
             Some(oids) => {
-                let wrote: BTreeSet<Oid> = attempt.writes.keys().copied().collect();
+                let wrote: BTreeSet<Oid> = model.wrote(tid);
                 if oids.len() != wrote.len() || oids.iter().any(|oid| !wrote.contains(oid)) {
                     return Err(format!("{event:?}, but {wrote:?} were written"));
                 }

@@ -10,7 +10,7 @@ pub const UNKNOWN: &str = "few_unknown: unknown";
 pub const STOPPED: &str = "few_unknown: finishes with planned stops";
 
 /// The faults that must cost no outcome.
-pub const PLANNED: [&str; 2] = ["stop", "clock_step"];
+pub const PLANNED: [&str; 3] = ["stop", "hand_over", "clock_step"];
 
 /// `faults`: how often each has begun.
 pub fn check(record: &Record, faults: &BTreeMap<String, u64>, clients: usize) -> Result<(), String> {

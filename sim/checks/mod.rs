@@ -5,11 +5,14 @@
 
 pub mod answers_by_the_news;
 pub mod appended_once;
+pub mod blobs_are_whole;
 pub mod conflicts_are_real;
+mod counted;
 pub mod every_news_once;
 pub mod few_unknown;
 pub mod heals;
-mod kept;
+pub mod iterated_whole;
+pub mod leftovers_go;
 pub mod locks_let_go;
 pub mod no_exclusion;
 pub mod no_lost_commit;
@@ -17,22 +20,31 @@ pub mod no_lost_update;
 pub mod oids_once;
 pub mod one_primary;
 pub mod one_state_at_a_time;
+pub mod packs_are_done;
+pub mod packs_end;
 pub mod rules_kept;
 pub mod same_state_same_index;
 pub mod serializable;
 pub mod short_logs;
 pub mod the_same_database;
+pub mod undone_as_the_model;
 pub mod votes_are_kept;
 
-pub use kept::{counted, kept};
+pub use counted::counted;
+
+use crate::packed;
 
 /// All that the checks must have looked at, in enough runs.
-pub const LOOKED_AT: [&str; 31] = [
+pub const LOOKED_AT: [&str; 50] = [
     answers_by_the_news::CACHES,
     answers_by_the_news::LOADS,
     answers_by_the_news::OLD,
     answers_by_the_news::SERIALS,
+    answers_by_the_news::TOO_MANY,
     appended_once::APPENDED,
+    blobs_are_whole::KEPT,
+    blobs_are_whole::NONE,
+    blobs_are_whole::SENT,
     conflicts_are_real::FINAL,
     conflicts_are_real::GIVEN_UP,
     conflicts_are_real::RESOLVED,
@@ -42,12 +54,23 @@ pub const LOOKED_AT: [&str; 31] = [
     few_unknown::STOPPED,
     few_unknown::UNKNOWN,
     heals::CLIENTS,
+    iterated_whole::PASSED_OVER,
+    iterated_whole::TRANSACTIONS,
+    leftovers_go::STAGED,
     locks_let_go::VOTES,
     no_lost_commit::COMMITTED,
     no_lost_commit::NOT_COMMITTED,
     no_lost_commit::UNKNOWN,
     no_lost_update::UPDATES,
     oids_once::OIDS,
+    packed::GARBAGE,
+    packed::REFERRED,
+    packed::REMOVED,
+    packed::RESUMED,
+    packed::UNCERTAIN,
+    packs_are_done::ASKED,
+    packs_are_done::CARRIED_OUT,
+    packs_are_done::REFUSED,
     one_state_at_a_time::CACHED,
     one_state_at_a_time::OLD,
     one_state_at_a_time::READS,
@@ -58,5 +81,9 @@ pub const LOOKED_AT: [&str; 31] = [
     short_logs::FETCHED,
     short_logs::SHORTENED,
     the_same_database::REVISIONS,
+    undone_as_the_model::LOGS,
+    undone_as_the_model::REFUSED,
+    undone_as_the_model::TOO_OLD,
+    undone_as_the_model::UNDONE,
     votes_are_kept::FINISHES,
 ];

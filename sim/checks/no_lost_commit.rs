@@ -6,17 +6,20 @@
 
 use std::collections::BTreeMap;
 
-use super::kept::Kept;
+use zrs::zodb::Oid;
+
 use crate::history::{End, Record};
+use crate::ledger::{Kept, Ledger};
 use crate::seen;
+use crate::value::{Found, Value};
 
 pub const COMMITTED: &str = "no_lost_commit: answered";
 pub const NOT_COMMITTED: &str = "no_lost_commit: refused";
 pub const UNKNOWN: &str = "no_lost_commit: unknown";
 
-pub fn check(record: &Record, kept: &[Kept]) -> Result<(), String> {
+pub fn check(record: &Record, ledger: &Ledger) -> Result<(), String> {
     let mut by_mark: BTreeMap<u64, &Kept> = BTreeMap::new();
-    for transaction in kept {
+    for transaction in ledger.transactions.values() {
         if by_mark.insert(transaction.mark, transaction).is_some() {
             return Err(format!("no_lost_commit: attempt {} is there twice", transaction.mark));
         }
@@ -42,8 +45,13 @@ pub fn check(record: &Record, kept: &[Kept]) -> Result<(), String> {
             (End::NotCommitted(_) | End::Conflict(_), Some(kept)) => {
                 return Err(format!("{name} has not committed ({:?}), and is there as {}", attempt.end, kept.tid));
             }
-            (_, Some(kept)) if attempt.writes != kept.writes => {
-                return Err(format!("{name} wrote {:?}, but there is {:?}", attempt.writes, kept.writes));
+            (_, Some(kept)) if attempt.undoes.is_empty() => {
+                let own = |value: &Value| (value.clone(), attempt.mark);
+                let wrote: BTreeMap<Oid, Found> =
+                    attempt.writes.iter().map(|(oid, value)| (*oid, own(value))).collect();
+                if wrote != kept.writes {
+                    return Err(format!("{name} wrote {wrote:?}, but there is {:?}", kept.writes));
+                }
             }
             _ => {}
         }

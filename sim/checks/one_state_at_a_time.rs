@@ -16,8 +16,8 @@ pub fn check(record: &Record, model: &Model) -> Result<(), String> {
         seen::check(READS, 1);
         seen::check(CACHED, u64::from(shown.cached));
         seen::check(OLD, u64::from(shown.historical));
-        let there = model.at(shown.oid, shown.snapshot);
-        if there != shown.found {
+        if !model.shows(shown.oid, shown.snapshot, shown.found.as_ref(), shown.cached) {
+            let there = model.at(shown.oid, shown.snapshot);
             return Err(format!("one_state_at_a_time: there was {there:?}, but a client was shown {shown:?}"));
         }
     }

@@ -6,6 +6,7 @@ use crate::history::Record;
 use crate::seen;
 use crate::stream::Event;
 
+pub const MISSING: &str = "votes_are_kept: missing objects";
 pub const FINISHES: &str = "votes_are_kept: finishes";
 
 pub fn check(record: &Record) -> Result<(), String> {
@@ -13,11 +14,12 @@ pub fn check(record: &Record) -> Result<(), String> {
         let mut voted = None;
         for event in &stream.events {
             match event {
-                Event::Voted { mark } => voted = Some(*mark),
+                Event::Voted { mark, .. } => voted = Some(*mark),
                 Event::Finished { mark, .. } if voted != Some(*mark) => {
                     return Err(format!("votes_are_kept: {}: {event:?} without a vote", stream.name(number)));
                 }
                 Event::Finished { .. } => seen::check(FINISHES, 1),
+                Event::Missing { .. } => seen::check(MISSING, 1),
                 Event::Refused { .. } => {
                     return Err(format!("votes_are_kept: {}: {event:?}", stream.name(number)));
                 }

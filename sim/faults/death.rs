@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::fault::{EndFault, Fault, victim};
+use super::fault::{EndFault, Fault, When, victim};
 use crate::cluster::{Cluster, Death, NODES};
 
 /// `kill -9` of a node.
 pub const KILL: Fault = Fault {
     name: "kill",
+    when: When::Running,
     rate: 10,
     lasts: 200..3_000,
     begin: |cluster, chance| {
@@ -19,6 +20,7 @@ pub const KILL: Fault = Fault {
 /// A node without power: its disks lose unsynced writes.
 pub const POWER_LOSS: Fault = Fault {
     name: "power_loss",
+    when: When::Running,
     rate: 10,
     lasts: 200..3_000,
     begin: |cluster, chance| {
@@ -30,6 +32,7 @@ pub const POWER_LOSS: Fault = Fault {
 /// All nodes without power at the same moment. They start again one by one.
 pub const POWER_LOSS_OF_ALL: Fault = Fault {
     name: "power_loss_of_all",
+    when: When::Running,
     rate: 4,
     lasts: 200..2_000,
     begin: |cluster, chance| {
@@ -46,12 +49,18 @@ pub const POWER_LOSS_OF_ALL: Fault = Fault {
     },
 };
 
-fn crash(cluster: &mut Cluster, node: u64, death: Death) -> Option<EndFault> {
+/// Ends a node at once, until it is started again at the end.
+pub fn crash(cluster: &mut Cluster, node: u64, death: Death) -> Option<EndFault> {
     cluster.is_up(node).then(|| -> EndFault {
         cluster.crash(node, death);
-        Box::new(move |cluster| {
-            cluster.restart(node);
-            true
-        })
+        start(node)
+    })
+}
+
+/// Starts a node that is down at the end.
+pub fn start(node: u64) -> EndFault {
+    Box::new(move |cluster| {
+        cluster.restart(node);
+        true
     })
 }

@@ -1,8 +1,8 @@
 //! The faults of the simulation, and when they begin.
 //!
-//! Each seed enables some of the faults of the [`MENU`], about half of them: what one fault hides (a cluster that is
-//! down most of the time meets no conflicts), a run without it shows. An enabled fault begins again and again, at its
-//! rate, whatever else goes wrong at that time; so faults meet.
+//! Each seed enables some of the faults of the [`MENU`]: about half of them, a quarter or an eighth. What one fault
+//! hides (a cluster that is down most of the time meets no conflicts), a run without it shows. An enabled fault begins
+//! again and again, at its rate, whatever else goes wrong at that time; so faults meet.
 //!
 //! Each fault draws from streams of chance of its own: one for whether it is enabled and when it begins, and one for
 //! each time that it begins (which node it hits, for how long). So a new fault changes nothing in the seeds that don't
@@ -15,14 +15,19 @@
 //!  kill                      n1├──┤               n3├─┤                  n1├───┤
 //!  cut_from_all                 n2├─────┤                   n3├──┤
 //!  clock_step       (not enabled by this seed)
-//!                 ├──────┤ calm: the cluster forms                               ├ all ends; then it has to heal
+//!                 ├──────┤ the cluster forms                                     ├ all ends; then it has to heal
 //! ```
 //!
-//! **Left out**: faults while the cluster forms.
+//! While the cluster forms, only those faults begin that are meant for that, each once.
 
+mod aimed;
 mod clock;
 mod death;
+mod disk;
 mod fault;
+mod folder;
+mod forming;
+mod host;
 mod network;
 mod operator;
 
@@ -33,24 +38,57 @@ use crate::checks::few_unknown::PLANNED;
 use crate::checks::locks_let_go::HARMLESS;
 use crate::cluster::Cluster;
 use crate::seen;
-use fault::{EndFault, Fault};
+use fault::{EndFault, Fault, When};
 
 /// All faults.
-static MENU: [Fault; 7] = [
+static MENU: [Fault; 38] = [
     death::KILL,
     death::POWER_LOSS,
     death::POWER_LOSS_OF_ALL,
     network::CUT_FROM_NODES,
     network::CUT_FROM_ALL,
+    network::CUT_ONE_WAY,
+    network::CUT_LINK,
+    network::CUT_CLIENT,
+    network::FLAPPING_LINK,
+    network::RESET,
+    network::STALL_AND_RESET,
+    host::PAUSE,
+    host::SUSPEND,
     clock::CLOCK_STEP,
+    clock::CLOCK_FAR_OFF,
+    clock::CLOCK_DRIFT,
+    disk::DISK_FAILS,
+    disk::DISK_FULL,
+    disk::DISK_FILLED,
+    disk::SLOW_DISK,
+    disk::STALLED_DISK,
+    folder::FLIPPED_BIT,
+    folder::OLD_COPY,
     operator::STOP,
+    operator::HAND_OVER,
+    aimed::AT_SLOTS,
+    aimed::AT_ENTRIES,
+    aimed::AT_TRUNCATION,
+    aimed::AT_SEGMENT,
+    aimed::AT_APPLY,
+    aimed::AT_FLUSH,
+    aimed::AFTER_RESTART,
+    aimed::AT_HAND_OVER,
+    aimed::AT_ELECTION,
+    aimed::AT_REIGN,
+    forming::FORMING_DEATH,
+    forming::FORMING_CUT,
+    forming::FORMING_PAUSE,
 ];
 
 /// In one run of so many nothing fails, but for what operators do on purpose: that must cost clients nothing. In every
 /// other one of these, not even that happens: what a client waits for then, another client has caused.
 const QUIET: u64 = 8;
-/// How long nothing goes wrong at first.
+/// How long only those faults begin that are meant for it: the cluster forms.
 const CALM: Duration = Duration::from_millis(1_500);
+/// Of how many faults a seed enables one.
+const ENABLED: [u64; 3] = [2, 4, 8];
 
 /// The names of all faults.
 pub fn names() -> Vec<&'static str> {
@@ -83,19 +121,26 @@ struct Lasting {
 impl Upcoming {
     /// `None` if the seed does not enable the fault.
     fn of(seed: u64, fault: &'static Fault) -> Option<Upcoming> {
+        let is_quiet = seed.is_multiple_of(QUIET);
+        let one_in = if is_quiet { ENABLED[0] } else { Chance::of(seed, "faults").one_of(&ENABLED) };
         let mut chance = Chance::of(seed, &format!("fault {}", fault.name));
-        if chance.once_in(2) {
+        if !chance.once_in(one_in) {
             return None;
         }
         seen::fault(fault.name, 0);
-        let mut upcoming = Upcoming { fault, chance, next: CALM, times: 0 };
+        let next = if fault.when == When::Forming { Duration::ZERO } else { CALM };
+        let mut upcoming = Upcoming { fault, chance, next, times: 0 };
         upcoming.pause();
         Some(upcoming)
     }
 
     /// Moves on to the next time.
     fn pause(&mut self) {
-        self.next += self.chance.millis(0..2 * 60_000 / self.fault.rate);
+        self.next += match self.fault.when {
+            When::Forming if self.times > 0 => Duration::MAX / 2,
+            When::Forming => self.chance.millis(0..CALM.as_millis() as u64),
+            When::Running | When::Moment => self.chance.millis(0..2 * 60_000 / self.fault.rate),
+        };
     }
 }
 
@@ -122,7 +167,9 @@ impl Faults {
             let mut chance = Chance::of(self.seed, &format!("fault {} number {times}", fault.name));
             let due = now + chance.millis(fault.lasts.clone());
             if let Some(end) = (fault.begin)(cluster, &mut chance) {
-                seen::fault(fault.name, 1);
+                if fault.when != When::Moment {
+                    seen::fault(fault.name, 1);
+                }
                 self.lasting.push(Lasting { due, end });
             }
             upcoming.times += 1;
@@ -132,6 +179,7 @@ impl Faults {
 
     /// Ends everything. It is to be called again, a millisecond later, until nothing lasts any more, which it returns.
     pub fn end(&mut self, cluster: &mut Cluster) -> bool {
+        cluster.end_faults();
         self.end_those_due(Duration::MAX, cluster);
         self.lasting.is_empty()
     }

@@ -74,7 +74,7 @@ pub fn write(worker: &Worker, transaction: &Transaction, values: &BTreeMap<Oid, 
 /// Writes objects and commits; how that ended goes into the history.
 pub async fn commit(worker: &Worker, transaction: Transaction, values: BTreeMap<Oid, Value>, padding: usize) -> End {
     let mark = write(worker, &transaction, &values, padding);
-    let end = match transaction.commit("somebody", "counted").await {
+    let end = match transaction.commit("somebody", mark.to_string()).await {
         Ok(tid) => End::Committed(Some(tid)),
         Err(error) => end_of(&error),
     };

@@ -1,7 +1,7 @@
 //! A transaction as Python's client commits it, with the ways in which applications and hosts misbehave.
 //!
 //! ```text
-//!   tpc_begin, storea …, deleteObject …, checkCurrentSerial …
+//!   tpc_begin, storea …, deleteObject …, undoa …, checkCurrentSerial …
 //!   vote ──► conflicts ──► loadSerial (theirs, old), storea … and vote again, under the locks      up to VOTES times
 //!        └─► a conflict that can't be resolved ──► tpc_abort ──► all anew from a newer snapshot    up to TRIES times
 //!   voted ──► tpc_finish
@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use zrs::zeo::{Call, Reply, StoreConflict};
+use zrs::zeo::{Call, MessageId, Reply, StoreConflict, undo_id};
 use zrs::zodb::{Conflict, Oid, Refusal, Tid};
 
 use super::line::{Answer, Lost};
@@ -23,7 +23,7 @@ use super::session::Session;
 use crate::chance::Chance;
 use crate::history::{End, GiveUp, Manner, Reached, TRIES};
 use crate::trace;
-use crate::value::{Value, read, record};
+use crate::value::{Value, blob, read, record};
 
 /// How many times a client votes on a transaction whose conflicts it resolves. (Python's does nine times.)
 const VOTES: u32 = 9;
@@ -65,10 +65,16 @@ async fn attempt(session: &mut Session, chance: &mut Chance, plan: &Plan) -> Res
     session.client.env.sleep(chance.millis(0..20)).await;
     let mark = session.client.history.look().attempts.len() as u64;
     let writes = (plan.change)(&found, mark);
-    if writes.is_empty() {
+    if writes.is_empty() && plan.undoes.is_empty() {
         return Ok(None);
     }
     let mut draft = begin(session, chance, plan, snapshot, &found, writes);
+    if plan.leaves_a_part && chance.once_in(2) {
+        session.line.flush().await?;
+        session.client.env.sleep(chance.millis(1..100)).await;
+        session.client.history.ends(draft.mark, End::NotCommitted("it left before it voted".to_owned()));
+        return Err(Lost("it left before it voted".to_owned()));
+    }
     let end = match dialogue(session, chance, &mut draft).await {
         Ok(end) => end,
         Err(Lost(why)) => {
@@ -109,14 +115,24 @@ fn begin<'a>(
     history.note(mark, |attempt| {
         attempt.bases = draft.bases();
         attempt.checks = draft.checks.clone();
+        attempt.may_be_undone = plan.may_be_undone;
+        attempt.undoes.clone_from(&plan.undoes);
+        attempt.touches.clone_from(&plan.touches);
         attempt.stream = Some(session.line.stream);
     });
-    let text = Bytes::from_static(b"somebody");
-    let begin =
-        Call::TpcBegin { txn, user: text.clone(), description: text, extension: Bytes::new(), tid: None, status: b' ' };
+    let (user, description) = (Bytes::from_static(b"somebody"), mark.to_string().into());
+    let begin = Call::TpcBegin { txn, user, description, extension: Bytes::new(), tid: None, status: b' ' };
     session.line.tell(&begin);
     for oid in draft.writes.keys() {
-        session.line.tell(&draft.write(*oid));
+        draft.write(*oid, chance).iter().for_each(|call| session.line.tell(call));
+    }
+    if plan.leaves_a_part {
+        // (Of a blob that has no end nobody will ask for.)
+        session.line.tell(&Call::StoreBlobStart);
+        session.line.tell(&Call::StoreBlobChunk(blob(mark, 3_000)));
+    }
+    for tid in &plan.undoes {
+        session.line.tell(&Call::UndoA { id: undo_id(*tid).into(), txn });
     }
     for (oid, serial) in &draft.checks {
         session.line.tell(&Call::CheckCurrentSerial { oid: *oid, serial: *serial, txn });
@@ -129,16 +145,22 @@ impl Draft<'_> {
         self.writes.iter().map(|(oid, (base, _))| (*oid, *base)).collect()
     }
 
-    /// The call that writes an object.
-    fn write(&self, oid: Oid) -> Call {
+    /// The calls that write an object.
+    fn write(&self, oid: Oid, chance: &mut Chance) -> Vec<Call> {
         let (serial, value) = &self.writes[&oid];
-        match value {
-            Value::Gone => Call::DeleteObject { oid, serial: *serial, txn: self.txn },
-            value => {
-                let data = record(value, self.mark, self.padding);
-                Call::StoreA { oid, serial: Some(*serial), data, txn: self.txn }
-            }
+        let (serial, txn) = (*serial, self.txn);
+        if *value == Value::Gone {
+            return vec![Call::DeleteObject { oid, serial, txn }];
         }
+        let data = record(value, self.mark, self.padding);
+        let Value::Blob(length) = value else { return vec![Call::StoreA { oid, serial: Some(serial), data, txn }] };
+        let (mut calls, mut bytes) = (vec![Call::StoreBlobStart], blob(self.mark, *length));
+        while !bytes.is_empty() {
+            let part = 1 + chance.below(bytes.len() as u64) as usize;
+            calls.push(Call::StoreBlobChunk(bytes.split_to(part)));
+        }
+        calls.push(Call::StoreBlobEnd { oid, serial: Some(serial), data, txn });
+        calls
     }
 }
 
@@ -150,10 +172,10 @@ async fn dialogue(session: &mut Session, chance: &mut Chance, draft: &mut Draft<
             session.line.flush().await?;
             return Err(Lost("it left while it voted".to_owned()));
         }
-        if chance.once_in(4) {
-            glance(session, chance, draft);
-        }
         let asked = trace::now();
+        if chance.once_in(4) {
+            glance(session, chance, draft, &id).await?;
+        }
         let answer = session.line.answer(&id).await?;
         session.client.history.note(draft.mark, |attempt| attempt.votes.push((asked, trace::now())));
         match answer {
@@ -163,7 +185,7 @@ async fn dialogue(session: &mut Session, chance: &mut Chance, draft: &mut Draft<
                     return abort(session, draft, End::Conflict(conflicts)).await;
                 }
                 for conflict in conflicts {
-                    resolve(session, draft, conflict).await?;
+                    resolve(session, chance, draft, conflict).await?;
                 }
                 if chance.once_in(60) {
                     return Err(Lost("it left instead of voting again".to_owned()));
@@ -191,13 +213,20 @@ fn conflict(StoreConflict { oid, committed, read, .. }: StoreConflict) -> Confli
     Conflict { oid, committed, read }
 }
 
-/// Loads beside a call that waits: the objects that are written, or any.
-fn glance(session: &mut Session, chance: &mut Chance, draft: &Draft<'_>) {
+/// Loads, again and again, beside a call that waits: the objects that are written, and any other.
+async fn glance(session: &mut Session, chance: &mut Chance, draft: &Draft<'_>, waits: &MessageId) -> Result<(), Lost> {
     let mut oids: Vec<Oid> = draft.writes.keys().copied().collect();
     oids.push(chance.one_of(&session.things().all()));
-    let told = session.line.told();
-    let before = chance.one_of(&[Tid::MAX, told.next(), told]);
-    oids.into_iter().for_each(|oid| session.line.glance(oid, before));
+    for _ in 0..1 + chance.below(12) {
+        let told = session.line.told();
+        let before = chance.one_of(&[Tid::MAX, told.next(), told]);
+        oids.iter().for_each(|oid| session.line.glance(*oid, before));
+        session.line.listen(session.client.env.now() + chance.millis(1..6)).await?;
+        if session.line.is_answered(waits) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn abort(session: &mut Session, draft: &Draft<'_>, end: End) -> Result<End, Lost> {
@@ -206,7 +235,12 @@ async fn abort(session: &mut Session, draft: &Draft<'_>, end: End) -> Result<End
 }
 
 /// Resolves a conflict, as `ClientStorage.tpc_vote` does, and stores the result.
-async fn resolve(session: &mut Session, draft: &mut Draft<'_>, conflict: StoreConflict) -> Result<(), Lost> {
+async fn resolve(
+    session: &mut Session,
+    chance: &mut Chance,
+    draft: &mut Draft<'_>,
+    conflict: StoreConflict,
+) -> Result<(), Lost> {
     let StoreConflict { oid, committed, read: base, data } = conflict;
     let wanted = draft.writes[&oid].1.clone();
     let sent = read(&data);
@@ -214,7 +248,7 @@ async fn resolve(session: &mut Session, draft: &mut Draft<'_>, conflict: StoreCo
     let theirs = session.serial(oid, committed).await?;
     let old = if base == Tid::ZERO { Value::Gone } else { session.serial(oid, base).await? };
     let value = merge(&old, &theirs, &wanted, draft.mark);
-    write(session, draft, oid, committed, value);
+    write(session, chance, draft, oid, committed, value);
     session.client.history.note(draft.mark, |attempt| attempt.resolved += 1);
     Ok(())
 }
@@ -223,7 +257,8 @@ async fn resolve(session: &mut Session, draft: &mut Draft<'_>, conflict: StoreCo
 async fn add(session: &mut Session, chance: &mut Chance, draft: &mut Draft<'_>) -> Result<(), Lost> {
     if chance.once_in(2) {
         let oid = session.new_oid().await?;
-        write(session, draft, oid, Tid::ZERO, Value::Number(draft.mark));
+        let value = Value::Number(draft.mark);
+        write(session, chance, draft, oid, Tid::ZERO, value);
         return Ok(());
     }
     let (counter, snapshot) = (chance.one_of(&session.things().counters), session.line.told());
@@ -231,19 +266,18 @@ async fn add(session: &mut Session, chance: &mut Chance, draft: &mut Draft<'_>) 
         session.read_all(&[counter], snapshot).await?.remove(&counter)
         && !draft.writes.contains_key(&counter)
     {
-        write(session, draft, counter, serial, Value::Number(number + 1));
+        write(session, chance, draft, counter, serial, Value::Number(number + 1));
     }
     Ok(())
 }
 
-fn write(session: &mut Session, draft: &mut Draft<'_>, oid: Oid, base: Tid, value: Value) {
+fn write(session: &mut Session, chance: &mut Chance, draft: &mut Draft<'_>, oid: Oid, base: Tid, value: Value) {
     session.client.history.note(draft.mark, |attempt| {
         attempt.bases.insert(oid, base);
         attempt.writes.insert(oid, value.clone());
     });
     draft.writes.insert(oid, (base, value));
-    let call = draft.write(oid);
-    session.line.tell(&call);
+    draft.write(oid, chance).iter().for_each(|call| session.line.tell(call));
 }
 
 /// The locks are held.
@@ -275,12 +309,12 @@ async fn voted(session: &mut Session, chance: &mut Chance, draft: &mut Draft<'_>
     history.note(draft.mark, |attempt| attempt.manner = manner);
     draft.is_finishing = true;
     let id = session.line.ask(Call::TpcFinish(draft.txn), Some((draft.mark, draft.bases())));
-    if chance.once_in(3) {
-        glance(session, chance, draft);
-    }
     session.line.flush().await?;
     if leaves {
         return Err(Lost("it left while it finished".to_owned()));
+    }
+    if chance.once_in(3) {
+        glance(session, chance, draft, &id).await?;
     }
     Ok(match session.line.answer(&id).await? {
         Answer::Reply(Reply::Tid(tid)) => End::Committed(Some(tid)),

@@ -4,7 +4,7 @@
 //! A frame that no client of the protocol could read is a fault of the server, and panics.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::pair_id::with_pair_id;
 use crate::cluster::address;
 use crate::history::{History, Reached};
 use crate::stream::{Event, Loaded, Stream};
+use crate::trace;
 use crate::value::{Found, Value, read};
 
 /// How long a connect may take.
@@ -76,6 +77,8 @@ pub struct Line {
     next_id: i64,
     asked: BTreeMap<MessageId, Asked>,
     answers: BTreeMap<MessageId, Answer>,
+    /// Blobs that are coming, and whether they have ended.
+    blobs: BTreeMap<(Oid, Tid), (Vec<u8>, bool)>,
 }
 
 impl Line {
@@ -108,11 +111,20 @@ impl Line {
             next_id: 1,
             asked: BTreeMap::new(),
             answers: BTreeMap::new(),
+            blobs: BTreeMap::new(),
         };
         line.writer.push(encoding.greeting());
         let (earlier, at_least) = (cache.borrow().told, history.look().answered);
         let registered = line.register(*read_only).await?;
-        let stream = Stream { client: *number, node, encoding, read_only: *read_only, registered, events: Vec::new() };
+        let stream = Stream {
+            client: *number,
+            node,
+            encoding,
+            read_only: *read_only,
+            registered,
+            events: Vec::new(),
+            times: Vec::new(),
+        };
         line.stream = history.begins_stream(stream);
         {
             let reached = |at_least, why| {
@@ -203,6 +215,11 @@ impl Line {
         }
     }
 
+    /// Whether the answer to a call is here.
+    pub fn is_answered(&self, id: &MessageId) -> bool {
+        self.answers.contains_key(id)
+    }
+
     /// Waits for the answer to a call.
     pub async fn answer(&mut self, id: &MessageId) -> Result<Answer, Lost> {
         self.flush().await?;
@@ -251,7 +268,20 @@ impl Line {
                 }
                 self.event(Event::News(tid, oids));
             }
-            Ok(FromServer::Push(_)) => {}
+            Ok(FromServer::Push(Pushed::Info { .. })) => {}
+            Ok(FromServer::Push(Pushed::ReceiveBlobStart { oid, serial })) => {
+                assert!(
+                    self.blobs.insert((oid, serial), (Vec::new(), false)).is_none(),
+                    "a blob comes twice at a time"
+                );
+            }
+            Ok(FromServer::Push(Pushed::ReceiveBlobChunk { oid, serial, chunk })) => {
+                let blob = self.blobs.get_mut(&(oid, serial)).filter(|(_, ended)| !ended);
+                blob.expect("a part comes of a blob that has begun").0.extend_from_slice(&chunk);
+            }
+            Ok(FromServer::Push(Pushed::ReceiveBlobStop { oid, serial })) => {
+                self.blobs.get_mut(&(oid, serial)).expect("a blob ends that has begun").1 = true;
+            }
             Ok(FromServer::Reply { id, value }) => {
                 let asked = self.asked.remove(&id).unwrap_or_else(|| panic!("an answer to no call: {id:?} {value:?}"));
                 let reply = Reply::read(&asked.call, &value, frame);
@@ -290,6 +320,11 @@ impl Line {
             (Call::LoadSerial { oid, tid }, Reply::Data(data)) => {
                 Event::Serial { oid: *oid, tid: *tid, found: Some(known(*oid, data)) }
             }
+            (Call::SendBlob { oid, serial }, _) => {
+                let (bytes, ended) = self.blobs.remove(&(*oid, *serial)).expect("the blob comes before the answer");
+                assert!(ended, "the end of a blob comes before the answer");
+                Event::Blob { oid: *oid, tid: *serial, bytes: Some(bytes.into()) }
+            }
             (Call::LastTransaction, Reply::Tid(tid)) => Event::Last(*tid),
             (Call::GetInvalidations(since), Reply::Invalidations(tid, oids)) => {
                 Event::Missed { since: *since, answer: Some((*tid, oids.clone())) }
@@ -304,7 +339,11 @@ impl Line {
                 };
                 Event::Conflicts { mark, sent, conflicts: conflicts.iter().map(conflict).collect() }
             }
-            (Call::Vote(_), _) => Event::Voted { mark },
+            (Call::Vote(_), Reply::Oids(oids)) => Event::Voted { mark, undone: oids.iter().copied().collect() },
+            (Call::Vote(_), _) => Event::Voted { mark, undone: BTreeSet::new() },
+            (Call::UndoLog { .. }, Reply::UndoLog(items)) => {
+                Event::UndoLog(items.iter().map(|item| item.tid).collect())
+            }
             (Call::TpcFinish(_), Reply::Tid(tid)) => {
                 self.finished(mark, *tid);
                 Event::Finished { mark, tid: *tid }
@@ -317,9 +356,12 @@ impl Line {
 
     /// The client's own transaction has committed: its writes are current.
     fn finished(&mut self, mark: u64, tid: Tid) {
-        let writes = self.history.look().attempts[mark as usize].writes.clone();
+        let (writes, touches) = {
+            let attempt = &self.history.look().attempts[mark as usize];
+            (attempt.writes.clone(), attempt.touches.clone())
+        };
         let mut cache = self.cache.borrow_mut();
-        cache.changed(tid, writes.keys());
+        cache.changed(tid, writes.keys().chain(&touches));
         for (oid, value) in writes {
             cache.keep(oid, tid, (value, mark));
         }
@@ -337,6 +379,15 @@ impl Line {
             (Call::Vote(_), Refusal::Conflict(conflict) | Refusal::ReadConflict(conflict)) => {
                 Event::Failed { mark, sent: asked.sent(), conflict: conflict.clone() }
             }
+            (Call::Vote(_), Refusal::UndoFailed(objects)) => {
+                Event::NotUndone { mark, oids: objects.iter().map(|(oid, _)| *oid).collect() }
+            }
+            (Call::Vote(_), Refusal::NotUndoable(_)) => Event::NotUndone { mark, oids: BTreeSet::new() },
+            (Call::Vote(_), Refusal::NoObject(oid)) => Event::Missing { mark, oid: *oid },
+            (Call::Pack { .. }, _) => return,
+            (Call::SendBlob { oid, serial }, Refusal::NoBlob(..)) => {
+                Event::Blob { oid: *oid, tid: *serial, bytes: None }
+            }
             // (The disks of a node may be full.)
             (Call::Vote(_), Refusal::TooLarge(_)) => return,
             (Call::Vote(_), other) => Event::Refused { mark, finish: false, why: other.to_string() },
@@ -346,8 +397,12 @@ impl Line {
         self.event(event);
     }
 
-    fn event(&mut self, event: Event) {
-        self.history.look().streams[self.stream].events.push(event);
+    /// Writes down what the client was sent.
+    pub fn event(&mut self, event: Event) {
+        let mut record = self.history.look();
+        let stream = &mut record.streams[self.stream];
+        stream.events.push(event);
+        stream.times.push(trace::now());
     }
 }
 

@@ -38,13 +38,16 @@ use crate::history::History;
 use crate::host::Host;
 use crate::seen;
 use act::Act;
-use acts::{append, count, flag, live_and_die, look, look_back, pair, ping, take_oids, transfer, watch};
+use acts::{
+    append, count, cut, download, flag, graft, grow, iterate, live_and_die, look, look_back, pack, page, pair, ping,
+    take_oids, transfer, undo, upload, walk, watch,
+};
 use client::Client;
 use line::{Line, Lost};
 use session::Session;
 
 /// All acts.
-static MENU: [Act; 11] = [
+static MENU: [Act; 21] = [
     count::COUNT,
     transfer::TRANSFER,
     append::APPEND,
@@ -52,6 +55,16 @@ static MENU: [Act; 11] = [
     pair::PAIR,
     watch::WATCH,
     live_and_die::LIVE_AND_DIE,
+    grow::GROW,
+    cut::CUT,
+    graft::GRAFT,
+    page::PAGE,
+    undo::UNDO,
+    upload::UPLOAD,
+    download::DOWNLOAD,
+    iterate::ITERATE,
+    walk::WALK,
+    pack::PACK,
     look::LOOK,
     look_back::LOOK_BACK,
     take_oids::TAKE_OIDS,

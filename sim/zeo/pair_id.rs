@@ -15,7 +15,6 @@ pub fn with_pair_id(encoding: Encoding, oid: Oid, tid: Tid, call: &Call) -> (Mes
     };
     let rest = plain.strip_prefix(begin).and_then(|rest| rest.strip_prefix(zero));
     let rest = rest.expect("a message begins with its id");
-    let (oid, tid) = (oid.to_bytes(), tid.to_bytes());
-    let frame = [begin, before, bytes, &oid, bytes, &tid, after, rest].concat();
-    (MessageId::Pair(Bytes::copy_from_slice(&oid), Bytes::copy_from_slice(&tid)), frame.into())
+    let frame = [begin, before, bytes, &oid.to_bytes(), bytes, &tid.to_bytes(), after, rest].concat();
+    (MessageId::Pair(oid, tid), frame.into())
 }

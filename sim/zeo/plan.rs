@@ -1,6 +1,6 @@
 //! A plan for a transaction: the objects to read, the writes that follow from these, and what is done about a conflict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zrs::zodb::{Oid, Tid};
 
@@ -17,7 +17,7 @@ pub struct Read {
 /// deletes.
 pub type Change = Box<dyn Fn(&BTreeMap<Oid, Read>, u64) -> BTreeMap<Oid, Value>>;
 
-/// A transaction to be done.
+/// A transaction to be done; by default, one that writes nothing.
 pub struct Plan {
     pub reads: Vec<Oid>,
     pub change: Change,
@@ -25,15 +25,41 @@ pub struct Plan {
     pub checks: Vec<Oid>,
     /// Conflicts are resolved by [`merge`]; otherwise, all begins anew.
     pub resolves: bool,
+    /// The transactions to be undone, one after the other.
+    pub undoes: Vec<Tid>,
+    /// The objects that these wrote.
+    pub touches: BTreeSet<Oid>,
+    /// The client begins a blob that it does not end, and perhaps is gone.
+    pub leaves_a_part: bool,
+    /// Others may undo the transaction: no rule speaks of what it writes.
+    pub may_be_undone: bool,
     /// While it resolves conflicts, the client may add objects: more than it has locks for.
     pub adds: bool,
 }
 
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan {
+            reads: Vec::new(),
+            change: Box::new(|_, _| BTreeMap::new()),
+            checks: Vec::new(),
+            resolves: false,
+            undoes: Vec::new(),
+            touches: BTreeSet::new(),
+            leaves_a_part: false,
+            may_be_undone: false,
+            adds: false,
+        }
+    }
+}
+
 /// The state to be written instead, of an object that was `old` when it was read, is `theirs` now, and was to be
-/// `wanted`, by an attempt with this mark: a list has the mark at its end, and to a number the same is added, as
+/// `wanted`, by an attempt with this mark: a list has the mark at its end, a node is as it was
+/// wanted, and to a number the same is added, as
 /// `BTrees.Length` does.
 pub fn merge(old: &Value, theirs: &Value, wanted: &Value, mark: u64) -> Value {
     match wanted {
+        Value::Node { .. } => wanted.clone(),
         Value::List(_) => Value::List([theirs.list(), &[mark]].concat()),
         _ => Value::Number(theirs.number().wrapping_add(wanted.number().wrapping_sub(old.number()))),
     }

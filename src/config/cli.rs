@@ -270,6 +270,7 @@ impl Choices {
             log_size: self.log_size.map_or(usual.log_size, |mib| u64::from(mib) << 20),
             snapshot_rate: self.snapshot_rate.map_or(usual.snapshot_rate, |mib| u64::from(mib) << 20),
             open_files: usual.open_files,
+            sizes: usual.sizes,
         }
     }
 }

@@ -65,6 +65,8 @@ pub const REGISTER_ANSWER: Duration = Duration::from_secs(5);
 pub const CONNECT: Duration = Duration::from_secs(3);
 /// Complaints about a connection are logged once in this time for each remote host; others are only counted.
 pub const COMPLAIN_AGAIN: Duration = Duration::from_secs(60);
+/// Bytes of a complaint; the rest is left out.
+pub const COMPLAINT: usize = 2 * KIB;
 /// Remote hosts for which the time of the last complaint is remembered.
 pub const COMPLAINTS: usize = 1_024;
 /// How long a silent remote end counts as alive (TCP keepalive and TCP_USER_TIMEOUT).
@@ -90,10 +92,15 @@ pub const THREAD_KEPT: Duration = Duration::from_secs(86_400);
 
 // All sessions together.
 
-/// Bytes of frames that have not arrived whole. Beyond, the connection that holds most of them is closed.
+/// Bytes of frames that have not arrived whole. Beyond, a connection of which nothing arrives is closed, or else the
+/// one that holds most of them.
 pub const INPUT_SUM: usize = 8 * FRAME;
-/// Bytes of output that clients have not taken yet. Beyond, the connection for which most of it waits is closed.
+/// Bytes of output that clients have not taken yet. Beyond, a connection that takes nothing is closed, or else the one
+/// for which most of it waits.
 pub const OUTPUT_SUM: usize = 8 * FRAME;
+
+/// A connection that has made no progress for so long gives way before all others, whatever they hold.
+pub const NO_PROGRESS: Duration = Duration::from_secs(1);
 
 // A session.
 
@@ -103,6 +110,8 @@ pub const OUTPUT_HIGH_WATER: usize = 4 * MIB;
 pub const OUTPUT: usize = OUTPUT_HIGH_WATER + FRAME + 16 * MIB;
 /// How long a client may read none of the output that waits for it.
 pub const OUTPUT_STALL: Duration = Duration::from_secs(60);
+/// A frame of which no byte has come for so long (and twice as long at most) costs its connection.
+pub const FRAME_STALL: Duration = Duration::from_secs(30);
 /// Calls of one client that are answered at the same time.
 pub const CALLS: usize = 256;
 /// Iterators of one client.
@@ -117,6 +126,8 @@ pub const HISTORY: usize = 100_000;
 pub const HISTORY_BYTES: usize = 16 * MIB;
 /// Transactions after which a search of the undo log ends early.
 pub const UNDO_SEARCH: usize = 1_000_000;
+/// Bytes of a call of `undoInfo`, whose specification is kept until its search is over.
+pub const UNDO_SPECIFICATION: usize = 16 * KIB;
 /// Searches of the undo log that one client has under way; its next search waits.
 pub const UNDO_SEARCHES: usize = 2;
 /// Long reads (of the undo log, of the objects of an undo, of records in conflict) of all clients at a time; more
@@ -151,6 +162,8 @@ pub const COMMIT_INLINE: usize = 2 * MIB;
 pub const STAGING_HIGH_WATER: usize = 8 * MIB;
 /// Commands with pieces, of all clients together, that wait for the log: a small commit may have to wait for so many.
 pub const STAGES: usize = 2;
+/// How long the log is left to others after such a command, at most: otherwise for as long as the command took.
+pub const STAGE_REST: Duration = Duration::from_millis(250);
 /// Pieces in one `Stage` command.
 pub const STAGE_PIECES: usize = 4_096;
 /// Pieces in one `Discard` command.
@@ -226,6 +239,10 @@ pub const SEGMENT_LARGEST: u64 = 64 * MIB as u64;
 pub const LOG_TAIL_BYTES: usize = 16 * MIB;
 /// Bytes of the log after which the store is flushed, so that less must be replayed after a crash.
 pub const FLUSH_AFTER_BYTES: u64 = 256 * MIB as u64;
+/// Bytes removed by packs and ended transactions after which the store gives the disk their space back.
+pub const RECLAIM_AFTER_BYTES: u64 = 32 * MIB as u64;
+/// How long nothing more must have been removed before it does.
+pub const RECLAIM_CHECK: Duration = Duration::from_secs(5);
 /// How often the size of the log is compared with `FLUSH_AFTER_BYTES`.
 pub const FLUSH_CHECK: Duration = Duration::from_secs(1);
 /// The same while this node reaches a majority that elects a primary.

@@ -6,7 +6,7 @@
 //!
 //! **Where to look**: `settings` is the [`Config`], `check` what it refuses, `cli` the flags, `file` the file,
 //! `values`, `level` and `address` the forms of what operators write, `unit` what a systemd unit may have to allow,
-//! `open_files` what the system's limit leaves for whom.
+//! `open_files` what the system's limit leaves for whom, `sizes` the limits that tests make smaller.
 //!
 //! **Left out.** Reloading: the log changes the members, not a file, and any other setting is worth a restart.
 
@@ -18,6 +18,7 @@ mod level;
 pub mod limits;
 mod open_files;
 mod settings;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod unit;
@@ -29,4 +30,5 @@ pub use cli::{Parsed, Wrong, command, command_line};
 pub use level::directives;
 pub use open_files::OpenFiles;
 pub use settings::{Config, DEFAULT_ADDRESS, PeerTrust, TlsFiles};
+pub use sizes::Sizes;
 pub use unit::to_allow;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::open_files::OpenFiles;
+use super::sizes::Sizes;
 
 /// The address of a node that names none: the port is that of ZEO's documentation.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:8100";
@@ -72,6 +73,8 @@ pub struct Config {
     pub snapshot_rate: u64,
     /// How many files this process may have open, and for what: no setting, but the system's limit.
     pub open_files: OpenFiles,
+    /// For tests: where this node cuts large things into parts.
+    pub sizes: Sizes,
 }
 
 impl Default for Config {
@@ -106,6 +109,7 @@ impl Default for Config {
             log_size: 4 << 30,
             snapshot_rate: 100 << 20,
             open_files: OpenFiles::default(),
+            sizes: Sizes::default(),
         }
     }
 }

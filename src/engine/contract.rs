@@ -95,4 +95,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// A copy of the present state in `folder`, which must not exist yet (hard links where the disk can).
     fn checkpoint(&self, folder: &Path) -> io::Result<()>;
+
+    /// Gives the disk the space of all that was removed, sooner than the engine does by itself. Reads and writes go on
+    /// meanwhile. Takes long; between two steps it asks whether to `go_on`.
+    ///
+    /// By default there is nothing to do: an engine in memory keeps nothing that was removed.
+    fn reclaim(&self, _go_on: &dyn Fn() -> bool) -> io::Result<()> {
+        Ok(())
+    }
 }

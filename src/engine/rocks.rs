@@ -26,8 +26,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
-    DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBCompressionType,
+    DBRawIterator, DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions, SliceTransform, WriteBatch,
+    WriteOptions,
 };
 
 use super::contract::{Batch, Edit, Engine, Order, Pair, Pairs, Table};
@@ -232,6 +233,33 @@ impl Engine for Rocks {
         }
         let made = Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(folder));
         made.map_err(|error| fault(folder, error))
+    }
+
+    /// RocksDB drops a removed pair when it compacts the removal with it, and a blob file when no table names it any
+    /// more; by itself it compacts a database that nobody writes to only a month later. Here each part of the keys is
+    /// compacted that a file of the lowest level has.
+    fn reclaim(&self, go_on: &dyn Fn() -> bool) -> io::Result<()> {
+        self.sync()?;
+        let files = self.db.live_files().map_err(|error| self.fault(error))?;
+        let mut options = CompactOptions::default();
+        // (RocksDB's own compactions go on beside.)
+        options.set_exclusive_manual_compaction(false);
+        for table in &self.tables {
+            let of_table = || files.iter().filter(|file| file.column_family_name == table.name);
+            let lowest = of_table().map(|file| file.level).max();
+            let mut parts: Vec<_> = of_table()
+                .filter(|file| Some(file.level) == lowest)
+                .filter_map(|file| file.start_key.clone().zip(file.end_key.clone()))
+                .collect();
+            parts.sort_unstable();
+            for (from, until) in parts {
+                if !go_on() {
+                    return Ok(());
+                }
+                self.db.compact_range_cf_opt(self.table(*table), Some(from), Some(until), &options);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -223,6 +223,19 @@ impl SimDisk {
         self.device().taken = Some(content);
     }
 
+    /// A disk with the same content, as a snapshot that is put back would be. (Its host's unsynced writes are there.)
+    pub fn copy(&self) -> SimDisk {
+        let device = self.device();
+        let copy = Device {
+            tables: device.tables.clone(),
+            taken: device.taken.clone(),
+            incoming: device.incoming.clone(),
+            size: device.size,
+            ..Device::default()
+        };
+        SimDisk { device: Arc::new(Mutex::new(copy)) }
+    }
+
     /// Forgets a checkpoint; whether there was one.
     pub fn remove_checkpoint(&self, folder: &Path) -> bool {
         self.device().checkpoints.remove(folder).is_some()

@@ -14,6 +14,7 @@ use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
@@ -47,6 +48,12 @@ pub trait World: Send + Sync + 'static {
 
     /// Whether there are threads; without them, all work happens by [`World::offload`].
     fn has_threads(&self) -> bool;
+
+    /// Whether a task may go on now; if not, the task is to be woken when it may. Asked on hosts without threads only,
+    /// each time before a task goes on: so a simulation has the order of tasks in its hand.
+    fn turn(&self, _context: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 tokio::task_local! {
@@ -105,11 +112,31 @@ impl Env {
         F::Output: Send + 'static,
     {
         let future = CURRENT.scope(self.clone(), future);
+        if self.world.has_threads() { self.begin(future) } else { self.begin(self.in_turn(future)) }
+    }
+
+    fn begin<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
         match &self.home {
             Some(Home::Own(thread)) => thread.runtime.spawn(future),
             Some(Home::Shared(runtime)) => runtime.spawn(future),
             None => tokio::spawn(future),
         }
+    }
+
+    /// `future`, which goes on when the host says so.
+    fn in_turn<F>(&self, future: F) -> Pin<Box<dyn Future<Output = F::Output> + Send>>
+    where
+        F: Future + Send + 'static,
+    {
+        let (world, mut future) = (self.world.clone(), Box::pin(future));
+        Box::pin(std::future::poll_fn(move |context| {
+            ready!(world.turn(context));
+            future.as_mut().poll(context)
+        }))
     }
 
     /// Ends the thread that this Env has of its own, and returns once the tasks there are gone. Not to be called there.
@@ -265,5 +292,60 @@ impl World for System {
         Box::pin(async {
             let _ = tokio::task::spawn_blocking(work).await;
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use super::*;
+
+    /// A host without threads, which lets a task wait so many times.
+    struct Slow(Arc<AtomicU32>);
+
+    impl World for Slow {
+        fn wall(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn stretch(&self, wanted: Duration) -> Duration {
+            wanted
+        }
+
+        fn seed(&self) -> u64 {
+            0
+        }
+
+        fn offload(&self, work: Work) -> Working {
+            work();
+            Box::pin(std::future::ready(()))
+        }
+
+        fn has_threads(&self) -> bool {
+            false
+        }
+
+        fn turn(&self, context: &mut Context<'_>) -> Poll<()> {
+            if self.0.load(SeqCst) == 0 {
+                return Poll::Ready(());
+            }
+            self.0.fetch_sub(1, SeqCst);
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_goes_on_when_its_host_says_so() {
+        let left = Arc::new(AtomicU32::new(3));
+        let env = Env::new(Slow(left.clone()));
+        let seen = left.clone();
+        let first = env.spawn(async move {
+            assert_eq!(seen.load(SeqCst), 0, "the host was asked first");
+            Env::current().seed()
+        });
+        assert_eq!(first.await.expect("it ends well"), 0);
+        assert_eq!(left.load(SeqCst), 0);
     }
 }

@@ -5,12 +5,18 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustix::io::Errno;
 
 use super::files::{Files, Identity, OpenFile};
 
 /// Zeros are written in parts of so many bytes, so that what else waits for the disk gets its turn.
 const ZEROS: usize = 1 << 20;
+
+/// How often, and at which intervals, a file is opened while the process may have no more files open.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// With fewer inodes left than this, a disk counts as full.
 const FILES_LEFT: u64 = 64;
@@ -20,6 +26,8 @@ const FILES_LEFT: u64 = 64;
 pub struct Directory {
     path: PathBuf,
     writable: bool,
+    /// The folder itself, for syncs: they must not fail as a process has too many files open.
+    folder: File,
 }
 
 impl Directory {
@@ -32,13 +40,13 @@ impl Directory {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
         }
-        Ok(Directory { path: path.to_owned(), writable: true })
+        Ok(Directory { path: path.to_owned(), writable: true, folder: File::open(path)? })
     }
 
     /// The folder at `path`, of which nothing is to be changed: opening for writing, and every change, fails.
     pub fn open_read_only(path: &Path) -> io::Result<Directory> {
         fs::read_dir(path)?;
-        Ok(Directory { path: path.to_owned(), writable: false })
+        Ok(Directory { path: path.to_owned(), writable: false, folder: File::open(path)? })
     }
 
     fn changeable(&self) -> io::Result<()> {
@@ -87,7 +95,7 @@ impl Files for Directory {
 
     fn sync(&self) -> io::Result<()> {
         self.changeable()?;
-        File::open(&self.path)?.sync_all()
+        self.folder.sync_all()
     }
 
     fn identity(&self, name: &str) -> io::Result<Identity> {
@@ -139,7 +147,7 @@ impl OnDisk {
             Place::Open(file) => return Ok(file.clone()),
             Place::Resting(name) => name,
         };
-        let file = Arc::new(open(&self.folder.join(name), self.writable)?);
+        let file = Arc::new(patiently(|| open(&self.folder.join(name), self.writable))?);
         *place = Place::Open(file.clone());
         Ok(file)
     }
@@ -151,6 +159,18 @@ impl OnDisk {
 
 fn open(path: &Path, writable: bool) -> io::Result<File> {
     File::options().read(true).write(writable).open(path)
+}
+
+/// Opens a file of the log, without which this node ends: if too many are open at the moment, it tries for a second.
+fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let too_many = |fault: &io::Error| matches!(Errno::from_io_error(fault), Some(Errno::MFILE | Errno::NFILE));
+    for _ in 1..TRIES {
+        match open() {
+            Err(fault) if too_many(&fault) => std::thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+    open()
 }
 
 impl OpenFile for OnDisk {
@@ -172,5 +192,36 @@ impl OpenFile for OnDisk {
 
     fn rest(&self, name: &str) {
         *self.place() = Place::Resting(name.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_opened_once_another_was_closed() {
+        let mut tries = 0;
+        let mut opens = |at: u32, fault: Errno| {
+            tries = 0;
+            let opened = patiently(|| {
+                tries += 1;
+                if tries < at { Err(fault.into()) } else { Ok(()) }
+            });
+            (opened.is_ok(), tries)
+        };
+        assert_eq!(opens(3, Errno::MFILE), (true, 3));
+        assert_eq!(opens(2, Errno::NFILE), (true, 2));
+        assert_eq!(opens(2, Errno::IO), (false, 1));
+        assert_eq!(opens(u32::MAX, Errno::MFILE), (false, TRIES));
+    }
+
+    #[test]
+    fn a_folder_is_synced_without_opening_anything() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Directory::open(&parent.path().join("log")).unwrap();
+        // (By this name there is nothing to open.)
+        fs::rename(parent.path().join("log"), parent.path().join("moved")).unwrap();
+        folder.sync().unwrap();
     }
 }

@@ -28,6 +28,8 @@ pub struct FileFaults {
     pub writes_after: Option<u64>,
     /// Syncs of files and of names.
     pub syncs_after: Option<u64>,
+    /// Openings of files, also of those that have rested.
+    pub opens_after: Option<u64>,
     /// The bytes that all files together may have.
     pub space: Option<u64>,
 }
@@ -58,6 +60,13 @@ impl Device {
     fn used(&self) -> u64 {
         self.names.values().map(|file| self.files[file].seen.len() as u64).sum()
     }
+
+    /// The file that has this name.
+    fn open(&mut self, name: &str) -> io::Result<u64> {
+        let file = *self.names.get(name).ok_or_else(|| absent(name))?;
+        attempt(&mut self.faults.opens_after, "too many files are open")?;
+        Ok(file)
+    }
 }
 
 #[derive(Clone)]
@@ -84,7 +93,13 @@ struct Opening {
 struct Handle {
     device: Arc<Mutex<Device>>,
     number: u64,
-    file: u64,
+    place: Mutex<Place>,
+}
+
+/// As on a real disk, a file that has rested is opened again by its name.
+enum Place {
+    Open(u64),
+    Resting(String),
 }
 
 impl SimFiles {
@@ -245,6 +260,10 @@ impl Opening {
         held(&self.device, self.number)
     }
 
+    fn handle(&self, file: u64) -> Arc<dyn OpenFile> {
+        Arc::new(Handle { device: self.device.clone(), number: self.number, place: Mutex::new(Place::Open(file)) })
+    }
+
     fn rechristen(&self, change: Change) -> io::Result<()> {
         let mut device = self.device()?;
         attempt(&mut device.faults.writes_after, "the disk can't be written")?;
@@ -260,8 +279,8 @@ impl Files for Opening {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn OpenFile>> {
-        let file = *self.device()?.names.get(name).ok_or_else(|| absent(name))?;
-        Ok(Arc::new(Handle { device: self.device.clone(), number: self.number, file }))
+        let file = self.device()?.open(name)?;
+        Ok(self.handle(file))
     }
 
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn OpenFile>> {
@@ -277,7 +296,7 @@ impl Files for Opening {
         let change = Change::Make(name.to_owned(), file);
         apply(&mut device.names, &change);
         device.changes.push(change);
-        Ok(Arc::new(Handle { device: self.device.clone(), number: self.number, file }))
+        Ok(self.handle(file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -323,8 +342,23 @@ impl Handle {
         work: impl FnOnce(&mut Content, &mut FileFaults, &mut bool) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut device = held(&self.device, self.number)?;
+        let file = self.file(&mut device)?;
         let Device { files, faults, sync_failed, .. } = &mut *device;
-        work(files.get_mut(&self.file).expect("an open file stays until its host crashes"), faults, sync_failed)
+        work(files.get_mut(&file).expect("an open file stays until its host crashes"), faults, sync_failed)
+    }
+
+    fn file(&self, device: &mut Device) -> io::Result<u64> {
+        let mut place = self.place();
+        let file = match &*place {
+            Place::Open(file) => *file,
+            Place::Resting(name) => device.open(name)?,
+        };
+        *place = Place::Open(file);
+        Ok(file)
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -380,5 +414,9 @@ impl OpenFile for Handle {
             }
             Ok(())
         })
+    }
+
+    fn rest(&self, name: &str) {
+        *self.place() = Place::Resting(name.to_owned());
     }
 }

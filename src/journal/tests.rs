@@ -79,6 +79,25 @@ fn a_log_of_many_files_has_few_of_them_open() {
 }
 
 #[test]
+fn a_segment_that_rests_is_opened_by_its_name() {
+    let disk = SimFiles::new();
+    let mut journal = open(&disk.open());
+    fill(&mut journal, 1, 100, 300);
+    let reader = journal.reader();
+    assert_eq!(numbers(&reader).len(), 100);
+    // While no file can be opened, the log goes on, and what was written before can't be read.
+    disk.set_faults(FileFaults { opens_after: Some(0), ..FileFaults::default() });
+    assert!(reader.read(1, 2, 1).is_err());
+    fill(&mut journal, 1, 3, 300);
+    assert_eq!(reader.read(103, 104, usize::MAX).unwrap().len(), 1);
+    disk.set_faults(FileFaults::default());
+    assert_eq!(numbers(&reader).len(), 103);
+    // A file that somebody has removed is missed.
+    assert!(disk.lose(&name_of(1)));
+    assert_eq!(reader.read(1, 2, 1).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
 fn entries_are_read_again_over_segments_and_openings() {
     on_both(|files| {
         let mut journal = open(&files);
@@ -379,10 +398,10 @@ fn random_histories_with_power_cuts() {
             disk.set_faults(FileFaults::default());
             'host: loop {
                 if calls == 0 {
-                    let faults = if draw(2) == 0 {
-                        FileFaults { writes_after: Some(draw(6)), ..FileFaults::default() }
-                    } else {
-                        FileFaults { syncs_after: Some(draw(4)), ..FileFaults::default() }
+                    let faults = match draw(5) {
+                        0 | 1 => FileFaults { writes_after: Some(draw(6)), ..FileFaults::default() },
+                        2 | 3 => FileFaults { syncs_after: Some(draw(4)), ..FileFaults::default() },
+                        _ => FileFaults { opens_after: Some(draw(2)), ..FileFaults::default() },
                     };
                     disk.set_faults(faults);
                 }
@@ -448,8 +467,9 @@ fn end_host(disk: &SimFiles, draw: &mut impl FnMut(u64) -> u64) {
 fn open_at_last(disk: &SimFiles, draw: &mut impl FnMut(u64) -> u64) -> Journal {
     while draw(3) == 0 {
         let after = Some(draw(12));
-        disk.set_faults(match draw(2) {
+        disk.set_faults(match draw(3) {
             0 => FileFaults { writes_after: after, ..FileFaults::default() },
+            1 => FileFaults { opens_after: after, ..FileFaults::default() },
             _ => FileFaults { syncs_after: after, ..FileFaults::default() },
         });
         match Journal::open(disk.open(), SIZES, 7) {

@@ -4,16 +4,18 @@
 //! object is not copied again, and one read may bring many frames. A [`FrameWriter`] queues frames and writes as many
 //! as the socket takes in one call; large bodies are not copied for that.
 //!
-//! **Promises.** A claimed length costs nothing: memory is taken as bytes arrive, at most about twice the bytes
-//! received. A dropped future loses nothing: the next call continues. Frames are bounded by the reader's limit; the
-//! owner of a writer bounds its queue with the help of [`FrameWriter::queued`].
+//! **Promises.** A claimed length costs nothing: memory is taken as bytes arrive, at most about four times the bytes
+//! received. A reader that waits has little memory: what a large frame or much traffic took is given back. A frame
+//! that is kept keeps at most half a MiB beside itself, from the frames that were read with it. A dropped future loses
+//! nothing: the next call continues. Frames are bounded by the reader's limit; the owner of a writer bounds its queue
+//! with the help of [`FrameWriter::queued`], and its memory with that of [`FrameWriter::held`].
 //!
 //! **Left out.** Deadlines (the owner sets them, through `Env`), and the content of frames.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -35,7 +37,7 @@ const READ_WORTH: usize = 2 << 10;
 const LARGE: usize = 8 << 10;
 /// Buffers for one write call (Linux takes 1024, but few ever wait).
 const SLICES: usize = 64;
-/// An empty buffer above this capacity is freed.
+/// The memory that a connection may keep while it is silent: an empty buffer above this capacity is freed.
 const KEEP: usize = 64 << 10;
 
 /// Why no more frames can be read.
@@ -97,8 +99,12 @@ pub struct FrameReader {
     /// Bytes received and not handed out yet.
     buffer: BytesMut,
     limit: usize,
+    /// Bytes of the memory that `buffer` is the last part of. The frames before may be gone, and give nothing back.
+    allocated: usize,
     /// The room for the next read; grows and shrinks with the traffic.
     room: usize,
+    /// Bytes received in all.
+    received: u64,
     /// Counts the bytes received for a frame that is not whole, and whether any are counted now.
     share: Option<(Arc<Share>, bool)>,
 }
@@ -106,7 +112,7 @@ pub struct FrameReader {
 impl FrameReader {
     /// Reads frames of at most `limit` bytes (without their prefix) from `reader`.
     pub fn new(reader: Box<dyn Source>, limit: usize) -> FrameReader {
-        FrameReader { reader, buffer: BytesMut::new(), limit, room: READ_LEAST, share: None }
+        FrameReader { reader, buffer: BytesMut::new(), allocated: 0, limit, room: READ_LEAST, received: 0, share: None }
     }
 
     /// The next frame; `None` if the other end closed between frames. Cancel-safe.
@@ -115,12 +121,11 @@ impl FrameReader {
             if let Some(frame) = self.buffered()? {
                 return Ok(Some(frame));
             }
-            self.make_room();
-            let room = self.buffer.capacity() - self.buffer.len();
-            let got = self.reader.read_buf(&mut self.buffer).await?;
+            let (got, room) = poll_fn(|context| self.poll_read(context)).await?;
             if got == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(FrameFault::Cut) };
             }
+            self.received += got as u64;
             self.count();
             if got == room {
                 self.room = (self.room * 2).min(READ_MOST);
@@ -138,8 +143,18 @@ impl FrameReader {
         }
         self.buffer.advance(PREFIX);
         let frame = self.buffer.split_to(length).freeze();
+        // (What is left is at most what one read brought.)
+        if self.allocated > 2 * READ_MOST {
+            self.renew();
+        }
         self.count();
         Ok(Some(frame))
+    }
+
+    /// How many bytes have been received in all, if the last of them are the beginning of a frame.
+    pub fn unfinished(&self) -> Option<u64> {
+        let is_whole = matches!(self.announced(), Ok(Some(length)) if self.buffer.len() >= PREFIX + length);
+        (!self.buffer.is_empty() && !is_whole).then_some(self.received)
     }
 
     /// Counts what was received and not handed out yet as part of `share`, from now on.
@@ -178,6 +193,18 @@ impl FrameReader {
         }
     }
 
+    /// Reads once; gives the number of bytes, and of those that there was room for.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(usize, usize)>> {
+        self.make_room();
+        let room = self.buffer.capacity() - self.buffer.len();
+        let read = pin!(self.reader.read_buf(&mut self.buffer)).poll(context);
+        if read.is_pending() && self.allocated > KEEP + 4 * self.buffer.len() {
+            self.renew();
+            self.room = self.room.min(KEEP);
+        }
+        read.map_ok(|got| (got, room))
+    }
+
     /// Makes room for the next read: inside a large frame, room grows with the bytes received, never with the claimed
     /// length.
     fn make_room(&mut self) {
@@ -188,8 +215,23 @@ impl FrameReader {
         };
         if self.buffer.capacity() - here < missing.min(READ_WORTH) {
             // Room for the whole frame once a quarter has arrived: moving into the last buffer takes the most memory.
-            self.buffer.reserve(missing.min(3 * here).max(self.room));
+            let wanted = missing.min(3 * here).max(self.room);
+            if !self.buffer.try_reclaim(wanted) {
+                self.allocate(here + wanted);
+            }
         }
+    }
+
+    /// Lets go of the memory of the frames before.
+    fn renew(&mut self) {
+        self.allocate(self.buffer.len());
+    }
+
+    /// Moves what is here to a buffer of so many bytes.
+    fn allocate(&mut self, size: usize) {
+        let mut buffer = BytesMut::with_capacity(size);
+        buffer.extend_from_slice(&self.buffer);
+        (self.buffer, self.allocated) = (buffer, size);
     }
 }
 
@@ -197,19 +239,38 @@ impl FrameReader {
 pub struct FrameWriter {
     pub(super) writer: Box<dyn Sink>,
     /// The buffers to write first: large bodies, and the small frames before them.
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Part>,
     /// All that was pushed after the queue, merged.
     tail: BytesMut,
     /// Bytes in `queue`.
     before_tail: usize,
+    /// The same, as long as they were when they came there.
+    held_before_tail: usize,
+    /// The most bytes that `tail` has had since it was empty.
+    tail_most: usize,
     /// Whether the stream may still hold back bytes that it took (TLS does).
     unflushed: bool,
+}
+
+/// A buffer of a writer's queue. Its memory is there until its last byte is written.
+struct Part {
+    rest: Bytes,
+    /// Bytes of the buffer when it came into the queue.
+    whole: usize,
 }
 
 impl FrameWriter {
     /// Writes frames to `writer`.
     pub fn new(writer: Box<dyn Sink>) -> FrameWriter {
-        FrameWriter { writer, queue: VecDeque::new(), tail: BytesMut::new(), before_tail: 0, unflushed: false }
+        FrameWriter {
+            writer,
+            queue: VecDeque::new(),
+            tail: BytesMut::new(),
+            before_tail: 0,
+            held_before_tail: 0,
+            tail_most: 0,
+            unflushed: false,
+        }
     }
 
     /// Queues a frame, with its length before it.
@@ -219,7 +280,7 @@ impl FrameWriter {
     pub fn push(&mut self, frame: &[u8]) {
         self.tail.reserve(PREFIX + frame.len());
         self.push_length(frame.len());
-        self.tail.put_slice(frame);
+        self.put(frame);
     }
 
     /// Queues one frame of three parts; a large `body` is not copied.
@@ -228,20 +289,30 @@ impl FrameWriter {
     /// If the frame has 4 GiB or more, which no limit allows.
     pub fn push_large(&mut self, head: &[u8], body: Bytes, tail: &[u8]) {
         self.push_length(head.len() + body.len() + tail.len());
-        self.tail.put_slice(head);
+        self.put(head);
         if body.len() < LARGE {
-            self.tail.put_slice(&body);
+            self.put(&body);
         } else {
             self.seal_tail();
-            self.before_tail += body.len();
-            self.queue.push_back(body);
+            let whole = body.len();
+            self.queue(Part { rest: body, whole });
         }
-        self.tail.put_slice(tail);
+        self.put(tail);
     }
 
     /// Bytes that wait; 0 only when the stream has taken and passed on all bytes.
     pub fn queued(&self) -> usize {
         (self.before_tail + self.tail.len()).max(usize::from(self.unflushed))
+    }
+
+    /// Bytes of memory that what waits takes: of a large body all until it is written, though it be a byte that waits.
+    pub fn held(&self) -> usize {
+        let tail = match self.tail.len() {
+            0 => 0,
+            _ if self.tail_most > KEEP => self.tail_most,
+            few => few,
+        };
+        self.held_before_tail + tail
     }
 
     /// Writes as much as the stream takes in one call; returns at once if nothing is queued. Cancel-safe.
@@ -267,17 +338,33 @@ impl FrameWriter {
         self.tail.put_u32(length);
     }
 
-    /// Moves the tail to the end of the queue.
+    /// Adds to the tail.
+    fn put(&mut self, bytes: &[u8]) {
+        self.tail.put_slice(bytes);
+        self.tail_most = self.tail_most.max(self.tail.len());
+    }
+
+    /// Moves the tail to the end of the queue. Its memory goes along if it is large.
     fn seal_tail(&mut self) {
-        self.before_tail += self.tail.len();
-        self.queue.push_back(self.tail.split().freeze());
+        let most = std::mem::take(&mut self.tail_most);
+        let part = match most > KEEP {
+            true => Part { rest: std::mem::take(&mut self.tail).freeze(), whole: most },
+            false => Part { whole: self.tail.len(), rest: self.tail.split().freeze() },
+        };
+        self.queue(part);
+    }
+
+    fn queue(&mut self, part: Part) {
+        self.before_tail += part.rest.len();
+        self.held_before_tail += part.whole;
+        self.queue.push_back(part);
     }
 
     fn poll_write_some(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.before_tail + self.tail.len() > 0 {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let mut used = 0;
-            for part in self.queue.iter().map(|part| &part[..]).chain([&self.tail[..]]).take(SLICES) {
+            for part in self.queue.iter().map(|part| &part.rest[..]).chain([&self.tail[..]]).take(SLICES) {
                 slices[used] = IoSlice::new(part);
                 used += 1;
             }
@@ -300,18 +387,19 @@ impl FrameWriter {
 
     /// Removes `written` bytes from the front of the queue.
     fn advance(&mut self, mut written: usize) {
-        while let Some(first) = self.queue.front_mut() {
-            let taken = written.min(first.len());
-            first.advance(taken);
+        while let Some(Part { rest, whole }) = self.queue.front_mut() {
+            let taken = written.min(rest.len());
+            rest.advance(taken);
             written -= taken;
             self.before_tail -= taken;
-            if !first.is_empty() {
+            if !rest.is_empty() {
                 return;
             }
+            self.held_before_tail -= *whole;
             self.queue.pop_front();
         }
         self.tail.advance(written);
-        if self.tail.is_empty() && self.tail.capacity() > KEEP {
+        if self.tail.is_empty() && std::mem::take(&mut self.tail_most) > KEEP {
             self.tail = BytesMut::new();
         }
     }

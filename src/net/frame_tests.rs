@@ -122,6 +122,19 @@ async fn a_frame_may_come_byte_by_byte_and_the_wait_be_given_up_each_time() {
 }
 
 #[tokio::test]
+async fn an_unfinished_frame_is_known() {
+    let (mut near, far) = duplex(1 << 10);
+    let mut reader = FrameReader::new(Box::new(far), 1000);
+    let mut seen = vec![reader.unfinished()];
+    for bytes in [&framed(b"whole")[..], b"\0", b"\0\0", b"\x02o", b"k\0"] {
+        near.write_all(bytes).await.unwrap();
+        let _ = tokio::time::timeout(Duration::ZERO, reader.next()).await;
+        seen.push(reader.unfinished());
+    }
+    assert_eq!(seen, [None, None, Some(10), Some(12), Some(14), Some(16)]);
+}
+
+#[tokio::test]
 async fn a_close_inside_a_frame_is_a_cut() {
     for length in 1..framed(b"abcdef").len() {
         let mut reader = reader_of(framed(b"abcdef")[..length].to_vec(), 10);
@@ -174,6 +187,47 @@ async fn a_large_frame_arrives_whole_and_the_parts_left_over_can_be_had() {
 }
 
 #[tokio::test]
+async fn the_memory_of_a_large_frame_goes_with_the_frame() {
+    let (mut near, far) = duplex(1 << 22);
+    let mut reader = FrameReader::new(Box::new(far), 1 << 22);
+    near.write_all(&[framed(&vec![7; 3_000_000]), b"\0\0".to_vec()].concat()).await.unwrap();
+    let large = reader.next().await.unwrap().unwrap();
+    assert_eq!(large.len(), 3_000_000);
+    // Before anything more is said.
+    drop(large);
+    assert!(reader.buffer.capacity() <= READ_MOST, "{}", reader.buffer.capacity());
+    near.write_all(b"\0\x05small").await.unwrap();
+    assert_eq!(reader.next().await.unwrap().unwrap(), b"small"[..]);
+    assert!(reader.buffer.capacity() <= READ_MOST && reader.allocated <= READ_MOST);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_busy_and_is_silent_keeps_little() {
+    let (mut near, far) = duplex(1 << 22);
+    let mut reader = FrameReader::new(Box::new(far), 10_000);
+    for rest in [&b""[..], b"\0\0\x01"] {
+        near.write_all(&framed(&[5; 5_000]).repeat(200)).await.unwrap();
+        near.write_all(rest).await.unwrap();
+        for _ in 0..200 {
+            reader.next().await.unwrap().unwrap();
+        }
+        assert!(reader.room > KEEP, "it was busy");
+        assert!(tokio::time::timeout(Duration::ZERO, reader.next()).await.is_err());
+        assert!(reader.allocated <= KEEP + 4 * rest.len() && reader.buffer.capacity() <= reader.allocated);
+        assert_eq!(reader.buffer, *rest);
+        // Silence that goes on costs nothing: nothing is allocated and freed again.
+        assert!(tokio::time::timeout(Duration::ZERO, reader.next()).await.is_err());
+        let place = reader.buffer.as_ptr();
+        assert!(tokio::time::timeout(Duration::ZERO, reader.next()).await.is_err());
+        assert_eq!(reader.buffer.as_ptr(), place);
+        if !rest.is_empty() {
+            near.write_all(&[&b"\0"[..], &[9; 256]].concat()).await.unwrap();
+            assert_eq!(reader.next().await.unwrap().unwrap(), [9; 256][..]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn small_frames_are_merged_into_one_write() {
     let (mut writer, taken, calls) = taking(usize::MAX);
     let mut expected = Vec::new();
@@ -217,6 +271,46 @@ async fn a_stream_that_takes_little_gets_all_in_order() {
     }
     writer.flush().await.unwrap();
     assert!(*taken.lock().unwrap() == expected);
+}
+
+#[tokio::test]
+async fn what_is_held_of_a_large_body_is_all_of_it_until_its_end() {
+    let (mut writer, _, _) = taking(60_000);
+    writer.push(b"before");
+    writer.push_large(b"", Bytes::from(vec![5; 100_000]), b"");
+    writer.push_large(b"", Bytes::from(vec![6; 70_000]), b"");
+    let mut seen = Vec::new();
+    while writer.queued() > 0 {
+        seen.push((writer.queued() / 1_000, writer.held() / 1_000));
+        writer.write_some().await.unwrap();
+    }
+    assert_eq!(seen, [(170, 170), (110, 170), (50, 70)]);
+    assert_eq!(writer.held(), 0);
+    // Small frames are one buffer.
+    let (mut writer, _, _) = taking(300_000);
+    for _ in 0..500 {
+        writer.push(&[7; 1_000]);
+    }
+    writer.write_some().await.unwrap();
+    assert_eq!((writer.queued() / 1_000, writer.held() / 1_000), (202, 502));
+    writer.push_large(b"", Bytes::from(vec![8; 10_000]), b"");
+    assert_eq!((writer.queued() / 1_000, writer.held() / 1_000), (212, 512));
+    writer.flush().await.unwrap();
+    assert_eq!(writer.held(), 0);
+}
+
+#[tokio::test]
+async fn a_writer_with_nothing_to_write_keeps_little() {
+    let (mut writer, _, _) = taking(usize::MAX);
+    for body in [0, 100_000] {
+        for _ in 0..500 {
+            writer.push(&[7; 1_000]);
+        }
+        writer.push_large(b"", Bytes::from(vec![8; body]), b"");
+        writer.flush().await.unwrap();
+        // (A part of the buffer would keep all of it.)
+        assert_eq!(writer.tail.capacity(), 0, "{body}");
+    }
 }
 
 #[tokio::test]

@@ -150,13 +150,7 @@ impl Applier {
                     return self.env.offload(move || store.apply(at, &decode()?)).await;
                 }
                 let command = decode()?;
-                let takes_long = match &command.change {
-                    // Commands of few bytes that remove many keys.
-                    Change::PackStep(_) | Change::Discard { .. } | Change::Barrier => true,
-                    Change::Stage { pieces, .. } => pieces.len() > limits::WRITES_INLINE,
-                    _ => false,
-                };
-                match takes_long {
+                match takes_long(&command.change) {
                     true => self.env.offload(move || store.apply(at, &command)).await,
                     false => store.apply(at, &command),
                 }
@@ -167,6 +161,20 @@ impl Applier {
                 self.store.set_membership(at, &bytes).map(|()| Outcome::Done)
             }
         }
+    }
+}
+
+/// Whether a change of few bytes takes so long that other tasks should not wait for it.
+fn takes_long(change: &Change) -> bool {
+    match change {
+        // They remove many keys, or look for some.
+        Change::PackStep(_) | Change::Discard { .. } | Change::Barrier | Change::DropStorage { .. } => true,
+        Change::Stage { pieces, .. } => pieces.len() > limits::WRITES_INLINE,
+        Change::CreateStorage { .. }
+        | Change::ReserveOids { .. }
+        | Change::Commit(_)
+        | Change::PackBegin { .. }
+        | Change::PackEnd { .. } => false,
     }
 }
 
@@ -220,5 +228,20 @@ impl RaftSnapshotBuilder<Types> for Built {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         Ok(Snapshot { meta: self.0.clone(), snapshot: NoData })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zodb::StorageId;
+
+    #[test]
+    fn what_removes_many_keys_goes_to_a_thread_of_its_own() {
+        let storage = StorageId(1);
+        assert!(takes_long(&Change::DropStorage { name: "typo".into() }));
+        assert!(takes_long(&Change::Discard { storage, pieces: vec![] }));
+        assert!(!takes_long(&Change::CreateStorage { name: "main".into() }));
+        assert!(!takes_long(&Change::Stage { storage, pieces: vec![] }));
     }
 }

@@ -45,6 +45,11 @@ impl Incoming {
         }
     }
 
+    /// How many bytes have come in all, if the last of them are the beginning of a frame.
+    pub fn unfinished(&self) -> Option<u64> {
+        self.reader.unfinished().filter(|_| self.early.is_empty())
+    }
+
     /// A frame that has arrived already.
     pub fn buffered(&mut self) -> Result<Option<Bytes>, FrameFault> {
         match self.early.pop_front() {

@@ -132,14 +132,14 @@ async fn drop_storage(shared: &Shared, name: &str) -> Result<String, String> {
     if let Some(why) = shared.store.summary(storage).not_empty(name) {
         return Err(why);
     }
-    let (needs, silent) = look_everywhere(shared, name).await;
+    let needs = look_everywhere(shared, name).await;
     if let Some(why) = needs.objection(name) {
         return Err(why);
     }
     propose(shared, &primary, name).await?;
     tracing::info!(storage = %name, id = %storage, "dropped a storage");
     let mut words = format!("Storage {name:?} is dropped.");
-    for node in silent {
+    for node in needs.silent {
         words.push_str(&format!(
             " Node {node} did not answer: if it is started with --storage {name}, it makes the storage again once it \
              is primary."
@@ -159,23 +159,35 @@ async fn propose(shared: &Shared, primary: &Arc<Primary>, name: &str) -> Result<
 }
 
 /// The nodes' need of a storage.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct Needs {
     /// The nodes whose settings name it.
     configured: Vec<u64>,
     /// The nodes at which it is open, each with the number of its clients.
     open: Vec<(u64, u64)>,
+    /// The nodes that did not say.
+    silent: Vec<u64>,
 }
 
 impl Needs {
-    fn add(&mut self, node: u64, report: &Report) {
-        let Report::Storage { is_configured, clients } = report else { return };
-        if *is_configured {
-            self.configured.push(node);
-        }
-        if *clients > 0 {
-            self.open.push((node, *clients));
-        }
+    /// Adds what a node has answered.
+    fn add(&mut self, node: u64, answer: Result<Report, String>) {
+        let why = match answer {
+            Ok(Report::Storage { is_configured, clients }) => {
+                if is_configured {
+                    self.configured.push(node);
+                }
+                if clients > 0 {
+                    self.open.push((node, clients));
+                }
+                return;
+            }
+            // (It stops, or has too much to do.)
+            Ok(Report::Done(words) | Report::Refused(words)) => words,
+            Err(why) => why,
+        };
+        tracing::debug!(node, why, "could not ask about a storage");
+        self.silent.push(node);
     }
 
     /// Why the storage should not be dropped.
@@ -198,25 +210,17 @@ impl Needs {
     }
 }
 
-/// Asks all nodes; also gives those that did not answer.
-async fn look_everywhere(shared: &Shared, name: &str) -> (Needs, Vec<u64>) {
-    let (mut needs, mut silent) = (Needs::default(), Vec::new());
-    needs.add(shared.config.node, &look(shared, name));
+/// Asks all nodes.
+async fn look_everywhere(shared: &Shared, name: &str) -> Needs {
+    let mut needs = Needs::default();
+    needs.add(shared.config.node, Ok(look(shared, name)));
     let members = shared.node.status().members.into_iter().map(|member| member.node);
     let others = members.filter(|node| *node != shared.config.node).map(|node| async move {
         let errand = Errand::LookAtStorage { name: name.to_owned() };
         (node, shared.node.send(node, errand, limits::STORAGE_LOOK).await)
     });
-    for (node, report) in join_all(others).await {
-        match report {
-            Ok(report) => needs.add(node, &report),
-            Err(why) => {
-                tracing::debug!(node, why, "could not ask about a storage");
-                silent.push(node);
-            }
-        }
-    }
-    (needs, silent)
+    join_all(others).await.into_iter().for_each(|(node, answer)| needs.add(node, answer));
+    needs
 }
 
 #[cfg(test)]
@@ -226,19 +230,30 @@ mod tests {
     #[test]
     fn a_storage_that_is_needed_is_not_dropped() {
         let mut needs = Needs::default();
-        let unused = Report::Storage { is_configured: false, clients: 0 };
-        needs.add(1, &unused);
+        let need = |is_configured, clients| Ok(Report::Storage { is_configured, clients });
+        needs.add(1, need(false, 0));
         assert_eq!(needs.objection("mian"), None);
-        needs.add(2, &Report::Storage { is_configured: true, clients: 0 });
-        needs.add(3, &Report::Storage { is_configured: true, clients: 0 });
+        needs.add(2, need(true, 0));
+        needs.add(3, need(true, 0));
         let why = needs.objection("mian").unwrap();
         assert!(
             why.starts_with("storage \"mian\" is named by --storage (or the settings' file) of node 2, 3"),
             "{why}"
         );
-        needs.add(1, &Report::Storage { is_configured: false, clients: 1 });
+        needs.add(1, need(false, 1));
         assert_eq!(needs.objection("mian").unwrap(), "1 client has storage \"mian\" open: 1 at node 1");
-        needs.add(2, &Report::Storage { is_configured: true, clients: 2 });
+        needs.add(2, need(true, 2));
         assert_eq!(needs.objection("mian").unwrap(), "3 clients have storage \"mian\" open: 1 at node 1, 2 at node 2");
+        assert!(needs.silent.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_answers_something_else_has_not_said_what_it_needs() {
+        let mut needs = Needs::default();
+        needs.add(2, Ok(Report::Refused("The node that was asked stops.".into())));
+        needs.add(3, Err("no answer".into()));
+        needs.add(4, Ok(Report::Done("Done.".into())));
+        needs.add(5, Ok(Report::Storage { is_configured: false, clients: 0 }));
+        assert_eq!((needs.silent.clone(), needs.objection("mian")), (vec![2, 3, 4], None));
     }
 }

@@ -71,8 +71,9 @@ async fn lead(shared: &Arc<Shared>, reign: Reign, role: &mut Watching<Role>) {
         return;
     }
     stand(shared, Standing::Electing);
-    let timeout = shared.config.transaction_timeout;
-    let packs = Packs::new(shared.config.pack_gc, shared.metrics.packs.clone());
+    let config = &shared.config;
+    let timeout = config.transaction_timeout;
+    let packs = Packs::new(config.pack_gc, config.sizes.pack_revisions, shared.metrics.packs.clone());
     let primary = Primary::begin(reign, timeout, &shared.env, &shared.node, &shared.store, packs);
     let mut still = role.clone();
     let mut phase = shared.phase.watching();

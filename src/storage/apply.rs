@@ -29,7 +29,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::MutexGuard;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::decision::{Decision, Next, no_storage};
 use super::feed::Applied;
@@ -110,6 +110,10 @@ impl Store {
             // The feed is filled before the catalog's lock is released: a reader that sees the new position or tid also
             // finds the transaction in the feed.
             let mut catalog = self.inner.catalog.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if let Next::Removed(storage, summary) = &next {
+                let removed = catalog.of(*storage).summary.bytes.saturating_sub(summary.bytes);
+                self.inner.garbage.fetch_add(removed, Relaxed);
+            }
             catalog.position = at;
             catalog.take(at, next);
         }

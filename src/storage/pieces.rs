@@ -6,6 +6,7 @@
 //! barrier, as the transactions of a reign end with the reign, or earlier by a `Discard`.
 
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::{Bytes, BytesMut};
 
@@ -57,6 +58,10 @@ impl Store {
     /// Removes all unclaimed pieces, from one key of `unclaimed` to another.
     pub(super) fn drop_unclaimed(&self, from: &[u8], until: &[u8], batch: &mut Batch) -> io::Result<()> {
         let mut run: Option<Run> = None;
+        let mut remove = |run: Run| {
+            self.inner.garbage.fetch_add((run.end - run.first) * limits::PIECE as u64, Relaxed);
+            run.delete(&[keys::PIECES, keys::UNCLAIMED], batch);
+        };
         for pair in self.engine().range(keys::UNCLAIMED, from, until, Order::Ascending) {
             let (key, _) = pair?;
             let (storage, piece) =
@@ -64,15 +69,11 @@ impl Store {
             match &mut run {
                 Some(run) if run.storage == storage && run.end == piece => run.end += 1,
                 _ => {
-                    if let Some(run) = run.replace(Run { storage, first: piece, end: piece + 1 }) {
-                        run.delete(&[keys::PIECES, keys::UNCLAIMED], batch);
-                    }
+                    run.replace(Run { storage, first: piece, end: piece + 1 }).map(&mut remove);
                 }
             }
         }
-        if let Some(run) = run {
-            run.delete(&[keys::PIECES, keys::UNCLAIMED], batch);
-        }
+        run.map(remove);
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use super::feed::Feed;
@@ -36,6 +36,8 @@ pub(super) struct Inner {
     pub applied: Watch<u64>,
     /// Counts up before and after each batch that removes revisions: odd while such a batch is being written.
     pub removals: AtomicU64,
+    /// About how many bytes were removed since the disk was last given its space back.
+    pub garbage: AtomicU64,
 }
 
 /// The turn to write; its lock is held by the one writer of the moment.
@@ -81,6 +83,19 @@ impl Catalog {
     }
 }
 
+/// What is to be done about a store of another format, of which these are the bytes.
+fn other_format(format: &[u8]) -> String {
+    let (format, cure) = match <[u8; 4]>::try_from(format).map(u32::from_be_bytes) {
+        Ok(older) if older < FORMAT => (
+            older.to_string(),
+            "export the database with the zrsctl of the version before, and import it with this one",
+        ),
+        Ok(newer) => (newer.to_string(), "update zrsd"),
+        Err(_) => (format!("{format:?}"), "update zrsd"),
+    };
+    format!("the store is of format {format}, but this program knows format {FORMAT}: {cure}")
+}
+
 impl Store {
     /// Opens the store in `engine`, which was opened with [`TABLES`](keys::TABLES). An empty engine
     /// becomes a store in which nothing was applied.
@@ -99,12 +114,7 @@ impl Store {
                 engine.write(batch)?;
             }
             Some(format) if format == FORMAT.to_be_bytes() => {}
-            Some(format) => {
-                let why = format!(
-                    "the store is of format {format:?} (u32), but this program knows format {FORMAT}: update zrsd"
-                );
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-            }
+            Some(format) => return Err(io::Error::new(io::ErrorKind::InvalidData, other_format(&format))),
         }
 
         let position = meta(&keys::POSITION, value::POSITION)?.map(|bytes| Position::from_bytes(&bytes)).transpose()?;
@@ -144,6 +154,7 @@ impl Store {
             catalog: RwLock::new(catalog),
             applied: Watch::new(position.index),
             removals: AtomicU64::new(0),
+            garbage: AtomicU64::new(0),
         };
         Ok(Store { inner: Arc::new(inner) })
     }
@@ -166,6 +177,17 @@ impl Store {
         let position = self.applied();
         self.inner.engine.sync()?;
         Ok(position)
+    }
+
+    /// About how many bytes were removed since the store was opened, and since the last [`Store::reclaim`].
+    pub fn garbage(&self) -> u64 {
+        self.inner.garbage.load(Relaxed)
+    }
+
+    /// Gives the disk the space of what was removed; see [`Engine::reclaim`].
+    pub fn reclaim(&self, go_on: impl Fn() -> bool) -> io::Result<()> {
+        self.inner.garbage.store(0, Relaxed);
+        self.inner.engine.reclaim(&go_on)
     }
 
     /// The open reign: the one whose barrier was applied last.
@@ -278,5 +300,17 @@ impl Store {
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("applied", &self.applied()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_of_another_format_comes_with_what_helps() {
+        assert!(other_format(&(FORMAT + 1).to_be_bytes()).ends_with("update zrsd"));
+        let older = other_format(&(FORMAT - 1).to_be_bytes());
+        assert!(older.starts_with("the store is of format 1, ") && older.contains("export the database"), "{older}");
     }
 }

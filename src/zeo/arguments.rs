@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::extension;
-use super::message::share;
+use super::message::{lend, share};
 use super::value::Value;
+use crate::config::limits::UNDO_SPECIFICATION;
 use crate::zodb::{Oid, Tid};
 
 /// Why a call does not take such arguments; the text of a `TypeError`.
@@ -94,8 +95,14 @@ impl<'f, 'v> Arguments<'f, 'v> {
         self.next_as("text", |value, _| value.as_text().map(str::to_owned))
     }
 
+    /// Bytes that may be kept.
     pub(super) fn data(&mut self) -> Result<Bytes, Unfit> {
         self.next_as("bytes", |value, frame| value.as_bytes().map(|bytes| share(frame, bytes)))
+    }
+
+    /// Bytes that are copied at once to where they belong.
+    pub(super) fn chunk(&mut self) -> Result<Bytes, Unfit> {
+        self.next_as("bytes", |value, frame| value.as_bytes().map(|bytes| lend(frame, bytes)))
     }
 
     /// Bytes; text counts as its UTF-8.
@@ -122,8 +129,12 @@ impl<'f, 'v> Arguments<'f, 'v> {
         })
     }
 
-    /// The specification of `undoInfo`: a dictionary with texts as keys, `None`, or missing.
+    /// The specification of `undoInfo`: a dictionary with texts as keys, `None`, or missing. It is kept until its
+    /// search is over.
     pub(super) fn specification(&mut self) -> Result<Vec<(String, Value<'static>)>, Unfit> {
+        if self.frame.len() > UNDO_SPECIFICATION {
+            return Err(Unfit(format!("a specification of at most {UNDO_SPECIFICATION} bytes expected")));
+        }
         let value = if self.more() { self.next()? } else { Value::None };
         let pairs = match value {
             Value::None => Vec::new(),

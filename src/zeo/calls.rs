@@ -217,7 +217,7 @@ const NAMES: [&str; 37] = [
 /// Reads a client's frame.
 pub fn decode_request(encoding: Encoding, frame: &Bytes) -> Result<Request, BadFrame> {
     let [id, flag, name, args] = parts(encoding, frame, CALL_VALUES)?;
-    let id = MessageId::of_value(&id, frame)?;
+    let id = MessageId::of_value(&id)?;
     let asynchronous = flag.is_true();
     if id == MessageId::Int(-1) {
         return Ok(Request { id, asynchronous, call: Call::KeepAlive });
@@ -278,7 +278,7 @@ fn read(name: &str, args: &mut Arguments<'_, '_>) -> Result<Call, Unfit> {
         },
         "undoa" => Call::UndoA { id: args.bytes_or_text()?, txn: args.txn()? },
         "storeBlobStart" => Call::StoreBlobStart,
-        "storeBlobChunk" => Call::StoreBlobChunk(args.data()?),
+        "storeBlobChunk" => Call::StoreBlobChunk(args.chunk()?),
         "storeBlobEnd" => {
             Call::StoreBlobEnd { oid: args.oid()?, serial: args.serial()?, data: args.data()?, txn: args.txn()? }
         }

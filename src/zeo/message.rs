@@ -6,6 +6,11 @@ use bytes::Bytes;
 use super::greeting::Encoding;
 use super::value::{Undecodable, Value, undecodable};
 use super::{msgpack, pickle};
+use crate::zodb::{Oid, Tid};
+
+/// The least part that keeps its frame. A frame is a slice of what was read with it, [`crate::net::FrameReader`] says
+/// how much that can be; a smaller part is copied, and keeps nothing but itself.
+const SHARED: usize = 64 << 10;
 
 /// The id by which an answer names its call; chosen by the client, and echoed unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,24 +19,24 @@ pub enum MessageId {
     Int(i64),
     /// A number that does not fit in 64 bits with sign.
     Unsigned(u64),
-    /// (oid, tid), for `loadBefore`.
-    Pair(Bytes, Bytes),
+    /// For `loadBefore`.
+    Pair(Oid, Tid),
 }
 
 impl MessageId {
-    pub(super) fn of_value(value: &Value<'_>, frame: &Bytes) -> Result<MessageId, Undecodable> {
+    pub(super) fn of_value(value: &Value<'_>) -> Result<MessageId, Undecodable> {
         if let Some(int) = value.as_int() {
             return Ok(MessageId::Int(int));
         }
         if let Some(int) = value.as_unsigned() {
             return Ok(MessageId::Unsigned(int));
         }
-        match value.as_items() {
-            Some([Value::Bytes(first), Value::Bytes(second)]) => {
-                Ok(MessageId::Pair(share(frame, first), share(frame, second)))
-            }
-            _ => Err(undecodable("a message id that is neither a number nor a pair")),
-        }
+        let pair = match value.as_items() {
+            Some([oid, tid]) => oid.as_oid().zip(tid.as_tid()),
+            _ => None,
+        };
+        pair.map(|(oid, tid)| MessageId::Pair(oid, tid))
+            .ok_or_else(|| undecodable("a message id that is neither a number nor an oid and a tid"))
     }
 }
 
@@ -62,8 +67,13 @@ impl From<Undecodable> for BadFrame {
     }
 }
 
-/// `part` of `frame` without a copy; a copy if `part` lies elsewhere.
+/// `part` of `frame`, to be kept: without a copy if `part` is most of what it then keeps in memory.
 pub(super) fn share(frame: &Bytes, part: &[u8]) -> Bytes {
+    if part.len() >= SHARED && part.len() >= frame.len() / 2 { lend(frame, part) } else { Bytes::copy_from_slice(part) }
+}
+
+/// `part` of `frame`, for a moment: without a copy, unless `part` lies elsewhere.
+pub(super) fn lend(frame: &Bytes, part: &[u8]) -> Bytes {
     let (whole, inner) = (frame.as_ptr_range(), part.as_ptr_range());
     if whole.start <= inner.start && inner.end <= whole.end {
         frame.slice_ref(part)

@@ -8,9 +8,10 @@
 //! [`crate::zodb`]. One page lists every client call: `calls`.
 //!
 //! **What it promises.** No input panics, builds an object, or takes more time or memory than in proportion to its
-//! length (limits: `config::limits`). Object data is never copied: a call's data is a slice of its frame, and a
-//! reply's data is written as the middle of three parts. Replies, errors and pushes are byte for byte those of ZEO 6.2
-//! (`tests/zeo_golden`).
+//! length (limits: `config::limits`). Large object data is never copied: a call's data is a slice of its frame, and a
+//! reply's data is written as the middle of three parts. What is kept of a call keeps little else in memory: a part of
+//! a frame is copied unless it is large and most of its frame. Replies, errors and pushes are byte for byte those of
+//! ZEO 6.2 (`tests/zeo_golden`).
 //!
 //! **Where to look.** `greeting`: the first frames. `message`: the parts that all messages share. `value`: plain data;
 //! `pickle`, `msgpack` and `writer`: its two encodings. A client's half: `calls`, with `arguments`. A server's half:

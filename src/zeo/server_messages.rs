@@ -38,7 +38,7 @@ pub fn decode_message(encoding: Encoding, frame: &Bytes) -> Result<FromServer<'_
         let push = pushes::read(name, &args, frame);
         return push.map(FromServer::Push).ok_or_else(|| BadFrame::UnknownCall(name.chars().take(100).collect()));
     }
-    let id = MessageId::of_value(&id, frame)?;
+    let id = MessageId::of_value(&id)?;
     if !flag.is_true() {
         return Ok(FromServer::Reply { id, value: args });
     }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::limits::UNDO_SPECIFICATION;
 use crate::zodb::{Oid, Tid};
 
 const BOTH: [Encoding; 2] = [Encoding::Pickle, Encoding::Msgpack];
@@ -102,7 +103,11 @@ fn changes() -> impl Strategy<Value = Call> {
 }
 
 fn questions() -> impl Strategy<Value = Call> {
-    let specification = prop::collection::vec((".{0,9}", values()), 0..3);
+    let specification =
+        prop::collection::vec((".{0,9}", values()), 0..3).prop_filter("a specification is small", |pairs| {
+            let values = pairs.iter().map(|(_, value)| value.clone()).collect();
+            writer::dumps(&Value::Tuple(values)).len() < UNDO_SPECIFICATION - 1_000
+        });
     prop_oneof![
         (".*", any::<bool>()).prop_map(|(storage, read_only)| Call::Register { storage, read_only }),
         prop_oneof![
@@ -369,6 +374,58 @@ fn bad_calls_are_told_apart() {
         }
     }
     assert!(matches!(bad(&|w| w.tuple(1, writer::Writer::none), "ping"), BadFrame::BadArguments { .. }));
+}
+
+#[test]
+fn what_is_kept_of_a_call_keeps_little_else_in_memory() {
+    let store = |data: &Bytes| Call::StoreA { oid: Oid(1), serial: None, data: data.clone(), txn: 7 };
+    let slice_of_frame = |size: usize, junk: usize, make: &dyn Fn(&Bytes) -> Call| {
+        let call = make(&Bytes::from(vec![5; size]));
+        // (As in Python, nobody looks behind the end of a pickle.)
+        let frame = Bytes::from([&encode_call(Encoding::Pickle, 1, true, &call)[..], &vec![0; junk]].concat());
+        let request = decode_request(Encoding::Pickle, &frame).unwrap();
+        assert_eq!(request.call, call);
+        let (Call::StoreA { data, .. } | Call::StoreBlobChunk(data)) = request.call else { unreachable!() };
+        frame.as_ptr_range().contains(&data.as_ptr())
+    };
+    assert!(!slice_of_frame(60, 1 << 20, &store));
+    assert!(!slice_of_frame(60, 0, &store), "what was read with it is not seen from here");
+    assert!(!slice_of_frame(100 << 10, 1 << 20, &store));
+    assert!(slice_of_frame(100 << 10, 0, &store));
+    assert!(slice_of_frame(1 << 20, 1 << 10, &store));
+    assert!(slice_of_frame(59_000, 0, &|data| Call::StoreBlobChunk(data.clone())));
+    for encoding in BOTH {
+        let frame = encode_call(encoding, 1, true, &store(&Bytes::from(vec![5; 1 << 20])));
+        let Call::StoreA { data, .. } = decode_request(encoding, &frame).unwrap().call else { unreachable!() };
+        assert!(frame.as_ptr_range().contains(&data.as_ptr()), "large data is not copied");
+    }
+}
+
+#[test]
+fn a_message_id_is_small() {
+    let frame = |first: &[u8], second: &[u8]| {
+        let id = Value::Tuple([first, second].map(|part| Value::Bytes(part.to_vec().into())).into());
+        let message = vec![id, Value::Bool(false), Value::text("ping"), Value::Tuple(vec![])];
+        Bytes::from(writer::encode_value(Encoding::Msgpack, &Value::Tuple(message)))
+    };
+    let id = |first: &[u8], second: &[u8]| decode_request(Encoding::Msgpack, &frame(first, second)).map(|r| r.id);
+    assert_eq!(id(&[1; 8], &[2; 8]), Ok(MessageId::Pair(Oid(0x0101_0101_0101_0101), Tid(0x0202_0202_0202_0202))));
+    for (first, second) in [(&[1; 100_000][..], &[][..]), (&[1; 8], &[]), (&[1; 8], &[2; 9])] {
+        assert!(matches!(id(first, second), Err(BadFrame::Undecodable(_))));
+    }
+}
+
+#[test]
+fn a_specification_is_small() {
+    let call = |size| Call::UndoInfo {
+        first: 0,
+        last: -20,
+        specification: vec![("user_name".to_owned(), Value::Text("x".repeat(size).into()))],
+    };
+    for (size, fits) in [(1_000, true), (UNDO_SPECIFICATION, false)] {
+        let frame = encode_call(Encoding::Msgpack, 1, false, &call(size));
+        assert_eq!(decode_request(Encoding::Msgpack, &frame).is_ok(), fits);
+    }
 }
 
 #[test]

@@ -82,9 +82,9 @@ pub(super) fn message(
         match id {
             MessageId::Int(int) => w.int(*int),
             MessageId::Unsigned(int) => w.unsigned(*int),
-            MessageId::Pair(first, second) => w.tuple(2, |w| {
-                w.bytes(first);
-                w.bytes(second);
+            MessageId::Pair(oid, tid) => w.tuple(2, |w| {
+                w.oid(*oid);
+                w.tid(*tid);
             }),
         }
         match flag {

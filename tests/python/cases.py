@@ -18,7 +18,7 @@ from ZODB.Connection import TransactionMetaData
 import zrs_cluster
 from objects import Cell
 from raw import Raw
-from zrs_cluster import Cluster, Failure, StockServer, wait_for
+from zrs_cluster import Cluster, Failure, StockServer, usage, wait_for
 
 # The tests that describe ZEO's own behaviour may be run against the stock server too, to see that they tell the truth.
 STOCK = os.environ.get('ZRS_TEST_SERVER') == 'runzeo'
@@ -280,4 +280,4 @@ def begin(storage, **meta):
 
 
 __all__ = ['Case', 'Cell', 'Cluster', 'FAILOVER', 'Failure', 'OneServer', 'STOCK', 'ThreeNodes', 'begin', 'both_encodings', 'note',
-           'wait_for', 'zrs_cluster', 'zrs_only']
+           'usage', 'wait_for', 'zrs_cluster', 'zrs_only']

@@ -88,6 +88,62 @@ class FewFilesForThree(ThreeNodes):
         self.cluster.wait_same()
 
 
+    def test_a_relay_has_two(self):
+        primary = self.cluster.wait_primary()
+        secondary = next(node for node in self.cluster.nodes if node is not primary)
+        clients = crowd(self, secondary.address, 50)
+        for c in clients:
+            c.answer_greeting()
+        for c in clients:
+            c.begin_call('register', '1', False)
+        served = [c for c in clients if self.is_registered(c)]
+        refused = secondary.metrics().get('zrs_closed_total{why="too_many_relays"}', 0)
+        self.assertEqual(len(served) + refused, len(clients))
+        self.assertGreater(len(served), 10)
+        self.assertGreater(refused, 10)
+        self.cluster.check()
+
+    @staticmethod
+    def is_registered(c):
+        try:
+            c.reply(c.number)
+        except Closed:
+            return False
+        return True
+
+
+class NotRegistered(ThreeNodes):
+    """Who has not registered costs little, also behind a relay."""
+
+    zrs_only = True
+
+    def test_small_frames_and_short_names(self):
+        primary = self.cluster.wait_primary()
+        for node in self.cluster.nodes:
+            c = self.raw(node.address, register=False)
+            name, args = c.error('register', 'x' * 3000, False)
+            self.assertEqual(name, 'builtins.ValueError')
+            self.assertLess(len(args[0]), 600)
+            # (A secondary relays a writer, and the primary has refused it: it may register once more.)
+            c.send_bytes(struct.pack('>I', MB))
+            self.assertTrue(c.is_closed())
+        self.assertNotIn('x' * 300, primary.log_text())
+
+    def test_who_says_to_be_a_peer_counts_until_it_has_proved_it(self):
+        node, other = self.cluster.nodes[:2]
+        # (`Hello` in src/raft/wire.rs, as in test_tls.py.)
+        hello = b'P1' + bytes([1, 1, 2, 0, other.number, 0, node.number, 0, 0]) + bytes(16) + bytes([0])
+        before = node.metric('zrs_connections')
+        guests = crowd(self, node.address, 20)
+        for guest in guests:
+            guest.send(hello)
+        for guest in guests:
+            while len(guest.receive()) == 2:  # (a greeting; the challenge is longer)
+                pass
+        self.assertGreaterEqual(node.metric('zrs_connections'), 20)
+        wait_for('them to be refused', lambda: node.metric('zrs_connections') <= before + 5)
+
+
 class MuchMemory(OneServer):
     """The memory that all clients take together is bounded: who takes most of it is closed."""
 
@@ -141,3 +197,24 @@ class MuchMemory(OneServer):
         except ConnectionError:
             return False
         return came == size >= least
+
+
+class HalfFrames(OneServer):
+    """Who begins a frame and falls silent is closed; who is slow is not, nor who says nothing at all."""
+
+    zrs_only = True
+    limit = 120
+
+    def test_who_falls_silent(self):
+        silent, slow, quiet = self.raw(), self.raw(), self.raw()
+        for c in silent, slow:
+            c.send_bytes(struct.pack('>I', MB) + bytes(50_000))
+
+        def goes_on():
+            slow.send_bytes(bytes(10))
+            return self.server.metrics().get('zrs_closed_total{why="half_frame"}', 0)
+
+        wait_for('the silent one to be closed', goes_on, 70, 1)
+        self.assertTrue(silent.is_closed())
+        self.assertTrue(slow.is_silent(0.1))
+        quiet.commit(quiet.new_oid())

@@ -1,5 +1,6 @@
 """Packs beside readers and writers, and what they say when they can't. (What they remove is `test_histories.py`'s
 matter, and the Plone site's in tests/cluster/site.rs.)"""
+import os
 import time
 
 import transaction
@@ -7,9 +8,10 @@ from ZEO.Exceptions import ServerException
 from ZODB.POSException import ConflictError, POSKeyError
 from ZODB.utils import p64, z64
 
-from cases import OneServer, ThreeNodes, both_encodings, wait_for, zrs_only
+from cases import OneServer, ThreeNodes, both_encodings, usage, wait_for, zrs_only
 from objects import Cell, record
 
+MB = 1 << 20
 GARBAGE = b'\x80\x03N.\x80\x03NQ.'  # a persistent id that is none
 
 
@@ -153,3 +155,16 @@ class PackingThree(Beside, ThreeNodes):
         others = [node.address for node in self.cluster.nodes if node is not secondary]
         self.check_packs_beside_writers(others + [secondary.address])
         self.cluster.wait_same()
+
+    @zrs_only
+    def test_every_disk_gets_its_space_back(self):
+        name = self.cell(db := self.db(), b'')
+        for _ in range(16):
+            with db.transaction() as connection:
+                connection.root()[name].value = os.urandom(8 * MB)
+        stores = [os.path.join(node.data, 'store') for node in self.cluster.nodes]
+        # (A store writes its files later: what is in the log can be applied again.)
+        wait_for('the records', lambda: all(usage(store) > 80 * MB for store in stores), 30)
+        # (A file of the store has a few of them: the one with the last stays whole.)
+        db.pack()
+        wait_for('the space', lambda: all(usage(store) < 50 * MB for store in stores), 60)

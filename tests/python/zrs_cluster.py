@@ -108,6 +108,18 @@ def wait_for(what, condition, timeout=None, pause=0.01):
         time.sleep(pause)
 
 
+def usage(folder):
+    """Bytes on disk below it."""
+    total = 0
+    for base, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += os.stat(os.path.join(base, name)).st_blocks * 512
+            except FileNotFoundError:
+                pass
+    return total
+
+
 def http_get(port, path, timeout=3, method='GET'):
     """-> (status, body), or (None, reason)"""
     connection = http.client.HTTPConnection('127.0.0.1', port, timeout=timeout)

@@ -28,9 +28,8 @@ async fn count(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> 
             }
             found.iter().map(|(oid, read)| (*oid, Value::Number(read.value.number() + 1))).collect()
         }),
-        checks: Vec::new(),
         resolves: chance.once_in(2),
-        adds: false,
+        ..Plan::default()
     };
     transact(session, chance, &plan).await
 }

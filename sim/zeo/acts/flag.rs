@@ -25,9 +25,7 @@ async fn flag(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
             Value::Number(number) => BTreeMap::from([(flag, Value::Number(number + 1))]),
             _ => BTreeMap::new(),
         }),
-        checks: Vec::new(),
-        resolves: false,
-        adds: false,
+        ..Plan::default()
     };
     transact(session, chance, &plan).await
 }

@@ -1,4 +1,5 @@
-//! Deletes an object, or creates one that was deleted, and says so in a register. A client that creates the object
+//! Deletes an object, or creates one that was deleted, and says so in a register, and in the holder that refers to the
+//! object. A client that creates the object
 //! can't know the deletion's serial: the conflict tells it. Counted by commits.
 
 use std::collections::BTreeMap;
@@ -20,22 +21,26 @@ pub const LIVE_AND_DIE: Act = Act {
 
 async fn live_and_die(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
     let things = session.things();
-    let (mortal, register) = (chance.one_of(&things.mortals), chance.one_of(&things.registers));
+    let one = chance.below(things.mortals.len() as u64) as usize;
+    let (mortal, holder, register) = (things.mortals[one], things.holders[one], chance.one_of(&things.registers));
     let dies = chance.once_in(2);
     let plan = Plan {
-        reads: vec![mortal, register],
+        reads: vec![mortal, holder, register],
         change: Box::new(move |found, mark| {
             let Value::List(list) = &found[&register].value else { return BTreeMap::new() };
+            if found[&holder].value == Value::Gone {
+                return BTreeMap::new();
+            }
             let next = match &found[&mortal].value {
                 Value::Number(_) if dies => Value::Gone,
                 other => Value::Number(other.number() + 1),
             };
             let list = Value::List([list.as_slice(), &[mark]].concat());
-            BTreeMap::from([(mortal, next), (register, list)])
+            let held = Value::node(if next == Value::Gone { Vec::new() } else { vec![mortal] });
+            BTreeMap::from([(mortal, next), (holder, held), (register, list)])
         }),
-        checks: Vec::new(),
         resolves: true,
-        adds: false,
+        ..Plan::default()
     };
     transact(session, chance, &plan).await
 }

@@ -27,9 +27,7 @@ async fn pair(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
             let next = found.values().map(|read| read.value.number()).max().unwrap_or(0) + 1;
             found.keys().map(|oid| (*oid, Value::Number(next))).collect()
         }),
-        checks: Vec::new(),
-        resolves: false,
-        adds: false,
+        ..Plan::default()
     };
     transact(session, chance, &plan).await
 }

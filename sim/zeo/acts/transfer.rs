@@ -33,9 +33,8 @@ async fn transfer(session: &mut Session, chance: &mut Chance) -> Result<u64, Los
             }
             BTreeMap::from([(from, Value::Number(has - amount)), (to, Value::Number(gets.wrapping_add(amount)))])
         }),
-        checks: Vec::new(),
         resolves: chance.once_in(2),
-        adds: false,
+        ..Plan::default()
     };
     transact(session, chance, &plan).await
 }

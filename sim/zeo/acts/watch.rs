@@ -30,8 +30,7 @@ async fn watch(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> 
             _ => BTreeMap::new(),
         }),
         checks: vec![other],
-        resolves: false,
-        adds: false,
+        ..Plan::default()
     };
     transact(session, chance, &plan).await
 }

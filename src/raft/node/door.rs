@@ -27,26 +27,27 @@ pub enum Accepted {
     /// The connection was a peer's, and is closed.
     Served,
     /// A peer hands over a client; the streams carry that client's dialogue from here on.
-    Relay(RelayRequest, FrameReader, FrameWriter),
+    Relay(RelayRequest, Box<(FrameReader, FrameWriter)>),
     /// The connection was refused, or broke, for the reason given.
     Refused(String),
 }
 
 /// Takes over a connection whose first frame began with `P1`; returns when it has ended or is a client's.
-/// `credentials`: what the peer has shown, where TLS is spoken.
+/// `credentials`: what the peer has shown, where TLS is spoken. `unproven`: dropped once the peer has proved its
+/// membership.
 pub async fn accept(
     node: &Arc<Inner>,
     first: Bytes,
-    reader: FrameReader,
-    writer: FrameWriter,
+    mut connection: Connection,
     peer: &str,
     credentials: Option<&Credentials>,
+    unproven: impl Send,
 ) -> Accepted {
-    let mut connection = Connection { reader, writer };
     let hello = match admit(node, &first, &mut connection, peer, credentials).await {
         Ok(hello) => hello,
         Err(fault) => return Accepted::Refused(fault.to_string()),
     };
+    drop(unproven);
     // Only a peer that has proved its membership may send frames of this size.
     connection.reader.set_limit(limits::PEER_FRAME);
     let env = node.env();
@@ -117,7 +118,7 @@ async fn accept_relay(node: &Inner, mut connection: Connection) -> Accepted {
     };
     let answered = node.env().timeout(limits::HANDSHAKE_TIMEOUT, answered).await;
     match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-        Ok((request, Verdict::Accepted)) => Accepted::Relay(request, connection.reader, connection.writer),
+        Ok((request, Verdict::Accepted)) => Accepted::Relay(request, Box::new((connection.reader, connection.writer))),
         Ok((_, Verdict::Refused(_) | Verdict::Outdated(_))) => Accepted::Served,
         Err(fault) => Accepted::Refused(fault.to_string()),
     }

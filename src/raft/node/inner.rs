@@ -137,7 +137,10 @@ impl Inner {
         let mut metrics = raft.server_metrics();
         // openraft gives out copies of a receiver that has seen only the first value: the present one is no news.
         metrics.look_now();
-        let _ = self.env().timeout(self.config.heartbeat, metrics.changed()).await;
+        if let Ok(Err(_)) = self.env().timeout(self.config.heartbeat, metrics.changed()).await {
+            // Raft has stopped, and has no more news: whoever pauses in a loop must not take a whole processor for it.
+            self.env().sleep(self.config.heartbeat).await;
+        }
     }
 
     /// The members by their numbers: as the log has them, or the stamp before the log has any; none while the cluster

@@ -84,6 +84,7 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     env.spawn(reign::rule(node.clone(), raft.clone()));
     env.spawn(upkeep::flush_as_the_log_grows(node.clone()));
     env.spawn(shorten::shorten_the_log(node.clone(), raft.clone()));
+    env.spawn(upkeep::give_space_back(node.clone()));
     env.spawn(upkeep::watch_for_faults(node.clone(), raft.clone(), failed));
     env.spawn(upkeep::keep_memory_fresh(node.clone()));
     env.spawn(presence::tell(node.clone(), raft.clone()));

@@ -29,7 +29,7 @@ use super::errand::{Brought, Errand, Report};
 use super::fitness::{Cause, Fitness};
 use super::formation::{self, Formation};
 use super::heard::Heard;
-use super::link::{Caller, Newest, Target};
+use super::link::{Caller, Connection, Newest, Target};
 use super::log::LogStore;
 use super::memory::Memory;
 use super::origin;
@@ -365,7 +365,8 @@ impl Node {
     }
 
     /// Takes over a connection whose first frame began with `P1`; returns when it has ended or is a client's.
-    /// `credentials`: what the peer has shown, where TLS is spoken.
+    /// `credentials`: what the peer has shown, where TLS is spoken. `unproven`: dropped as soon as the peer has proved
+    /// its membership.
     pub async fn accept_peer(
         &self,
         first: Bytes,
@@ -373,8 +374,10 @@ impl Node {
         writer: FrameWriter,
         peer: &str,
         credentials: Option<&Credentials>,
+        unproven: impl Send,
     ) -> Accepted {
-        door::accept(&self.inner, first, reader, writer, peer, credentials).await
+        let connection = Connection { reader, writer };
+        door::accept(&self.inner, first, connection, peer, credentials, unproven).await
     }
 
     /// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.

@@ -1,5 +1,5 @@
-//! Tasks of a node in any role: one flushes the store, one takes to the disk what this node remembers of the others,
-//! one sets the node's fault when consensus stops.
+//! Tasks of a node in any role: one flushes the store, one gives the disk space back, one takes to the disk what this
+//! node remembers of the others, one sets the node's fault when consensus stops.
 
 use std::sync::Arc;
 
@@ -29,6 +29,24 @@ pub async fn flush_as_the_log_grows(node: Arc<Inner>) {
                 }
             }
             flushed_at = appended;
+        }
+    }
+}
+
+/// Gives the disk the space of what packs and ended transactions have removed, once that is
+/// [`limits::RECLAIM_AFTER_BYTES`] and no more is being removed.
+pub async fn give_space_back(node: Arc<Inner>) {
+    let mut before = 0;
+    while !node.stopping() {
+        node.env().sleep(limits::RECLAIM_CHECK).await;
+        let garbage = node.store.garbage();
+        if garbage < limits::RECLAIM_AFTER_BYTES || garbage != std::mem::replace(&mut before, garbage) {
+            continue;
+        }
+        let worker = node.clone();
+        match node.env().offload(move || worker.store.reclaim(|| !worker.stopping())).await {
+            Ok(()) => tracing::debug!("the disk has the space back of some {garbage} bytes that were removed"),
+            Err(fault) => tracing::warn!("the disk does not get the space back of what was removed: {fault}"),
         }
     }
 }

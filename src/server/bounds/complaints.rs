@@ -4,6 +4,7 @@
 //! reads the log. So the same complaint about the same host is a warning once in a while, and a debug line
 //! otherwise; the counters count every one.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -25,6 +26,7 @@ impl Complaints {
 
     /// Warns that `what` is wrong with `peer`, unless the same was logged a moment ago.
     pub fn say(&self, peer: &str, what: &str) {
+        let what = &*shortened(what, limits::COMPLAINT);
         match self.is_news(peer, what) {
             true => tracing::warn!(%peer, "{what}"),
             false => tracing::debug!(%peer, "{what}"),
@@ -50,9 +52,26 @@ impl Complaints {
     }
 }
 
+/// The first `most` bytes of `text`, for people; "…" says that there was more.
+pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most { text.into() } else { format!("{}…", &text[..text.floor_char_boundary(most)]).into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_is_cut() {
+        assert_eq!(shortened("short", 5), "short");
+        assert_eq!(shortened("longer", 5), "longe…");
+        assert_eq!(shortened("größer", 3), "gr…");
+        let complaints = Complaints::new(Env::system());
+        complaints.say("10.0.0.1:5", &"x".repeat(1 << 20));
+        let said = complaints.said.lock().unwrap();
+        assert!(said.keys().all(|(host, what)| host.len() + what.len() < 2 * limits::COMPLAINT));
+        assert_eq!(said.len(), 1);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_same_of_the_same_host_is_said_once_in_a_while() {

@@ -9,6 +9,6 @@ pub mod long_reads;
 pub mod reserve;
 
 pub use budget::{Budget, Reservation};
-pub use complaints::Complaints;
+pub use complaints::{Complaints, shortened};
 pub use long_reads::LongReads;
 pub use reserve::{Reserve, Room};

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::config::{OpenFiles, limits};
 use crate::env::Env;
 use crate::raft::{Node, ip_of};
-use crate::server::counts::Metrics;
+use crate::server::counts::{Metrics, Present};
 
 /// How many connections there may be, and who may come in beyond that.
 #[derive(Debug)]
@@ -51,6 +51,15 @@ impl Reserve {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let is_member = ip_of(peer).is_some_and(|ip| known.values().flatten().any(|one| *one == ip));
         if is_member && below(metrics.reserved.get(), self.files.reserved) { Room::ForPeers } else { Room::Full }
+    }
+
+    /// A connection more to the primary, on behalf of a client here, which counts as long as what this gives lives;
+    /// `None`: there is no room for one.
+    pub fn relay(&self, metrics: &Metrics) -> Option<Present> {
+        // (Counted first: of two that look at the same time both see both.)
+        let relay = Present::new(&metrics.relays);
+        let (open, relays) = (metrics.open.get(), metrics.relays.get());
+        (open + relays <= self.files.connections as i64 && relays <= limits::RELAYS as i64).then_some(relay)
     }
 
     /// Looks up the members' addresses, time and again, for ever.
@@ -114,5 +123,22 @@ mod tests {
         assert_eq!(few.room(&metrics, stranger), Room::Ordinary);
         metrics.relays.set(10);
         assert_eq!(few.room(&metrics, stranger), Room::Full);
+    }
+
+    #[test]
+    fn a_relay_has_room_among_the_open_files() {
+        let (metrics, files) = (Metrics::new(), OpenFiles::of(200));
+        let few = Reserve::new(files);
+        metrics.open.set(files.connections as i64 - 2);
+        let relays = [few.relay(&metrics), few.relay(&metrics)];
+        assert!(relays.iter().all(Option::is_some) && few.relay(&metrics).is_none());
+        assert_eq!(metrics.relays.get(), 2, "one that is refused counts no more");
+        drop(relays);
+        assert!(few.relay(&metrics).is_some());
+        let many = Reserve::new(OpenFiles::default());
+        metrics.open.set(0);
+        metrics.relays.set(limits::RELAYS as i64 - 1);
+        let last = many.relay(&metrics);
+        assert!(last.is_some() && many.relay(&metrics).is_none());
     }
 }

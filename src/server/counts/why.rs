@@ -40,6 +40,8 @@ reasons! {
     Fault = "fault",
     /// The client closed its end.
     Gone = "gone",
+    /// The client began a frame, and sent no more of it.
+    HalfFrame = "half_frame",
     /// The TLS certificate is none of a client.
     NoClient = "no_client",
     /// No primary was found in time.
@@ -74,7 +76,7 @@ reasons! {
     TlsHandshake = "tls_handshake",
     /// The client is so far behind that dropping its cache costs less than the invalidations.
     TooFarBehind = "too_far_behind",
-    /// This node relays as many clients as it may.
+    /// This node relays as many clients as it may, or may open no connection more for one.
     TooManyRelays = "too_many_relays",
     /// More answers waited for the client than are kept.
     TooSlow = "too_slow",
@@ -86,6 +88,19 @@ reasons! {
     Unreadable = "unreadable",
     /// The vote got no verdict, as the reign ended or the disk failed.
     VoteLost = "vote_lost",
+}
+
+impl Why {
+    /// Whether the connection has ended by itself, and not by this node.
+    pub fn is_the_clients(self) -> bool {
+        matches!(self, Why::Gone | Why::Broken)
+    }
+
+    /// Whether a client whose session ends so is told what is to come within a moment. (The memory of one that is
+    /// crowded out is needed at once; and an outcome that it is not told counts as unknown.)
+    pub fn leaves_last_words(self) -> bool {
+        !self.is_the_clients() && self != Why::CrowdedOut
+    }
 }
 
 impl fmt::Display for Why {
@@ -110,6 +125,12 @@ mod tests {
         let missing: Vec<&str> =
             Why::ALL.iter().map(|why| why.word()).filter(|word| !manual.contains(&format!("| `{word}` |"))).collect();
         assert!(missing.is_empty(), "docs/operations.md has no row in its table of reasons for {missing:?}");
+    }
+
+    #[test]
+    fn whoever_is_there_is_told_the_last_unless_memory_is_short() {
+        let untold: Vec<Why> = Why::ALL.iter().copied().filter(|why| !why.leaves_last_words()).collect();
+        assert_eq!(untold, [Why::Broken, Why::CrowdedOut, Why::Gone]);
     }
 
     #[test]

@@ -96,16 +96,22 @@ async fn connection(
             let _ = shared.env.timeout(limits::INTRODUCTION, writer.flush()).await;
         }
         Guest::Peer(first) => {
-            // A peer's connection ends with the node's consensus: a closing server does not wait for it.
-            drop((held, open, reserved));
+            // Until it has proved to be one it counts like any other. A peer's connection ends with the node's
+            // consensus: a closing server does not wait for it.
+            let unproven = (held, open, reserved);
             let mut phase = shared.phase.watching();
             let accepted = tokio::select! { biased;
                 _ = phase.until(|phase| *phase == Phase::Closing) => return,
-                accepted = shared.node.accept_peer(first, reader, writer, &peer, credentials.as_ref()) => accepted,
+                accepted = shared.node.accept_peer(first, reader, writer, &peer, credentials.as_ref(), unproven) => accepted,
             };
             match accepted {
-                Accepted::Relay(request, reader, writer) => {
+                Accepted::Relay(request, streams) => {
+                    // (From here on it is a client's.)
+                    if shared.reserve.room(&shared.metrics, &peer) != Room::Ordinary {
+                        return turned_away(&shared, &peer);
+                    }
                     let _open = Present::new(&shared.metrics.open);
+                    let (reader, writer) = *streams;
                     relayed(shared, request, reader, writer).await;
                 }
                 Accepted::Served => {}
@@ -131,8 +137,7 @@ fn turned_away(shared: &Shared, peer: &str) {
 }
 
 /// Serves a client that came in at another node, which relays it. The request has what the client said there.
-async fn relayed(shared: Arc<Shared>, request: RelayRequest, mut reader: FrameReader, writer: FrameWriter) {
-    reader.set_limit(limits::FRAME);
+async fn relayed(shared: Arc<Shared>, request: RelayRequest, reader: FrameReader, writer: FrameWriter) {
     let mut early = VecDeque::from(request.opening);
     let first = early.pop_front();
     let Some(FirstFrame::Client { encoding, follows_redirects }) = first.and_then(|frame| FirstFrame::read(&frame))

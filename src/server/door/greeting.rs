@@ -27,6 +27,9 @@ use crate::zeo::{Encoding, FirstFrame};
 /// How often a port for readers that does not greet looks whether this node is fresh enough by now.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Bytes of a first frame that the log shows if it is none that is known.
+const SHOWN: usize = 64;
+
 /// The other end of a connection.
 pub enum Guest {
     Monitor {
@@ -99,7 +102,8 @@ fn identify(shared: &Shared, frame: Bytes, greeted: bool, peer: &str) -> Option<
         Some(FirstFrame::Client { encoding, follows_redirects }) => Some(Guest::Client { encoding, follows_redirects }),
         None => {
             shared.metrics.bad_frame("first");
-            tracing::warn!(%peer, frame = %frame.escape_ascii(), "closed a connection: its first frame is none of ZEO 5's");
+            let frame = frame[..frame.len().min(SHOWN)].escape_ascii();
+            tracing::warn!(%peer, %frame, "closed a connection: its first frame is none of ZEO 5's");
             None
         }
     }

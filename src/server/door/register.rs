@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::relay;
+use super::relay::Relay;
 use crate::config::limits;
 use crate::env::Watching;
-use crate::net::{FrameReader, FrameWriter};
 use crate::raft::RelayRequest;
+use crate::server::bounds::shortened;
 use crate::server::client::{Client, Door, Incoming, unreadable};
 use crate::server::counts::{Present, Why};
 use crate::server::primary::Primary;
@@ -29,12 +29,14 @@ use crate::server::standing::Standing;
 use crate::zeo::{BadFrame, Call, Encoding, MessageId, Request, decode_request, encode_refusal};
 use crate::zodb::Refusal;
 
-/// Frames that a client may send while its register waits (keep-alives, as a rule).
+/// Frames that a client may send while its register waits (keep-alives, as a rule), each of
+/// [`limits::FIRST_FRAME`] bytes at most.
 const EARLY: usize = 16;
 
 /// A register call.
 struct Registration {
     id: MessageId,
+    /// The name, or the beginning of one that is too long.
     storage: String,
     read_only: bool,
     /// The frame as it came, for a relay.
@@ -43,13 +45,15 @@ struct Registration {
 
 enum Decision {
     Serve(Seat),
-    Relay { primary: u64, reader: FrameReader, writer: FrameWriter },
+    Relay(Relay),
     Refuse(Refusal),
     Close(Why),
 }
 
 /// Reads until the client registers, and then serves the client to its end.
 pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
+    // (A peer that relays it may have sent larger ones.)
+    client.incoming.reader.set_limit(limits::FIRST_FRAME);
     let mut refused_to_write = None;
     loop {
         let registration = match next_registration(&shared, &mut client).await {
@@ -64,9 +68,9 @@ pub async fn receive(shared: Arc<Shared>, mut client: Client, held: Present) {
                 drop(held);
                 return session::serve(shared, client, seat, registration.id).await;
             }
-            Decision::Relay { primary, reader, writer } => {
+            Decision::Relay(relay) => {
                 drop(held);
-                return relay::pass(&shared, client, primary, reader, writer).await;
+                return relay.pass(&shared, client).await;
             }
             Decision::Refuse(refusal) => {
                 match refusal {
@@ -117,7 +121,10 @@ async fn next_registration(shared: &Shared, client: &mut Client) -> Result<Regis
         let why = match decode_request(client.encoding, &frame) {
             Ok(Request { call: Call::KeepAlive, .. }) => continue,
             Ok(Request { id, call: Call::Register { storage, read_only }, .. }) => {
-                return Ok(Registration { id, storage, read_only, frame });
+                // (No storage has a longer name, and people will read it. A slice of the frame would keep all that was
+                // read with it, for as long as the register waits.)
+                let storage = shortened(&storage, limits::STORAGE_NAME).into_owned();
+                return Ok(Registration { id, storage, read_only, frame: Bytes::copy_from_slice(&frame) });
             }
             Ok(_) => "unregistered",
             Err(BadFrame::Undecodable(_)) => "undecodable",
@@ -156,7 +163,7 @@ async fn decide(
             _ = phase.until(|phase| *phase != Phase::Open) => return Decision::Close(Why::Stopping),
             decision = &mut deciding => return decision,
             frame = reader.next(), if early.len() < EARLY => match frame {
-                Ok(Some(frame)) => early.push_back(frame),
+                Ok(Some(frame)) => early.push_back(Bytes::copy_from_slice(&frame)),
                 Ok(None) => return Decision::Close(Why::Gone),
                 Err(_) => return Decision::Close(Why::Unreadable),
             },
@@ -234,14 +241,16 @@ async fn to_write(
             }
             Standing::Forming | Standing::Electing if redirects => return Decision::Refuse(Refusal::NotPrimary(None)),
             Standing::Following { primary, .. } => {
-                if shared.metrics.relays.get() >= limits::RELAYS as i64 {
+                let Some(present) = shared.reserve.relay(&shared.metrics) else {
                     return Decision::Close(Why::TooManyRelays);
-                }
+                };
                 let opening = vec![Bytes::from_static(encoding.greeting()), registration.frame.clone()];
                 let request = RelayRequest { client: peer.to_owned(), opening };
                 match shared.env.timeout(limits::CONNECT, shared.node.open_relay(request)).await {
                     // The relay may lead to a newer primary than the one looked at.
-                    Ok(Ok((primary, reader, writer))) => return Decision::Relay { primary, reader, writer },
+                    Ok(Ok((primary, reader, writer))) => {
+                        return Decision::Relay(Relay { primary, reader, writer, present });
+                    }
                     Ok(Err(why)) => tracing::debug!(%peer, primary = primary.id, why = why.0, "could not relay"),
                     Err(_) => tracing::debug!(%peer, primary = primary.id, "could not relay in time"),
                 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::net::{FrameReader, FrameWriter};
-use crate::server::client::Client;
+use crate::server::client::{Client, Incoming};
 use crate::server::counts::{Present, Why};
 use crate::server::shared::{Phase, Shared};
 use crate::server::standing::Standing;
@@ -20,34 +20,47 @@ const BUFFER: usize = 64 << 10;
 /// How long a node that is primary no more may still answer finishes.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Passes bytes on until the relay ends. `primary` is the number of the node that `reader` and `writer` lead to.
-pub async fn pass(shared: &Arc<Shared>, client: Client, primary: u64, reader: FrameReader, mut writer: FrameWriter) {
-    let _relay = Present::new(&shared.metrics.relays);
-    tracing::debug!(peer = %client.peer, primary, "relaying a client");
-    for frame in &client.incoming.early {
-        writer.push(frame);
-    }
-    if writer.flush().await.is_err() {
-        return;
-    }
-    let (from_client, said) = client.incoming.reader.into_parts();
-    let (from_primary, answered) = reader.into_parts();
-    let mut up = std::pin::pin!(copy(from_client, writer.into_writer(), said.freeze(), |_| {}));
-    let sent = shared.metrics.sent.clone();
-    let mut down = std::pin::pin!(copy(from_primary, client.writer.into_writer(), answered.freeze(), |bytes| {
-        sent.inc_by(bytes as u64);
-    }));
-    let mut standing = shared.standing.watching();
-    let mut phase = shared.phase.watching();
-    let changed = tokio::select! { biased;
-        _ = &mut down => false,
-        _ = &mut up => false,
-        _ = standing.until(|now| !matches!(now, Standing::Following { primary: now, .. } if now.id == primary)) => true,
-        _ = phase.until(|phase| *phase == Phase::Closing) => true,
-    };
-    if changed {
-        shared.metrics.closed(Why::PrimaryChanged);
-        let _ = shared.env.timeout(LAST_WORDS, down).await;
+/// An open relay, before its client's bytes are passed on.
+pub struct Relay {
+    /// The number of the node that the streams lead to.
+    pub primary: u64,
+    pub reader: FrameReader,
+    pub writer: FrameWriter,
+    /// Counts the relay.
+    pub present: Present,
+}
+
+impl Relay {
+    /// Passes bytes on until the relay ends.
+    pub async fn pass(self, shared: &Arc<Shared>, client: Client) {
+        let Relay { primary, reader, mut writer, present: _present } = self;
+        tracing::debug!(peer = %client.peer, primary, "relaying a client");
+        let Incoming { early, reader: incoming } = client.incoming;
+        for frame in early {
+            writer.push(&frame);
+        }
+        if writer.flush().await.is_err() {
+            return;
+        }
+        let (from_client, said) = incoming.into_parts();
+        let (from_primary, answered) = reader.into_parts();
+        let mut up = std::pin::pin!(copy(from_client, writer.into_writer(), said.freeze(), |_| {}));
+        let sent = shared.metrics.sent.clone();
+        let mut down = std::pin::pin!(copy(from_primary, client.writer.into_writer(), answered.freeze(), |bytes| {
+            sent.inc_by(bytes as u64);
+        }));
+        let mut standing = shared.standing.watching();
+        let mut phase = shared.phase.watching();
+        let changed = tokio::select! { biased;
+            _ = &mut down => false,
+            _ = &mut up => false,
+            _ = standing.until(|now| !matches!(now, Standing::Following { primary: now, .. } if now.id == primary)) => true,
+            _ = phase.until(|phase| *phase == Phase::Closing) => true,
+        };
+        if changed {
+            shared.metrics.closed(Why::PrimaryChanged);
+            let _ = shared.env.timeout(LAST_WORDS, down).await;
+        }
     }
 }
 
@@ -61,6 +74,8 @@ async fn copy(
     to.write_all(&first).await?;
     to.flush().await?;
     count(first.len());
+    // (It keeps the buffer that it was read into.)
+    drop(first);
     let mut buffer = vec![0; BUFFER];
     loop {
         let got = from.read(&mut buffer).await?;

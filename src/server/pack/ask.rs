@@ -47,6 +47,9 @@ pub async fn ask(shared: Arc<Shared>, wanted: Wanted) -> Result<Result<(), Refus
                 return super::pack(&primary, wanted.storage, upto).await.ok_or(Why::ReignOver);
             }
             Standing::Following { .. } => {
+                let Some(relay) = shared.reserve.relay(&shared.metrics) else {
+                    return Ok(Err(Refusal::BadValue("this node relays as many clients as it may; try again".into())));
+                };
                 let opening = vec![
                     Bytes::from_static(ENCODING.greeting()),
                     encode_call(
@@ -59,7 +62,7 @@ pub async fn ask(shared: Arc<Shared>, wanted: Wanted) -> Result<Result<(), Refus
                 ];
                 let request = RelayRequest { client: wanted.client.clone(), opening };
                 match shared.env.timeout(limits::CONNECT, shared.node.open_relay(request)).await {
-                    Ok(Ok((_, reader, writer))) => return relayed(&shared, reader, writer).await,
+                    Ok(Ok((_, reader, writer))) => return relayed(&shared, relay, reader, writer).await,
                     Ok(Err(why)) => tracing::debug!(why = why.0, "could not ask the primary to pack"),
                     Err(_) => tracing::debug!("could not ask the primary to pack in time"),
                 }
@@ -75,11 +78,12 @@ pub async fn ask(shared: Arc<Shared>, wanted: Wanted) -> Result<Result<(), Refus
 /// Waits for the primary's answer, and until this node has applied the pack that it tells of.
 async fn relayed(
     shared: &Shared,
+    // Counts the connection.
+    _relay: Present,
     mut reader: FrameReader,
     // Dropped, and so closed, at the end only.
     _writer: FrameWriter,
 ) -> Result<Result<(), Refusal>, Why> {
-    let _relay = Present::new(&shared.metrics.relays);
     reader.set_limit(limits::FRAME);
     loop {
         let Ok(Some(frame)) = reader.next().await else { return Err(Why::PrimaryLost) };

@@ -15,7 +15,8 @@
 //! refused. Verdicts of both kinds (a pardon; a step's last look) are given one at a time.
 //!
 //! **The end.** A pack lives in one reign. When the reign is over, the next primary finds in the storage's summary
-//! that a pack was going on, and starts it again ([`resume`]).
+//! that a pack was going on, and starts it again ([`resume`]). It does not know which garbage has gone already: so it
+//! takes every object that is referred to and not there for one of those.
 //!
 //! **Here.** `ask` has any node's clients ask the primary, `mark` finds the garbage, `steps` remove it; the phases
 //! share `job`. Votes and packs meet in [`pack_watch`](super::primary::pack_watch).
@@ -38,7 +39,7 @@ use job::{Failure, Job, Removed, change, read};
 
 /// Packs a storage up to `upto`, to the end. `None`: the reign was over before.
 pub async fn pack(primary: &Arc<Primary>, storage: StorageId, upto: Tid) -> Option<Result<(), Refusal>> {
-    let Some(guard) = primary.packs().begin(storage) else {
+    let Some(guard) = primary.packs().begin(storage, false) else {
         return Some(Err(Refusal::BadValue("already packing".into())));
     };
     told(run(primary, storage, guard, Some(upto)).await, storage)
@@ -50,7 +51,7 @@ pub fn resume(primary: &Arc<Primary>) {
         if primary.store().summary(storage).packing == Tid::ZERO {
             continue;
         }
-        let Some(guard) = primary.packs().begin(storage) else { continue };
+        let Some(guard) = primary.packs().begin(storage, true) else { continue };
         let going_on = primary.clone();
         primary.env().spawn(async move {
             told(run(&going_on, storage, guard, None).await, storage);
@@ -104,7 +105,7 @@ async fn run(
     let upto = primary.store().summary(storage).packing;
     let began = primary.env().now();
     tracing::info!(%storage, %upto, gc, resumed, "packing");
-    let plan = Plan::new(primary.store(), storage, upto, gc);
+    let plan = Plan::new(primary.store(), storage, upto, gc).in_steps_of(primary.packs().most);
     guard.plan = Some(plan.clone());
     let mut job = Job { primary, storage, watch: &guard.watch, plan, removed: Removed::default(), said: began };
     let done = mark_and_sweep(&mut job).await;

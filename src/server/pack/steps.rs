@@ -31,7 +31,7 @@ impl Job<'_> {
         let (mut revisions, mut bytes) = (0, 0);
         for object in planned {
             let again = step.last().is_some_and(|last| last.removal.oid == object.removal.oid);
-            let full = revisions + object.removal.tids.len() > limits::PACK_REVISIONS
+            let full = revisions + object.removal.tids.len() > self.primary.packs().most
                 || bytes + object.bytes() > limits::PACK_BYTES;
             if again || (full && !step.is_empty()) {
                 steps.push(std::mem::take(&mut step));

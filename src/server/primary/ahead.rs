@@ -9,6 +9,9 @@
 //!
 //! **Bounds.** All transactions together have [`limits::STAGES`] shipments in the queue to the log, in turn, so that a
 //! small commit never stands behind more. Discards go in commands of at most [`limits::DISCARD`] pieces.
+//!
+//! **Pace.** While others commit, the log is theirs for as long as each shipment took (at most [`limits::STAGE_REST`]):
+//! the disks, which are what a large transaction fills, are free half of the time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::queue::Queue;
 use crate::command::{Change, Outcome, Span, Staged, Write};
@@ -31,6 +35,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub struct Shipping {
     queue: Arc<Queue>,
     turns: Arc<Semaphore>,
+    env: Env,
+    /// When the next shipment may go.
+    next: Mutex<Option<Instant>>,
     discards: Mutex<VecDeque<(StorageId, Span)>>,
     discarded: Notify,
 }
@@ -74,15 +81,24 @@ impl Ahead {
         let (shipping, storage, landed) = (self.shipping.clone(), self.storage, self.landed.clone());
         async move {
             let turn = shipping.turns.clone().acquire_owned().await.ok()?;
+            shipping.rest().await;
             let count = u32::try_from(pieces.len()).expect("a shipment has at most a piece for each of its bytes");
             let shipment = Shipment { landed, storage, count, _turn: turn };
             let pending = {
                 let place = shipping.queue.place().ok()?;
                 let shipping = shipping.clone();
-                place.fill(Change::Stage { storage, pieces }, move |outcome| shipping.settle(shipment, outcome))
+                let (sent, others) = (shipping.env.now(), place.others());
+                place.fill(Change::Stage { storage, pieces }, move |outcome| {
+                    shipping.note_pace(sent, others);
+                    shipping.settle(shipment, outcome);
+                })
             };
             match pending.await {
                 Ok(Ok(Outcome::Staged(first))) => Some(first),
+                Ok(Ok(late)) if late.is_too_late() => {
+                    tracing::info!(%storage, "data ahead of a transaction came after the end of its storage, or of the reign");
+                    None
+                }
                 Ok(Ok(other)) => {
                     tracing::error!(?other, "staging was refused");
                     None
@@ -163,9 +179,28 @@ impl Shipment {
 
 impl Shipping {
     /// Nothing is on its way; shipments and discards will go through `queue`.
-    pub fn new(queue: Arc<Queue>) -> Shipping {
+    pub fn new(queue: Arc<Queue>, env: Env) -> Shipping {
         let turns = Arc::new(Semaphore::new(limits::STAGES));
-        Shipping { queue, turns, discards: Mutex::default(), discarded: Notify::new() }
+        Shipping { queue, turns, env, next: Mutex::default(), discards: Mutex::default(), discarded: Notify::new() }
+    }
+
+    /// Waits until the next shipment may go.
+    async fn rest(&self) {
+        let next = *self.next();
+        if let Some(next) = next {
+            self.env.sleep_until(next).await;
+        }
+    }
+
+    /// The outcome is known of a shipment that was sent at that time, after so many changes of others.
+    fn note_pace(&self, sent: Instant, others: u64) {
+        let now = self.env.now();
+        let rest = (now - sent).min(limits::STAGE_REST);
+        *self.next() = (self.queue.others() > others).then(|| now + rest);
+    }
+
+    fn next(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn settle(&self, shipment: Shipment, outcome: &Result<Outcome, Unknown>) {
@@ -191,7 +226,7 @@ impl Shipping {
     }
 
     /// The next command's worth of discards.
-    fn next(&self) -> Option<Change> {
+    fn next_discard(&self) -> Option<Change> {
         let mut discards = self.discards();
         let storage = discards.front()?.0;
         let (mut pieces, mut room) = (Vec::new(), limits::DISCARD);
@@ -213,7 +248,7 @@ impl Shipping {
     /// Discards pieces that are not needed any more, until the reign has `ended`.
     pub async fn run(self: Arc<Shipping>, env: Env, mut ended: Watching<bool>) {
         loop {
-            let Some(change) = self.next() else {
+            let Some(change) = self.next_discard() else {
                 tokio::select! { biased;
                     _ = ended.until(|ended| *ended) => return,
                     () = self.discarded.notified() => continue,
@@ -257,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_discard_has_so_many_pieces_and_one_storage() {
-        let shipping = Shipping::new(Arc::default());
+        let shipping = Shipping::new(Arc::default(), Env::system());
         let most = limits::DISCARD;
         shipping.discard(S, vec![span(1, 2), span(10, most)]);
         shipping.discard(StorageId(2), vec![span(1, 1)]);
@@ -265,9 +300,30 @@ mod tests {
             Some(Change::Discard { storage, pieces }) => (storage.0, pieces),
             other => panic!("{other:?}"),
         };
-        assert_eq!(pieces(shipping.next()), (1, vec![span(1, 2), span(10, most - 2)]));
-        assert_eq!(pieces(shipping.next()), (1, vec![span(8 + u64::from(most), 2)]));
-        assert_eq!(pieces(shipping.next()), (2, vec![span(1, 1)]));
-        assert_eq!(shipping.next(), None);
+        assert_eq!(pieces(shipping.next_discard()), (1, vec![span(1, 2), span(10, most - 2)]));
+        assert_eq!(pieces(shipping.next_discard()), (1, vec![span(8 + u64::from(most), 2)]));
+        assert_eq!(pieces(shipping.next_discard()), (2, vec![span(1, 1)]));
+        assert_eq!(shipping.next_discard(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_shipment_waits_as_long_as_the_last_took_while_others_commit() {
+        let queue = Arc::<Queue>::default();
+        let shipping = Shipping::new(queue.clone(), Env::system());
+        let took = Duration::from_millis(40);
+        let waits = async |others: bool, took| {
+            let (sent, before) = (shipping.env.now(), queue.others());
+            let change =
+                if others { Change::PackEnd { storage: S } } else { Change::Stage { storage: S, pieces: vec![] } };
+            drop(queue.place().unwrap().fill(change, |_| {}));
+            shipping.env.sleep(took).await;
+            shipping.note_pace(sent, before);
+            let landed = shipping.env.now();
+            shipping.rest().await;
+            shipping.env.now() - landed
+        };
+        assert_eq!(waits(true, took).await, took);
+        assert_eq!(waits(false, took).await, Duration::ZERO);
+        assert_eq!(waits(true, 2 * limits::STAGE_REST).await, limits::STAGE_REST);
     }
 }

@@ -121,7 +121,7 @@ impl Primary {
             ended: Watch::new(false),
             ranges: Ranges::default(),
             packs,
-            shipping: Arc::new(Shipping::new(queue.clone())),
+            shipping: Arc::new(Shipping::new(queue.clone(), env.clone())),
             long_reads: LongReads::new(env, limits::LONG_READS),
         });
         env.spawn(primary.shipping.clone().run(env.clone(), primary.ended()));

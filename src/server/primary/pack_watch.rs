@@ -5,19 +5,27 @@
 //! - **No gc**: what the record refers to does not matter.
 //! - **Marking** (the pack is finding the garbage): the objects that the record refers to are noted, and kept. A
 //!   record that can't be read ends the pack, as it may refer to anything.
+//! - **Marking, resumed** (an earlier reign has removed some of the garbage, nobody knows what): a transaction that adds
+//!   a reference to an object waits until the garbage is known. Until then it may lead to something that has gone.
 //! - **Sweeping** (the garbage is known, and goes): an object that would go is in doubt. It is
 //!   [pardoned](PackWatch::pardon), with all that it leads to, or the vote is refused, as some of that has gone. A
 //!   vote with a record that can't be read is refused.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::env::Env;
-use crate::storage::pack::{Fate, Oids, Plan, references};
+use crate::storage::pack::{Fate, Fault, Oids, Plan, references};
 use crate::zodb::{Oid, Refusal};
+
+/// How often a transaction that waits for the sweep looks for it.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The watch of one pack: what the pack has seen of concurrent transactions.
 #[derive(Default)]
 pub struct PackWatch {
+    /// An earlier reign has begun the pack, and may have removed any object that is not there.
+    resumed: bool,
     marks: Mutex<Marks>,
     /// Held while garbage is pardoned, or a step takes its last look at its objects.
     pub verdict: tokio::sync::Mutex<()>,
@@ -70,6 +78,23 @@ pub enum Told {
 }
 
 impl PackWatch {
+    /// The watch of a pack that is about to begin, or to be begun again.
+    pub fn new(resumed: bool) -> PackWatch {
+        PackWatch { resumed, ..PackWatch::default() }
+    }
+
+    /// The pack is over: nobody has to wait for its sweep.
+    pub fn end(&self) {
+        let mut marks = self.marks();
+        if let Marks::Marking(_) = *marks {
+            *marks = Marks::NoGc;
+        }
+    }
+
+    fn is_marking(&self) -> bool {
+        matches!(*self.marks(), Marks::Marking(_))
+    }
+
     /// Whether the references of transactions matter to this pack.
     pub fn collects(&self) -> bool {
         !matches!(*self.marks(), Marks::NoGc)
@@ -102,7 +127,19 @@ impl PackWatch {
             (Marks::Sweeping { plan, .. }, Ok(_)) => (plan.clone(), Vec::new()),
         };
         // An object that can't be looked up is taken to exist.
-        fresh.retain(|oid| plan.is_there(*oid).unwrap_or(true));
+        let is_there = |oid: &Oid| plan.is_there(*oid).unwrap_or(true);
+        if self.resumed {
+            if let Some(oid) = fresh.iter().find(|oid| !is_own(**oid) && !is_there(oid)) {
+                return Told::Gone(*oid);
+            }
+            let before = plan.references_now(of).unwrap_or_default();
+            let is_added = |oid: &Oid| !is_own(*oid) && !before.contains(oid);
+            if fresh.iter().any(is_added) {
+                fresh.retain(|oid| !is_own(*oid));
+                return Told::Doubt(fresh);
+            }
+        }
+        fresh.retain(is_there);
         let (plan, unknown) = match (&mut *self.marks(), found) {
             (Marks::Marking(shown), Ok(_)) => {
                 for oid in fresh {
@@ -123,7 +160,7 @@ impl PackWatch {
                 Ok(Fate::Going) => doubts.push(oid),
                 // The object stays without being kept: keeping it would keep its old revision too.
                 Ok(Fate::Alive) => {}
-                Ok(Fate::Absent) if self.has_taken(oid) => return Told::Gone(oid),
+                Ok(Fate::Absent) if self.resumed || self.has_taken(oid) => return Told::Gone(oid),
                 // The object never existed, or a client deleted it: a reference to that object is no concern of a
                 // pack.
                 Ok(Fate::Absent) => {}
@@ -138,6 +175,9 @@ impl PackWatch {
 
     /// Keeps these objects and all that they lead to; refused if one of those has gone.
     pub async fn pardon(self: &Arc<PackWatch>, env: &Env, oids: Vec<Oid>) -> Result<(), Refusal> {
+        while self.is_marking() {
+            env.sleep(LOOK).await;
+        }
         let _verdict = self.verdict.lock().await;
         let plan = match &*self.marks() {
             Marks::Sweeping { plan, .. } => plan.clone(),
@@ -147,13 +187,23 @@ impl PackWatch {
             return Err(Refusal::NoObject(*oid));
         }
         let watch = self.clone();
-        let walk = move || plan.led_to(oids, |oid| watch.keeps(oid), |oid| watch.has_taken(oid));
-        let found = match env.offload(walk).await {
+        let walk = move || {
+            let taken = |oid| watch.resumed || watch.has_taken(oid);
+            let found = plan.led_to(oids, |oid| watch.keeps(oid), taken)?;
+            let mut lost = None;
+            for oid in found.iter().filter(|_| watch.resumed) {
+                if plan.fate(oid)? == Fate::Absent {
+                    lost = Some(oid);
+                }
+            }
+            Ok::<_, Fault>((found, lost))
+        };
+        let (found, lost) = match env.offload(walk).await {
             Ok(found) => found,
             // If the pack is over, nothing has checked that all the objects led to exists: refused, too.
             Err(fault) => return Err(Refusal::BadValue(format!("while a pack is going on, {fault}"))),
         };
-        if let Some(oid) = found.iter().find(|oid| self.has_taken(*oid)) {
+        if let Some(oid) = lost.or_else(|| found.iter().find(|oid| self.has_taken(*oid))) {
             return Err(Refusal::NoObject(oid));
         }
         found.iter().for_each(|oid| self.keep(oid));
@@ -261,6 +311,29 @@ mod tests {
         // The object was stored anew since.
         commit(&store, 2, &[(4, &[])]);
         assert_eq!(doubts(watch.show(Oid(0), &record(&[4]), |_| false)), [0u64; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_resumed_pack_takes_what_is_not_there_for_what_it_took() {
+        let (store, _) = sweeping();
+        apply(&store, Change::PackBegin { storage: S, upto: Tid(1) });
+        let removal = Removal { oid: Oid(4), current: Tid(1), tids: vec![Tid(1)], heirs: vec![] };
+        let step = PackStep { storage: S, objects: vec![removal], transactions: vec![] };
+        assert_eq!(apply(&store, Change::PackStep(step)), Outcome::Done);
+
+        let plan = Plan::new(&store, S, Tid(1), true);
+        let watch = Arc::new(PackWatch::new(true));
+        *watch.marks() = Marks::Marking(Shown::new(plan.clone()));
+        assert!(matches!(watch.show(Oid(0), &record(&[4]), |_| false), Told::Gone(Oid(4))));
+        assert_eq!(doubts(watch.show(Oid(1), &record(&[2]), |_| false)), [0u64; 0]);
+        assert_eq!(doubts(watch.show(Oid(0), &record(&[1, 3]), |_| false)), [1, 3]);
+
+        let mut kept = Oids::default();
+        plan.reach(&mut kept).unwrap();
+        *watch.marks() = Marks::Sweeping { plan, kept, gone: Oids::default() };
+        assert_eq!(watch.pardon(&Env::system(), vec![Oid(3)]).await, Err(Refusal::NoObject(Oid(4))));
+        assert_eq!(watch.pardon(&Env::system(), vec![Oid(1)]).await, Ok(()));
+        assert!(matches!(watch.show(Oid(0), &record(&[4]), |_| false), Told::Gone(Oid(4))));
     }
 
     #[test]

@@ -13,6 +13,8 @@ use crate::zodb::StorageId;
 pub struct Packs {
     /// Whether packs collect garbage.
     pub gc: bool,
+    /// How many revisions a step may remove.
+    pub most: usize,
     pub counters: PackCounters,
     running: Arc<Mutex<BTreeMap<StorageId, Arc<PackWatch>>>>,
 }
@@ -28,8 +30,8 @@ pub struct PackGuard {
 
 impl Packs {
     /// No pack is going on.
-    pub fn new(gc: bool, counters: PackCounters) -> Packs {
-        Packs { gc, counters, running: Arc::default() }
+    pub fn new(gc: bool, most: usize, counters: PackCounters) -> Packs {
+        Packs { gc, most, counters, running: Arc::default() }
     }
 
     /// The watch of this storage's pack, if one is going on.
@@ -38,12 +40,13 @@ impl Packs {
     }
 
     /// Begins a pack, unless one of this storage is going on.
-    pub fn begin(&self, storage: StorageId) -> Option<PackGuard> {
+    /// `resumed`: an earlier reign has begun it.
+    pub fn begin(&self, storage: StorageId, resumed: bool) -> Option<PackGuard> {
         let mut running = self.running();
         if running.contains_key(&storage) {
             return None;
         }
-        let watch = Arc::new(PackWatch::default());
+        let watch = Arc::new(PackWatch::new(resumed));
         running.insert(storage, watch.clone());
         Some(PackGuard { packs: self.clone(), storage, watch, plan: None })
     }
@@ -56,6 +59,7 @@ impl Packs {
 impl Drop for PackGuard {
     fn drop(&mut self) {
         self.packs.running().remove(&self.storage);
+        self.watch.end();
         if let Some(plan) = &self.plan {
             plan.stop();
         }
@@ -65,15 +69,16 @@ impl Drop for PackGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::limits;
 
     #[test]
     fn a_storage_has_one_pack_at_a_time() {
-        let packs = Packs::new(true, PackCounters::default());
-        let guard = packs.begin(StorageId(1)).unwrap();
-        assert!(packs.begin(StorageId(1)).is_none());
-        assert!(packs.begin(StorageId(2)).is_some(), "another storage has its own");
+        let packs = Packs::new(true, limits::PACK_REVISIONS, PackCounters::default());
+        let guard = packs.begin(StorageId(1), false).unwrap();
+        assert!(packs.begin(StorageId(1), false).is_none());
+        assert!(packs.begin(StorageId(2), false).is_some(), "another storage has its own");
         drop(guard);
         assert!(packs.watch(StorageId(1)).is_none());
-        assert!(packs.begin(StorageId(1)).is_some());
+        assert!(packs.begin(StorageId(1), false).is_some());
     }
 }

@@ -36,6 +36,8 @@ pub struct Queue {
 #[derive(Default)]
 struct Line {
     waiting: VecDeque<Queued>,
+    /// How many changes were put in that don't belong to the data of transactions under way.
+    others: u64,
     /// The reign is over: nothing is proposed any more.
     closed: bool,
 }
@@ -66,9 +68,15 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// [`Queue::others`] so far.
+    pub fn others(&self) -> u64 {
+        self.line.others
+    }
+
     /// Puts `change` into this place. `settle` is called with the change's outcome.
     pub fn fill(mut self, change: Change, settle: impl FnOnce(&Result<Outcome, Unknown>) + Send + 'static) -> Pending {
         let (answer, pending) = oneshot::channel();
+        self.line.others += u64::from(!matches!(change, Change::Stage { .. } | Change::Discard { .. }));
         self.line.waiting.push_back(Queued { change, settle: Box::new(settle), answer });
         self.filled.notify_one();
         pending
@@ -86,6 +94,11 @@ impl Queue {
             return Err(NoPlace::Full);
         }
         Ok(Place { line, filled: &self.filled })
+    }
+
+    /// How many changes were put in so far beside those that bring pieces of transactions under way, or discard them.
+    pub fn others(&self) -> u64 {
+        self.line().others
     }
 
     /// Proposes a change that has nothing to settle; `None` if the change is not known to have applied.

@@ -64,7 +64,7 @@ pub struct Desk {
     /// A ping that waits for the client's own finish: until then the client is not told what lies behind that.
     pub held_ping: Option<MessageId>,
     pub writer: FrameWriter,
-    /// Counts what waits in `writer`.
+    /// Counts what is held in `writer`.
     pub output: Arc<Share>,
 }
 
@@ -144,10 +144,11 @@ impl Desk {
         self.writer.queued() <= limits::OUTPUT_HIGH_WATER
     }
 
-    /// Counts what waits for the client among what waits for all. (Little is not counted: it costs less than counting.)
+    /// Counts what is held for the client among what is held for all. (Little is not counted: it costs less than
+    /// counting.)
     pub fn count_output(&self) {
-        let queued = self.writer.queued();
-        self.output.hold(if queued > UNCOUNTED { queued } else { 0 });
+        let held = self.writer.held();
+        self.output.hold(if held > UNCOUNTED { held } else { 0 });
     }
 
     /// Moves the view on and queues the invalidations up to the new view.

@@ -13,7 +13,8 @@
 //! ping, or object ids that have to be reserved first, are answered in their turn: the next call is read after them.
 //!
 //! **Bounds.** Past [`limits::OUTPUT_HIGH_WATER`] of unsent answers no more calls are read; past [`limits::OUTPUT`],
-//! or when the client takes nothing for [`limits::OUTPUT_STALL`], its connection is closed.
+//! or when the client takes nothing for [`limits::OUTPUT_STALL`], its connection is closed; as it is when the client
+//! begins a frame, and sends nothing more of it for [`limits::FRAME_STALL`].
 //!
 //! **Here.** [`Session::call`] has every call, a line each. All of them work on the [desk]; calls that only read are in
 //! `reading`, those that write in `commit`.
@@ -149,6 +150,9 @@ impl Session {
         let env = self.desk.env().clone();
         // The moment since which the client has taken nothing of its queued output.
         let mut stuck = None;
+        // When to look whether a frame has stalled, and what was seen of it the last time.
+        let mut look = std::pin::pin!(env.sleep(limits::FRAME_STALL));
+        let mut seen = None;
         let mut packs = self.desk.store().feed(self.desk.storage()).packs();
         loop {
             // Skip news while the client's output is backed up; the next news then tell more at a time.
@@ -182,6 +186,7 @@ impl Session {
                         return Err(End(Why::Broken));
                     }
                     desk.shared.metrics.sent.inc_by((queued - desk.writer.queued()) as u64);
+                    desk.output.progress();
                     stuck = None;
                 }
                 () = desk.view.changed() => {}
@@ -191,6 +196,14 @@ impl Session {
                     Ok(None) => return Err(End(Why::Gone)),
                     Err(fault) => return self.unreadable(&fault),
                 },
+                () = &mut look => {
+                    let unfinished = incoming.unfinished().filter(|_| may_read);
+                    if unfinished.is_some() && unfinished == seen {
+                        return Err(End(Why::HalfFrame));
+                    }
+                    seen = unfinished;
+                    look.set(env.sleep(limits::FRAME_STALL));
+                }
                 () = env.sleep_until(since + limits::OUTPUT_STALL), if queued > 0 => return Err(End(Why::Stalled)),
                 () = env.sleep_until(expiry.unwrap_or(since)), if expiry.is_some() => {
                     return Err(End(Why::StageExpired));
@@ -332,7 +345,7 @@ impl Session {
         if why == Why::Fault {
             self.desk.shared.node.report_damage();
         }
-        if why != Why::Gone && why != Why::Broken {
+        if why.leaves_last_words() {
             let last_words = async {
                 while self.commits.is_finishing() {
                     match self.desk.pending.next().await {
@@ -344,10 +357,9 @@ impl Session {
                 Ok::<(), End>(())
             };
             let _ = env.timeout(LAST_WORDS, last_words).await;
-            // (The memory of one that is crowded out is needed now.)
-            if why != Why::CrowdedOut {
-                let _ = env.timeout(LAST_WORDS, self.desk.writer.flush()).await;
-            }
+            let _ = env.timeout(LAST_WORDS, self.desk.writer.flush()).await;
+        }
+        if !why.is_the_clients() {
             self.desk.shared.metrics.closed(why);
         }
         let Desk { shared, seat, name, tally, .. } = &self.desk;

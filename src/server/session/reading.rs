@@ -57,8 +57,8 @@ pub fn last_transaction(desk: &mut Desk) -> Result<Answer, End> {
 /// `getInvalidations`
 pub fn get_invalidations(desk: &mut Desk, since: Tid) -> Result<Answer, End> {
     desk.tell_news()?;
-    let view = desk.view.tid();
-    let oids = desk.store().changed_since(desk.storage(), since, view, limits::INVALIDATIONS)?;
+    let (view, most) = (desk.view.tid(), desk.shared.config.sizes.invalidations);
+    let oids = desk.store().changed_since(desk.storage(), since, view, most)?;
     Ok(Answer::Reply(oids.map_or(Reply::Nothing, |oids| Reply::Invalidations(view, oids))))
 }
 

@@ -115,9 +115,8 @@ impl Plan {
         Plan { store: store.clone(), storage, upto, gc, most: limits::PACK_REVISIONS, stop: Arc::default() }
     }
 
-    /// With smaller steps, so that a test needs fewer objects.
-    #[cfg(test)]
-    pub(super) fn in_steps_of(self, most: usize) -> Plan {
+    /// With steps of at most so many revisions.
+    pub fn in_steps_of(self, most: usize) -> Plan {
         Plan { most, ..self }
     }
 
@@ -199,6 +198,12 @@ impl Plan {
     /// Whether the object has any revision. Only such objects are noted: of others a client could name any number.
     pub fn is_there(&self, oid: Oid) -> io::Result<bool> {
         Ok(self.store.current(self.storage, oid)?.is_some())
+    }
+
+    /// The objects that the newest revision of an object refers to; none if it is absent.
+    pub fn references_now(&self, oid: Oid) -> Result<Vec<Oid>, Fault> {
+        let newest = Plan { upto: Tid::MAX.previous(), ..self.clone() }.at_pack_time(oid)?;
+        newest.map_or(Ok(Vec::new()), |newest| self.references(oid, newest))
     }
 
     /// The fate of an object that is not reached.

@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::command::{Outcome, PackStep, Removal, Staged};
 use crate::engine::{Batch, Order};
@@ -35,6 +36,8 @@ struct Stepping {
     batch: Batch,
     /// How many revisions of each transaction go.
     gone: BTreeMap<Tid, u32>,
+    /// Bytes of the pieces that go.
+    garbage: u64,
 }
 
 /// A revision that stays, and may have to take over the data of one that goes.
@@ -76,7 +79,7 @@ impl Store {
         if upto == Tid::ZERO {
             return Ok(Decision::refuse(Refusal::BadValue("no pack is going on".into())));
         }
-        let mut stepping = Stepping { storage, summary, batch: Batch::new(), gone: BTreeMap::new() };
+        let mut stepping = Stepping { storage, summary, batch: Batch::new(), gone: BTreeMap::new(), garbage: 0 };
         let mut seen = BTreeSet::new();
         for removal in &step.objects {
             let oid = removal.oid;
@@ -109,10 +112,11 @@ impl Store {
                 None => {}
             }
         }
-        let Stepping { mut summary, mut batch, .. } = stepping;
+        let Stepping { mut summary, mut batch, garbage, .. } = stepping;
         if batch.is_empty() {
             return Ok(Decision::nothing(Outcome::Done));
         }
+        self.inner.garbage.fetch_add(garbage, Relaxed);
         summary.packed = summary.packed.max(upto);
         put_summary(&mut batch, storage, &summary);
         Ok(Decision { outcome: Outcome::Done, batch, next: Next::Removed(storage, summary) })
@@ -275,5 +279,6 @@ impl Stepping {
                 keys::piece(self.storage, end),
             );
         }
+        self.garbage += staged.length;
     }
 }

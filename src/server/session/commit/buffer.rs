@@ -27,7 +27,7 @@ use super::staging::{Item, Staging};
 use super::undos::{Touched, Undos};
 use super::wish::{Record, Wish, Written};
 use crate::command::{Base, Blob, Content, Span, Staged, Write};
-use crate::config::limits;
+use crate::config::{Sizes, limits};
 use crate::server::bounds::{Budget, Reservation};
 use crate::storage::{Digest, Hashing, Undone};
 use crate::tpc::Read;
@@ -65,6 +65,7 @@ pub struct Buffer {
     here: VecDeque<(Oid, u64)>,
     /// Bytes of the records that are here.
     inline: usize,
+    most_inline: usize,
     staging: Staging,
     /// The blob that is being sent.
     coming: Option<Item>,
@@ -74,7 +75,14 @@ pub struct Buffer {
 
 impl Buffer {
     /// `wall` is the time of day, since the Unix epoch.
-    pub fn new(id: u64, meta: TransactionMeta, tid: Option<Tid>, wall: Duration, budget: Budget) -> Buffer {
+    pub fn new(
+        id: u64,
+        meta: TransactionMeta,
+        tid: Option<Tid>,
+        wall: Duration,
+        budget: Budget,
+        sizes: Sizes,
+    ) -> Buffer {
         let mut buffer = Buffer {
             id,
             meta,
@@ -87,7 +95,8 @@ impl Buffer {
             turn: 0,
             here: VecDeque::new(),
             inline: 0,
-            staging: Staging::default(),
+            most_inline: sizes.commit_inline,
+            staging: Staging::new(sizes.piece),
             coming: None,
             reserved: Reservation::none(budget),
             fault: None,
@@ -361,7 +370,7 @@ impl Buffer {
 
     /// Puts the oldest records in line for the log, while there are too many.
     fn send_ahead(&mut self) {
-        while self.inline > limits::COMMIT_INLINE
+        while self.inline > self.most_inline
             && let Some((oid, turn)) = self.here.pop_front()
         {
             let Some(kept) = self.wishes.get_mut(&oid).filter(|kept| kept.turn == turn) else { continue };
@@ -450,7 +459,7 @@ mod tests {
     const WALL: Duration = Duration::from_secs(1_789_209_000);
 
     fn with_tid(tid: Option<Tid>) -> Buffer {
-        Buffer::new(1, TransactionMeta::default(), tid, WALL, Budget::default())
+        Buffer::new(1, TransactionMeta::default(), tid, WALL, Budget::default(), Sizes::default())
     }
 
     fn begun() -> Buffer {
@@ -484,7 +493,7 @@ mod tests {
     #[test]
     fn a_reservation_outlives_the_buffer_and_is_given_back() {
         let budget = Budget::default();
-        let mut buffer = Buffer::new(1, TransactionMeta::default(), None, WALL, budget.clone());
+        let mut buffer = Buffer::new(1, TransactionMeta::default(), None, WALL, budget.clone(), Sizes::default());
         buffer.wish(Oid(1), store(0, b"one"));
         let reserved = buffer.into_reservation();
         assert_eq!(budget.taken(), "one".len() + ENTRY_COST);

@@ -83,9 +83,13 @@ pub fn committed(desk: &mut Desk, finishing: &Finishing, tid: Tid) -> Result<(),
     desk.answer_held_ping()
 }
 
-/// The log refused the transaction, which its vote should have done.
+/// The log refused the transaction, which its vote should have done, unless its storage was dropped since.
 pub fn refused(desk: &mut Desk, finishing: &Finishing, refusal: &Refusal) -> Result<(), End> {
-    tracing::error!(client = %desk.name, tid = %finishing.tid, %refusal, "a voted transaction was refused");
+    let (client, tid) = (&desk.name, finishing.tid);
+    match refusal {
+        Refusal::NoStorage { .. } => tracing::info!(%client, %tid, "a transaction came after the end of its storage"),
+        _ => tracing::error!(%client, %tid, %refusal, "a voted transaction was refused"),
+    }
     desk.view.own_refused();
     desk.tell_news()?;
     desk.refuse(&finishing.id, refusal);

@@ -156,7 +156,8 @@ impl Commits {
             None if self.finishing.is_some() => return Answer::Refused(other(None, txn)),
             None => {}
         }
-        let mut buffer = Buffer::new(txn, meta, tid, desk.env().wall(), desk.shared.budget.clone());
+        let sizes = desk.shared.config.sizes;
+        let mut buffer = Buffer::new(txn, meta, tid, desk.env().wall(), desk.shared.budget.clone(), sizes);
         // (Stock clients await no answer here: they are told at the vote, and nothing of theirs is kept until then.)
         if let Some(why) = desk.shared.node.no_room() {
             buffer.fail(Refusal::TooLarge(why));

@@ -10,6 +10,7 @@ use super::staging::{Item, Staging};
 use super::undos::Touched;
 use super::wish::{Record, Wish};
 use crate::command::{Base, Content, Span};
+use crate::config::Sizes;
 use crate::server::bounds::Budget;
 use crate::server::testing::numbers;
 use crate::server::testing::runner::play_all;
@@ -107,7 +108,7 @@ impl BufferStage {
         if verb == "begin" {
             let tid = numbers(rest).first().copied().map(Tid);
             let (meta, wall) = (TransactionMeta::default(), Duration::from_secs(1_789_209_000));
-            self.buffer = Some(Buffer::new(1, meta, tid, wall, self.budget.clone()));
+            self.buffer = Some(Buffer::new(1, meta, tid, wall, self.budget.clone(), Sizes::default()));
             return self.fault();
         }
         let buffer = self.buffer.as_mut().expect("a script begins with `begin`");

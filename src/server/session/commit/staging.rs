@@ -1,7 +1,7 @@
 //! The parts of a transaction that go through the log ahead of its commit, as its client sends them: blobs, and records
 //! beyond those that a commit takes along.
 //!
-//! An *item* is a blob or a record. Its bytes are cut into pieces of at most [`limits::PIECE`] and hashed as they come;
+//! An *item* is a blob or a record. Its bytes are cut into pieces of at most [`limits::PIECE`] (or less, in tests) and hashed as they come;
 //! the pieces of all items stand in one line. The owner takes a shipment from the front of the line, puts it into the
 //! log, and tells the staging the numbers of its pieces; one shipment is on its way at a time, and small pieces share
 //! one. An item that has landed is its spans, its length and its hash.
@@ -33,8 +33,9 @@ use crate::storage::{Digest, Hashing};
 pub struct Item(u64);
 
 /// All items of one transaction.
-#[derive(Default)]
 pub struct Staging {
+    /// The most bytes of a piece.
+    piece: usize,
     items: BTreeMap<Item, Progress>,
     next: u64,
     line: VecDeque<(Item, Bytes)>,
@@ -60,7 +61,27 @@ struct Coming {
     gathered: BytesMut,
 }
 
+impl Default for Staging {
+    fn default() -> Staging {
+        Staging::new(limits::PIECE)
+    }
+}
+
 impl Staging {
+    /// No items; a piece has at most so many bytes.
+    pub fn new(piece: usize) -> Staging {
+        Staging {
+            piece,
+            items: BTreeMap::new(),
+            next: 0,
+            line: VecDeque::new(),
+            flying: Vec::new(),
+            flying_bytes: 0,
+            waiting_bytes: 0,
+            gone: Vec::new(),
+        }
+    }
+
     /// Adds a record, whole.
     pub fn record(&mut self, record: &Bytes) -> Item {
         let mut hashing = Hashing::record();
@@ -70,7 +91,7 @@ impl Staging {
         let item = self.add(progress);
         let mut rest = record.clone();
         while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(limits::PIECE));
+            let piece = rest.split_to(rest.len().min(self.piece));
             self.waiting_bytes += piece.len();
             self.line.push_back((item, piece));
         }
@@ -94,10 +115,10 @@ impl Staging {
         progress.length += chunk.len() as u64;
         self.waiting_bytes += chunk.len();
         while !chunk.is_empty() {
-            let (now, later) = chunk.split_at(chunk.len().min(limits::PIECE - coming.gathered.len()));
+            let (now, later) = chunk.split_at(chunk.len().min(self.piece - coming.gathered.len()));
             coming.gathered.extend_from_slice(now);
             chunk = later;
-            if coming.gathered.len() == limits::PIECE {
+            if coming.gathered.len() == self.piece {
                 self.line.push_back((item, coming.gathered.split().freeze()));
             }
         }
@@ -146,7 +167,7 @@ impl Staging {
                 self.line.pop_front();
                 continue;
             }
-            let is_full = self.flying_bytes + piece.len() > limits::PIECE || shipment.len() == limits::STAGE_PIECES;
+            let is_full = self.flying_bytes + piece.len() > self.piece || shipment.len() == limits::STAGE_PIECES;
             if is_full && !shipment.is_empty() {
                 break;
             }

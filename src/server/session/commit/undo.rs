@@ -84,6 +84,7 @@ mod tests {
 
     use super::super::wish::Wish;
     use super::*;
+    use crate::config::Sizes;
     use crate::server::bounds::Budget;
     use crate::tpc::Read;
     use crate::zodb::TransactionMeta;
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn objects_of_an_undo_are_written_where_the_undo_came() {
         let wall = Duration::from_secs(1_789_209_000);
-        let mut buffer = Buffer::new(1, TransactionMeta::default(), None, wall, Budget::default());
+        let mut buffer = Buffer::new(1, TransactionMeta::default(), None, wall, Budget::default(), Sizes::default());
         let delete = |buffer: &mut Buffer, oid| buffer.wish(Oid(oid), Wish::Delete { base: Tid(1) });
         buffer.undo(Tid(7));
         delete(&mut buffer, 20);

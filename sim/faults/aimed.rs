@@ -1,0 +1,177 @@
+//! Faults that wait for a moment: in the middle of what a node's disks do ([`Moment`]), or soon after something has
+//! happened to a node ([`News`]). Then the node dies, or stands still, or the call fails.
+
+use std::time::Duration;
+
+use super::death::start;
+use super::fault::{EndFault, Fault, When, victim};
+use super::host::{go_on, pause};
+use crate::chance::Chance;
+use crate::cluster::{Cluster, Death, NODES, News, tell};
+use crate::moments::{Deed, Moment, Trap};
+use crate::seen;
+
+/// How long a fault waits for its moment.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// For how many milliseconds a node is down, or stands still.
+const LASTS: std::ops::Range<u64> = 50..2_500;
+
+/// A fault that waits.
+const fn aimed(name: &'static str, begin: fn(&mut Cluster, &mut Chance) -> Option<EndFault>) -> Fault {
+    Fault { name, when: When::Moment, rate: 12, lasts: 0..1, begin }
+}
+
+/// The votes and other values of any node's log were written, or synced, in one of their two places.
+pub const AT_SLOTS: Fault = aimed("at_slots", |cluster, chance| {
+    let moment = chance.one_of(&[Moment::SlotsWritten, Moment::SlotsSynced]);
+    trap(cluster, chance, "at_slots", (moment, None), 3)
+});
+
+/// Entries were written to the log of one node and not synced, or synced and not told: proposals are in flight.
+pub const AT_ENTRIES: Fault = aimed("at_entries", |cluster, chance| {
+    let moment = chance.one_of(&[Moment::EntriesWritten, Moment::EntriesSynced]);
+    let node = victim(cluster, chance);
+    trap(cluster, chance, "at_entries", (moment, Some(node)), 5)
+});
+
+/// Any node takes entries back that did not become the cluster's.
+pub const AT_TRUNCATION: Fault =
+    aimed("at_truncation", |cluster, chance| trap(cluster, chance, "at_truncation", (Moment::Truncating, None), 9));
+
+/// Any node's log begins a new segment.
+pub const AT_SEGMENT: Fault =
+    aimed("at_segment", |cluster, chance| trap(cluster, chance, "at_segment", (Moment::SegmentBegun, None), 2));
+
+/// One node has applied a command, and not flushed it.
+pub const AT_APPLY: Fault = aimed("at_apply", |cluster, chance| {
+    let node = victim(cluster, chance);
+    trap(cluster, chance, "at_apply", (Moment::Applied, Some(node)), 5)
+});
+
+/// Any node flushes its store.
+pub const AT_FLUSH: Fault = aimed("at_flush", |cluster, chance| {
+    let moment = chance.one_of(&[Moment::Flushing, Moment::Flushed]);
+    trap(cluster, chance, "at_flush", (moment, None), 1)
+});
+
+/// A node was started again, and may still be bound by the lease that it confirmed before.
+pub const AFTER_RESTART: Fault = aimed("after_restart", |cluster, chance| {
+    watch(cluster, chance, "after_restart", 600, |news, _| match news {
+        News::Restarted(node) => Some(node),
+        _ => None,
+    })
+});
+
+/// A node hands the role over: the node itself is hit, or the one that is to take over.
+pub const AT_HAND_OVER: Fault = aimed("at_hand_over", |cluster, chance| {
+    watch(cluster, chance, "at_hand_over", 80, |news, chance| match news {
+        News::HandsOver(node) => Some(if chance.once_in(2) { node } else { any_other(node, chance) }),
+        _ => None,
+    })
+});
+
+/// There is no primary any more: one of those is hit that elect another.
+pub const AT_ELECTION: Fault = aimed("at_election", |cluster, chance| {
+    watch(cluster, chance, "at_election", 900, |news, chance| match news {
+        News::LeadsNoMore(node) => Some(any_other(node, chance)),
+        _ => None,
+    })
+});
+
+/// A node has just become primary.
+pub const AT_REIGN: Fault = aimed("at_reign", |cluster, chance| {
+    watch(cluster, chance, "at_reign", 60, |news, _| match news {
+        News::Leads(node) => Some(node),
+        _ => None,
+    })
+});
+
+fn any_other(node: u64, chance: &mut Chance) -> u64 {
+    let others: Vec<u64> = NODES.into_iter().filter(|other| *other != node).collect();
+    chance.one_of(&others)
+}
+
+/// Sets a trap, and waits until it springs.
+fn trap(
+    cluster: &mut Cluster,
+    chance: &mut Chance,
+    name: &'static str,
+    (moment, node): (Moment, Option<u64>),
+    most: u64,
+) -> Option<EndFault> {
+    let power = Deed::Die(Death::PowerLost, chance.number());
+    let deed = chance.one_of(&[Deed::Die(Death::Killed, 0), power, power, Deed::StandStill, Deed::Fail]);
+    let number = cluster.traps.set(Trap { node, moment, pass: chance.below(most), deed });
+    let (deadline, lasts) = (cluster.elapsed() + PATIENCE, chance.millis(LASTS));
+    let mut rest: Option<(Duration, EndFault)> = None;
+    Some(Box::new(move |cluster| {
+        let now = cluster.elapsed();
+        if let Some((due, end)) = &mut rest {
+            return (now >= *due || cluster.is_over()) && end(cluster);
+        }
+        let Some((node, deed)) = cluster.traps.sprung(number) else {
+            let is_late = now > deadline || cluster.is_over();
+            if is_late {
+                cluster.traps.disarm(number);
+            }
+            return is_late;
+        };
+        seen::fault(name, 1);
+        tell(node, "moment", name.as_bytes(), &format!("was hit at a moment ({name}, {moment:?}): {deed:?}"));
+        let end: EndFault = match deed {
+            Deed::Die(..) => start(node),
+            Deed::StandStill => go_on(cluster, node, |_| 0),
+            Deed::Fail => return true,
+        };
+        rest = Some((now + lasts, end));
+        false
+    }))
+}
+
+/// Waits for news of which `choose` makes a node, and hits the node at most `within` milliseconds later.
+fn watch(
+    cluster: &mut Cluster,
+    chance: &mut Chance,
+    name: &'static str,
+    within: u64,
+    choose: fn(News, &mut Chance) -> Option<u64>,
+) -> Option<EndFault> {
+    let deadline = cluster.elapsed() + PATIENCE;
+    let mut chance = chance.clone();
+    let mut aim: Option<(Duration, u64)> = None;
+    let mut rest: Option<(Duration, EndFault)> = None;
+    Some(Box::new(move |cluster| {
+        let now = cluster.elapsed();
+        if let Some((due, end)) = &mut rest {
+            return (now >= *due || cluster.is_over()) && end(cluster);
+        }
+        if cluster.is_over() {
+            return true;
+        }
+        let Some((at, node)) = aim else {
+            let found = cluster.news().to_vec().into_iter().find_map(|news| choose(news, &mut chance));
+            aim = found.map(|node| (now + chance.millis(0..within), node));
+            return aim.is_none() && now > deadline;
+        };
+        if now < at {
+            return false;
+        }
+        // (It may be about to stop.)
+        let runs = cluster.server(node).is_some() || cluster.is_up(node);
+        if !runs || cluster.node(node).is_taken {
+            return true;
+        }
+        let death = chance.one_of(&[Death::Killed, Death::PowerLost]);
+        let end = if chance.once_in(3) {
+            pause(cluster, node)
+        } else {
+            cluster.crash(node, death);
+            Some(start(node))
+        };
+        let Some(end) = end else { return true };
+        seen::fault(name, 1);
+        tell(node, "moment", name.as_bytes(), &format!("was hit at a moment ({name})"));
+        rest = Some((now + chance.millis(LASTS), end));
+        false
+    }))
+}

@@ -1,0 +1,49 @@
+//! Lets a branch refer again to an object that was cut off from one, if the object still exists: perhaps while a pack
+//! removes it. What the object leads to has to be there then, too. Counted by commits.
+
+use std::collections::BTreeMap;
+
+use super::MANY;
+use crate::chance::Chance;
+use crate::value::Value;
+use crate::zeo::act::Act;
+use crate::zeo::commit::transact;
+use crate::zeo::line::Lost;
+use crate::zeo::plan::Plan;
+use crate::zeo::session::Session;
+
+pub const GRAFT: Act = Act {
+    name: "zeo_graft",
+    reads_only: false,
+    pause: 100..500,
+    turn: |session, chance| Box::pin(graft(session, chance)),
+};
+
+async fn graft(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
+    let (branch, cut_off) = (chance.one_of(&session.things().branches), session.client.history.look().cut_off.clone());
+    if cut_off.is_empty() {
+        return Ok(0);
+    }
+    let (graft, writes_it) = (chance.one_of(&cut_off), chance.once_in(4));
+    let plan = Plan {
+        reads: vec![branch, graft],
+        change: Box::new(move |found, _| {
+            let Value::Node { to, weak } = &found[&branch].value else { return BTreeMap::new() };
+            let again = &found[&graft].value;
+            if to.len() >= MANY || to.contains(&graft) || *again == Value::Gone {
+                return BTreeMap::new();
+            }
+            let to = [to.as_slice(), &[graft]].concat();
+            let mut values = BTreeMap::from([(branch, Value::Node { to, weak: weak.clone() })]);
+            if writes_it && again.to().is_empty() {
+                // (If it has gone meanwhile, this creates it again.)
+                values.insert(graft, again.clone());
+            }
+            values
+        }),
+        checks: vec![graft],
+        may_be_undone: true,
+        ..Plan::default()
+    };
+    transact(session, chance, &plan).await
+}
