@@ -307,7 +307,23 @@ impl LogStore {
                 log.truncate_after(before).await?;
             }
         }
-        log.purge(place.into()).await
+        self.forget(place.into());
+        self.edit(|done| LogEdit::Purge { place, done }).await
+    }
+
+    /// Has the log in memory begin behind `upto`.
+    fn forget(&self, upto: LogPosition) {
+        self.shared.raise_going(Some(upto.into()));
+        let mut tail = self.shared.tail();
+        tail.purged = Some(upto);
+        // (The log may end before.)
+        if tail.last.is_none_or(|last| last.index < upto.index) {
+            tail.last = Some(upto);
+        }
+        while tail.entries.front().is_some_and(|e| e.log_id.index <= upto.index) {
+            let dropped = tail.entries.pop_front().map_or(0, |e| entry_size(&e));
+            tail.bytes -= dropped;
+        }
     }
 
     /// Whether this node has ever voted.
@@ -461,21 +477,12 @@ impl RaftLogStorage<Types> for LogStore {
         self.edit(|done| LogEdit::Truncate { entries, done }).await
     }
 
+    /// Does not wait for the disk: openraft's core does nothing else meanwhile, and on a slow disk a primary would lose
+    /// its lease. After a crash before the disk has moved, the entries are still there, and are purged again.
     async fn purge(&mut self, upto: LogPosition) -> Result<(), io::Error> {
-        self.shared.raise_going(Some(upto.into()));
-        {
-            let mut tail = self.shared.tail();
-            tail.purged = Some(upto);
-            // (The log may end before.)
-            if tail.last.is_none_or(|last| last.index < upto.index) {
-                tail.last = Some(upto);
-            }
-            while tail.entries.front().is_some_and(|e| e.log_id.index <= upto.index) {
-                let dropped = tail.entries.pop_front().map_or(0, |e| entry_size(&e));
-                tail.bytes -= dropped;
-            }
-        }
-        self.edit(|done| LogEdit::Purge { place: upto.into(), done }).await
+        self.forget(upto);
+        let (done, _) = oneshot::channel();
+        self.edits.send(LogEdit::Purge { place: upto.into(), done }).await.map_err(|_| stopped())
     }
 }
 
