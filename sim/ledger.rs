@@ -3,6 +3,7 @@
 //! A pack removes revisions and transactions. What a client was answered before, and what became of an attempt without
 //! an answer, is compared with the ledger.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -47,8 +48,8 @@ impl Ledger {
             while let Ok(Some((tid, _))) = store.transaction_at(storage, upto.next(), Tid::MAX) {
                 let Ok(kept) = transaction(store, storage, tid) else { break };
                 *upto = tid;
-                if !self.transactions.contains_key(&tid) {
-                    self.transactions.insert(tid, kept.ok_or_else(|| unknown(tid))?);
+                if let Entry::Vacant(place) = self.transactions.entry(tid) {
+                    place.insert(kept.ok_or_else(|| unknown(tid))?);
                 }
             }
         }

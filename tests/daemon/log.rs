@@ -204,7 +204,7 @@ fn a_pipe_that_nobody_reads_holds_nothing_up() {
         socket.write_all(&odd_frame).unwrap();
         let _ = socket.read_to_end(&mut Vec::new());
     };
-    (0..100).for_each(|_| complain());
+    (0..400).for_each(|_| complain());
     wait_for("the pipe to be full", || rustix::io::ioctl_fionread(&pipe).unwrap() > 30_000);
     assert_eq!(get(&node.http, "/primary").status, 200);
     node.signal("-TERM");

@@ -5,8 +5,8 @@
 //! - **No gc**: what the record refers to does not matter.
 //! - **Marking** (the pack is finding the garbage): the objects that the record refers to are noted, and kept. A
 //!   record that can't be read ends the pack, as it may refer to anything.
-//! - **Marking, resumed** (an earlier reign has removed some of the garbage, nobody knows what): a transaction that adds
-//!   a reference to an object waits until the garbage is known. Until then it may lead to something that has gone.
+//! - **Marking, resumed** (an earlier reign has removed some of the garbage, nobody knows what): a transaction that
+//!   adds a reference to an object waits until the garbage is known. Until then it may lead to something that has gone.
 //! - **Sweeping** (the garbage is known, and goes): an object that would go is in doubt. It is
 //!   [pardoned](PackWatch::pardon), with all that it leads to, or the vote is refused, as some of that has gone. A
 //!   vote with a record that can't be read is refused.

@@ -1,10 +1,10 @@
 //! The parts of a transaction that go through the log ahead of its commit, as its client sends them: blobs, and records
 //! beyond those that a commit takes along.
 //!
-//! An *item* is a blob or a record. Its bytes are cut into pieces of at most [`limits::PIECE`] (or less, in tests) and hashed as they come;
-//! the pieces of all items stand in one line. The owner takes a shipment from the front of the line, puts it into the
-//! log, and tells the staging the numbers of its pieces; one shipment is on its way at a time, and small pieces share
-//! one. An item that has landed is its spans, its length and its hash.
+//! An *item* is a blob or a record. Its bytes are cut into pieces of at most [`limits::PIECE`] (or less, in tests) and
+//! hashed as they come; the pieces of all items stand in one line. The owner takes a shipment from the front of the
+//! line, puts it into the log, and tells the staging the numbers of its pieces; one shipment is on its way at a time,
+//! and small pieces share one. An item that has landed is its spans, its length and its hash.
 //!
 //! ```text
 //!   extend 59,000 …   gathered                        nothing to ship
