@@ -180,12 +180,14 @@ async fn dialogue(session: &mut Session, chance: &mut Chance, draft: &mut Draft<
         session.client.history.note(draft.mark, |attempt| attempt.votes.push((asked, trace::now())));
         match answer {
             Answer::Reply(Reply::Conflicts(conflicts)) => {
+                let told = conflicts.iter().map(conflict).collect();
                 if !draft.plan.resolves || vote == VOTES || chance.once_in(15) {
-                    let conflicts = conflicts.into_iter().map(conflict).collect();
-                    return abort(session, draft, End::Conflict(conflicts)).await;
+                    return abort(session, draft, End::Conflict(told)).await;
                 }
                 for conflict in conflicts {
-                    resolve(session, chance, draft, conflict).await?;
+                    if !resolve(session, chance, draft, conflict).await? {
+                        return abort(session, draft, End::Conflict(told)).await;
+                    }
                 }
                 if chance.once_in(60) {
                     return Err(Lost("it left instead of voting again".to_owned()));
@@ -209,8 +211,8 @@ async fn dialogue(session: &mut Session, chance: &mut Chance, draft: &mut Draft<
     unreachable!("the last vote is answered")
 }
 
-fn conflict(StoreConflict { oid, committed, read, .. }: StoreConflict) -> Conflict {
-    Conflict { oid, committed, read }
+fn conflict(told: &StoreConflict) -> Conflict {
+    Conflict { oid: told.oid, committed: told.committed, read: told.read }
 }
 
 /// Loads, again and again, beside a call that waits: the objects that are written, and any other.
@@ -234,23 +236,28 @@ async fn abort(session: &mut Session, draft: &Draft<'_>, end: End) -> Result<End
     Ok(end)
 }
 
-/// Resolves a conflict, as `ClientStorage.tpc_vote` does, and stores the result.
+/// Resolves a conflict, as `ClientStorage.tpc_vote` does, and stores the result. `false`: it gives up, as Python does if
+/// the state that it had read is not there any more.
 async fn resolve(
     session: &mut Session,
     chance: &mut Chance,
     draft: &mut Draft<'_>,
     conflict: StoreConflict,
-) -> Result<(), Lost> {
+) -> Result<bool, Lost> {
     let StoreConflict { oid, committed, read: base, data } = conflict;
     let wanted = draft.writes[&oid].1.clone();
     let sent = read(&data);
     assert_eq!(sent, Some((wanted.clone(), draft.mark)), "a conflict comes with the data that the client had sent");
     let theirs = session.serial(oid, committed).await?;
     let old = if base == Tid::ZERO { Value::Gone } else { session.serial(oid, base).await? };
+    if base != Tid::ZERO && old == Value::Gone {
+        // (The object was deleted then, or a pack has removed what the client had read.)
+        return Ok(false);
+    }
     let value = merge(&old, &theirs, &wanted, draft.mark);
     write(session, chance, draft, oid, committed, value);
     session.client.history.note(draft.mark, |attempt| attempt.resolved += 1);
-    Ok(())
+    Ok(true)
 }
 
 /// Adds objects that did not stand in the first vote: a new one, or a counter.
