@@ -18,8 +18,8 @@ use crate::checks::same_state_same_index::States;
 use crate::checks::{
     answers_by_the_news, appended_once, blobs_are_whole, conflicts_are_real, counted, every_news_once, few_unknown,
     heals, iterated_whole, leftovers_go, locks_let_go, no_exclusion, no_lost_commit, no_lost_update, oids_once,
-    one_primary, one_state_at_a_time, packs_are_done, packs_end, rules_kept, serializable, short_logs, the_same_database,
-    undone_as_the_model, votes_are_kept,
+    one_primary, one_state_at_a_time, packs_are_done, packs_end, rules_kept, serializable, short_logs,
+    the_same_database, undone_as_the_model, votes_are_kept,
 };
 use crate::cluster::{Cluster, EVERY_CLIENT};
 use crate::faults::Faults;

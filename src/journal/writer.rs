@@ -46,6 +46,9 @@ struct Shared {
     journal: u64,
     /// In order; held for reading while entries are read, so that none is erased meanwhile.
     segments: RwLock<Vec<Arc<Segment>>>,
+    /// Of each segment its first entry and its size, for those who must never wait for a disk: unlike `segments` it is
+    /// locked by nobody who writes files.
+    layout: Mutex<Vec<(u64, u64)>>,
     prepared: Mutex<Prepared>,
 }
 
@@ -196,6 +199,7 @@ impl Journal {
             {
                 shared.files.remove(&segment.name)?;
             }
+            shared.note_layout(&segments);
             shared.files.sync()?;
             if let Some(segment) = segments.last() {
                 let end = segment.extent().end;
@@ -229,6 +233,7 @@ impl Journal {
             for segment in segments.drain(..keep) {
                 shared.files.remove(&segment.name)?;
             }
+            shared.note_layout(&segments);
             shared.files.sync()?;
             if last >= journal.last {
                 (journal.last, journal.chain) = (last, 0);
@@ -328,6 +333,7 @@ impl Journal {
             full.rest();
         }
         segments.push(Arc::new(Segment::new(name, file, header, Extent::empty(&header))));
+        shared.note_layout(&segments);
         prepared.wanted = next_size(&segments, self.sizes);
         self.mark_soon = true;
         Ok(())
@@ -347,12 +353,26 @@ impl Shared {
     fn prepared(&self) -> MutexGuard<'_, Prepared> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn layout(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
+        self.layout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The segments have changed.
+    fn note_layout(&self, segments: &[Arc<Segment>]) {
+        *self.layout() = layout_of(segments);
+    }
+}
+
+fn layout_of(segments: &[Arc<Segment>]) -> Vec<(u64, u64)> {
+    segments.iter().map(|segment| (segment.header.first, segment.header.size)).collect()
 }
 
 impl Reader {
     pub(super) fn over(files: Arc<dyn Files>, journal: u64, segments: Vec<Arc<Segment>>) -> Reader {
+        let layout = Mutex::new(layout_of(&segments));
         let (segments, prepared) = (RwLock::new(segments), Mutex::default());
-        Reader { shared: Arc::new(Shared { files, journal, segments, prepared }) }
+        Reader { shared: Arc::new(Shared { files, journal, segments, layout, prepared }) }
     }
 
     /// Entries from `first` to before `until`, as far as they are there, and as long as their payloads fit into
@@ -390,37 +410,34 @@ impl Reader {
 
     /// The number of the first entry that is there, or that will be there if there is none.
     pub fn first(&self) -> u64 {
-        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
-        segments.first().map_or(1, |segment| segment.header.first)
+        self.shared.layout().first().map_or(1, |(first, _)| *first)
     }
 
     /// Bytes of the files that hold entries.
     pub fn size(&self) -> u64 {
-        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
-        segments.iter().map(|segment| segment.header.size).sum()
+        self.shared.layout().iter().map(|(_, size)| size).sum()
     }
 
     /// How many entries (all those before a file's first) could be purged for the files to take no more than `bytes`,
     /// or as near to that as the last file allows.
     pub fn beyond(&self, bytes: u64) -> u64 {
-        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let layout = self.shared.layout();
         let mut sum = 0;
-        let mut first = segments.last().map_or(1, |segment| segment.header.first);
-        for segment in segments.iter().rev() {
-            sum += segment.header.size;
+        let mut begin = layout.last().map_or(1, |(first, _)| *first);
+        for (first, size) in layout.iter().rev() {
+            sum += size;
             if sum > bytes {
                 break;
             }
-            first = segment.header.first;
+            begin = *first;
         }
-        first - 1
+        begin - 1
     }
 
     /// How many entries lie in files that have none behind entry `last`.
     pub fn whole(&self, last: u64) -> u64 {
-        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let first = segments.iter().rev().map(|segment| segment.header.first).find(|first| *first <= last + 1);
-        first.map_or(0, |first| first - 1)
+        let layout = self.shared.layout();
+        layout.iter().rev().find(|(first, _)| *first <= last + 1).map_or(0, |(first, _)| first - 1)
     }
 
     /// Whether [`Reader::prepare`] has something to do.

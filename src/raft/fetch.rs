@@ -11,10 +11,10 @@
 //! The receiver writes file by file, and goes on with the first file that is not whole when it comes back for the same
 //! checkpoint. Both ends hold a few parts in memory, whatever the size of the database.
 //!
-//! **What is checked.** Each part has a checksum of what the source has read. The database that has come is opened: it
-//! must have all files in the sizes that its own list names (RocksDB's MANIFEST), the format that this program reads,
-//! and the position that was offered. Records have checksums of their own, which are looked at when they are read, as
-//! everywhere: a record that is damaged on the source's disk comes as it is.
+//! **What is checked.** Each part has a checksum of what the source has read. All files must be there in the end, as
+//! they were offered. Then the database that has come is opened, and read from its first pair to its last, as it takes
+//! the place of one that may be sound: RocksDB looks at no file before somebody reads from it. So a file that is cut or
+//! damaged at the source is found here. It must have the format that this program reads, and the position offered.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,9 +25,9 @@ use super::link::Connection;
 use super::types::Place;
 use super::wire::{FetchAnswer, FetchAsk, Offer, pack, unpack};
 use crate::config::limits;
-use crate::engine::{Incoming, ShelfFile};
+use crate::engine::{Engine, Incoming, Order, ShelfFile, Table};
 use crate::env::Env;
-use crate::storage::{Position, position_of};
+use crate::storage::{Position, TABLES, position_of};
 
 /// Offers a checkpoint.
 fn offer_of(held: &Held) -> io::Result<Offer> {
@@ -131,13 +131,47 @@ pub async fn fetch(
         done += size;
     }
     let looked = incoming.clone();
-    let position = env.offload(move || position_of(&*looked.open()?)).await?;
+    let there = env.offload(move || looked.whole()).await?;
+    let lacks = |(name, size): &&(String, u64)| !there.iter().any(|file| file.name == *name && file.size == *size);
+    if let Some((name, _)) = offer.files.iter().find(lacks) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name} has come, and is not there any more")));
+    }
+    let position = read_all(env, &incoming).await?;
     if position != Position::from(offer.place) {
         let place = offer.place;
         let why = format!("what was fetched has applied {position:?}, and was offered as {place:?}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     Ok(offer)
+}
+
+/// How many pairs are read at a time: a node that stops meanwhile waits for no more.
+const PAIRS: usize = 256;
+
+/// Reads the whole database, and gives its position.
+async fn read_all(env: &Env, incoming: &Arc<dyn Incoming>) -> io::Result<Position> {
+    let looked = incoming.clone();
+    let engine = env.offload(move || looked.open()).await?;
+    for table in TABLES {
+        let mut from = Vec::new();
+        while let Some(next) = {
+            let engine = engine.clone();
+            env.offload(move || read_some(&*engine, *table, &from)).await?
+        } {
+            from = next;
+        }
+    }
+    // (Closing it takes a while, too.)
+    env.offload(move || position_of(&*engine)).await
+}
+
+/// Reads some pairs, and gives the key to go on from.
+fn read_some(engine: &dyn Engine, table: Table, from: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut last = None;
+    for pair in engine.range(table, from, &[0xff; 32], Order::Ascending).take(PAIRS) {
+        last = Some(pair?.0);
+    }
+    Ok(last.map(|key| [&key[..], &[0]].concat()))
 }
 
 /// A file on its way.

@@ -234,3 +234,43 @@ async fn without_room_nothing_is_fetched() {
     assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
     assert_eq!(incoming.whole().unwrap(), []);
 }
+
+#[cfg(feature = "rocksdb")]
+#[tokio::test]
+async fn a_file_that_was_damaged_at_the_source_is_found() {
+    use crate::engine::{Durability, FolderShelf, Rocks};
+
+    let home = tempfile::tempdir().unwrap();
+    let here = |name: &str| home.path().join(name);
+    let engine: Arc<dyn Engine> = Arc::new(Rocks::open(&here("source/store"), TABLES, Durability::Flush).unwrap());
+    let store = Store::open(engine.clone()).unwrap();
+    store.pass(Position { index: 1, term: 1 }).unwrap();
+    let mut batch = Batch::new();
+    for n in 0..2_000u32 {
+        batch.put(TABLES[1], n.to_be_bytes(), blake3::hash(&n.to_be_bytes()).as_bytes());
+    }
+    (0..20u32).for_each(|n| batch.put(TABLES[5], n.to_be_bytes(), vec![7; 50_000]));
+    engine.write(batch).unwrap();
+    let checkpoint = FolderShelf::open(&here("source"), TABLES).unwrap().checkpoint(&*engine, "one").unwrap();
+    let brought = |damaged: &str| {
+        std::fs::create_dir_all(here(damaged)).unwrap();
+        let incoming = FolderShelf::open(&here(damaged), TABLES).unwrap().incoming().unwrap();
+        incoming.begin(b"an offer").unwrap();
+        for file in checkpoint.files() {
+            let mut bytes = checkpoint.read(&file.name, 0, file.size as usize).unwrap();
+            if file.name == damaged {
+                bytes[file.size as usize / 2] ^= 1;
+            }
+            incoming.write(&file.name, 0, &bytes).unwrap();
+            incoming.finish(&file.name).unwrap();
+        }
+        incoming
+    };
+    assert_eq!(read_all(&Env::system(), &brought("none")).await.unwrap(), Position { index: 1, term: 1 });
+    for kind in [".sst", ".blob"] {
+        let of_kind = checkpoint.files().into_iter().filter(|file| file.name.ends_with(kind));
+        let largest = of_kind.max_by_key(|file| file.size).unwrap();
+        let found = read_all(&Env::system(), &brought(&largest.name)).await;
+        assert!(found.is_err(), "{} is damaged: {found:?}", largest.name);
+    }
+}
