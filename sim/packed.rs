@@ -1,8 +1,9 @@
 //! What packs may leave of each object, by the rule of FileStorage, worked out without any of the server's code.
 //!
 //! A pack with time *t* removes, of an object, all revisions before the one that is current at *t*; all of them up to
-//! *t* if the object is absent then, or can't be reached from the root. A revision that a younger one shows again
-//! stays. Beyond FileStorage, an object that a record younger than *t* refers to stays, with all that it leads to.
+//! *t* if the object is absent then, or can't be reached from the root. With garbage collection, a revision that a
+//! younger one shows again stays. Beyond FileStorage, an object that a record younger than *t* refers to stays, with all
+//! that it leads to.
 //!
 //! Nobody but the nodes knows how far a pack was when a client was answered, nor which attempts that came to nothing
 //! had shown it a reference. So an object has several *variants*, each with the time from which on it may be met.
@@ -75,7 +76,7 @@ pub fn variants(committed: &Committed, packs: &[Pack], manner: Manner) -> BTreeM
             after.iter_mut().for_each(|variant| variant.is_last &= manner.may_fail);
             for variant in before.iter().filter(|variant| variant.is_last) {
                 for garbage in garbage {
-                    committed.pack(*oid, variant, pack, *garbage, &mut after);
+                    committed.pack(*oid, variant, pack, (manner.gc, *garbage), &mut after);
                 }
             }
             count(&kept, *oid, garbage, &after, revisions);
@@ -143,13 +144,14 @@ impl Committed<'_> {
         attempt.writes.values().flat_map(Value::to).chain(undone).copied().collect()
     }
 
-    /// What a pack may leave of a variant, on its way and in the end.
-    fn pack(&self, oid: Oid, variant: &Variant, pack: &Pack, garbage: bool, after: &mut Vec<Variant>) {
+    /// What a pack may leave of a variant, on its way and in the end. (Without garbage collection it leaves no revision
+    /// for the sake of those that show it again: they get the data.)
+    fn pack(&self, oid: Oid, variant: &Variant, pack: &Pack, (gc, garbage): (bool, bool), after: &mut Vec<Variant>) {
         let there = &variant.revisions;
         let current = there.range(..=pack.upto).next_back();
         let whole = garbage || current.is_some_and(|(_, (value, _))| *value == Value::Gone);
-        let again: BTreeSet<Tid> =
-            there.range(pack.upto.next()..).filter_map(|(tid, _)| self.links.get(&(oid, *tid))).copied().collect();
+        let younger = there.range(pack.upto.next()..).filter(|_| gc);
+        let again: BTreeSet<Tid> = younger.filter_map(|(tid, _)| self.links.get(&(oid, *tid))).copied().collect();
         let goes = |tid: &&Tid| !again.contains(tid) && (whole || current.is_some_and(|(current, _)| *tid < current));
         let mut left = there.clone();
         let mut push = |revisions: &Revisions, is_last| {

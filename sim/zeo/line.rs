@@ -72,6 +72,8 @@ pub struct Line {
     pub node: u64,
     /// The tid up to which the client was told, and what it knows as of then.
     pub cache: Rc<RefCell<Cache>>,
+    /// The newest transaction that this connection has told of unasked.
+    newest: Tid,
     /// The cache is up to date with this connection.
     is_verified: bool,
     next_id: i64,
@@ -107,6 +109,7 @@ impl Line {
             stream: usize::MAX,
             node,
             cache: cache.clone(),
+            newest: Tid::ZERO,
             is_verified: false,
             next_id: 1,
             asked: BTreeMap::new(),
@@ -162,7 +165,8 @@ impl Line {
         }
         match self.call(Call::GetInvalidations(since)).await? {
             Answer::Reply(Reply::Invalidations(tid, oids)) => self.cache.borrow_mut().changed(tid, &oids),
-            Answer::Reply(Reply::Nothing) => self.cache.borrow_mut().clear(registered),
+            // (News may have come meanwhile.)
+            Answer::Reply(Reply::Nothing) => self.cache.borrow_mut().clear(self.newest.max(registered)),
             other => panic!("getInvalidations was answered with {other:?}"),
         }
         Ok(())
@@ -261,6 +265,7 @@ impl Line {
     fn frame(&mut self, frame: &Bytes) {
         match decode_message(self.encoding, frame) {
             Ok(FromServer::Push(Pushed::Invalidate { tid, oids })) => {
+                self.newest = tid;
                 // (News that come before the cache is up to date tell of a part of what it has missed: the next
                 // connection may have to ask for that again.)
                 if self.is_verified {

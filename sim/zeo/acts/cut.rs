@@ -17,7 +17,8 @@ pub const CUT: Act =
 /// How many objects that were cut off are remembered.
 const REMEMBERED: usize = 12;
 
-async fn cut(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
+/// Cuts an object off, if there is one.
+pub async fn cut(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
     let branch = chance.one_of(&session.things().branches);
     let snapshot = session.line.told();
     let found = session.read_all(&[branch], snapshot).await?;

@@ -19,12 +19,15 @@ pub const GRAFT: Act = Act {
     turn: |session, chance| Box::pin(graft(session, chance)),
 };
 
-async fn graft(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
+/// Grafts an object on, if one was cut off.
+pub async fn graft(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
     let (branch, cut_off) = (chance.one_of(&session.things().branches), session.client.history.look().cut_off.clone());
     if cut_off.is_empty() {
         return Ok(0);
     }
-    let (graft, writes_it) = (chance.one_of(&cut_off), chance.once_in(4));
+    // What was cut off last is still there as a rule.
+    let of = if chance.once_in(2) { &cut_off[cut_off.len().saturating_sub(2)..] } else { &cut_off[..] };
+    let (graft, writes_it) = (chance.one_of(of), chance.once_in(4));
     let plan = Plan {
         reads: vec![branch, graft],
         change: Box::new(move |found, _| {

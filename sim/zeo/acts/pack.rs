@@ -1,9 +1,12 @@
 //! Packs: up to now, to some moment of the last seconds, to one before everything, or to one that is still to come; and
-//! waits for the end, or not, or is gone. Counted by packs that were answered.
+//! waits for the end, or not, or is gone. Beside it, the client cuts objects off, or grafts on again what is about to go.
+//! Counted by packs that were answered.
 
 use zrs::zeo::Call;
 use zrs::zodb::Tid;
 
+use super::cut::cut;
+use super::graft::graft;
 use crate::chance::Chance;
 use crate::packs::Asked;
 use crate::trace;
@@ -22,6 +25,11 @@ pub const PACK: Act = Act {
 const SECOND: u64 = (1 << 32) / 60;
 
 async fn pack(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
+    // (Who only reads commits nothing.)
+    let at_work = !session.client.read_only && !chance.once_in(3);
+    for _ in 0..if at_work { 1 + chance.below(3) } else { 0 } {
+        cut(session, chance).await?;
+    }
     let (told, client, history) = (session.line.told(), session.client.number, session.client.history.clone());
     let upto = match chance.below(12) {
         0 => Tid(told.0.saturating_sub(60 << 32)),
@@ -42,6 +50,13 @@ async fn pack(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
     if leaves {
         session.line.flush().await?;
         return Err(Lost("it left while it packed".to_owned()));
+    }
+    for _ in 0..if at_work { chance.below(8) } else { 0 } {
+        session.line.listen(session.client.env.now() + chance.millis(0..12)).await?;
+        if session.line.is_answered(&id) {
+            break;
+        }
+        graft(session, chance).await?;
     }
     let answer = session.line.answer(&id).await?;
     if !wait {
