@@ -2,8 +2,8 @@
 //!
 //! A pack with time *t* removes, of an object, all revisions before the one that is current at *t*; all of them up to
 //! *t* if the object is absent then, or can't be reached from the root. With garbage collection, a revision that a
-//! younger one shows again stays. Beyond FileStorage, an object that a record younger than *t* refers to stays, with all
-//! that it leads to.
+//! younger one shows again stays. Beyond FileStorage, an object that a record younger than *t* refers to stays, with
+//! all that it leads to.
 //!
 //! Nobody but the nodes knows how far a pack was when a client was answered, nor which attempts that came to nothing
 //! had shown it a reference. So an object has several *variants*, each with the time from which on it may be met.

@@ -15,8 +15,9 @@ pub const WAITED: &str = "locks_let_go: votes that waited";
 
 /// The faults that let no vote wait.
 pub const HARMLESS: [&str; 1] = ["clock_step"];
-/// How long an answer may take beside that: slow disks, a slow network, a connection whose end is noticed late, a pack's
-/// step with the same objects, data that go ahead. (A lock that nobody frees lasts until the transaction's timeout.)
+/// How long an answer may take beside that: slow disks, a slow network, a connection whose end is noticed late, a
+/// pack's step with the same objects, data that go ahead. (A lock that nobody frees lasts until the transaction's
+/// timeout.)
 const SLACK: Duration = Duration::from_millis(2_000);
 /// By how much a vote that was sent later may have come earlier.
 const OVERTAKES: Duration = Duration::from_millis(200);

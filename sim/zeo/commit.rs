@@ -236,8 +236,8 @@ async fn abort(session: &mut Session, draft: &Draft<'_>, end: End) -> Result<End
     Ok(end)
 }
 
-/// Resolves a conflict, as `ClientStorage.tpc_vote` does, and stores the result. `false`: it gives up, as Python does if
-/// the state that it had read is not there any more.
+/// Resolves a conflict, as `ClientStorage.tpc_vote` does, and stores the result. `false`: it gives up, as Python does
+/// if the state that it had read is not there any more.
 async fn resolve(
     session: &mut Session,
     chance: &mut Chance,

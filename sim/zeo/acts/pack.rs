@@ -1,6 +1,6 @@
 //! Packs: up to now, to some moment of the last seconds, to one before everything, or to one that is still to come; and
-//! waits for the end, or not, or is gone. Beside it, the client cuts objects off, or grafts on again what is about to go.
-//! Counted by packs that were answered.
+//! waits for the end, or not, or is gone. Beside it, the client cuts objects off, or grafts on again what is about to
+//! go. Counted by packs that were answered.
 
 use zrs::zeo::Call;
 use zrs::zodb::Tid;
