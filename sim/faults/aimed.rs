@@ -62,8 +62,10 @@ pub const AFTER_RESTART: Fault = aimed("after_restart", |cluster, chance| {
     })
 });
 
-/// A node hands the role over: the node itself is hit, or the one that is to take over.
+/// A node hands the role over, as it is told to: the node itself is hit, or the one that is to take over.
 pub const AT_HAND_OVER: Fault = aimed("at_hand_over", |cluster, chance| {
+    let primary = cluster.primary().filter(|primary| cluster.is_up(*primary))?;
+    cluster.hand_over(primary);
     watch(cluster, chance, "at_hand_over", 80, |news, chance| match news {
         News::HandsOver(node) => Some(if chance.once_in(2) { node } else { any_other(node, chance) }),
         _ => None,
