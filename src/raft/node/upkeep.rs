@@ -67,13 +67,17 @@ pub async fn keep_memory(node: &Inner) {
     }
 }
 
-/// Sets the node's fault when an entry can't be applied, or consensus stops though the node was not told to stop.
+/// Sets the node's fault when an entry can't be applied, the log can't be written, or consensus stops though the node
+/// was not told to stop.
 pub async fn watch_for_faults(node: Arc<Inner>, raft: Raft, unapplied: Watch<Option<String>>) {
     let mut metrics = raft.metrics();
     let mut failed = unapplied.watching();
+    let mut durable = node.log.durable();
     let why = tokio::select! {
         biased;
         _ = failed.until(Option::is_some) => failed.look().clone().unwrap_or_default(),
+        // (Consensus may write nothing more, and would never notice: nobody talks to a node whose log has failed.)
+        _ = durable.until(Result::is_err) => durable.look().clone().err().unwrap_or_default(),
         stopped = metrics.until(|metrics| metrics.running_state.is_err()) => {
             match (stopped, &metrics.look().running_state) {
                 (Ok(()), Err(fatal)) => format!("consensus has stopped: {fatal}"),
