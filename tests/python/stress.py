@@ -366,7 +366,7 @@ class Large:
         return found, lost
 
     def discarded(self, name, end, size):
-        """What was stored and not committed is nowhere a while later. (But in the log, which is not shortened.)"""
+        """What was stored and not committed is nowhere a while later. (But in the log, until that is shortened.)"""
         from zrs_cluster import usage
 
         def used(node):
