@@ -83,6 +83,18 @@ fn wait_equal(cluster: &Cluster) {
     wait_for(|| stores(&cluster.nodes[0].status()), PATIENCE, same);
 }
 
+/// Three nodes, of which one was away while so many values were committed and the logs shortened: the cluster, its
+/// primary, and the node that is behind and down.
+fn left_behind(options: &[&str], count: u64) -> (Cluster, usize, usize) {
+    let mut cluster = Cluster::with_options(3, options);
+    cluster.start_all();
+    let primary = cluster.wait_primary();
+    cluster.wait_ready();
+    let victim = (primary + 1) % 3;
+    leave_behind(&mut cluster, victim, 0, count);
+    (cluster, primary, victim)
+}
+
 #[test]
 fn a_node_that_was_away_for_long_fetches_the_database_under_load() {
     let mut cluster = Cluster::with_options(3, &SHORT);
@@ -121,12 +133,7 @@ fn a_node_that_was_away_for_long_fetches_the_database_under_load() {
 
 #[test]
 fn a_receiver_that_is_killed_again_and_again_goes_on() {
-    let mut cluster = Cluster::with_options(3, &SLOW);
-    cluster.start_all();
-    let primary = cluster.wait_primary();
-    cluster.wait_ready();
-    let victim = (primary + 1) % 3;
-    leave_behind(&mut cluster, victim, 0, 24);
+    let (mut cluster, primary, victim) = left_behind(&SLOW, 24);
     let mut done = 0;
     for round in 0..4 {
         cluster.start(victim);
@@ -146,12 +153,7 @@ fn a_receiver_that_is_killed_again_and_again_goes_on() {
 
 #[test]
 fn a_sender_that_is_killed_is_replaced_by_the_next_primary() {
-    let mut cluster = Cluster::with_options(3, &SLOW);
-    cluster.start_all();
-    let primary = cluster.wait_primary();
-    cluster.wait_ready();
-    let victim = (primary + 1) % 3;
-    leave_behind(&mut cluster, victim, 0, 24);
+    let (mut cluster, _, victim) = left_behind(&SLOW, 24);
     cluster.start(victim);
     for _ in 0..2 {
         let sender = wait_fetching(&cluster, victim) as usize - 1;
@@ -166,12 +168,7 @@ fn a_sender_that_is_killed_is_replaced_by_the_next_primary() {
 
 #[test]
 fn a_receiver_that_is_told_to_stop_stops() {
-    let mut cluster = Cluster::with_options(3, &SLOW);
-    cluster.start_all();
-    let primary = cluster.wait_primary();
-    cluster.wait_ready();
-    let victim = (primary + 1) % 3;
-    leave_behind(&mut cluster, victim, 0, 12);
+    let (mut cluster, _, victim) = left_behind(&SLOW, 12);
     cluster.start(victim);
     wait_fetching(&cluster, victim);
     assert!(cluster.nodes[victim].terminate().success());
@@ -198,12 +195,7 @@ fn a_receiver_that_is_told_to_stop_stops() {
 
 #[test]
 fn a_node_with_an_empty_folder_fetches_nothing() {
-    let mut cluster = Cluster::with_options(3, &SHORT);
-    cluster.start_all();
-    let primary = cluster.wait_primary();
-    cluster.wait_ready();
-    let victim = (primary + 1) % 3;
-    leave_behind(&mut cluster, victim, 0, 6);
+    let (mut cluster, primary, victim) = left_behind(&SHORT, 6);
     cluster.nodes[victim].empty();
     cluster.start(victim);
     let says = || cluster.nodes[victim].status()["waiting"].as_str().filter(|why| !why.is_empty()).map(str::to_owned);
