@@ -14,12 +14,15 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::roster::Roster;
 use crate::zodb::{Conflict, Oid, Refusal, StorageId, Tid, TransactionMeta};
 
 /// The newest command format this program knows; members tell each other theirs.
-pub const FORMAT: u8 = 3;
+pub const FORMAT: u8 = 4;
 /// The oldest format that this program can still read and propose.
 pub const OLDEST_FORMAT: u8 = 3;
+/// The first format that has [`Change::Roster`].
+pub const ROSTER_FORMAT: u8 = 4;
 
 /// A span in which one node may commit: the Raft term, and the number of the lease within that term.
 ///
@@ -97,6 +100,8 @@ pub enum Change {
         /// The name by which clients asked for the storage.
         name: String,
     },
+    /// Keeps the nodes that operators want in the cluster. -> `Outcome::Done`
+    Roster(Roster),
 }
 
 /// A bounded part of a pack.
@@ -269,7 +274,7 @@ impl Command {
     pub fn encode(&self, format: u8) -> Bytes {
         let mut out = Vec::with_capacity(self.size_hint());
         out.push(format);
-        let out = postcard::to_io(self, out).expect("commands have no maps or unsized sequences");
+        let out = postcard::to_io(self, out).expect("commands have no sequences of unknown length");
         Bytes::from(out)
     }
 
@@ -308,6 +313,7 @@ impl Command {
                     .sum::<usize>();
                 32 + removed + 10 * step.transactions.len()
             }
+            Change::Roster(roster) => 32 + roster.nodes.values().map(|wish| 32 + wish.address.len()).sum::<usize>(),
             Change::Barrier | Change::ReserveOids { .. } | Change::PackBegin { .. } | Change::PackEnd { .. } => 32,
         }
     }
@@ -400,7 +406,7 @@ mod tests {
     #[test]
     fn limits_of_this_format() {
         use crate::config::limits;
-        assert_eq!((FORMAT, limits::PIECE, limits::STAGE_PIECES), (3, 1 << 20, 4096));
+        assert_eq!((FORMAT, limits::PIECE, limits::STAGE_PIECES), (4, 1 << 20, 4096));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 pub mod zodb; // vocabulary: ids, records, refusals
 
+pub mod roster; // which nodes are wanted
+
 pub mod command; // what may be replicated
 
 pub mod env; // the source of time, chance and threads

@@ -16,6 +16,8 @@ mod folders;
 mod formation;
 #[path = "cluster/kills.rs"]
 mod kills;
+#[path = "cluster/members.rs"]
+mod members;
 #[path = "cluster/operators.rs"]
 mod operators;
 #[path = "cluster/past.rs"]

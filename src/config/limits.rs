@@ -289,6 +289,8 @@ pub const MARK_LOG: Duration = Duration::from_secs(60);
 pub const LOG_MARKS: u32 = 60;
 /// KiB of committed entries that may wait for the task that applies them.
 pub const APPLY_KIB: u32 = 32 * 1024;
+/// How often a node looks whether the members are those that are wanted.
+pub const STEWARD_LOOK: Duration = Duration::from_millis(500);
 /// How often a node takes to its disk what the other members have proven to have on theirs.
 pub const KEEP_MEMORY: Duration = Duration::from_secs(5);
 /// Bytes of the cluster's secret, at least and at most.

@@ -11,6 +11,7 @@
 //! web pages ask for in the browsers of operators.)
 
 mod guard;
+mod member;
 mod route;
 mod state;
 
@@ -147,6 +148,7 @@ async fn answer(server: &Server, route: Route) -> Page {
             Page { status: 200, content_type, allow: None, body: server.metrics().text() }
         }
         Route::Transfer(to) => asked(server.transfer(to).await),
+        Route::Members(wish) => asked(server.change_members(wish).await),
         Route::DropStorage(name) => asked(server.drop_storage(&name).await),
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! Pure: a method and a path in, a [`Route`] or a finished [`Page`] out.
 
+use super::member;
+use crate::server::MembersAsk;
+
 /// The pages: method, path and purpose. The front page lists them.
-pub const PAGES: [(&str, &str, &str); 7] = [
+pub const PAGES: [(&str, &str, &str); 13] = [
     ("GET", "/healthz", "200 while this node works, 503 and the fault when it has stopped"),
     ("GET", "/readyz", "200 when this node knows a primary and has caught up with it, else 503 and why not"),
     ("GET", "/primary", "200 when this node is the primary and may commit, else 503: for load balancers"),
@@ -11,6 +14,12 @@ pub const PAGES: [(&str, &str, &str); 7] = [
     ("GET", "/metrics", "counters, for Prometheus"),
     ("POST", "/transfer?to=N", "hands the primary's role to node N, or without to=N to the most advanced one"),
     ("POST", "/storage/drop?name=NAME", "drops a storage in which nothing was ever committed"),
+    ("POST", "/member/add?node=N&address=HOST:PORT", "lets a new node in; with &observer it never votes"),
+    ("POST", "/member/promote?node=N", "makes an observer a voter"),
+    ("POST", "/member/observer?node=N", "makes a voter an observer"),
+    ("POST", "/member/remove?node=N", "takes a node out of the cluster"),
+    ("POST", "/member/replace?old=N&node=N&address=HOST:PORT", "puts a new node in another one's place"),
+    ("POST", "/member/address?node=N&address=HOST:PORT", "gives a node another address"),
 ];
 
 /// A page that was asked for.
@@ -32,6 +41,8 @@ pub enum Route {
     Transfer(Option<u64>),
     /// `/storage/drop`: the storage of that name.
     DropStorage(String),
+    /// `/member/...`
+    Members(MembersAsk),
 }
 
 /// The kind of a page, on which it depends who may ask for it.
@@ -79,7 +90,13 @@ impl Route {
             "/metrics" => Route::Metrics,
             "/transfer" => Route::Transfer(None),
             "/storage/drop" => Route::DropStorage(String::new()),
-            _ => return Err(Page::text(404, format!("There is nothing at {path}; / lists what there is."))),
+            _ => match (member::ask(path, query), method) {
+                (Some(wish), "POST") => return wish.map(Route::Members),
+                (Some(_), _) => return Err(wrong_method("POST", path)),
+                (None, _) => {
+                    return Err(Page::text(404, format!("There is nothing at {path}; / lists what there is.")));
+                }
+            },
         };
         match (route, method) {
             (Route::Transfer(_), "POST") => Ok(Route::Transfer(target(query)?)),
@@ -95,7 +112,7 @@ impl Route {
         match self {
             Route::Health | Route::Ready | Route::Primary | Route::Metrics => Kind::Signal,
             Route::Front | Route::Status => Kind::Description,
-            Route::Transfer(_) | Route::DropStorage(_) => Kind::Change,
+            Route::Transfer(_) | Route::DropStorage(_) | Route::Members(_) => Kind::Change,
         }
     }
 }
@@ -135,7 +152,7 @@ fn name(query: Option<&str>) -> Result<String, Page> {
 }
 
 /// A value of a query, whose bytes may be written as `%` and two digits; `None` if it is not one value, or no text.
-fn decoded(value: &str) -> Option<String> {
+pub(super) fn decoded(value: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes().iter();
     while let Some(&byte) = rest.next() {
@@ -159,7 +176,7 @@ mod tests {
     fn every_page_of_the_list_is_routed() {
         for (method, page, _) in PAGES {
             let (path, query) = page.split_once('?').unwrap_or((page, ""));
-            let query = query.replace('N', "2");
+            let query = query.replace('N', "2").replace("HOST:PORT", "a:1");
             Route::of(method, path, Some(&query)).unwrap();
         }
         assert_eq!(Route::of("GET", "/", None), Ok(Route::Front));

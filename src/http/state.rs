@@ -97,6 +97,7 @@ mod tests {
                 waiting: None,
                 fault: None,
                 alarms: Vec::new(),
+                changes: Vec::new(),
                 members: Vec::new(),
                 log_syncs: 1,
                 purged: 0,

@@ -27,12 +27,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
+use super::admission;
 use super::fetch::{fetch, read_offer};
 use super::link::{Caller, Target};
 use super::log::LogStore;
 use super::stamp::ClusterId;
 use super::types::Place;
-use super::wire::{CatchUpAnswer, Offer, Purpose};
+use super::wire::{Admission, CatchUpAnswer, Offer, Purpose};
 use crate::config::limits;
 use crate::engine::Shelf;
 use crate::env::{Env, Watch, Watching};
@@ -140,16 +141,48 @@ impl CatchUp {
         CatchUpAnswer::Fetching { done, total }
     }
 
+    /// For a node that was let in to a cluster with an empty folder: fetches the database to begin with. Then this node
+    /// is [`CatchUp::ready`] to begin again.
+    pub async fn fetch_first(&self, admission: Admission) -> io::Result<()> {
+        let seat = admission.stamp.members.get(&admission.source);
+        let seat = seat.ok_or_else(|| io::Error::other("the member that let this node in is none itself"))?;
+        let source = Target { node: seat.node, incarnation: Some(admission.source), address: seat.address.clone() };
+        self.state.send(State::Fetching(Progress { from: source.node, ..Progress::default() }));
+        let fetched = self.fetch_whole(&source, admission.stamp.cluster, admission.entries).await;
+        let noted = match fetched {
+            Ok(offer) => self.note_first(admission, offer).await,
+            Err(why) => Err(why),
+        };
+        match noted {
+            Ok(position) => {
+                self.is_ready(source.node, position);
+                Ok(())
+            }
+            Err(why) => {
+                self.state.send(State::Idle);
+                Err(why)
+            }
+        }
+    }
+
+    async fn note_first(&self, admission: Admission, offer: Offer) -> io::Result<Position> {
+        admission::note(&self.parts.log, admission, &offer).await?;
+        self.parts.log.set_value(FETCHED, &Some(offer.place)).await?;
+        Ok(offer.place.into())
+    }
+
+    fn is_ready(&self, node: u64, position: Position) {
+        tracing::info!("fetched the database of node {node}, with {} entries applied", position.index);
+        *lock(&self.trouble) = None;
+        let progress = self.progress().unwrap_or_default();
+        self.state.send(State::Ready(progress));
+        self.ready.send(Some(position));
+    }
+
     async fn fetch_from(self: Arc<Self>, source: Target, cluster: ClusterId, entries: u64) {
         let node = source.node;
         match self.try_to_fetch(source, cluster, entries).await {
-            Ok(position) => {
-                tracing::info!("fetched the database of node {node}, with {} entries applied", position.index);
-                *lock(&self.trouble) = None;
-                let progress = self.progress().unwrap_or_default();
-                self.state.send(State::Ready(progress));
-                self.ready.send(Some(position));
-            }
+            Ok(position) => self.is_ready(node, position),
             Err(why) => {
                 let why = why.to_string();
                 let news = lock(&self.trouble).replace(why.clone()).as_ref() != Some(&why);
@@ -164,22 +197,27 @@ impl CatchUp {
     }
 
     async fn try_to_fetch(&self, source: Target, cluster: ClusterId, entries: u64) -> io::Result<Position> {
-        let Parts { env, caller, log, shelf, .. } = &self.parts;
-        let shelf = shelf.clone();
-        let incoming = env.offload(move || shelf.incoming()).await?;
-        let connection = caller.connect(&source, Some(cluster), Purpose::Fetch).await?;
-        let tell = |offer: &Offer, done: u64| {
-            let (from, entries, total) = (source.node, offer.place.index + 1, offer.bytes());
-            *lock(&self.left) = Some(entries);
-            self.state.send(State::Fetching(Progress { from, entries, done, total }));
-        };
-        let offer = fetch(env, incoming, connection, entries, |bytes| self.has_room(bytes), tell).await?;
+        let log = &self.parts.log;
+        let offer = self.fetch_whole(&source, cluster, entries).await?;
         if log.term() < offer.term {
             let why = format!("this node has not heard yet of term {}, in which it was made", offer.term);
             return Err(io::Error::other(why));
         }
         log.set_value(FETCHED, &Some(offer.place)).await?;
         Ok(offer.place.into())
+    }
+
+    async fn fetch_whole(&self, source: &Target, cluster: ClusterId, entries: u64) -> io::Result<Offer> {
+        let Parts { env, caller, shelf, .. } = &self.parts;
+        let shelf = shelf.clone();
+        let incoming = env.offload(move || shelf.incoming()).await?;
+        let connection = caller.connect(source, Some(cluster), Purpose::Fetch).await?;
+        let tell = |offer: &Offer, done: u64| {
+            let (from, entries, total) = (source.node, offer.place.index + 1, offer.bytes());
+            *lock(&self.left) = Some(entries);
+            self.state.send(State::Fetching(Progress { from, entries, done, total }));
+        };
+        fetch(env, incoming, connection, entries, |bytes| self.has_room(bytes), tell).await
     }
 
     /// An error if the disk has no room for so many bytes more, beyond what is to stay free.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 
+use super::members::MembersAsk;
 use crate::config::limits;
 
 /// A request of one node to another.
@@ -27,6 +28,8 @@ pub enum Errand {
         /// The storage's name.
         name: String,
     },
+    /// For an operator: the primary is to change the members.
+    Members(MembersAsk),
 }
 
 /// The answer to an errand.

@@ -26,6 +26,8 @@ pub enum Cause {
     Disk,
     Clock,
     Database,
+    /// It is to leave, or to vote no more.
+    Part,
 }
 
 /// Why this node is unfit, if it is, and how the others are.
@@ -161,9 +163,9 @@ impl Fitness {
         !self.fresh(|_, seen| seen.unfit.is_none().then_some(())).is_empty()
     }
 
-    /// How many other nodes were seen lately.
-    pub fn seen(&self) -> usize {
-        self.fresh(|_, _| Some(())).len()
+    /// Whether node `node` was seen lately.
+    pub fn is_seen(&self, node: u64) -> bool {
+        !self.fresh(|other, _| (other == node).then_some(())).is_empty()
     }
 
     /// How long ago node `node` last answered (if it never did, since this node's start), and how far it was then.
@@ -240,6 +242,7 @@ impl fmt::Display for Cause {
             Cause::Disk => "disk",
             Cause::Clock => "clock",
             Cause::Database => "database",
+            Cause::Part => "part in the cluster",
         })
     }
 }

@@ -12,22 +12,21 @@
 //! **Any crash** resumes at the step whose result is on disk: incarnations are asked for again, a stamp is handed out
 //! again, an initialised log is never initialised again.
 //!
-//! **An empty node that meets a cluster** (its disk was replaced, say) has an incarnation that no stamp names. Nobody
-//! stamps it, and it neither initialises nor votes: a vote of a node that forgot what it had acknowledged could undo a
-//! commit. The node says what it waits for, in `/status` and in the log.
-//!
-//! **Left out.** Adding that node again, as an observer that catches up: that comes with membership changes.
+//! **An empty node that meets a cluster** (its disk was replaced, say, or it is a new one) has an incarnation that no
+//! stamp names. Nobody stamps it, and it neither initialises nor votes: a vote of a node that forgot what it had
+//! acknowledged could undo a commit. It asks to be let in, until the primary has made it an observer (`admission`). The
+//! node says what it waits for, in `/status` and in the log.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use super::base::{LogBase, disagreement};
-use super::link::{Caller, Connection, Target};
+use super::link::{Caller, Target};
 use super::log::LogStore;
 use super::stamp::{Stamp, cluster_name, peers_list};
 use super::types::{Incarnation, Seat};
-use super::wire::{FormAnswer, FormAsk, Purpose};
+use super::wire::{Admission, FormAnswer, FormAsk, Purpose};
 use crate::env::Watch;
 
 pub(super) const STAMP: &str = "stamp";
@@ -79,6 +78,23 @@ pub fn read_stamp(log: &LogStore, node: u64, incarnation: Incarnation) -> anyhow
     }
 }
 
+/// How a node begins.
+#[derive(Clone, Debug)]
+pub enum Begun {
+    /// As a member.
+    Stamped(Stamp),
+    /// It was let in to a cluster that runs, and needs that cluster's database first.
+    Admitted(Admission),
+}
+
+/// What a round of questions has found.
+enum Round {
+    /// All folders are empty, and all nodes agree: the seats of all.
+    Empty(BTreeMap<Incarnation, Seat>),
+    Admitted(Admission),
+    Waiting,
+}
+
 impl Formation {
     fn node(&self) -> u64 {
         self.caller.node
@@ -93,20 +109,23 @@ impl Formation {
         others.map(|(node, address)| Target { node: *node, incarnation: None, address: address.clone() })
     }
 
-    /// Returns the stamp once this node has one. On the founder, makes it.
-    pub async fn await_stamp(&self) -> io::Result<Stamp> {
+    /// Returns once this node can begin. On the founder, makes the stamp.
+    pub async fn begin(&self) -> io::Result<Begun> {
         let mut stamped = self.stamp.watching();
         loop {
             if let Some(stamp) = stamped.look_now().clone() {
-                return Ok(stamp);
+                return Ok(Begun::Stamped(stamp));
             }
-            let empty = self.ask_round().await;
-            if let (true, Some(seats)) = (self.is_founder(), empty) {
-                let mut cluster = [0; 16];
-                cluster[..8].copy_from_slice(&self.caller.env.seed().to_be_bytes());
-                cluster[8..].copy_from_slice(&self.caller.env.seed().to_be_bytes());
-                self.take_stamp(Stamp { cluster, members: seats, base: self.base.digest() }).await?;
-                continue;
+            match self.ask_round().await {
+                Round::Empty(seats) if self.is_founder() => {
+                    let mut cluster = [0; 16];
+                    cluster[..8].copy_from_slice(&self.caller.env.seed().to_be_bytes());
+                    cluster[8..].copy_from_slice(&self.caller.env.seed().to_be_bytes());
+                    self.take_stamp(Stamp { cluster, members: seats, base: self.base.digest() }).await?;
+                    continue;
+                }
+                Round::Admitted(admission) => return Ok(Begun::Admitted(admission)),
+                Round::Empty(_) | Round::Waiting => {}
             }
             let _ = self.caller.env.timeout(ROUND, stamped.changed()).await;
         }
@@ -123,7 +142,7 @@ impl Formation {
                         format!("belongs to cluster {} already", cluster_name(&theirs.cluster))
                     }
                     Ok(FormAnswer::Refused(why)) => why,
-                    Ok(FormAnswer::Empty { .. }) => "did not take the cluster's stamp".into(),
+                    Ok(FormAnswer::Empty { .. } | FormAnswer::Admitted(_)) => "did not take the cluster's stamp".into(),
                     Err(fault) => fault.to_string(),
                 };
                 self.wait_for(format!("node {} at {}: {problem}", target.node, target.address));
@@ -133,8 +152,8 @@ impl Formation {
         self.waiting.send(String::new());
     }
 
-    /// Asks all others once. Gives all members' seats if every folder is empty and all agree.
-    async fn ask_round(&self) -> Option<BTreeMap<Incarnation, Seat>> {
+    /// Asks all others once.
+    async fn ask_round(&self) -> Round {
         let seat = |node: u64| Seat { node, address: self.peers[&node].clone() };
         let mut seats = BTreeMap::from([(self.caller.incarnation, seat(self.node()))]);
         let mut bases = BTreeMap::from([(self.node(), self.base.clone())]);
@@ -162,32 +181,57 @@ impl Formation {
                 Ok(FormAnswer::Stamped(stamp)) => match stamp.members.get(&self.caller.incarnation) {
                     // The founder is handing out the stamp, and will come here too.
                     Some(_) => continue,
-                    None => format!(
-                        "belongs to cluster {} already, which does not know this node's (empty) data folder; \
-                         this node does not vote, and waits until it is added to that cluster",
-                        cluster_name(&stamp.cluster)
-                    ),
+                    None => match self.ask_to_join(&target, &stamp).await {
+                        Ok(admission) => return Round::Admitted(admission),
+                        Err(why) => why,
+                    },
                 },
                 Ok(FormAnswer::Refused(why)) => why,
+                Ok(FormAnswer::Admitted(_)) => "gave an answer to another question".into(),
                 Err(fault) => fault.to_string(),
             };
             problem.get_or_insert(format!("node {} at {}: {found}", target.node, target.address));
         }
         if let Some(disagreement) = disagreement(&bases) {
             self.wait_for(disagreement);
-            return None;
+            return Round::Waiting;
         }
         match problem {
             Some(problem) => {
                 self.wait_for(problem);
-                None
+                Round::Waiting
             }
-            None if seats.len() == self.peers.len() => Some(seats),
-            None => None,
+            None if seats.len() == self.peers.len() => Round::Empty(seats),
+            None => Round::Waiting,
         }
     }
 
-    async fn ask(&self, target: &Target, ask: &FormAsk) -> io::Result<FormAnswer> {
+    /// Asks a member of the cluster with that stamp to let this node in. The error says why it is not in yet.
+    async fn ask_to_join(&self, target: &Target, stamp: &Stamp) -> Result<Admission, String> {
+        let cluster = cluster_name(&stamp.cluster);
+        if self.base != LogBase::default() {
+            return Err(format!(
+                "belongs to cluster {cluster} already, and this node's data folder has {}: empty the folder, and the \
+                 node is let in",
+                self.base
+            ));
+        }
+        let why = match self.ask(target, &FormAsk::Join).await {
+            Ok(FormAnswer::Admitted(admission)) if admission.stamp.members.contains_key(&self.caller.incarnation) => {
+                return Ok(admission);
+            }
+            Ok(FormAnswer::Refused(why)) => why,
+            Ok(other) => format!("it answered another question: {other:?}"),
+            Err(fault) => fault.to_string(),
+        };
+        Err(format!(
+            "belongs to cluster {cluster} already, which does not know this node's (empty) data folder; this node does \
+             not vote, and waits to be let in: {why}"
+        ))
+    }
+
+    /// Asks a node a question about forming a cluster.
+    pub async fn ask(&self, target: &Target, ask: &FormAsk) -> io::Result<FormAnswer> {
         let mut connection = self.caller.connect(target, None, Purpose::Form).await?;
         let exchange = async {
             connection.send(ask).await?;
@@ -197,13 +241,13 @@ impl Formation {
         self.caller.env.timeout(self.caller.patience, exchange).await.unwrap_or_else(|_| Err(late()))
     }
 
-    /// Answers one question of a peer that came for `Purpose::Form`.
-    pub async fn answer(&self, connection: &mut Connection) -> io::Result<()> {
-        let answer = match connection.receive().await? {
-            FormAsk::Probe => self.present(),
-            FormAsk::Stamp(stamp) => self.consider(stamp).await?,
-        };
-        connection.send(&answer).await
+    /// Answers a question about forming a cluster.
+    pub async fn answer(&self, ask: FormAsk) -> io::Result<FormAnswer> {
+        match ask {
+            FormAsk::Probe => Ok(self.present()),
+            FormAsk::Stamp(stamp) => self.consider(stamp).await,
+            FormAsk::Join => Ok(FormAnswer::Refused("this node can't let others in".into())),
+        }
     }
 
     fn present(&self) -> FormAnswer {
@@ -248,7 +292,8 @@ impl Formation {
         Ok(())
     }
 
-    fn wait_for(&self, what: String) {
+    /// Says what this node waits for.
+    pub fn wait_for(&self, what: String) {
         self.waiting.send_if(|waiting| {
             if *waiting == what {
                 return false;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -158,6 +158,7 @@ impl Caller {
                 (nonce, past, format)
             }
             Welcome::Refused(why) => return Err(refused(&why)),
+            Welcome::NotYet(why) => return Err(io::Error::new(io::ErrorKind::NotConnected, why)),
         };
         let past = self.memory.own()?;
         let proof = self.key.prove(Side::Initiator, &hello, &nonce, &past);
@@ -292,10 +293,17 @@ struct Call {
 impl Link {
     /// `quiet`: how long the peer may say nothing while it owes an answer. After that the link connects anew, as TCP
     /// may need as long as a partition has lasted to find out that the partition is over.
-    pub fn new(caller: Caller, target: Target, cluster: ClusterId, quiet: Duration) -> Link {
+    /// `address`: where the peer is; read at each connection.
+    pub fn new(
+        caller: Caller,
+        target: Target,
+        address: Arc<Mutex<String>>,
+        cluster: ClusterId,
+        quiet: Duration,
+    ) -> Link {
         let (calls, queue) = mpsc::channel(limits::PEER_CALLS);
         let env = caller.env.clone();
-        env.spawn(async move { Keeper { caller, target, cluster, quiet, refusal: None }.keep(queue).await });
+        env.spawn(async move { Keeper { caller, target, address, cluster, quiet, refusal: None }.keep(queue).await });
         Link { calls, env }
     }
 
@@ -319,6 +327,7 @@ fn closed() -> io::Error {
 struct Keeper {
     caller: Caller,
     target: Target,
+    address: Arc<Mutex<String>>,
     cluster: ClusterId,
     quiet: Duration,
     /// The peer's last refusal, which is logged once.
@@ -346,6 +355,7 @@ impl Keeper {
             if first.answer.is_closed() {
                 continue;
             }
+            self.target.address.clone_from(&self.address.lock().unwrap_or_else(PoisonError::into_inner));
             match self.caller.connect(&self.target, Some(self.cluster), Purpose::Calls).await {
                 Ok(connection) => {
                     if self.refusal.take().is_some() {

@@ -12,8 +12,9 @@
 //! withdrawn within a heartbeat of the lease's end. [`Node::catch_up`] returns once this node has every commit whose
 //! outcome any client was told.
 //!
-//! **Left out** until issues ask: changes of membership.
+//! **Members** come and go while the cluster runs: `members` decides, `node::steward` acts.
 
+mod admission;
 mod base;
 mod catch_up;
 mod checkpoints;
@@ -27,6 +28,7 @@ mod lease;
 mod link;
 mod log;
 mod machine;
+mod members;
 mod memory;
 mod node;
 pub mod offline;
@@ -42,6 +44,7 @@ pub(crate) mod wire;
 pub use errand::{Brought, Errand, Report, errands};
 pub use link::ip_of;
 pub use log::unapplied;
+pub use members::MembersAsk;
 pub use node::{
     Accepted, Member, MemberStatus, Node, NodeStatus, NotCaughtUp, Proposal, RelayRefused, Role, Setup, Unknown,
 };

@@ -41,10 +41,13 @@ use crate::storage::Store;
 pub struct Peers {
     caller: Caller,
     cluster: ClusterId,
-    links: Arc<Mutex<BTreeMap<Target, PeerLinks>>>,
+    links: Arc<Mutex<LinksByPeer>>,
     /// How many of the log's first entries are to go.
     going: Arc<AtomicU64>,
 }
+
+/// By the peer's number and its folder, if that is known.
+type LinksByPeer = BTreeMap<(u64, Option<Incarnation>), PeerLinks>;
 
 /// The links to one peer, and what this node remembers of it.
 #[derive(Clone)]
@@ -59,6 +62,8 @@ pub struct PeerLinks {
     fetching: Arc<Mutex<Option<Fetched>>>,
     /// How many of the log's first entries are to go.
     going: Arc<AtomicU64>,
+    /// Where the peer is now: its seat may have got another address.
+    address: Arc<Mutex<String>>,
     /// For entries.
     pub bulk: Link,
     /// For calls that must not wait behind entries.
@@ -104,7 +109,8 @@ impl Peers {
 
     pub fn links(&self, target: Target) -> PeerLinks {
         let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let make = |quiet| Link::new(self.caller.clone(), target.clone(), self.cluster, quiet);
+        let address = Arc::new(Mutex::new(target.address.clone()));
+        let make = |quiet| Link::new(self.caller.clone(), target.clone(), address.clone(), self.cluster, quiet);
         let make = || PeerLinks {
             member: target.incarnation,
             memory: self.caller.memory.clone(),
@@ -112,10 +118,19 @@ impl Peers {
             refused: Arc::default(),
             fetching: Arc::default(),
             going: self.going.clone(),
+            address: address.clone(),
             bulk: make(limits::PEER_CALL_TIMEOUT),
             control: make(self.caller.patience * 2),
         };
-        links.entry(target.clone()).or_insert_with(make).clone()
+        let known = links.entry((target.node, target.incarnation)).or_insert_with(make).clone();
+        *known.address.lock().unwrap_or_else(PoisonError::into_inner) = target.address;
+        known
+    }
+
+    /// Closes the links to those that are no members any more.
+    pub fn keep_only(&self, members: &[Incarnation]) {
+        let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        links.retain(|(_, member), _| member.is_none_or(|member| members.contains(&member)));
     }
 }
 

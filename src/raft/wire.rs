@@ -86,6 +86,8 @@ pub enum Welcome {
         proof: [u8; 32],
     },
     Refused(String),
+    /// Refused as long as the acceptor is not a member itself.
+    NotYet(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -301,13 +303,32 @@ pub enum FormAsk {
     Probe,
     /// Hands over a stamp, for the peer to take if its folder is empty.
     Stamp(Stamp),
+    /// The sender has an empty folder, and wants to be let in to the cluster as the member that has its number.
+    Join,
+}
+
+/// A node with an empty folder is a member of the cluster from now on: an observer, to begin with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// The cluster, with the members as they are now.
+    pub stamp: Stamp,
+    /// The member that says so, and whose database is to be fetched.
+    pub source: Incarnation,
+    /// How many entries that database must have applied: the last of them lets the node in.
+    pub entries: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FormAnswer {
-    Empty { incarnation: Incarnation, peers: BTreeMap<u64, String>, base: LogBase },
+    Empty {
+        incarnation: Incarnation,
+        peers: BTreeMap<u64, String>,
+        base: LogBase,
+    },
     Stamped(Stamp),
     Refused(String),
+    /// To [`FormAsk::Join`]. (`Refused`: not yet, or never; why.)
+    Admitted(Admission),
 }
 
 /// The frame that answers a Hello of whatever version with a refusal.

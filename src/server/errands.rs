@@ -102,6 +102,10 @@ async fn here(shared: &Shared, errand: Errand) -> Report {
             Ok(words) => Ok(words),
             Err(why) => Err(format!("Not dropped: {why}.")),
         },
+        Errand::Members(wish) => match shared.node.change_members(&wish).await {
+            Ok(words) => Ok(words),
+            Err(why) => Err(format!("Nothing is changed: {why}.")),
+        },
         Errand::LookAtStorage { name } => return look(shared, &name),
     };
     done.map_or_else(Report::Refused, Report::Done)

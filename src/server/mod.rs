@@ -66,6 +66,7 @@ mod status;
 #[cfg(test)]
 mod testing;
 
+pub use crate::raft::MembersAsk;
 pub use counts::{Metrics, Why};
 pub use status::{Status, StorageStatus};
 
@@ -221,6 +222,12 @@ impl Server {
     /// Has the primary, this node or another one, drop an empty storage: what was done, or why nothing was, in words.
     pub async fn drop_storage(&self, name: &str) -> Result<String, String> {
         errands::run(&self.shared, Errand::DropStorage { name: name.to_owned() }).await
+    }
+
+    /// Has the primary, this node or another one, grant a wish for other members: what is going to happen, or why
+    /// nothing is, in words.
+    pub async fn change_members(&self, wish: MembersAsk) -> Result<String, String> {
+        errands::run(&self.shared, Errand::Members(wish)).await
     }
 
     /// Lets no client in any more, finishes the voted transactions, hands the primary's role over, closes everything.

@@ -9,6 +9,7 @@
 //! | `Barrier` | opens its reign, if that is greater than the open one; removes unclaimed pieces | `Stale` |
 //! | any other | is looked at if its reign is the open one | `Stale` |
 //! | `CreateStorage` | gives the storage of that name, new or not | `BadValue`: no name, or too long |
+//! | `Roster` | keeps the nodes that are wanted | |
 //! | `DropStorage` | ends a storage; its number is never given again | `NoStorage`; `BadValue`: it is not empty |
 //! | `ReserveOids` | takes up to `count` ids, none below `from` | `NoStorage`; `BadValue`: no ids left |
 //! | `PackBegin` | sets the pack time, at most the last tid | `NoStorage`; `BadValue`: a pack is going on |
@@ -41,6 +42,7 @@ use super::value::{self, PACKED, Stored};
 use super::{digest, keys};
 use crate::command::{Base, Change, Command, Commit, Content, Outcome, Write};
 use crate::engine::Batch;
+use crate::roster::Roster;
 use crate::zodb::{Oid, Refusal, StorageId, Tid};
 
 /// Bytes of a record's header, and of the pointer of a record without data, in a `Data.fs` (`ZODB.FileStorage.format`).
@@ -151,6 +153,7 @@ impl Store {
             Change::PackStep(step) => self.pack_step(step),
             Change::PackEnd { storage } => Ok(self.pack_end(*storage)),
             Change::DropStorage { name } => self.drop_storage(name),
+            Change::Roster(roster) => Ok(keep_roster(roster)),
         }
     }
 
@@ -309,6 +312,7 @@ impl Catalog {
             Next::Same => {}
             Next::Reign(reign) => self.reign = reign,
             Next::Membership(membership) => self.membership = Some((at, membership)),
+            Next::Roster(roster) => self.roster = roster,
             Next::Created(storage, name) => {
                 self.storages.insert(storage, Storage::new(name, Summary::default()));
             }
@@ -330,6 +334,13 @@ impl Catalog {
     fn of(&mut self, storage: StorageId) -> &mut Storage {
         self.storages.get_mut(&storage).expect("apply has looked it up, and no storage leaves the catalog")
     }
+}
+
+fn keep_roster(roster: &Roster) -> Decision {
+    let mut batch = Batch::new();
+    let body = postcard::to_stdvec(roster).expect("a roster is plain data");
+    batch.put(keys::META, keys::ROSTER, value::seal(&keys::ROSTER, value::ROSTER, &body));
+    Decision { outcome: Outcome::Done, batch, next: Next::Roster(roster.clone()) }
 }
 
 /// Why no storage after `last` could take this transaction, whatever its objects are.

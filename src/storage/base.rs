@@ -7,10 +7,11 @@ use super::store::Store;
 use super::{keys, value};
 use crate::command::Reign;
 use crate::engine::Batch;
+use crate::roster::Roster;
 
 impl Store {
     /// Makes the present content the *base* of a new log, whose first entry is to be applied next: position and reign
-    /// are as in an empty store, there is no membership, and unclaimed pieces are gone.
+    /// are as in an empty store, there is neither membership nor roster, and unclaimed pieces are gone.
     ///
     /// An import applies its commands at positions of its own, as no log has them, and ends with this call. All nodes
     /// of a cluster must begin with the same base; `raft::formation` sees to that.
@@ -22,6 +23,7 @@ impl Store {
         let mut batch = Batch::new();
         self.drop_unclaimed(&[], &[0xff; 4], &mut batch)?;
         batch.delete(keys::META, keys::MEMBERSHIP);
+        batch.delete(keys::META, keys::ROSTER);
         let position = Position::default();
         batch.put(keys::META, keys::POSITION, value::seal(&keys::POSITION, value::POSITION, &position.to_bytes()));
         let reign = Reign::default();
@@ -34,6 +36,7 @@ impl Store {
         catalog.position = position;
         catalog.reign = reign;
         catalog.membership = None;
+        catalog.roster = Roster::default();
         self.inner.applied.send(position.index);
         Ok(())
     }

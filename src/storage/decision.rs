@@ -4,6 +4,7 @@ use super::feed::Applied;
 use super::summary::Summary;
 use crate::command::{Outcome, Reign};
 use crate::engine::Batch;
+use crate::roster::Roster;
 use crate::zodb::{Refusal, StorageId};
 
 /// The change of the catalog once the batch is written.
@@ -11,6 +12,7 @@ pub(super) enum Next {
     Same,
     Reign(Reign),
     Membership(Vec<u8>),
+    Roster(Roster),
     Created(StorageId, String),
     Dropped(StorageId),
     Summed(StorageId, Summary),

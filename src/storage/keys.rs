@@ -9,6 +9,7 @@
 //! | `meta` | `02` | `32` | applied position: index u64, term u64 |
 //! | `meta` | `03` | `33` | open reign: term u64, number u64 |
 //! | `meta` | `04` | `34` | membership: position as above, then Raft's bytes |
+//! | `meta` | `05` | `38` | the roster, in postcard ([`Roster`](crate::roster::Roster)) |
 //! | `meta` | `10` storage u32 | `35` | name of the storage, UTF-8 |
 //! | | | `37` | the name that the storage had until it was dropped: its number is never given again |
 //! | `meta` | `11` storage u32 | `36` | its summary, 128 bytes (`summary`) |
@@ -69,6 +70,7 @@ pub(super) const FORMAT: [u8; 1] = [0x01];
 pub(super) const POSITION: [u8; 1] = [0x02];
 pub(super) const REIGN: [u8; 1] = [0x03];
 pub(super) const MEMBERSHIP: [u8; 1] = [0x04];
+pub(super) const ROSTER: [u8; 1] = [0x05];
 const NAME: u8 = 0x10;
 const SUMMARY: u8 = 0x11;
 

@@ -15,6 +15,7 @@ use super::{keys, value};
 use crate::command::Reign;
 use crate::engine::{Batch, Engine, Order};
 use crate::env::{Watch, Watching};
+use crate::roster::Roster;
 use crate::zodb::{StorageId, Tid};
 
 /// The format of the tables that this program reads and writes.
@@ -52,6 +53,7 @@ pub(super) struct Catalog {
     pub position: Position,
     pub reign: Reign,
     pub membership: Option<(Position, Vec<u8>)>,
+    pub roster: Roster,
     pub storages: BTreeMap<StorageId, Storage>,
 }
 
@@ -127,6 +129,10 @@ impl Store {
             }
             None => None,
         };
+        let roster = match meta(&keys::ROSTER, value::ROSTER)? {
+            Some(bytes) => postcard::from_bytes(&bytes).map_err(|why| value::damaged(format_args!("roster: {why}")))?,
+            None => Roster::default(),
+        };
         let mut storages = BTreeMap::new();
         for pair in engine.range(keys::META, &keys::NAMES.0, &keys::NAMES.1, Order::Ascending) {
             let (key, sealed) = pair?;
@@ -147,7 +153,7 @@ impl Store {
         }
 
         let position = position.unwrap_or_default();
-        let catalog = Catalog { position, reign: reign.unwrap_or_default(), membership, storages };
+        let catalog = Catalog { position, reign: reign.unwrap_or_default(), membership, roster, storages };
         let inner = Inner {
             engine,
             writing: Mutex::default(),
@@ -198,6 +204,11 @@ impl Store {
     /// Raft's membership as it was set last, and the position of the entry that set it.
     pub fn membership(&self) -> Option<(Position, Vec<u8>)> {
         self.catalog().membership.clone()
+    }
+
+    /// Which nodes the operators want in the cluster, as they said last.
+    pub fn roster(&self) -> Roster {
+        self.catalog().roster.clone()
     }
 
     /// All storages, by number.

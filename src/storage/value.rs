@@ -29,6 +29,7 @@ pub(super) const MEMBERSHIP: u8 = 0x34;
 pub(super) const NAME: u8 = 0x35;
 pub(super) const SUMMARY: u8 = 0x36;
 pub(super) const DROPPED: u8 = 0x37;
+pub(super) const ROSTER: u8 = 0x38;
 pub(super) const PIECE: u8 = 0x41;
 pub(super) const UNCLAIMED: u8 = 0x42;
 const BLOB: u8 = 0x51;

@@ -1,6 +1,5 @@
 //! Operators ask any node of a cluster: how it is, to hand the role over, to drop a storage that a typo has made.
 
-use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,26 +9,8 @@ use zrs::net::Tcp;
 use zrs::zodb::Oid;
 
 use crate::support::cluster::{Cluster, Node};
+use crate::support::zrsctl::{done, refused, zrsctl};
 use crate::support::{PATIENCE, wait_for};
-
-fn zrsctl(node: &Node, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zrsctl"));
-    command.args(arguments).args(["--http", &node.http_address()]).output().unwrap()
-}
-
-/// The output of a success.
-fn done(node: &Node, arguments: &[&str]) -> String {
-    let output = zrsctl(node, arguments);
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The words of a failure.
-fn refused(node: &Node, arguments: &[&str]) -> String {
-    let output = zrsctl(node, arguments);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
-    String::from_utf8(output.stderr).unwrap()
-}
 
 #[test]
 fn any_node_hands_the_role_over_and_says_in_the_primarys_words_why_not() {

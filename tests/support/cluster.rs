@@ -1,7 +1,7 @@
 //! Nodes of `zrsd` as processes.
 
 use std::fs::{File, OpenOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
@@ -28,6 +28,25 @@ pub struct Node {
 }
 
 impl Node {
+    fn new(number: u64, folder: &Path) -> Node {
+        Node {
+            number,
+            data: folder.join(format!("node{number}")),
+            options: Vec::new(),
+            forgets_peers: false,
+            port: Port::free(),
+            http: Port::free(),
+            log: folder.join(format!("node{number}.log")),
+            process: None,
+        }
+    }
+
+    /// Gives the node, which does not run, another address.
+    pub fn moves(&mut self) {
+        assert!(self.process.is_none(), "the node runs");
+        self.port = Port::free();
+    }
+
     /// Where clients and peers find the node.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port.number)
@@ -124,18 +143,16 @@ impl Cluster {
 
     pub fn with_options(size: u64, options: &[&str]) -> Cluster {
         let folder = tempfile::Builder::new().prefix("zrs-cluster-").tempdir().unwrap();
-        let nodes = (1..=size).map(|number| Node {
-            number,
-            data: folder.path().join(format!("node{number}")),
-            options: Vec::new(),
-            forgets_peers: false,
-            port: Port::free(),
-            http: Port::free(),
-            log: folder.path().join(format!("node{number}.log")),
-            process: None,
-        });
-        let nodes = nodes.collect();
+        let nodes = (1..=size).map(|number| Node::new(number, folder.path())).collect();
         Cluster { nodes, options: options.iter().map(|o| (*o).to_owned()).collect(), folder: Some(folder) }
+    }
+
+    /// One node more, which does not run yet -> its index.
+    pub fn add_node(&mut self) -> usize {
+        let folder = self.folder.as_ref().expect("the cluster is in use").path();
+        let number = self.nodes.iter().map(|node| node.number).max().unwrap_or(0) + 1;
+        self.nodes.push(Node::new(number, folder));
+        self.nodes.len() - 1
     }
 
     /// A cluster whose nodes run, with a primary.

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod http;
 pub mod ports;
 pub mod python;
+pub mod zrsctl;
 
 use std::time::{Duration, Instant};
 

@@ -7,18 +7,19 @@ use crate::source::{assert_none, sources};
 use crate::unfinished::{Breach, judge};
 
 /// A module, and the modules that it may use. A module that is not listed may use nothing of ours.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("zodb", &[]),
-    ("command", &["zodb"]),
+    ("roster", &[]),
+    ("command", &["zodb", "roster"]),
     ("env", &[]),
     ("config", &[]),
     ("net", &["env", "config"]),
     ("engine", &["env", "config"]),
     ("journal", &["config"]),
     ("zeo", &["zodb", "config"]),
-    ("storage", &["zodb", "command", "env", "config", "engine"]),
+    ("storage", &["zodb", "roster", "command", "env", "config", "engine"]),
     ("tpc", &["zodb", "command", "config"]),
-    ("raft", &["zodb", "command", "env", "config", "net", "engine", "journal", "storage"]),
+    ("raft", &["zodb", "roster", "command", "env", "config", "net", "engine", "journal", "storage"]),
     // (Engine and journal come in by `Disks`, only to be handed to storage and raft.)
     ("server", &["zodb", "command", "env", "config", "net", "zeo", "storage", "tpc", "raft", "engine", "journal"]),
     ("http", &["zodb", "env", "config", "net", "server"]),
@@ -29,6 +30,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
         "bin",
         &[
             "zodb",
+            "roster",
             "command",
             "env",
             "config",
@@ -60,8 +62,9 @@ const RAFT: House = House {
     module: "raft",
     rooms: &[
         ("runtime", &[]),
-        ("errand", &[]),
         ("types", &["runtime"]),
+        ("members", &["types"]),
+        ("errand", &["members"]),
         ("stamp", &["types"]),
         ("base", &["stamp"]),
         ("past", &["types"]),
@@ -77,7 +80,9 @@ const RAFT: House = House {
         ("lease", &["types", "machine"]),
         ("checkpoints", &["log"]),
         ("fetch", &["types", "wire", "link", "checkpoints"]),
-        ("catch_up", &["types", "stamp", "wire", "log", "link", "fetch"]),
+        ("formation", &["types", "stamp", "base", "wire", "log", "link"]),
+        ("admission", &["types", "stamp", "wire", "log", "formation"]),
+        ("catch_up", &["types", "stamp", "wire", "log", "link", "fetch", "admission"]),
         (
             "peers",
             &[
@@ -85,7 +90,6 @@ const RAFT: House = House {
                 "catch_up",
             ],
         ),
-        ("formation", &["types", "stamp", "base", "wire", "log", "link"]),
         ("origin", &["log", "memory", "formation"]),
         ("offline", &["types", "stamp", "edits", "log", "memory", "formation", "origin"]),
         (
@@ -109,9 +113,11 @@ const RAFT: House = House {
                 "catch_up",
                 "formation",
                 "origin",
+                "members",
+                "admission",
             ],
         ),
-        ("mod", &["errand", "wire", "log", "link", "node"]),
+        ("mod", &["errand", "members", "wire", "log", "link", "node"]),
     ],
 };
 

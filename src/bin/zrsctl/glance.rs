@@ -247,7 +247,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-fn shown(value: &Value) -> String {
+pub fn shown(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::String(text) => text.clone(),

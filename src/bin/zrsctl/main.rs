@@ -1,5 +1,5 @@
-//! The operator's tool: shows a cluster, hands the primary's role over, drops empty storages, moves sites in and out,
-//! vouches for data folders and looks into them.
+//! The operator's tool: shows a cluster, hands the primary's role over, changes the members, drops empty storages, moves
+//! sites in and out, vouches for data folders and looks into them.
 #![forbid(unsafe_code)]
 
 mod adopt;
@@ -8,6 +8,7 @@ mod cluster;
 mod datafs;
 mod dump;
 mod glance;
+mod member;
 mod owner;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ Examples:
   zrsctl transfer --to 2
   zrsctl storage list
   zrsctl storage drop mian
+  zrsctl member add 4=host4:8100 --wait
   zrsctl import Data.fs --blobs blobs --data /var/lib/zrs
   zrsctl export --data /var/lib/zrs Data.fs --blobs blobs
   zrsctl adopt --data /var/lib/zrs
@@ -35,7 +37,7 @@ Examples:
 --http is the address that zrsd got by its own --http; without it, 127.0.0.1:8180 is asked. Any node of a cluster will do.
 Exit codes: 0 done, and by status all is well; 1 failed, and by status something is wrong; 2 wrong usage.";
 
-/// Shows a cluster of zrsd at a glance, hands the primary's role over, drops empty storages, moves Data.fs files in and
+/// Shows a cluster of zrsd at a glance, hands the primary's role over, changes the members, drops empty storages, moves Data.fs files in and
 /// out, vouches for a copied data folder, and prints what a stopped node's folder holds.
 #[derive(Parser)]
 #[command(name = "zrsctl", version, after_help = EXAMPLES, max_term_width = 110)]
@@ -65,6 +67,9 @@ enum Task {
     },
     /// Lists the storages, or drops an empty one
     Storage(cluster::StorageFlags),
+    /// Shows the members of the cluster, or changes them while it runs: lets nodes in, takes them out, puts a new one in
+    /// the place of one that is gone. Ask any node
+    Member(member::MemberFlags),
     /// Makes data folders of a FileStorage's Data.fs, for nodes that have not started yet. All nodes of a cluster must
     /// begin with the same data: import on every host, or copy the folder, before their first start
     Import(datafs::ImportFlags),
@@ -99,7 +104,7 @@ impl Task {
             Task::Import(flags) => &flags.data,
             Task::Export(flags) => slice::from_ref(&flags.data),
             Task::Adopt(flags) => slice::from_ref(&flags.data),
-            Task::Status { .. } | Task::Transfer { .. } | Task::Storage(_) | Task::Dump(_) => &[],
+            Task::Status { .. } | Task::Transfer { .. } | Task::Storage(_) | Task::Member(_) | Task::Dump(_) => &[],
         }
     }
 }
@@ -110,6 +115,7 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         Task::Status { json } => cluster::status(&flags.http, json).await,
         Task::Transfer { to } => cluster::transfer(&flags.http, to).await,
         Task::Storage(storage) => cluster::storage(&flags.http, &storage).await,
+        Task::Member(member) => member::member(&flags.http, &member).await,
         Task::Import(flags) => datafs::import(flags).await,
         Task::Export(flags) => datafs::export(flags).await,
         Task::Adopt(flags) => adopt::adopt(&flags),

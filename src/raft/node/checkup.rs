@@ -20,8 +20,10 @@ pub async fn look(node: Arc<Inner>) {
     while !node.stopping() {
         measure_disk(&node).await;
         ask_others(&node, running).await;
+        let members: Vec<_> = node.members().into_iter().map(|member| member.incarnation).collect();
+        running.peers.keep_only(&members);
         node.choose_format();
-        let (fitness, members) = (&node.fitness, node.members().len());
+        let (fitness, members) = (&node.fitness, node.voters());
         fitness.judge_clock(members);
         fitness.judge_room(members);
         leaderless = if node.role() == Role::Candidate { leaderless + 1 } else { 0 };

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::inner::{Inner, Role, Running};
+use super::welcome;
 use crate::config::limits;
 use crate::net::{Credentials, FrameReader, FrameWriter, rehome};
 use crate::raft::fetch;
@@ -16,7 +17,7 @@ use crate::raft::link::{Connection, Target};
 use crate::raft::peers::{Callee, serve_calls};
 use crate::raft::stamp::cluster_name;
 use crate::raft::types::Incarnation;
-use crate::raft::wire::{Hello, Purpose, RelayRequest, Verdict, read_hello};
+use crate::raft::wire::{FormAsk, Hello, Purpose, RelayRequest, Verdict, Welcome, read_hello};
 
 /// The relay did not come about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub async fn accept(
     let env = node.env();
     let served = match (hello.purpose, node.running.get()) {
         (Purpose::Form, _) => {
-            let answered = env.timeout(limits::HANDSHAKE_TIMEOUT, node.formation.answer(&mut connection));
+            let answered = env.timeout(limits::HANDSHAKE_TIMEOUT, form(node, &hello, &mut connection));
             answered.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }
         (Purpose::Calls, Some(_)) => {
@@ -68,6 +69,15 @@ pub async fn accept(
         tracing::debug!("the connection of node {} ended: {fault}", hello.from);
     }
     Accepted::Served
+}
+
+/// Answers one question about forming the cluster, or joining it.
+async fn form(node: &Arc<Inner>, hello: &Hello, connection: &mut Connection) -> io::Result<()> {
+    let answer = match connection.receive().await? {
+        FormAsk::Join => welcome::answer(node, hello).await,
+        ask => node.formation.answer(ask).await?,
+    };
+    connection.send(&answer).await
 }
 
 /// A task of Raft's thread; dropping this ends the task.
@@ -99,7 +109,7 @@ async fn serve(node: &Inner, peer: Incarnation, mut connection: Connection) -> i
 /// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.
 pub async fn hosts(node: &Inner) -> BTreeMap<String, Vec<IpAddr>> {
     let mut found = BTreeMap::new();
-    for address in node.addresses().into_values() {
+    for address in node.expected().into_values() {
         let there = node.caller.network.resolve(&address).await.unwrap_or_default();
         found.insert(address, there);
     }
@@ -167,6 +177,14 @@ async fn admit(
         {
             node.caller.memory.refusal(hello.from, Some(why));
         }
+        // (Nobody has to do anything about that.)
+        if let Err(why) = &verdict
+            && hello.purpose != Purpose::Form
+            && node.formation.stamp.look().is_none()
+        {
+            connection.send(&Welcome::NotYet(why.clone())).await?;
+            return Err(io::Error::new(io::ErrorKind::NotConnected, why.clone()));
+        }
         node.caller.accept(first, &hello, connection, verdict).await?;
         Ok(hello)
     };
@@ -177,7 +195,7 @@ async fn admit(
 /// Whether the sender of `hello` may be a peer, and means this node.
 async fn judge(node: &Inner, hello: &Hello, peer: &str, credentials: Option<&Credentials>) -> Result<(), String> {
     let own = node.config.node;
-    if node.is_alone() && (hello.to != own || !node.addresses().contains_key(&hello.from)) {
+    if node.is_alone() && (hello.to != own || !node.expected().contains_key(&hello.from)) {
         return Err(stranger(own, hello.to));
     }
     if hello.to != own {
@@ -222,13 +240,16 @@ fn address_of(node: &Inner, hello: &Hello) -> Result<String, String> {
     let from = hello.from;
     let no_member = || format!("node {from} is no member of this cluster");
     if hello.purpose == Purpose::Form {
-        return node.addresses().remove(&from).ok_or_else(no_member);
+        return node.expected().remove(&from).ok_or_else(no_member);
     }
     if let Some(why) = node.excluded() {
         return Err(why);
     }
     let Some(stamp) = node.formation.stamp.look().clone() else {
-        return Err("this node belongs to no cluster yet".into());
+        return Err(match node.catch_up.progress() {
+            Some(_) => "this node fetches the cluster's database before it takes part".into(),
+            None => "this node belongs to no cluster yet".into(),
+        });
     };
     if hello.cluster != Some(stamp.cluster) {
         return Err(format!("this node belongs to cluster {}", cluster_name(&stamp.cluster)));

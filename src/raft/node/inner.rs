@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::command::{OLDEST_FORMAT, Reign};
 use crate::config::Config;
@@ -38,6 +39,8 @@ pub struct Member {
     pub incarnation: Incarnation,
     /// `host:port`, for clients and peers alike.
     pub address: String,
+    /// Whether it is a voter, and not an observer.
+    pub votes: bool,
 }
 
 impl From<Member> for Target {
@@ -95,6 +98,12 @@ pub struct Inner {
     /// Why this node can't take part any more.
     pub fault: Watch<Option<String>>,
     pub stopping: Watch<bool>,
+    /// On the primary: what a change of the members waits for, in words.
+    pub waits: Watch<Vec<String>>,
+    /// The reign of this node, and since when the steward knows of it.
+    pub reigns: Mutex<Option<(Reign, Instant)>>,
+    /// Held while the roster is changed.
+    pub rostering: tokio::sync::Mutex<()>,
     /// Set once, when this node belongs to a cluster.
     pub running: OnceLock<Running>,
 }
@@ -146,21 +155,33 @@ impl Inner {
     /// The members by their numbers: as the log has them, or the stamp before the log has any; none while the cluster
     /// forms.
     pub fn members(&self) -> Vec<Member> {
-        let seats = self.logged_members().or_else(|| Some(self.formation.stamp.look().as_ref()?.members.clone()));
-        let member = |(incarnation, Seat { node, address })| Member { id: node, incarnation, address };
-        let mut members: Vec<Member> = seats.unwrap_or_default().into_iter().map(member).collect();
+        let stamped = || {
+            let seats = self.formation.stamp.look().as_ref()?.members.clone();
+            Some(Members { voters: vec![seats.keys().copied().collect()], seats })
+        };
+        let Members { voters, seats } = self.logged_members().or_else(stamped).unwrap_or_default();
+        let member = |(incarnation, Seat { node, address })| {
+            let votes = voters.iter().any(|voters| voters.contains(&incarnation));
+            Member { id: node, incarnation, address, votes }
+        };
+        let mut members: Vec<Member> = seats.into_iter().map(member).collect();
         members.sort_by_key(|member| member.id);
         members
     }
 
     /// The members of the last membership entry in the log, committed or not. (Before Raft runs, of the last that was
     /// applied.)
-    fn logged_members(&self) -> Option<BTreeMap<Incarnation, Seat>> {
+    fn logged_members(&self) -> Option<Members> {
         let members = match self.running.get() {
             Some(running) => Members::from(running.raft.metrics().look().membership_config.membership()),
             None => postcard::from_bytes(&self.store.membership()?.1).ok()?,
         };
-        Some(members.seats).filter(|seats| !seats.is_empty())
+        Some(members).filter(|members| !members.seats.is_empty())
+    }
+
+    /// How many members vote.
+    pub fn voters(&self) -> usize {
+        self.members().iter().filter(|member| member.votes).count()
     }
 
     /// The member with this number.
@@ -207,6 +228,13 @@ impl Inner {
             [] => self.formation.peers.clone(),
             members => members.iter().map(|member| (member.id, member.address.clone())).collect(),
         }
+    }
+
+    /// The addresses of all nodes that may come while the cluster forms, or to join it, by number: [`Inner::addresses`],
+    /// and those of the nodes that are wanted as members.
+    pub fn expected(&self) -> BTreeMap<u64, String> {
+        let wanted = self.store.roster().nodes.into_iter().map(|(node, wish)| (node, wish.address));
+        wanted.chain(self.addresses()).collect()
     }
 
     /// The cluster's id in hexadecimal; `None` while this node belongs to none.

@@ -8,9 +8,10 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 
 use super::inner::{Inner, Role, Running};
-use super::{checkup, presence, reign, shorten, upkeep};
+use super::{checkup, presence, reign, shorten, steward, upkeep};
 use crate::config::{Config, limits};
 use crate::env::Watch;
+use crate::raft::formation::Begun;
 use crate::raft::lease::Lease;
 use crate::raft::link::Target;
 use crate::raft::machine::{Raft, StateMachine};
@@ -51,7 +52,7 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     let stamp = tokio::select! {
         biased;
         _ = excluded.until(Option::is_some) => return exclude(node).await,
-        stamp = node.formation.await_stamp() => stamp?,
+        stamp = begin(node) => stamp?,
         () = tell => unreachable!("the role is told until there is a stamp"),
     };
     if stamped && stamp.members.len() > 1 {
@@ -89,7 +90,28 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     env.spawn(upkeep::keep_memory_fresh(node.clone()));
     env.spawn(presence::tell(node.clone(), raft.clone()));
     env.spawn(checkup::look(node.clone()));
+    env.spawn(steward::keep(node.clone(), raft.clone()));
     initialize(node, &raft, &stamp).await
+}
+
+/// Returns the stamp once this node has one. A node that is let in to a cluster that runs has none before it begins
+/// again, with that cluster's database.
+async fn begin(node: &Inner) -> io::Result<Stamp> {
+    loop {
+        let admission = match node.formation.begin().await? {
+            Begun::Stamped(stamp) => return Ok(stamp),
+            Begun::Admitted(admission) => admission,
+        };
+        let cluster = cluster_name(&admission.stamp.cluster);
+        node.formation.wait_for(format!("the database of cluster {cluster}, which has let this node in"));
+        match node.catch_up.fetch_first(admission).await {
+            Ok(()) => std::future::pending::<()>().await,
+            Err(why) => {
+                node.formation.wait_for(format!("the database of cluster {cluster}, which was cut off: {why}"));
+                node.env().sleep(limits::FETCH_AGAIN).await;
+            }
+        }
+    }
 }
 
 /// Shakes hands with every member that can be reached within a lease, before this node votes: any of them may know that
@@ -180,8 +202,10 @@ fn raft_config(config: &Config) -> anyhow::Result<Arc<RaftConfig>> {
 
 /// Warns if `--peers` differs from the members in the stamp: the option matters only until the cluster has formed.
 pub fn warn_of_changed_peers(node: &Inner) {
-    let Some(stamp) = node.formation.stamp.look().clone() else { return };
-    let known = stamp.addresses();
+    if node.formation.stamp.look().is_none() {
+        return;
+    }
+    let known = node.addresses();
     let listed = &node.config.peers;
     if *listed == known || (listed.is_empty() && known.len() == 1) {
         return;

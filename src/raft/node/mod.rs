@@ -10,18 +10,21 @@ mod proposal;
 mod reign;
 mod shorten;
 mod status;
+mod steward;
 mod upkeep;
+mod welcome;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::admission;
 use super::base::LogBase;
 use super::catch_up::{self, CatchUp, Parts};
 use super::checkpoints::Checkpoints;
@@ -31,6 +34,7 @@ use super::formation::{self, Formation};
 use super::heard::Heard;
 use super::link::{Caller, Connection, Newest, Target};
 use super::log::LogStore;
+use super::members::MembersAsk;
 use super::memory::Memory;
 use super::origin;
 use super::types::Place;
@@ -41,6 +45,7 @@ use crate::engine::Shelf;
 use crate::env::{Env, Watch, Watching};
 use crate::journal::{Files, Sizes};
 use crate::net::{Credentials, FrameReader, FrameWriter, Network, Tls};
+use crate::roster::Part;
 use crate::storage::{Position, Store};
 use inner::Inner;
 use proposal::submit;
@@ -92,6 +97,7 @@ impl Node {
         let Setup { config, env, network, tls, log, segments, store, errands, shelf } = setup;
         let files = log;
         let log = LogStore::open(files.clone(), segments, env.clone()).await?;
+        admission::settle(&log, &store).await?;
         let left = catch_up::finish(&log, &store, &env, shelf.clone()).await?;
         log.agrees_with(&store).await?;
         let copied = origin::check(&log, &*files).await?.map(|odd| origin::copied(config.node, &odd));
@@ -156,6 +162,9 @@ impl Node {
             abdicated: Watch::new(None),
             fault: Watch::new(None),
             stopping: Watch::new(false),
+            waits: Watch::new(Vec::new()),
+            reigns: Mutex::default(),
+            rostering: tokio::sync::Mutex::new(()),
             running: OnceLock::new(),
         });
         join::warn_of_changed_peers(&inner);
@@ -283,7 +292,7 @@ impl Node {
             None => self.most_advanced().map(drop).ok_or_else(nobody),
         };
         let waiting = async {
-            while self.inner.members().len() > 1 && able().is_err() {
+            while self.inner.voters() > 1 && able().is_err() {
                 self.inner.env().sleep(*heartbeat).await;
             }
         };
@@ -303,6 +312,9 @@ impl Node {
                 anyhow::bail!("node {to} can't take over: it has not answered for {seconds:.1} s")
             }
             None => anyhow::bail!("node {to} can't take over: it has not answered since this node became primary"),
+        }
+        if member.part == Part::Observer {
+            anyhow::bail!("node {to} can't take over: it is an observer, which never votes");
         }
         if let Some(why) = self.inner.fitness.unfit_of(to) {
             anyhow::bail!("node {to} can't take over: {why}");
@@ -351,7 +363,10 @@ impl Node {
 
     /// Whether enough members have answered lately for an election to succeed.
     pub fn reaches_majority(&self) -> bool {
-        self.inner.fitness.seen() + 1 > self.inner.members().len() / 2
+        let voters =
+            self.inner.members().into_iter().filter(|member| member.votes && member.id != self.inner.config.node);
+        let seen = voters.filter(|member| self.inner.fitness.is_seen(member.id)).count();
+        seen + 1 > self.inner.voters() / 2
     }
 
     /// How long ago this node was last sure to be up to date with a primary; zero on the primary itself.
@@ -378,6 +393,11 @@ impl Node {
     ) -> Accepted {
         let connection = Connection { reader, writer };
         door::accept(&self.inner, first, connection, peer, credentials, unproven).await
+    }
+
+    /// On the primary: grants an operator's wish for other members. Gives what is going to happen, or why nothing is.
+    pub async fn change_members(&self, ask: &MembersAsk) -> Result<String, String> {
+        steward::change(&self.inner, ask).await
     }
 
     /// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.

@@ -8,9 +8,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::inner::{Inner, Role};
 use super::status;
 use crate::raft::machine::Raft;
+use crate::roster::Part;
 
 /// Entries that a member may be behind and still count as caught up: those on their way to it.
 const ON_THEIR_WAY: u64 = 64;
@@ -21,7 +24,6 @@ const LEASES: u32 = 3;
 /// Tells of changes until the node stops.
 pub async fn tell(node: Arc<Inner>, raft: Raft) {
     let patience = node.config.election_timeout * LEASES;
-    let mut led_since = None;
     let mut roll = Roll::default();
     let mut known = None;
     while !node.stopping() {
@@ -29,11 +31,13 @@ pub async fn tell(node: Arc<Inner>, raft: Raft) {
         match node.role() {
             Role::Primary(_) => {
                 let now = node.env().now();
-                let led = now.saturating_duration_since(*led_since.get_or_insert(now));
                 let status = status::describe(&node, Some(&raft));
-                let others = status.members.iter().filter(|member| member.node != status.node);
-                let seen = others.map(|member| {
-                    let silence = member.answered_ms.map(Duration::from_millis).unwrap_or(led);
+                let others: Vec<_> = status.members.iter().filter(|member| member.node != status.node).collect();
+                roll.keep_only(&others.iter().map(|member| member.node).collect::<Vec<_>>());
+                let seen = others.iter().map(|member| {
+                    // (Of one that has not answered yet since this node leads, or since it joined.)
+                    let known = now.saturating_duration_since(roll.known_since(member.node, now));
+                    let silence = member.answered_ms.map(Duration::from_millis).unwrap_or(known);
                     let presence = match member.log {
                         _ if silence > patience => Presence::Away { silence },
                         Some(log) => Presence::There { behind: status.log.saturating_sub(log) },
@@ -41,11 +45,17 @@ pub async fn tell(node: Arc<Inner>, raft: Raft) {
                     };
                     (member.node, presence)
                 });
-                for news in roll.call(seen) {
+                let seen: Vec<_> = seen.collect();
+                let votes = |node: u64| others.iter().any(|member| member.node == node && member.part == Part::Voter);
+                for news in roll.call(seen.into_iter()) {
                     match &news {
-                        News::Away { silence, .. } => {
+                        News::Away { silence, member } => {
                             let since = clock(node.env().wall().saturating_sub(*silence));
-                            tracing::warn!("{news} since {since}; {}", remaining(roll.there() + 1, roll.size() + 1));
+                            let means = match votes(*member) {
+                                true => remaining(roll.there(votes) + 1, roll.size(votes) + 1),
+                                false => "it is an observer, and nobody waits for it".into(),
+                            };
+                            tracing::warn!("{news} since {since}; {means}");
                         }
                         News::Back { .. } | News::CaughtUp { .. } => tracing::info!("{news}"),
                     }
@@ -53,13 +63,13 @@ pub async fn tell(node: Arc<Inner>, raft: Raft) {
                 known = Some(node.config.node);
             }
             Role::Secondary { primary, .. } => {
-                (led_since, roll) = (None, Roll::default());
+                roll = Roll::default();
                 if known != Some(primary.id) {
                     tracing::info!("secondary: node {} at {} is primary", primary.id, primary.address);
                     known = Some(primary.id);
                 }
             }
-            Role::Candidate | Role::Forming(_) | Role::Excluded(_) => (led_since, roll) = (None, Roll::default()),
+            Role::Candidate | Role::Forming(_) | Role::Excluded(_) => roll = Roll::default(),
         }
     }
 }
@@ -80,6 +90,8 @@ enum Presence {
 #[derive(Default)]
 struct Roll {
     members: BTreeMap<u64, Standing>,
+    /// Since when each is called.
+    since: BTreeMap<u64, Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,12 +135,24 @@ impl Roll {
         news
     }
 
-    fn there(&self) -> usize {
-        self.members.values().filter(|standing| **standing != Standing::Away).count()
+    fn known_since(&mut self, member: u64, now: Instant) -> Instant {
+        *self.since.entry(member).or_insert(now)
     }
 
-    fn size(&self) -> usize {
-        self.members.len()
+    /// Forgets all others.
+    fn keep_only(&mut self, members: &[u64]) {
+        self.members.retain(|member, _| members.contains(member));
+        self.since.retain(|member, _| members.contains(member));
+    }
+
+    /// How many of those that fit are there.
+    fn there(&self, fits: impl Fn(u64) -> bool) -> usize {
+        let there = |(member, standing): &(&u64, &Standing)| fits(**member) && **standing != Standing::Away;
+        self.members.iter().filter(there).count()
+    }
+
+    fn size(&self, fits: impl Fn(u64) -> bool) -> usize {
+        self.members.keys().filter(|member| fits(**member)).count()
     }
 }
 
@@ -182,7 +206,10 @@ mod tests {
             "node 2 is back",
         ];
         assert_eq!(said, expected);
-        assert_eq!((roll.there(), roll.size()), (2, 2));
+        assert_eq!((roll.there(|_| true), roll.size(|_| true)), (2, 2));
+        assert_eq!((roll.there(|member| member == 2), roll.size(|member| member == 2)), (1, 1));
+        roll.keep_only(&[3]);
+        assert_eq!(roll.size(|_| true), 1);
     }
 
     #[test]

@@ -6,7 +6,10 @@ use serde::Serialize;
 use super::inner::{Inner, Member, Role};
 use crate::raft::catch_up::Progress;
 use crate::raft::machine::Raft;
+use crate::raft::members::{Facts, differences};
 use crate::raft::peers::Fetched;
+use crate::raft::types::Seat;
+use crate::roster::Part;
 
 /// The state of this node's consensus, as of the moment of asking.
 #[derive(Clone, Debug, Serialize)]
@@ -40,6 +43,8 @@ pub struct NodeStatus {
     /// What people should look after: why this node is not fit to lead, clocks that differ, and why it can't fetch a
     /// database that it needs.
     pub alarms: Vec<String>,
+    /// How the members differ from what the operators want, and, on the primary, what that waits for.
+    pub changes: Vec<String>,
     /// All members, this one included.
     pub members: Vec<MemberStatus>,
     /// fsyncs of the Raft log since the start.
@@ -59,6 +64,8 @@ pub struct MemberStatus {
     pub node: u64,
     /// `host:port`, for clients and peers alike.
     pub address: String,
+    /// `voter` or `observer`.
+    pub part: Part,
     /// On the primary: how many log entries that member is known to have on disk.
     pub log: Option<u64>,
     /// How many log entries that member has applied, as it last said.
@@ -109,6 +116,7 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
         },
         fault: node.fault().or_else(|| node.excluded()),
         alarms: node.fitness.alarms().into_iter().chain(node.catch_up.trouble()).collect(),
+        changes: changes(node),
         members: Vec::new(),
         log_syncs: node.log.syncs(),
         purged: node.log.purged().map_or(0, |place| place.index + 1),
@@ -129,7 +137,7 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
             (Some(running), false) => running.peers.links(member.clone().into()).fetching(),
             _ => None,
         };
-        let Member { id, incarnation, address } = member;
+        let Member { id, incarnation, address, votes } = member;
         let replication = metrics.as_ref().and_then(|metrics| metrics.replication.as_ref()?.get(&incarnation));
         let answered = metrics.as_ref().and_then(|metrics| *metrics.heartbeat.as_ref()?.get(&incarnation)?);
         let is_own = id == node.config.node;
@@ -139,6 +147,7 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
         MemberStatus {
             node: id,
             address,
+            part: if votes { Part::Voter } else { Part::Observer },
             refusal: node.caller.memory.refusal_of(id),
             fetching,
             unfit: if is_own { node.fitness.unfit() } else { node.fitness.unfit_of(id) },
@@ -151,4 +160,15 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
     };
     status.members = node.members().into_iter().map(describe).collect();
     status
+}
+
+/// How the members differ from the roster, and what the primary waits for in that.
+fn changes(node: &Inner) -> Vec<String> {
+    let mut facts = Facts { own: node.caller.incarnation, ..Facts::default() };
+    for Member { id, incarnation, address, votes } in node.members() {
+        facts.seats.insert(incarnation, Seat { node: id, address });
+        facts.voters.extend(votes.then_some(incarnation));
+    }
+    let waits = node.waits.look().clone();
+    differences(&facts, &node.store.roster()).into_iter().chain(waits).collect()
 }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use zrs::command::{Base, Blob, Change, Commit, Content, PackStep, Span, Write};
+use zrs::roster::{Part, Roster};
 use zrs::zodb::{Oid, Tid};
 
 use super::sheet::{counted, hex, plain, quoted, tid, time};
@@ -38,7 +39,17 @@ pub fn words(change: &Change) -> String {
         }
         Change::PackEnd { storage } => format!("{storage} end the pack"),
         Change::DropStorage { name } => format!("drop storage {name:?}"),
+        Change::Roster(roster) => format!("wanted: {}", wanted(roster)),
     }
+}
+
+/// The nodes that are wanted: `1=host1:8100, 4=host4:8100 (observer)`.
+fn wanted(roster: &Roster) -> String {
+    let each = roster.nodes.iter().map(|(node, wish)| match wish.part {
+        Part::Voter => format!("{node}={}", wish.address),
+        Part::Observer => format!("{node}={} (observer)", wish.address),
+    });
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn commit_words(commit: &Commit) -> String {
@@ -137,6 +148,7 @@ pub fn document(change: &Change) -> Value {
         }),
         Change::PackEnd { storage } => json!({"kind": "pack_end", "storage": storage.0}),
         Change::DropStorage { name } => json!({"kind": "drop_storage", "name": name}),
+        Change::Roster(roster) => json!({"kind": "roster", "nodes": roster.nodes}),
     }
 }
 
@@ -181,6 +193,7 @@ fn strings(tids: &[Tid]) -> Value {
 mod tests {
     use super::*;
     use zrs::command::{Removal, Staged};
+    use zrs::roster::Wish;
     use zrs::zodb::{Oid, StorageId, TransactionMeta};
 
     const S: StorageId = StorageId(1);
@@ -207,6 +220,8 @@ mod tests {
         };
         let removal = Removal { oid: Oid(1), current: Tid(9), tids: vec![Tid(4), Tid(5)], heirs: vec![] };
         let step = PackStep { storage: S, objects: vec![removal], transactions: vec![Tid(4)] };
+        let wish = |address: &str, part| Wish { address: address.into(), part, folder: 7, instead_of: None };
+        let roster = Roster { nodes: [(1, wish("a:1", Part::Voter)), (4, wish("d:1", Part::Observer))].into() };
         let cases = [
             (Change::Barrier, "barrier: opens this reign", "barrier"),
             (Change::CreateStorage { name: "main".into() }, "create storage \"main\"", "create_storage"),
@@ -246,6 +261,7 @@ mod tests {
             ),
             (Change::PackEnd { storage: S }, "s1 end the pack", "pack_end"),
             (Change::DropStorage { name: "mian".into() }, "drop storage \"mian\"", "drop_storage"),
+            (Change::Roster(roster), "wanted: 1=a:1, 4=d:1 (observer)", "roster"),
         ];
         for (change, expected, kind) in cases {
             assert_eq!(words(&change), expected);

@@ -1,0 +1,219 @@
+//! The steward: brings the members nearer to the roster while this node is primary, one step at a time; and grants
+//! wishes for another roster.
+//!
+//! What was wished stands in the log, and each step is an entry of it. So a primary that dies in the middle leaves
+//! nothing half done: the next one goes on from what the log says.
+
+use std::sync::{Arc, PoisonError};
+
+use openraft::raft::Precondition;
+use openraft::{ChangeMembers, EntryPayload, Instant};
+
+use super::inner::{Inner, Role};
+use super::proposal::submit;
+use crate::command::{Change, Command, Outcome, ROSTER_FORMAT, Reign};
+use crate::config::limits;
+use crate::raft::fitness::Cause;
+use crate::raft::link::Target;
+use crate::raft::machine::Raft;
+use crate::raft::members::{Facts, Found, MembersAsk, Plan, Sign, Step, changed, plan, returned};
+use crate::raft::stamp::cluster_name;
+use crate::raft::types::{Incarnation, LogPosition, Members};
+use crate::raft::wire::{FormAnswer, FormAsk, Purpose};
+use crate::roster::{Part, Roster};
+
+/// Looks after the members until the node stops.
+pub async fn keep(node: Arc<Inner>, raft: Raft) {
+    while !node.stopping() {
+        node.env().sleep(limits::STEWARD_LOOK).await;
+        let roster = node.store.roster();
+        judge_own_part(&node, &roster);
+        let Role::Primary(reign) = node.role() else {
+            node.waits.send(Vec::new());
+            continue;
+        };
+        let (facts, log_id) = facts(&node, &raft, reign);
+        let Plan { step, waits } = plan(&facts, &roster);
+        node.waits.send(waits);
+        let Some(step) = step else { continue };
+        match node.env().timeout(limits::PEER_CALL_TIMEOUT, take(&raft, &facts, log_id, &step)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => tracing::debug!("a change of the members came to nothing: {why}"),
+            Err(_) => tracing::debug!("a change of the members takes long: {step:?}"),
+        }
+    }
+}
+
+/// A node that is to leave, or to vote no more, should not lead.
+fn judge_own_part(node: &Inner, roster: &Roster) {
+    let wish = roster.nodes.get(&node.config.node).filter(|wish| wish.folder == node.caller.incarnation.0);
+    let why = match wish {
+        _ if roster.nodes.is_empty() => None,
+        Some(wish) if wish.part == Part::Voter => None,
+        Some(_) => Some("it is to be an observer".to_owned()),
+        None => Some("it is to leave the cluster".to_owned()),
+    };
+    node.fitness.set(Cause::Part, why);
+}
+
+/// The members as the log has them now, and how this node sees them; and the entry that made them so.
+fn facts(node: &Inner, raft: &Raft, reign: Reign) -> (Facts, Option<LogPosition>) {
+    let metrics = raft.metrics().look().clone();
+    let stored = &metrics.membership_config;
+    let Members { voters, seats } = Members::from(stored.membership());
+    let last = metrics.last_log_index.map_or(0, |index| index + 1);
+    let (matched, heard) = (metrics.replication.unwrap_or_default(), metrics.heartbeat.unwrap_or_default());
+    let sign = |member: &Incarnation| {
+        let answered = heard.get(member).copied().flatten().map(|at| at.elapsed());
+        let entries = matched.get(member).copied().flatten().map_or(0, |last| last.index + 1);
+        Sign { silence: answered, behind: last.saturating_sub(entries) }
+    };
+    let signs = seats.keys().map(|member| (*member, sign(member))).collect();
+    let voters = voters.into_iter().flatten().collect();
+    let now = node.env().now();
+    let reigns = {
+        let mut known = node.reigns.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = known.filter(|(known, _)| *known == reign).map_or(now, |(_, since)| since);
+        *known = Some((reign, since));
+        now.saturating_duration_since(since)
+    };
+    (Facts { own: node.caller.incarnation, voters, seats, signs, reigns }, *stored.log_id())
+}
+
+/// Takes a step: an entry of the log. (`log_id`: of the entry whose members the step goes out from.)
+async fn take(raft: &Raft, facts: &Facts, log_id: Option<LogPosition>, step: &Step) -> Result<(), String> {
+    let unchanged = [Precondition::LastMembershipLogId { last_membership_log_id: log_id }];
+    match step {
+        Step::Members { voters, seats, words } => {
+            let members = Members { voters: vec![voters.clone()], seats: seats.clone() };
+            let membership = members.into_membership().map_err(|e| e.to_string())?;
+            let appended = raft.append_membership(membership, EntryPayload::Blank, unchanged).await;
+            appended.map_err(|e| e.to_string())?;
+            let gone = facts.seats.keys().filter(|folder| !seats.contains_key(folder)).count();
+            let also =
+                if gone > 0 && seats.len() >= facts.seats.len() { ", in place of its former data folder" } else { "" };
+            tracing::info!("members: {words}{also}");
+        }
+        Step::Address { member, seat } => {
+            let nodes = [(*member, seat.clone())].into();
+            let changed = raft.change_membership(ChangeMembers::SetNodes(nodes), true).await;
+            changed.map_err(|e| e.to_string())?;
+            tracing::info!("members: node {} has the address {}", seat.node, seat.address);
+        }
+        // (An unfit primary does that by itself.)
+        Step::HandOver => {}
+    }
+    Ok(())
+}
+
+/// Grants an operator's wish; gives what is going to happen, or why nothing is, in words.
+pub async fn change(node: &Arc<Inner>, ask: &MembersAsk) -> Result<String, String> {
+    let (reign, raft) = leading(node)?;
+    // (Before anybody is asked: a wrong number is not to be looked for.)
+    let wanted = |found| changed(ask, &facts(node, &raft, reign).0, &node.store.roster(), found);
+    wanted(Found::Unasked)?;
+    let found = found(node, ask).await?;
+    let _turn = node.rostering.lock().await;
+    let roster = wanted(found)?;
+    let votes = roster.nodes.values().filter(|wish| wish.part == Part::Voter).count();
+    propose(node, &raft, reign, roster).await?;
+    let mut words = match ask {
+        MembersAsk::Add { node, observer: true, .. } => format!("Node {node} joins as an observer."),
+        MembersAsk::Add { node, .. } => format!("Node {node} joins, and votes once it has caught up."),
+        MembersAsk::Promote { node } => format!("Node {node} becomes a voter."),
+        MembersAsk::Observe { node } => format!("Node {node} becomes an observer."),
+        MembersAsk::Remove { node } => format!("Node {node} leaves."),
+        MembersAsk::Replace { old, node, .. } => format!("Node {node} takes the place of node {old}."),
+        MembersAsk::Address { node, address } => format!("Node {node} has the address {address}."),
+    };
+    if votes.is_multiple_of(2) {
+        let (losses, odd) = (votes / 2 - 1, votes - 1);
+        words.push_str(&format!(
+            " ({votes} voters survive the loss of {losses}, as {odd} do: an odd number is better.)"
+        ));
+    }
+    Ok(words)
+}
+
+/// Notes that node `number` has come with the empty folder `folder`; gives why it is not in yet.
+pub async fn note_folder(node: &Arc<Inner>, reign: Reign, number: u64, folder: Incarnation) -> String {
+    let noting = async {
+        let (_, raft) = leading(node)?;
+        let _turn = node.rostering.lock().await;
+        let (facts, _) = facts(node, &raft, reign);
+        match returned(number, folder, &facts, &node.store.roster())? {
+            Some(roster) => {
+                tracing::info!("members: node {number} comes with an empty data folder, and is let in again");
+                propose(node, &raft, reign, roster).await
+            }
+            None => Ok(()),
+        }
+    };
+    match noting.await {
+        Ok(()) => node.waits.look().first().cloned().unwrap_or("it is about to be let in".into()),
+        Err(why) => why,
+    }
+}
+
+fn leading(node: &Inner) -> Result<(Reign, Raft), String> {
+    match (node.role(), node.running.get()) {
+        (Role::Primary(reign), Some(running)) => Ok((reign, running.raft.clone())),
+        _ => Err("this node is not the primary any more".into()),
+    }
+}
+
+async fn propose(node: &Arc<Inner>, raft: &Raft, reign: Reign, roster: Roster) -> Result<(), String> {
+    let format = node.choose_format();
+    if format < ROSTER_FORMAT {
+        return Err(format!(
+            "a member's zrsd is too old for that (it knows commands up to format {format}): update it"
+        ));
+    }
+    let command = Command { reign, change: Change::Roster(roster) };
+    let proposal = submit(raft, command.encode(format)).await.in_reign(node.clone(), reign);
+    match node.env().timeout(limits::PEER_CALL_TIMEOUT, proposal.outcome()).await {
+        Ok(Ok(Outcome::Done)) => Ok(()),
+        Ok(Ok(_) | Err(_)) => Err("the primary has changed meanwhile: look at the status, and ask again".into()),
+        Err(_) => Err("the log did not take it in time: look at the status, and ask again".into()),
+    }
+}
+
+/// Who is at the address that the wish names, if it names one.
+async fn found(node: &Inner, ask: &MembersAsk) -> Result<Found, String> {
+    let (number, address) = match ask {
+        MembersAsk::Add { node, address, .. } | MembersAsk::Replace { node, address, .. } => (*node, address),
+        MembersAsk::Address { node: number, address } => return moved(node, *number, address).await,
+        MembersAsk::Promote { .. } | MembersAsk::Observe { .. } | MembersAsk::Remove { .. } => {
+            return Ok(Found::Unasked);
+        }
+    };
+    let target = Target { node: number, incarnation: None, address: address.clone() };
+    match node.formation.ask(&target, &FormAsk::Probe).await {
+        Ok(FormAnswer::Empty { incarnation, base, .. }) if base == Default::default() => Ok(Found::Folder(incarnation)),
+        Ok(FormAnswer::Empty { base, .. }) => {
+            Err(format!("node {number}'s data folder has {base}: start it with an empty one"))
+        }
+        Ok(FormAnswer::Stamped(stamp)) => Err(format!(
+            "node {number}'s data folder belongs to cluster {} already: start it with an empty one",
+            cluster_name(&stamp.cluster)
+        )),
+        Ok(FormAnswer::Refused(why)) => Err(format!("node {number} at {address}: {why}")),
+        Ok(FormAnswer::Admitted(_)) => Err(format!("node {number} at {address} gave an answer to another question")),
+        Err(why) => Err(format!(
+            "node {number} does not answer at {address} ({why}): start it there, with an empty data folder and with all \
+             members in its --peers"
+        )),
+    }
+}
+
+/// The folder of a member that is to be at another address.
+async fn moved(node: &Inner, number: u64, address: &str) -> Result<Found, String> {
+    let member = node.member(number).ok_or_else(|| node.no_member(number))?;
+    let running = node.running.get().ok_or("the cluster has not formed")?;
+    let folder = member.incarnation;
+    let target = Target { node: number, incarnation: Some(folder), address: address.to_owned() };
+    match node.caller.connect(&target, Some(running.peers.cluster()), Purpose::Calls).await {
+        Ok(_) => Ok(Found::Folder(folder)),
+        Err(why) => Err(format!("node {number} does not answer at {address}: {why}")),
+    }
+}

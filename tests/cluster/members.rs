@@ -1,0 +1,259 @@
+//! Nodes come and go while clients work: wiped ones come back by themselves, operators let others in and take them out.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::counters::Counters;
+use crate::support::cluster::Cluster;
+use crate::support::zrsctl::{done, refused, zrsctl};
+use crate::support::{PATIENCE, wait_for};
+
+/// Waits until the members are as wanted, and these nodes vote, at every node that runs.
+fn wait_voters(cluster: &Cluster, voters: &[u64]) {
+    let settled = || {
+        let statuses = cluster.nodes.iter().map(|node| node.status()).filter(|status| status["members"].is_array());
+        let found: Vec<(Value, Vec<u64>)> =
+            statuses.map(|status| (status["changes"].clone(), voting(&status))).collect();
+        let all =
+            found.iter().all(|(changes, voting)| changes.as_array().is_some_and(Vec::is_empty) && voting == voters);
+        (all && !found.is_empty()).then_some(())
+    };
+    wait_for(|| format!("voters {voters:?}: {}", cluster.situation()), PATIENCE, settled);
+}
+
+fn voting(status: &Value) -> Vec<u64> {
+    let members = status["members"].as_array().into_iter().flatten();
+    members.filter(|member| member["part"] == "voter").filter_map(|member| member["node"].as_u64()).collect()
+}
+
+fn wait_dead_is_known(cluster: &Cluster, dead: usize) {
+    let number = cluster.nodes[dead].number;
+    let known = || {
+        let primary = cluster.primary()?;
+        let status = cluster.nodes[primary].status();
+        let silent = |member: &&Value| member["node"] == number;
+        status["members"].as_array()?.iter().find(silent)?["silence_ms"].as_u64().filter(|ms| *ms > 5_500)
+    };
+    wait_for(|| format!("node {number} to be missed: {}", cluster.situation()), PATIENCE, known);
+}
+
+/// Kills a node, empties its folder and starts it.
+fn wipe(cluster: &mut Cluster, victim: usize) {
+    cluster.nodes[victim].kill();
+    cluster.nodes[victim].empty();
+    cluster.start(victim);
+}
+
+#[test]
+fn a_wiped_secondary_comes_back_by_itself_and_votes_again() {
+    let mut cluster = Cluster::started(3);
+    cluster.wait_ready();
+    let primary = cluster.wait_primary();
+    let (victim, third) = ((primary + 1) % 3, (primary + 2) % 3);
+    let counters = Counters::start(&cluster);
+    wipe(&mut cluster, victim);
+    wait_voters(&cluster, &[1, 2, 3]);
+    cluster.wait_ready();
+    counters.wait_progress(&cluster);
+    let said = cluster.nodes[primary].log_text();
+    let number = cluster.nodes[victim].number;
+    for words in ["joins as an observer", "in place of its former data folder", "becomes a voter, one of 3"] {
+        assert!(said.contains(words), "{words:?} in: {said}");
+    }
+    // It counts as much as before: without the third node it is half of what is left.
+    cluster.nodes[third].kill();
+    counters.wait_progress(&cluster);
+    let to = number.to_string();
+    let moved = || zrsctl(&cluster.nodes[primary], &["transfer", "--to", &to]).status.success().then_some(());
+    wait_for(|| format!("node {to} to lead: {}", cluster.situation()), PATIENCE, moved);
+    counters.wait_progress(&cluster);
+    cluster.start(third);
+    counters.check(&cluster);
+}
+
+#[test]
+fn a_wiped_primary_comes_back_by_itself() {
+    let mut cluster = Cluster::started(3);
+    cluster.wait_ready();
+    let primary = cluster.wait_primary();
+    let counters = Counters::start(&cluster);
+    wipe(&mut cluster, primary);
+    counters.wait_progress(&cluster);
+    wait_voters(&cluster, &[1, 2, 3]);
+    counters.wait_progress(&cluster);
+    // A restart of all changes nothing: each comes with what it is on its disk.
+    cluster.kill_all();
+    cluster.start_all();
+    cluster.wait_ready();
+    wait_voters(&cluster, &[1, 2, 3]);
+    counters.check(&cluster);
+}
+
+#[test]
+fn two_wiped_nodes_of_three_form_nothing_of_their_own() {
+    let mut cluster = Cluster::started(3);
+    cluster.wait_ready();
+    let known = cluster.nodes[0].status()["cluster"].clone();
+    cluster.nodes[2].kill();
+    wipe(&mut cluster, 0);
+    wipe(&mut cluster, 1);
+    std::thread::sleep(Duration::from_secs(2));
+    for node in 0..2 {
+        let status = cluster.nodes[node].status();
+        assert!(status["cluster"].is_null() && !status["waiting"].is_null(), "{status}");
+    }
+    // The one that has the data is no majority, and says so.
+    cluster.start(2);
+    let waits = || {
+        let status = cluster.nodes[0].status();
+        status["waiting"].as_str().filter(|why| why.contains("no primary is known")).map(str::to_owned)
+    };
+    let why = wait_for(|| format!("a reason: {}", cluster.situation()), PATIENCE, waits);
+    println!("it says: {why}");
+    assert_eq!(cluster.nodes[2].status()["cluster"], known);
+    assert_eq!(cluster.primary(), None);
+}
+
+#[test]
+fn one_node_grows_to_three_and_three_shrink_to_one() {
+    let mut cluster = Cluster::started(1);
+    let counters = Counters::start(&cluster);
+    let first = cluster.nodes[0].http_address();
+    for number in 2..=3 {
+        let index = cluster.add_node();
+        let place = format!("{number}={}", cluster.nodes[index].address());
+        // Who is not there is not let in.
+        let why = refused(&cluster.nodes[0], &["member", "add", &place]);
+        assert!(why.contains("Nothing is changed: ") && why.contains("does not answer at"), "{why}");
+        cluster.start(index);
+        let there = || {
+            let status = cluster.nodes[index].status();
+            status["waiting"].as_str().filter(|why| !why.is_empty()).map(str::to_owned)
+        };
+        println!("it waits: {}", wait_for(|| cluster.situation(), PATIENCE, there));
+        let said = done(&cluster.nodes[0], &["member", "add", &place, "--wait"]);
+        println!("{said}");
+        assert!(
+            said.contains("votes once it has caught up.") && said.ends_with("The members are as wanted.\n"),
+            "{said}"
+        );
+        counters.wait_progress(&cluster);
+    }
+    cluster.wait_ready();
+    wait_voters(&cluster, &[1, 2, 3]);
+    println!("{}", done(&cluster.nodes[2], &["member", "list"]));
+    counters.wait_progress(&cluster);
+    let why = refused(&cluster.nodes[1], &["member", "add", &format!("2={first}")]);
+    assert!(why.contains("there is a node 2 already"), "{why}");
+    for number in ["3", "2"] {
+        let said = done(&cluster.nodes[0], &["member", "remove", number, "--wait"]);
+        assert!(said.contains(&format!("Node {number} leaves.")), "{said}");
+        counters.wait_progress(&cluster);
+        cluster.nodes.pop().unwrap().kill();
+    }
+    let why = refused(&cluster.nodes[0], &["member", "remove", "1"]);
+    assert!(why.contains("nobody who votes would be left"), "{why}");
+    counters.check(&cluster);
+}
+
+#[test]
+fn an_observer_has_all_and_never_votes_until_it_is_promoted() {
+    let mut cluster = Cluster::started(3);
+    cluster.wait_ready();
+    let index = cluster.add_node();
+    cluster.start(index);
+    let place = format!("4={}", cluster.nodes[index].address());
+    let answers = || cluster.nodes[index].get("/status");
+    wait_for(|| "node 4 to answer".into(), PATIENCE, answers);
+    done(&cluster.nodes[1], &["member", "add", &place, "--observer", "--wait"]);
+    cluster.wait_ready();
+    wait_voters(&cluster, &[1, 2, 3]);
+    let counters = Counters::start(&cluster);
+    let primary = cluster.wait_primary();
+    let others: Vec<usize> = (0..3).filter(|node| *node != primary).collect();
+    // It can't take over, and its disk counts for nobody.
+    let why = refused(&cluster.nodes[primary], &["transfer", "--to", "4"]);
+    assert!(why.contains("it is an observer, which never votes"), "{why}");
+    for other in &others {
+        cluster.nodes[*other].kill();
+    }
+    let none = || cluster.primary().is_none().then_some(());
+    wait_for(|| "the end of the reign".into(), PATIENCE, none);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(cluster.primary(), None);
+    cluster.start_all();
+    cluster.wait_primary();
+    cluster.wait_ready();
+    counters.wait_progress(&cluster);
+    // As a voter it counts.
+    done(&cluster.nodes[0], &["member", "promote", "4", "--wait"]);
+    wait_voters(&cluster, &[1, 2, 3, 4]);
+    done(&cluster.nodes[0], &["member", "observer", "2", "--wait"]);
+    wait_voters(&cluster, &[1, 3, 4]);
+    cluster.wait_primary();
+    counters.wait_progress(&cluster);
+    counters.check(&cluster);
+}
+
+#[test]
+fn a_node_that_is_gone_is_replaced_and_one_that_moves_is_found() {
+    let mut cluster = Cluster::started(3);
+    cluster.wait_ready();
+    let primary = cluster.wait_primary();
+    let (dead, moved) = ((primary + 1) % 3, (primary + 2) % 3);
+    let counters = Counters::start(&cluster);
+    let index = cluster.add_node();
+    cluster.start(index);
+    wait_for(|| "node 4 to answer".into(), PATIENCE, || cluster.nodes[index].get("/status"));
+    let place = format!("4={}", cluster.nodes[index].address());
+    let old = cluster.nodes[dead].number.to_string();
+    let why = refused(&cluster.nodes[primary], &["member", "replace", &old, &place]);
+    assert!(why.contains("give --planned"), "{why}");
+    cluster.nodes[dead].kill();
+    wait_dead_is_known(&cluster, dead);
+    done(&cluster.nodes[primary], &["member", "replace", &old, &place, "--wait"]);
+    counters.wait_progress(&cluster);
+
+    // (Its clients know its former address; they have the others.)
+    cluster.nodes[moved].kill();
+    cluster.nodes[moved].moves();
+    cluster.start(moved);
+    wait_for(|| "the node to answer".into(), PATIENCE, || cluster.nodes[moved].get("/status"));
+    let (number, address) = (cluster.nodes[moved].number.to_string(), cluster.nodes[moved].address());
+    let asked = cluster.wait_primary();
+    done(&cluster.nodes[asked], &["member", "address", &number, &address, "--wait"]);
+    cluster.nodes.remove(dead);
+    cluster.wait_ready();
+    let voters: Vec<u64> = cluster.nodes.iter().map(|node| node.number).collect();
+    wait_voters(&cluster, &voters);
+    counters.wait_progress(&cluster);
+    counters.check(&cluster);
+}
+
+#[test]
+fn all_three_machines_are_replaced_under_load() {
+    let mut cluster = Cluster::started(3);
+    cluster.wait_ready();
+    // (Clients know the old nodes and the new ones.)
+    for _ in 0..3 {
+        cluster.add_node();
+    }
+    let counters = Counters::start(&cluster);
+    for old in 0..3 {
+        let new = old + 3;
+        cluster.start(new);
+        wait_for(|| "the new node to answer".into(), PATIENCE, || cluster.nodes[new].get("/status"));
+        let place = format!("{}={}", cluster.nodes[new].number, cluster.nodes[new].address());
+        let number = cluster.nodes[old].number.to_string();
+        let said = done(&cluster.nodes[new - 1], &["member", "replace", &number, &place, "--planned", "--wait"]);
+        println!("{said}");
+        counters.wait_progress(&cluster);
+        assert!(cluster.nodes[old].is_running());
+        cluster.nodes[old].kill();
+        counters.wait_progress(&cluster);
+    }
+    cluster.nodes.drain(..3);
+    wait_voters(&cluster, &[4, 5, 6]);
+    counters.check(&cluster);
+}
