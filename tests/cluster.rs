@@ -24,6 +24,8 @@ mod operators;
 mod past;
 #[path = "cluster/records.rs"]
 mod records;
+#[path = "cluster/recover.rs"]
+mod recover;
 #[path = "cluster/rolling.rs"]
 mod rolling;
 #[path = "cluster/site.rs"]

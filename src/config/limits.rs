@@ -275,6 +275,9 @@ pub const FETCH_AGAIN: Duration = Duration::from_secs(2);
 pub const CHECKPOINT_SHARED: Duration = Duration::from_secs(5 * 60);
 /// How long a checkpoint stays that nobody reads. So long it keeps files of the store and of the log from going.
 pub const CHECKPOINT_KEPT: Duration = Duration::from_secs(10 * 60);
+/// How long after its last read of a checkpoint a node that has fetched it may take to catch up by the log, which waits
+/// for it as long.
+pub const FETCHED_KEPT: Duration = Duration::from_secs(3_600);
 /// How often a leader asks a member that fetches its database how far it is.
 pub const CATCH_UP_AGAIN: Duration = Duration::from_secs(1);
 /// How long the answer may take.
@@ -289,6 +292,14 @@ pub const MARK_LOG: Duration = Duration::from_secs(60);
 pub const LOG_MARKS: u32 = 60;
 /// KiB of committed entries that may wait for the task that applies them.
 pub const APPLY_KIB: u32 = 32 * 1024;
+/// After how many entries of the log each a digest of the whole state is made.
+pub const MARK_EVERY: u64 = 64;
+/// How many such digests a node keeps.
+pub const MARKS: usize = 256;
+/// How many of them a node tells another one.
+pub const MARKS_TOLD: usize = 8;
+/// How often nodes compare them.
+pub const COMPARE_LOOK: Duration = Duration::from_secs(1);
 /// How often a node looks whether the members are those that are wanted.
 pub const STEWARD_LOOK: Duration = Duration::from_millis(500);
 /// How often a node takes to its disk what the other members have proven to have on theirs.

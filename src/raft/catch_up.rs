@@ -182,6 +182,11 @@ impl CatchUp {
     async fn fetch_from(self: Arc<Self>, source: Target, cluster: ClusterId, entries: u64) {
         let node = source.node;
         match self.try_to_fetch(source, cluster, entries).await {
+            // (The log may have come along after all.)
+            Ok(position) if self.parts.store.applied().index >= position.index => {
+                *lock(&self.trouble) = None;
+                self.state.send(State::Idle);
+            }
             Ok(position) => self.is_ready(node, position),
             Err(why) => {
                 let why = why.to_string();
@@ -280,7 +285,12 @@ pub async fn finish(log: &LogStore, store: &Store, env: &Env, shelf: Arc<dyn She
         log.set_value(FETCHED, &None::<Place>).await?;
     }
     let incoming = env.offload(move || shelf.incoming()).await?;
-    Ok(read_offer(env, &incoming).await?.map(|offer| offer.place.index + 1))
+    let left = read_offer(env, &incoming).await?.map(|offer| offer.place.index + 1);
+    if left.is_none() {
+        // (A removal that was cut off has left files without an offer.)
+        env.offload(move || incoming.discard()).await?;
+    }
+    Ok(left)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

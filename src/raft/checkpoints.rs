@@ -4,6 +4,7 @@
 //! the log has to stay ([`Checkpoints::floor`]), or a node that has fetched it would have to begin again. It goes when
 //! nobody has read from it for a while, or when the disk is nearly full; and all of them go at the start.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::log::LogStore;
+use super::types::Incarnation;
 use crate::config::limits;
 use crate::engine::{Checkpoint, Shelf, ShelfFile};
 use crate::env::Env;
@@ -23,6 +25,8 @@ pub struct Checkpoints {
     log: LogStore,
     shelf: Arc<dyn Shelf>,
     held: Mutex<Vec<Arc<Held>>>,
+    /// Who has read lately.
+    readers: Mutex<BTreeMap<Incarnation, Reading>>,
     /// Held while a checkpoint is made.
     making: tokio::sync::Mutex<()>,
     /// While one is made: how many entries it has applied, at least.
@@ -30,6 +34,15 @@ pub struct Checkpoints {
     /// Bytes that may be sent in a second, to all together; and the moment until which those sent so far last.
     rate: u64,
     sent_until: Mutex<Instant>,
+}
+
+/// How far a node has read.
+struct Reading {
+    at: Instant,
+    /// Bytes, of how many.
+    done: u64,
+    total: u64,
+    is_open: bool,
 }
 
 /// A checkpoint that others read.
@@ -56,14 +69,51 @@ impl Held {
 impl Checkpoints {
     /// Of `store`, on `shelf`; `rate`: bytes in a second that are sent of them, not 0.
     pub fn new(env: Env, store: Store, log: LogStore, shelf: Arc<dyn Shelf>, rate: u64) -> Checkpoints {
-        let (held, made_from, sent_until) = (Mutex::default(), Mutex::default(), Mutex::new(env.now()));
+        let (held, readers, made_from) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let sent_until = Mutex::new(env.now());
         let making = tokio::sync::Mutex::new(());
-        Checkpoints { env, store, log, shelf, held, making, made_from, rate, sent_until }
+        Checkpoints { env, store, log, shelf, held, readers, making, made_from, rate, sent_until }
     }
 
     /// The checkpoint called `name`, if it is still there.
     pub fn again(&self, name: &str) -> Option<Arc<Held>> {
-        self.held().iter().find(|held| held.name == name).cloned()
+        let found = self.held().iter().find(|held| held.name == name).cloned();
+        if let Some(held) = &found {
+            let now = self.env.now();
+            let mut used = held.used();
+            *used = now.max(*used);
+        }
+        found
+    }
+
+    /// Notes how far a node has read; `None`: it reads no more.
+    pub fn note(&self, reader: Incarnation, progress: Option<(u64, u64)>) {
+        let at = self.env.now();
+        let mut readers = lock(&self.readers);
+        match progress {
+            Some((done, total)) => drop(readers.insert(reader, Reading { at, done, total, is_open: true })),
+            None => {
+                if let Some(reading) = readers.get_mut(&reader) {
+                    reading.is_open = false;
+                }
+            }
+        }
+    }
+
+    /// How many bytes of how many a node has read that reads now.
+    pub fn progress_of(&self, reader: Incarnation) -> Option<(u64, u64)> {
+        lock(&self.readers).get(&reader).filter(|reading| reading.is_open).map(|reading| (reading.done, reading.total))
+    }
+
+    /// The nodes that have read within [`limits::FETCHED_KEPT`], and may still have to catch up; `is_done` says which
+    /// of them have.
+    pub fn followers(&self, is_done: impl Fn(Incarnation) -> bool) -> Vec<Incarnation> {
+        let now = self.env.now();
+        let mut readers = lock(&self.readers);
+        readers.retain(|reader, reading| {
+            reading.is_open || (now < reading.at + limits::FETCHED_KEPT && !is_done(*reader))
+        });
+        readers.keys().copied().collect()
     }
 
     /// A checkpoint with at least the first `entries` entries of the log applied.

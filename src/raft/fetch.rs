@@ -22,24 +22,47 @@ use std::sync::Arc;
 
 use super::checkpoints::{Checkpoints, Held};
 use super::link::Connection;
-use super::types::Place;
+use super::types::{Incarnation, Place};
 use super::wire::{FetchAnswer, FetchAsk, Offer, pack, unpack};
 use crate::config::limits;
 use crate::engine::{Engine, Incoming, Order, ShelfFile, Table};
 use crate::env::Env;
-use crate::storage::{Position, TABLES, position_of};
+use crate::storage::{FORMAT, Position, TABLES, position_of};
 
 /// Offers a checkpoint.
 fn offer_of(held: &Held) -> io::Result<Offer> {
     let place = Place::of(held.position).ok_or_else(|| io::Error::other("its database is empty"))?;
     let files = held.files().into_iter().map(|ShelfFile { name, size }| (name, size)).collect();
-    Ok(Offer { name: held.name.clone(), place, term: held.term, files })
+    Ok(Offer { name: held.name.clone(), place, term: held.term, format: FORMAT, files })
 }
 
 /// Serves a connection for fetching until the receiver closes it, or asks nothing for so long that its checkpoint may
 /// go.
-pub async fn serve(env: &Env, checkpoints: &Checkpoints, mut connection: Connection) -> io::Result<()> {
+///
+/// `no_room`: why no checkpoint is to be made, as the disk has no room for what it keeps from going.
+pub async fn serve(
+    env: &Env,
+    checkpoints: &Checkpoints,
+    mut connection: Connection,
+    reader: Incarnation,
+    no_room: impl Fn() -> Option<String>,
+) -> io::Result<()> {
     let mut opened: Option<(Arc<Held>, Offer)> = None;
+    let ended = exchange(env, checkpoints, &mut connection, reader, no_room, &mut opened).await;
+    checkpoints.note(reader, None);
+    // (The last one to let go of a checkpoint removes its files, which may take a while.)
+    env.offload(move || drop(opened)).await;
+    ended
+}
+
+async fn exchange(
+    env: &Env,
+    checkpoints: &Checkpoints,
+    connection: &mut Connection,
+    reader: Incarnation,
+    no_room: impl Fn() -> Option<String>,
+    opened: &mut Option<(Arc<Held>, Offer)>,
+) -> io::Result<()> {
     loop {
         let asked = env.timeout(limits::CHECKPOINT_KEPT, connection.reader.next()).await;
         let Some(frame) = asked.map_err(|_| silent("the receiver"))?.map_err(io::Error::from)? else { return Ok(()) };
@@ -47,18 +70,28 @@ pub async fn serve(env: &Env, checkpoints: &Checkpoints, mut connection: Connect
             FetchAsk::Open { again, entries } => {
                 let held = match again.and_then(|name| checkpoints.again(&name)) {
                     Some(held) => Ok(held),
-                    None => checkpoints.at_least(entries).await,
+                    None => match no_room() {
+                        Some(why) => Err(io::Error::new(io::ErrorKind::StorageFull, why)),
+                        None => checkpoints.at_least(entries).await,
+                    },
                 };
                 match held.and_then(|held| offer_of(&held).map(|offer| (held, offer))) {
                     Ok((held, offer)) => {
-                        opened = Some((held, offer.clone()));
+                        checkpoints.note(reader, Some((0, offer.bytes())));
+                        *opened = Some((held, offer.clone()));
                         FetchAnswer::Opened(offer)
                     }
                     Err(why) => FetchAnswer::Failed(why.to_string()),
                 }
             }
-            FetchAsk::Read { file, offset, length } => match part(checkpoints, &opened, file, offset, length).await {
-                Ok(bytes) => FetchAnswer::Part { checksum: crc32c::crc32c(&bytes), bytes },
+            FetchAsk::Read { file, offset, length } => match part(checkpoints, opened, file, offset, length).await {
+                Ok(bytes) => {
+                    if let Some((_, offer)) = &opened {
+                        let before: u64 = offer.files.iter().take(file as usize).map(|(_, size)| size).sum();
+                        checkpoints.note(reader, Some((before + offset + bytes.len() as u64, offer.bytes())));
+                    }
+                    FetchAnswer::Part { checksum: crc32c::crc32c(&bytes), bytes }
+                }
                 Err(why) => FetchAnswer::Failed(why.to_string()),
             },
         };
@@ -106,6 +139,11 @@ pub async fn fetch(
     if offer.place.index < entries.saturating_sub(1) {
         let (has, entries) = (offer.place.index + 1, entries);
         return Err(io::Error::other(format!("the source offers {has} entries, and {entries} are needed")));
+    }
+    if offer.format != FORMAT {
+        let theirs = offer.format;
+        let why = format!("the source's database is of format {theirs}, and this program knows {FORMAT}: update zrsd");
+        return Err(io::Error::other(why));
     }
     if begun.as_ref() != Some(&offer) {
         let (taken, bytes) = (incoming.clone(), pack(&offer));

@@ -48,7 +48,10 @@ impl Source {
     fn connect(&self) -> (Connection, JoinHandle<io::Result<()>>) {
         let (near, far) = duplex(1 << 16);
         let (env, checkpoints) = (self.env.clone(), self.checkpoints.clone());
-        (connection(near), tokio::spawn(async move { serve(&env, &checkpoints, connection(far)).await }))
+        (
+            connection(near),
+            tokio::spawn(async move { serve(&env, &checkpoints, connection(far), Incarnation(9), || None).await }),
+        )
     }
 }
 

@@ -18,6 +18,7 @@ mod admission;
 mod base;
 mod catch_up;
 mod checkpoints;
+mod comparison;
 mod edits;
 mod errand;
 mod fetch;

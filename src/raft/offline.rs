@@ -19,9 +19,10 @@ use super::memory;
 use super::origin;
 use super::stamp::{Stamp, cluster_name};
 use super::types::{Ballot, Incarnation, Members, RecordContent};
+use crate::command::{self, Command};
 use crate::config::limits;
 use crate::journal::{Entry, Files, Inspection};
-use crate::storage::Position;
+use crate::storage::{Position, Store};
 
 pub use super::origin::Origin;
 
@@ -144,6 +145,26 @@ pub fn entries(log: &Inspection, first: u64, last: u64) -> impl Iterator<Item = 
         next = entry.number + 1;
         Some(read(entry))
     })
+}
+
+/// Applies to `store` whatever follows in the log, committed or not; gives how many entries. For a store that begins
+/// anew after that: it does not keep the members.
+pub fn replay(log: &Inspection, store: &Store) -> io::Result<u64> {
+    let first = store.applied().index + 1;
+    let mut applied = 0;
+    for entry in entries(log, first, u64::MAX) {
+        let LogEntry { position, content, .. } = entry?;
+        match content {
+            LogContent::Blank | LogContent::Membership(_) => store.pass(position)?,
+            LogContent::Command(bytes) => {
+                let damaged =
+                    |why| io::Error::new(io::ErrorKind::InvalidData, format!("entry {}: {why}", position.index));
+                store.apply(position, &Command::decode(&bytes, command::FORMAT).map_err(damaged)?)?;
+            }
+        }
+        applied += 1;
+    }
+    Ok(applied)
 }
 
 /// What the folder with this log is, as it knows itself: a copy or not.

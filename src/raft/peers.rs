@@ -422,6 +422,10 @@ async fn answer(callee: Callee<'_>, ask: Ask) -> Answer {
         Ask::Checkup => Ok(Answer::Checkup(callee.fitness.checkup(callee.store.applied().index, callee.heard.lag()))),
         Ask::Errand(errand) => Ok(Answer::Report(bring(callee.errands, errand).await)),
         Ask::CatchUp { ballot, entries } => catch_up(callee, ballot, entries).await,
+        Ask::Marks => {
+            let marks = callee.store.marks();
+            Ok(Answer::Marks(marks[marks.len().saturating_sub(limits::MARKS_TOLD)..].to_vec()))
+        }
     };
     // (Also if that was learnt meanwhile: nothing is promised any more.)
     excluded().map_or_else(|| answered.unwrap_or_else(Answer::Failed), Answer::Failed)

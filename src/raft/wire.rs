@@ -34,6 +34,7 @@ use super::errand::{Errand, Report};
 use super::past::Past;
 use super::stamp::{ClusterId, Stamp};
 use super::types::{Ballot, Incarnation, Place, Record};
+use crate::storage::Mark;
 
 /// The first two bytes of a peer's first frame.
 pub const GREETING: &[u8; 2] = b"P1";
@@ -185,6 +186,8 @@ pub enum Ask {
         ballot: Ballot,
         entries: u64,
     },
+    /// Asks for the newest digests of the node's state.
+    Marks,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,6 +206,7 @@ pub enum Answer {
     Failed(String),
     Report(Report),
     CatchUp(CatchUpAnswer),
+    Marks(Vec<Mark>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,6 +250,8 @@ pub struct Offer {
     /// A term that the source had heard of when it had applied that entry. Whoever committed the entry led in this term
     /// or in an earlier one.
     pub term: u64,
+    /// The format of the database.
+    pub format: u32,
     /// Names and bytes.
     pub files: Vec<(String, u64)>,
 }
@@ -536,7 +542,8 @@ mod tests {
     fn samples_of_fetching() -> Vec<(&'static str, Vec<u8>)> {
         let ballot = Ballot { term: 7, candidate: Incarnation(0x1111_2222_3333_4444), committed: true };
         let place = Place { term: 7, index: 399 };
-        let offer = Offer { name: "1f".into(), place, term: 7, files: vec![("000007.sst".into(), 3_000_000)] };
+        let offer =
+            Offer { name: "1f".into(), place, term: 7, format: 2, files: vec![("000007.sst".into(), 3_000_000)] };
         let ask = |body| pack(&Numbered { number: 300, body });
         let answer = |body| pack(&Numbered { number: 300, body });
         vec![

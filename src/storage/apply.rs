@@ -34,6 +34,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::decision::{Decision, Next, no_storage};
 use super::feed::Applied;
+use super::marks::Marked;
 use super::position::Position;
 use super::put::{put_revision, put_summary, put_transaction};
 use super::store::{Catalog, Storage, Store, Writing};
@@ -118,6 +119,12 @@ impl Store {
             }
             catalog.position = at;
             catalog.take(at, next);
+            let Catalog { marks, reign, storages, .. } = &mut *catalog;
+            let marked = storages.iter().map(|(&number, storage)| {
+                let Storage { name, is_dropped, summary, .. } = storage;
+                Marked { number, name, is_dropped: *is_dropped, summary }
+            });
+            marks.note(at.index, *reign, marked);
         }
         if removal {
             self.inner.removals.fetch_add(1, SeqCst);

@@ -41,6 +41,7 @@ mod history;
 mod inspect;
 pub mod keys;
 mod load;
+mod marks;
 #[cfg(test)]
 mod model;
 pub mod pack;
@@ -67,6 +68,7 @@ pub use history::{HistoryEntry, UndoEntry};
 pub use inspect::{InspectedHead, InspectedRevision, InspectedTransaction};
 pub use keys::TABLES;
 pub use load::Loaded;
+pub use marks::Mark;
 pub use position::Position;
 pub use stop::Stop;
 pub use store::{FORMAT, Store};

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use super::feed::Feed;
+use super::marks::{Mark, Marks};
 use super::position::Position;
 use super::summary::Summary;
 use super::{keys, value};
@@ -54,6 +55,7 @@ pub(super) struct Catalog {
     pub reign: Reign,
     pub membership: Option<(Position, Vec<u8>)>,
     pub roster: Roster,
+    pub marks: Marks,
     pub storages: BTreeMap<StorageId, Storage>,
 }
 
@@ -153,7 +155,14 @@ impl Store {
         }
 
         let position = position.unwrap_or_default();
-        let catalog = Catalog { position, reign: reign.unwrap_or_default(), membership, roster, storages };
+        let catalog = Catalog {
+            position,
+            reign: reign.unwrap_or_default(),
+            membership,
+            roster,
+            marks: Marks::default(),
+            storages,
+        };
         let inner = Inner {
             engine,
             writing: Mutex::default(),
@@ -209,6 +218,11 @@ impl Store {
     /// Which nodes the operators want in the cluster, as they said last.
     pub fn roster(&self) -> Roster {
         self.catalog().roster.clone()
+    }
+
+    /// Digests of the state after certain entries, to be compared between nodes; oldest first.
+    pub fn marks(&self) -> Vec<Mark> {
+        self.catalog().marks.all()
     }
 
     /// All storages, by number.

@@ -44,7 +44,22 @@ impl Counters {
 
     /// Stops the clients and compares what they were told with what every node has.
     pub fn check(self, cluster: &Cluster) {
-        let told: Vec<Value> = self.clients.into_iter().map(Counting::stop).collect();
+        self.stop().check(cluster);
+    }
+
+    /// Stops the clients.
+    pub fn stop(self) -> Told {
+        Told(self.clients.into_iter().map(Counting::stop).collect())
+    }
+}
+
+/// What each client was told.
+pub struct Told(Vec<Value>);
+
+impl Told {
+    /// Compares that with what every node has.
+    pub fn check(self, cluster: &Cluster) {
+        let Told(told) = self;
         cluster.wait_ready();
         let statuses = cluster.wait_same();
         let mut views = vec![cluster.addresses()];

@@ -53,7 +53,7 @@ pub fn adopt(flags: &AdoptFlags) -> anyhow::Result<()> {
     };
     println!("{path} {odd}.\n\n{TERMS}\n");
     if !flags.yes {
-        agree()?;
+        agree("Are both true?", "both are true")?;
     }
     let folder = Folder::open(&flags.data)?;
     let files = Directory::open(&folder.log())?;
@@ -65,11 +65,12 @@ pub fn adopt(flags: &AdoptFlags) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn agree() -> anyhow::Result<()> {
+/// Asks a person; an error if the answer is not yes. `terms`: what --yes stands for.
+pub fn agree(question: &str, terms: &str) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() {
-        bail!("nothing was changed: say --yes if both are true");
+        bail!("nothing was changed: say --yes if {terms}");
     }
-    print!("Are both true? [yes/no] ");
+    print!("{question} [yes/no] ");
     io::stdout().flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;

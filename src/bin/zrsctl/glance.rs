@@ -67,6 +67,9 @@ pub fn glance(views: &[View], wall: Duration) -> Glance {
         complaints(view, &mut wrong);
     }
     clusters(views, &mut wrong);
+    for change in best.status["changes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        wrong.say(change.into());
+    }
     if !views.iter().any(|view| ["primary", "waiting", "fault"].iter().any(|key| !view.status[*key].is_null())) {
         wrong.say("there is no primary: an election goes on, or too few nodes are there for one".into());
     }
@@ -116,6 +119,19 @@ struct Line {
     wrong: Vec<String>,
 }
 
+/// How far a database is that is being fetched.
+fn fetched(fetching: &Value) -> Option<String> {
+    let (done, total) = (fetching["done"].as_u64()?, fetching["total"].as_u64()?);
+    let percent = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(0);
+    let full = (percent / 10).min(10) as usize;
+    Some(format!(
+        "fetches the database [{}{}] {percent} % of {} MiB",
+        "#".repeat(full),
+        ".".repeat(10 - full),
+        total >> 20
+    ))
+}
+
 /// A node as it tells of itself.
 fn of_itself(view: &View, newest: u64) -> Line {
     let status = &view.status;
@@ -124,6 +140,10 @@ fn of_itself(view: &View, newest: u64) -> Line {
     if let Some(fault) = status["fault"].as_str() {
         let state = if role == "excluded" { "takes no part" } else { "stopped by a fault" };
         return Line { state: state.into(), wrong: vec![format!("{name} {state}: {fault}")], ..Line::default() };
+    }
+    if let (Some(waiting), Some(what)) = (status["waiting"].as_str(), fetched(&status["fetching"])) {
+        let wrong = vec![format!("{name} is about to join: it {what}, {waiting}")];
+        return Line { state: format!("joins: {what}"), wrong, ..Line::default() };
     }
     if let Some(waiting) = status["waiting"].as_str() {
         let wrong = vec![format!("the cluster is not formed; {name}: {waiting}")];
@@ -146,6 +166,9 @@ fn of_another(view: &View, member: &Value, newest: u64, wall: Duration) -> Line 
     if view.rank() > 1 && !matches!(view.status["role"].as_str(), Some("candidate")) {
         return Line { state: "not known".into(), ..Line::default() };
     }
+    if let Some(what) = fetched(&member["fetching"]) {
+        return Line { state: what.clone(), wrong: vec![format!("{name} {what}")], ..Line::default() };
+    }
     if let Some(silence) = member["silence_ms"].as_u64().filter(|silence| *silence > AWAY) {
         let since = moment(wall.saturating_sub(Duration::from_millis(silence)), wall);
         let ago = span(Duration::from_millis(silence));
@@ -163,9 +186,7 @@ fn of_another(view: &View, member: &Value, newest: u64, wall: Duration) -> Line 
 
 /// A node that follows the primary, as `said` by itself or by another one.
 fn follower(name: &str, said: &Value, newest: u64) -> Line {
-    if let (Some(done), Some(total)) = (said["fetching"]["done"].as_u64(), said["fetching"]["total"].as_u64()) {
-        let percent = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(0);
-        let what = format!("fetches the database ({percent} % of {} MiB)", total >> 20);
+    if let Some(what) = fetched(&said["fetching"]) {
         let wrong = vec![format!("{name} {what}, as it was away for longer than the log goes back")];
         return Line { state: what, wrong, ..Line::default() };
     }
@@ -173,11 +194,19 @@ fn follower(name: &str, said: &Value, newest: u64) -> Line {
     let Some(applied) = applied else { return Line { state: "not heard of yet".into(), ..Line::default() } };
     let behind = newest.saturating_sub(applied);
     if behind <= ON_THEIR_WAY || lag.is_some_and(|lag| lag <= IN_STEP) {
-        return Line { state: "secondary, up to date".into(), ..Line::default() };
+        return Line { state: format!("{}, up to date", part(said)), ..Line::default() };
     }
     let seconds = lag.map_or(String::new(), |lag| format!(" ({})", span(Duration::from_secs_f64(lag.clamp(0.0, 1e9)))));
     let what = format!("{behind} entries{seconds} behind");
-    Line { state: format!("secondary, {what}"), wrong: vec![format!("{name} is {what}")], ..Line::default() }
+    Line { state: format!("{}, {what}", part(said)), wrong: vec![format!("{name} is {what}")], ..Line::default() }
+}
+
+/// What a node is that follows the primary.
+fn part(said: &Value) -> &'static str {
+    // (A node tells its own part among those of all members.)
+    let members = said["members"].as_array().into_iter().flatten();
+    let own = members.filter(|member| member["node"] == said["node"]).map(|member| &member["part"]).next();
+    if *own.unwrap_or(&said["part"]) == "observer" { "observer" } else { "secondary" }
 }
 
 /// A node's complaints, about itself and others.
@@ -334,12 +363,12 @@ mod tests {
         seen[1].status["fetching"] = fetching;
         for seen in [&seen[..1], &seen[..]] {
             let told = glance(seen, NOON);
-            assert!(told.text.contains("fetches the database (25 % of 120 MiB)"), "{}", told.text);
+            assert!(told.text.contains("fetches the database [##........] 25 % of 120 MiB"), "{}", told.text);
             assert!(told.wrong[0].contains("longer than the log goes back"), "{:?}", told.wrong);
         }
         let mut seen = view(1, "primary");
         seen.status["members"][1]["fetching"] = json!({ "done": 0, "total": 0 });
-        assert!(glance(&[seen], NOON).text.contains("fetches the database (0 % of 0 MiB)"));
+        assert!(glance(&[seen], NOON).text.contains("fetches the database [..........] 0 % of 0 MiB"));
     }
 
     #[test]

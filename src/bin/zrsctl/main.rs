@@ -10,6 +10,7 @@ mod dump;
 mod glance;
 mod member;
 mod owner;
+mod recover;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ Examples:
   zrsctl import Data.fs --blobs blobs --data /var/lib/zrs
   zrsctl export --data /var/lib/zrs Data.fs --blobs blobs
   zrsctl adopt --data /var/lib/zrs
+  zrsctl recover --data /var/lib/zrs
   zrsctl dump --data /var/lib/zrs
   zrsctl dump log --data /var/lib/zrs --from 1000
   zrsctl dump store --data /var/lib/zrs --oid 1
@@ -79,6 +81,9 @@ enum Task {
     /// Vouches for the data folder of a stopped node. A node whose folder is a copy (moved to another disk, or put
     /// back) takes no part until a person says that it is the newest one
     Adopt(adopt::AdoptFlags),
+    /// Makes the data folder of a stopped node the beginning of a new cluster, when a majority of the voters is gone for
+    /// good. What was answered may be lost: it says what to look at first
+    Recover(recover::RecoverFlags),
     /// Prints what lies in the data folder of a stopped node, for people who debug: a summary, its log, or its store.
     /// Changes nothing in the folder
     Dump(dump::DumpFlags),
@@ -104,6 +109,7 @@ impl Task {
             Task::Import(flags) => &flags.data,
             Task::Export(flags) => slice::from_ref(&flags.data),
             Task::Adopt(flags) => slice::from_ref(&flags.data),
+            Task::Recover(flags) => slice::from_ref(&flags.data),
             Task::Status { .. } | Task::Transfer { .. } | Task::Storage(_) | Task::Member(_) | Task::Dump(_) => &[],
         }
     }
@@ -119,6 +125,7 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         Task::Import(flags) => datafs::import(flags).await,
         Task::Export(flags) => datafs::export(flags).await,
         Task::Adopt(flags) => adopt::adopt(&flags),
+        Task::Recover(flags) => recover::recover(&flags),
         Task::Dump(flags) => dump::dump(&flags),
     }
 }

@@ -62,7 +62,10 @@ pub async fn accept(
             OnOwnThread(env.spawn(async move { serve(&serving, from, connection).await })).ended().await
         }
         (Purpose::Relay, Some(_)) => return accept_relay(node, connection).await,
-        (Purpose::Fetch, Some(_)) => fetch::serve(&node.work, &node.checkpoints, connection).await,
+        (Purpose::Fetch, Some(_)) => {
+            let no_room = || node.fitness.no_room();
+            fetch::serve(&node.work, &node.checkpoints, connection, hello.from_incarnation, no_room).await
+        }
         (Purpose::Calls | Purpose::Relay | Purpose::Fetch, None) => Ok(()),
     };
     if let Err(fault) = served {

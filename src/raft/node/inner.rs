@@ -100,6 +100,8 @@ pub struct Inner {
     pub stopping: Watch<bool>,
     /// On the primary: what a change of the members waits for, in words.
     pub waits: Watch<Vec<String>>,
+    /// What differs between this node's database and those of others, in words.
+    pub alarms: Watch<Vec<String>>,
     /// The reign of this node, and since when the steward knows of it.
     pub reigns: Mutex<Option<(Reign, Instant)>>,
     /// Held while the roster is changed.

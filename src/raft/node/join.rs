@@ -8,7 +8,7 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 
 use super::inner::{Inner, Role, Running};
-use super::{checkup, presence, reign, shorten, steward, upkeep};
+use super::{checkup, compare, presence, reign, shorten, steward, upkeep};
 use crate::config::{Config, limits};
 use crate::env::Watch;
 use crate::raft::formation::Begun;
@@ -90,6 +90,7 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     env.spawn(upkeep::keep_memory_fresh(node.clone()));
     env.spawn(presence::tell(node.clone(), raft.clone()));
     env.spawn(checkup::look(node.clone()));
+    env.spawn(compare::keep(node.clone()));
     env.spawn(steward::keep(node.clone(), raft.clone()));
     initialize(node, &raft, &stamp).await
 }
@@ -147,6 +148,7 @@ async fn exclude(node: &Inner) -> anyhow::Result<()> {
     let Some(why) = node.excluded() else { return Ok(()) };
     tracing::error!("this node takes no part: {why}");
     node.publish(Role::Excluded(why));
+    node.checkpoints.sweep(true);
     let stop = async {
         if let Some(running) = node.running.get()
             && let Err(fault) = running.raft.shutdown().await

@@ -1,6 +1,7 @@
 //! A node: the handle by which the rest of the program uses consensus.
 
 mod checkup;
+mod compare;
 mod door;
 mod errands;
 mod inner;
@@ -163,6 +164,7 @@ impl Node {
             fault: Watch::new(None),
             stopping: Watch::new(false),
             waits: Watch::new(Vec::new()),
+            alarms: Watch::new(Vec::new()),
             reigns: Mutex::default(),
             rostering: tokio::sync::Mutex::new(()),
             running: OnceLock::new(),

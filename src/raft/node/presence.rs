@@ -13,10 +13,8 @@ use tokio::time::Instant;
 use super::inner::{Inner, Role};
 use super::status;
 use crate::raft::machine::Raft;
+use crate::raft::members::ON_THEIR_WAY;
 use crate::roster::Part;
-
-/// Entries that a member may be behind and still count as caught up: those on their way to it.
-const ON_THEIR_WAY: u64 = 64;
 
 /// Election timeouts of silence after which a member counts as away: a moment without a processor is no news.
 const LEASES: u32 = 3;

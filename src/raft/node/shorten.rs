@@ -4,6 +4,7 @@
 //! |---|---|
 //! | are not yet durable in this node's store | always: after a crash they are applied again |
 //! | follow a checkpoint that another node fetches | as long as it does |
+//! | a member lacks that has fetched a checkpoint within the last hour | until it has caught up |
 //! | are younger than `--log-keep` | while the log has no more than `--log-size` |
 //! | a member lacks that was heard within `--log-keep` | the same (only the primary knows) |
 //!
@@ -20,6 +21,7 @@ use super::inner::{Inner, Role};
 use super::status;
 use crate::config::limits;
 use crate::raft::machine::Raft;
+use crate::raft::members::ON_THEIR_WAY;
 
 /// Shortens the log until the node stops.
 pub async fn shorten_the_log(node: Arc<Inner>, raft: Raft) {
@@ -32,7 +34,7 @@ pub async fn shorten_the_log(node: Arc<Inner>, raft: Raft) {
         marks.note(now, node.log.durable_now().map_or(0, |(entries, _)| entries));
         let wanted = Wanted {
             flushed: node.flushed.look().index,
-            held: node.checkpoints.floor(),
+            held: node.checkpoints.floor().into_iter().chain(followed(&node, &raft)).min(),
             old: marks.older_than(now, node.config.log_keep),
             needed: needed(&node, &raft),
             too_many: node.log.beyond(node.config.log_size),
@@ -74,6 +76,22 @@ async fn purge(
         }
     }
     Ok(())
+}
+
+/// On the primary: how many entries every member has that has fetched the database lately, and has not caught up since.
+/// Without these entries it would have to begin again, and again.
+fn followed(node: &Inner, raft: &Raft) -> Option<u64> {
+    if !matches!(node.role(), Role::Primary(_)) {
+        return None;
+    }
+    let status = status::describe(node, Some(raft));
+    let entries = |folder| {
+        let member = node.member_of(folder)?;
+        status.members.iter().find(|described| described.node == member.id)?.log
+    };
+    let is_done = |folder| entries(folder).is_none_or(|entries| entries + ON_THEIR_WAY >= status.log);
+    // (One that has not begun to follow is at the checkpoint's position, which is held.)
+    node.checkpoints.followers(is_done).into_iter().filter_map(entries).filter(|entries| *entries > 0).min()
 }
 
 /// On the primary: how many entries every member has that was heard lately; `None`: nothing is known, or asked for.

@@ -40,8 +40,8 @@ pub struct NodeStatus {
     pub waiting: Option<String>,
     /// Why this node has stopped taking part, if it has.
     pub fault: Option<String>,
-    /// What people should look after: why this node is not fit to lead, clocks that differ, and why it can't fetch a
-    /// database that it needs.
+    /// What people should look after: why this node is not fit to lead, clocks and databases that differ, and why it
+    /// can't fetch a database that it needs.
     pub alarms: Vec<String>,
     /// How the members differ from what the operators want, and, on the primary, what that waits for.
     pub changes: Vec<String>,
@@ -81,7 +81,7 @@ pub struct MemberStatus {
     pub refusal: Option<String>,
     /// Why that member is not fit to lead, as it said lately.
     pub unfit: Option<String>,
-    /// On the primary: how far that member is that fetches a database.
+    /// How far that member is that fetches a database from this node, or, on the primary, says that it fetches one.
     pub fetching: Option<Fetched>,
 }
 
@@ -115,7 +115,10 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
             _ => None,
         },
         fault: node.fault().or_else(|| node.excluded()),
-        alarms: node.fitness.alarms().into_iter().chain(node.catch_up.trouble()).collect(),
+        alarms: {
+            let differences = node.alarms.look().clone();
+            node.fitness.alarms().into_iter().chain(node.catch_up.trouble()).chain(differences).collect()
+        },
         changes: changes(node),
         members: Vec::new(),
         log_syncs: node.log.syncs(),
@@ -136,6 +139,11 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
         let fetching = match (running, member.id == node.config.node) {
             (Some(running), false) => running.peers.links(member.clone().into()).fetching(),
             _ => None,
+        };
+        let reads = node.checkpoints.progress_of(member.incarnation);
+        let fetching = match reads {
+            Some((done, total)) => Some(Fetched { done, total }),
+            None => fetching,
         };
         let Member { id, incarnation, address, votes } = member;
         let replication = metrics.as_ref().and_then(|metrics| metrics.replication.as_ref()?.get(&incarnation));

@@ -1,0 +1,125 @@
+//! `zrsctl recover`: makes one data folder the beginning of a new cluster, when a majority is gone for good.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use zrs::engine::{Durability, Folder, Rocks};
+use zrs::journal::{self, Directory, Inspection};
+use zrs::raft::offline::{self, LogSummary};
+use zrs::storage::{self, Store};
+
+use crate::adopt::agree;
+
+const TERMS: &str = "\
+Do this only if a majority of the voters is gone for good. While they can be brought back, with their data, bring them
+back instead: then nothing is lost.
+
+  1. Transactions that were answered may be missing here, if only nodes that are gone had them; and some may appear that
+     were never answered. Say zrsctl recover --data DIR without --yes on every node that is left, and recover the one
+     whose log ends latest: the greatest term, then the greatest entry.
+  2. No other node of the former cluster may ever start again with its data: empty their folders, and let them in by
+     zrsctl member add. (They would not work together with this one, and could serve clients what is not true any more.)
+  3. Clients whose caches are newer than this database refuse it: delete their cache files.";
+
+#[derive(Args)]
+pub struct RecoverFlags {
+    /// The data folder of a node that is stopped
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Do not ask: it is understood what may be lost
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Shows what the folder has; recovers it once the person has agreed.
+pub fn recover(flags: &RecoverFlags) -> anyhow::Result<()> {
+    let path = flags.data.display();
+    let folder = Folder::open_read_only(&flags.data)?;
+    let is_begun = show(&folder)?;
+    drop(folder);
+    println!("\n{TERMS}\n");
+    if !flags.yes {
+        agree("Recover this folder?", "all of that is understood")?;
+    }
+    let folder = Folder::open(&flags.data)?;
+    let engine = Rocks::open(&folder.store(), storage::TABLES, Durability::Flush).context("opening the store")?;
+    let store = Store::open(Arc::new(engine))?;
+    if !is_begun {
+        let files = Directory::open(&folder.log()).context("opening the log")?;
+        let log = journal::inspect(Arc::new(files)).map_err(io::Error::other)?;
+        let log = log.context("the log is empty")?;
+        let applied = offline::replay(&log, &store).context("applying the rest of the log")?;
+        println!("applied {applied} entries of the log");
+        store.flush()?;
+        // (The log first: a store that has begun anew must never meet it.)
+        let kept = aside(&folder.log());
+        std::fs::rename(folder.log(), &kept)?;
+        std::fs::File::open(folder.path())?.sync_all()?;
+        println!("the former log is kept as {}", kept.display());
+    }
+    store.rebase()?;
+    store.flush()?;
+    println!(
+        "recovered {path}: start zrsd with it, alone (without --peers, with --listen HOST:PORT that others can reach), and \
+         let the other nodes in with empty folders: zrsctl member add N=HOST:PORT"
+    );
+    Ok(())
+}
+
+/// Prints what lies in the folder; whether an earlier recovery was cut off.
+fn show(folder: &Folder) -> anyhow::Result<bool> {
+    let engine = Rocks::open_read_only(&folder.store(), storage::TABLES, Durability::Flush).context("the store")?;
+    let store = Store::open(Arc::new(engine))?;
+    let applied = store.applied();
+    let log = match folder.log().is_dir() {
+        true => {
+            let files = Directory::open_read_only(&folder.log()).context("the log")?;
+            journal::inspect(Arc::new(files)).map_err(io::Error::other).context("reading the log")?
+        }
+        false => None,
+    };
+    let path = folder.path().display();
+    if log.is_none() && applied.index == 0 {
+        bail!("no node has started from {path} yet, so there is nothing to recover: start it");
+    }
+    let is_begun = log.is_none();
+    match &log {
+        None => println!("{path}: an earlier recovery was cut off, and is ended now"),
+        Some(log) => tell(log, &offline::summary(log)?, applied.index)?,
+    }
+    for (number, name) in store.storages() {
+        let summary = store.summary(number);
+        let last = summary.last_tid;
+        println!("  storage {name:?}: {} transactions, the last {last}, in the database", summary.transactions);
+    }
+    Ok(is_begun)
+}
+
+fn tell(log: &Inspection, found: &LogSummary, applied: u64) -> anyhow::Result<()> {
+    let Some(stamped) = &found.membership else { bail!("no cluster is known here: there is nothing to recover") };
+    let node = found.node.map_or("a node".into(), |node| format!("node {node}"));
+    println!("{node} of cluster {}", stamped.cluster);
+    match found.last.or(found.purged) {
+        Some(last) => println!("  its log ends with entry {} of term {}", last.index, last.term),
+        None => println!("  its log is empty"),
+    }
+    let left = log.last.map_or(0, |(number, _)| number).saturating_sub(applied);
+    println!("  its database has applied {applied} entries; {left} follow in the log, and are applied");
+    if let Some(damage) = &found.damage {
+        println!("  THE LOG IS DAMAGED, and ends there: {damage}");
+    }
+    if let Some(why) = &found.excluded {
+        println!("  it took no part: {why}");
+    }
+    Ok(())
+}
+
+/// The name under which the log is kept.
+fn aside(log: &Path) -> PathBuf {
+    let name = |n: u32| log.with_file_name(if n == 0 { "log.lost".into() } else { format!("log.lost-{n}") });
+    (0..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0))
+}
