@@ -100,8 +100,13 @@ pub enum Change {
         /// The name by which clients asked for the storage.
         name: String,
     },
-    /// Keeps the nodes that operators want in the cluster. -> `Outcome::Done`
-    Roster(Roster),
+    /// Keeps the nodes that operators want in the cluster. -> `Outcome::Done`, or `Outcome::Refused`
+    Roster {
+        /// The entry of the log that has set the roster of which this one was made; 0: there is none.
+        after: u64,
+        /// The nodes.
+        roster: Roster,
+    },
 }
 
 /// A bounded part of a pack.
@@ -313,7 +318,9 @@ impl Command {
                     .sum::<usize>();
                 32 + removed + 10 * step.transactions.len()
             }
-            Change::Roster(roster) => 32 + roster.nodes.values().map(|wish| 32 + wish.address.len()).sum::<usize>(),
+            Change::Roster { roster, .. } => {
+                40 + roster.nodes.values().map(|wish| 32 + wish.address.len()).sum::<usize>()
+            }
             Change::Barrier | Change::ReserveOids { .. } | Change::PackBegin { .. } | Change::PackEnd { .. } => 32,
         }
     }

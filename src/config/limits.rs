@@ -300,6 +300,8 @@ pub const MARKS: usize = 256;
 pub const MARKS_TOLD: usize = 8;
 /// How often nodes compare them.
 pub const COMPARE_LOOK: Duration = Duration::from_secs(1);
+/// After a node has come with another data folder, no other folder of a number is taken for so long.
+pub const FOLDER_KEPT: Duration = Duration::from_secs(5);
 /// How often a node looks whether the members are those that are wanted.
 pub const STEWARD_LOOK: Duration = Duration::from_millis(500);
 /// How often a node takes to its disk what the other members have proven to have on theirs.

@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use hyper::HeaderMap;
 use hyper::header;
 
-use super::route::Page;
+use super::page::Page;
 
 /// The hosts by which this node may be asked, beside all IP addresses and `localhost`.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::route::{Page, decoded};
+use super::page::{Page, decoded};
 use crate::server::MembersAsk;
 
 /// The wish of a POST to `path`; `None`: the path is another page's.

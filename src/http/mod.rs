@@ -12,6 +12,7 @@
 
 mod guard;
 mod member;
+mod page;
 mod route;
 mod state;
 
@@ -27,7 +28,8 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
 
-pub use route::{Kind, PAGES, Page, Route};
+pub use page::Page;
+pub use route::{Kind, PAGES, Route};
 
 use crate::config::limits;
 use crate::env::Env;

@@ -33,7 +33,7 @@ use crate::storage::{FORMAT, Position, TABLES, position_of};
 fn offer_of(held: &Held) -> io::Result<Offer> {
     let place = Place::of(held.position).ok_or_else(|| io::Error::other("its database is empty"))?;
     let files = held.files().into_iter().map(|ShelfFile { name, size }| (name, size)).collect();
-    Ok(Offer { name: held.name.clone(), place, term: held.term, format: FORMAT, files })
+    Ok(Offer { name: held.name.clone(), place, term: held.term, files, format: FORMAT })
 }
 
 /// Serves a connection for fetching until the receiver closes it, or asks nothing for so long that its checkpoint may

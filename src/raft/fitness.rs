@@ -8,7 +8,7 @@
 //! if it can't hand its role over. The half of the reserve is for what is under way then, and for a secondary to keep
 //! up with that; below it, a secondary takes no more entries. The other half is for packs, exports and the shutdown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -79,7 +79,11 @@ impl Fitness {
         let mut causes = self.causes();
         match (causes.contains_key(&cause), why) {
             (false, Some(why)) => {
-                tracing::error!("this node is not fit to lead: {why}");
+                match cause {
+                    // (As somebody wished.)
+                    Cause::Part => tracing::info!("this node is to lead no more: {why}"),
+                    _ => tracing::error!("this node is not fit to lead: {why}"),
+                }
                 causes.insert(cause, why);
             }
             (true, Some(why)) => drop(causes.insert(cause, why)),
@@ -126,11 +130,13 @@ impl Fitness {
         self.others().insert(node, seen);
     }
 
-    /// Judges this node's clock by those of the others, in a cluster of `members`.
-    pub fn judge_clock(&self, members: usize) {
+    /// Judges this node's clock by those of the other `voters`.
+    pub fn judge_clock(&self, voters: &BTreeSet<u64>) {
+        let members = voters.len();
         let is_ahead = self.causes().contains_key(&Cause::Clock);
         let most = if is_ahead { limits::CLOCK_RIGHT } else { limits::CLOCK_AHEAD }.as_millis() as i64;
-        let behind: Vec<i64> = self.fresh(|_, seen| (seen.ahead > most).then_some(seen.ahead));
+        let behind: Vec<i64> =
+            self.fresh(|node, seen| (voters.contains(&node) && seen.ahead > most).then_some(seen.ahead));
         let why = (behind.len() > members / 2).then(|| {
             let least = behind.iter().min().copied().unwrap_or(0) / 1000;
             format!(
@@ -158,9 +164,9 @@ impl Fitness {
         self.set(Cause::Disk, why);
     }
 
-    /// Whether another node was seen lately that is fit to lead.
-    pub fn is_fit_elsewhere(&self) -> bool {
-        !self.fresh(|_, seen| seen.unfit.is_none().then_some(())).is_empty()
+    /// Whether another one of the `voters` was seen lately that is fit to lead.
+    pub fn is_fit_elsewhere(&self, voters: &BTreeSet<u64>) -> bool {
+        !self.fresh(|node, seen| (voters.contains(&node) && seen.unfit.is_none()).then_some(())).is_empty()
     }
 
     /// Whether node `node` was seen lately.
@@ -191,14 +197,16 @@ impl Fitness {
         self.stop.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Judges whether this node, as primary of a cluster of `members`, should have more written: not if its own disk is
-    /// nearly full and no other node can take the role, and not if too few nodes are there that have room.
-    pub fn judge_room(&self, members: usize) {
-        let own = self.no_room();
-        let full = self.fresh(|_, seen| (!seen.has_room).then_some(())).len() + usize::from(own.is_some());
-        let with_room = self.fresh(|_, seen| seen.has_room.then_some(())).len() + usize::from(own.is_none());
+    /// Judges whether this node, as primary of a cluster with these voters, should have more written: not if its own
+    /// disk is nearly full and no other node can take the role, and not if too few nodes are there that have room.
+    pub fn judge_room(&self, voters: &BTreeSet<u64>) {
+        let (own, members) = (self.no_room(), voters.len());
+        let count =
+            |room| self.fresh(|node, seen| (voters.contains(&node) && seen.has_room == room).then_some(())).len();
+        let full = count(false) + usize::from(own.is_some());
+        let with_room = count(true) + usize::from(own.is_none());
         let stop = match own {
-            Some(why) if self.is_short.load(Ordering::Relaxed) || !self.is_fit_elsewhere() => {
+            Some(why) if self.is_short.load(Ordering::Relaxed) || !self.is_fit_elsewhere(voters) => {
                 Some(format!("the primary takes nothing more, as {why}"))
             }
             _ if full > 0 && with_room <= members / 2 => Some(format!(
@@ -251,6 +259,10 @@ impl fmt::Display for Cause {
 mod tests {
     use super::*;
 
+    fn three() -> BTreeSet<u64> {
+        BTreeSet::from([1, 2, 3])
+    }
+
     fn fitness() -> Fitness {
         Fitness::new(Env::system())
     }
@@ -266,11 +278,14 @@ mod tests {
     async fn a_clock_ahead_of_a_majority_is_unfit() {
         let fitness = fitness();
         says(&fitness, 2, -40, true);
-        fitness.judge_clock(3);
+        fitness.judge_clock(&three());
+        // (Observers have no say.)
+        says(&fitness, 4, -40, true);
+        fitness.judge_clock(&three());
         assert_eq!(fitness.unfit(), None, "one of two that differ may be right");
-        assert_eq!(fitness.alarms().len(), 1);
+        assert_eq!(fitness.alarms().len(), 2);
         says(&fitness, 3, -50, true);
-        fitness.judge_clock(3);
+        fitness.judge_clock(&three());
         assert!(
             fitness.unfit().unwrap().starts_with("its clock is 39 s or more ahead of those of 2 of 3 nodes")
                 || fitness.unfit().unwrap().starts_with("its clock is 40 s"),
@@ -278,17 +293,17 @@ mod tests {
             fitness.unfit()
         );
         says(&fitness, 3, -27, true);
-        fitness.judge_clock(3);
+        fitness.judge_clock(&three());
         assert!(fitness.unfit().is_some(), "it does not come and go");
         says(&fitness, 3, -20, true);
-        fitness.judge_clock(3);
+        fitness.judge_clock(&three());
         assert_eq!(fitness.unfit(), None);
         // Behind the others it leads: tids grow all the same.
         says(&fitness, 2, 40, true);
         says(&fitness, 3, 40, true);
-        fitness.judge_clock(3);
+        fitness.judge_clock(&three());
         assert_eq!(fitness.unfit(), None);
-        assert_eq!(fitness.alarms().len(), 2);
+        assert_eq!(fitness.alarms().len(), 3);
     }
 
     #[tokio::test]
@@ -309,13 +324,13 @@ mod tests {
         let fitness = fitness();
         says(&fitness, 2, 0, false);
         let judged = |fitness: &Fitness, members| {
-            fitness.judge_room(members);
+            fitness.judge_room(&(1..=members).collect());
             fitness.no_room_to_commit()
         };
         assert!(judged(&fitness, 3).unwrap().contains("1 of 3 nodes"), "the third one is away");
-        assert!(!fitness.is_fit_elsewhere());
+        assert!(!fitness.is_fit_elsewhere(&three()));
         says(&fitness, 3, 0, true);
-        assert!(fitness.is_fit_elsewhere());
+        assert!(fitness.is_fit_elsewhere(&three()));
         assert_eq!(judged(&fitness, 3), None);
         assert!(fitness.is_seen_fit(3) && !fitness.is_seen_fit(2) && !fitness.is_seen_fit(4));
         assert_eq!((fitness.unfit_of(2).as_deref(), fitness.unfit_of(3)), (Some("full"), None));

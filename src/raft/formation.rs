@@ -44,6 +44,8 @@ pub struct Formation {
     pub peers: BTreeMap<u64, String>,
     /// Set once, when the stamp is on disk.
     pub stamp: Watch<Option<Stamp>>,
+    /// Whether this node was let in to a cluster that runs.
+    pub admitted: Watch<bool>,
     /// Held while a stamp that came in is considered.
     pub turn: tokio::sync::Mutex<()>,
     /// The condition that this node waits for, in words for people; empty if the node waits for nothing.
@@ -124,7 +126,10 @@ impl Formation {
                     self.take_stamp(Stamp { cluster, members: seats, base: self.base.digest() }).await?;
                     continue;
                 }
-                Round::Admitted(admission) => return Ok(Begun::Admitted(admission)),
+                Round::Admitted(admission) => {
+                    self.admitted.send(true);
+                    return Ok(Begun::Admitted(admission));
+                }
                 Round::Empty(_) | Round::Waiting => {}
             }
             let _ = self.caller.env.timeout(ROUND, stamped.changed()).await;
@@ -142,7 +147,9 @@ impl Formation {
                         format!("belongs to cluster {} already", cluster_name(&theirs.cluster))
                     }
                     Ok(FormAnswer::Refused(why)) => why,
-                    Ok(FormAnswer::Empty { .. } | FormAnswer::Admitted(_)) => "did not take the cluster's stamp".into(),
+                    Ok(FormAnswer::Empty { .. } | FormAnswer::Admitted(_) | FormAnswer::Primary(_)) => {
+                        "did not take the cluster's stamp".into()
+                    }
                     Err(fault) => fault.to_string(),
                 };
                 self.wait_for(format!("node {} at {}: {problem}", target.node, target.address));
@@ -157,7 +164,7 @@ impl Formation {
         let seat = |node: u64| Seat { node, address: self.peers[&node].clone() };
         let mut seats = BTreeMap::from([(self.caller.incarnation, seat(self.node()))]);
         let mut bases = BTreeMap::from([(self.node(), self.base.clone())]);
-        let mut problem = None;
+        let (mut problem, mut refusal) = (None, None);
         for target in self.others() {
             let found = match self.ask(&target, &FormAsk::Probe).await {
                 Ok(FormAnswer::Empty { incarnation, peers, base }) if peers == self.peers => {
@@ -178,16 +185,20 @@ impl Formation {
                 Ok(FormAnswer::Empty { peers, .. }) => {
                     format!("was started with another list: --peers {}", peers_list(&peers))
                 }
-                Ok(FormAnswer::Stamped(stamp)) => match stamp.members.get(&self.caller.incarnation) {
-                    // The founder is handing out the stamp, and will come here too.
-                    Some(_) => continue,
-                    None => match self.ask_to_join(&target, &stamp).await {
+                Ok(FormAnswer::Stamped(stamp)) => {
+                    let knows_this = stamp.members.contains_key(&self.caller.incarnation);
+                    match self.ask_to_join(&target, &stamp).await {
                         Ok(admission) => return Round::Admitted(admission),
-                        Err(why) => why,
-                    },
-                },
+                        // (The founder is handing out the stamp, and will come here too.)
+                        Err(_) if knows_this && stamp.addresses() == self.peers => continue,
+                        Err(why) => {
+                            refusal.get_or_insert(format!("node {} at {}: {why}", target.node, target.address));
+                            continue;
+                        }
+                    }
+                }
                 Ok(FormAnswer::Refused(why)) => why,
-                Ok(FormAnswer::Admitted(_)) => "gave an answer to another question".into(),
+                Ok(FormAnswer::Admitted(_) | FormAnswer::Primary(_)) => "gave an answer to another question".into(),
                 Err(fault) => fault.to_string(),
             };
             problem.get_or_insert(format!("node {} at {}: {found}", target.node, target.address));
@@ -196,7 +207,8 @@ impl Formation {
             self.wait_for(disagreement);
             return Round::Waiting;
         }
-        match problem {
+        // (What a cluster says that is there counts more than who can't be reached.)
+        match refusal.or(problem) {
             Some(problem) => {
                 self.wait_for(problem);
                 Round::Waiting
@@ -216,12 +228,18 @@ impl Formation {
                 self.base
             ));
         }
-        let why = match self.ask(target, &FormAsk::Join).await {
+        let mut answer = self.ask(target, &FormAsk::Join).await;
+        if let Ok(FormAnswer::Primary(seat)) = answer {
+            let primary = Target { node: seat.node, incarnation: None, address: seat.address };
+            answer = self.ask(&primary, &FormAsk::Join).await;
+        }
+        let why = match answer {
             Ok(FormAnswer::Admitted(admission)) if admission.stamp.members.contains_key(&self.caller.incarnation) => {
                 return Ok(admission);
             }
             Ok(FormAnswer::Refused(why)) => why,
-            Ok(other) => format!("it answered another question: {other:?}"),
+            Ok(FormAnswer::Primary(seat)) => format!("node {} is the primary, perhaps", seat.node),
+            Ok(_) => "it answered another question".into(),
             Err(fault) => fault.to_string(),
         };
         Err(format!(
@@ -266,6 +284,9 @@ impl Formation {
         let _turn = self.turn.lock().await;
         if let Some(mine) = self.stamp.look().clone() {
             return Ok(FormAnswer::Stamped(mine));
+        }
+        if *self.admitted.look() {
+            return Ok(FormAnswer::Refused("is about to begin with the database of another cluster".into()));
         }
         if stamp.members.len() != self.peers.len() || stamp.addresses() != self.peers {
             let why = format!("was started with another list: --peers {}", peers_list(&self.peers));

@@ -16,15 +16,16 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
 use super::memory::{Memory, outdated};
+use super::past::Past;
 use super::stamp::ClusterId;
 use super::types::Incarnation;
 use super::wire::{
-    Answer, Ask, GREETING, Hello, Numbered, OLDEST_VERSION, PeerKey, Proof, Purpose, Side, VERSION, Verdict, Welcome,
-    pack, unpack,
+    Answer, Ask, GREETING, Hello, Numbered, OLDEST_VERSION, PeerKey, Proof, Purpose, SeatClaim, Side, VERSION, Verdict,
+    Welcome, pack, unpack,
 };
 use crate::command;
 use crate::config::limits;
-use crate::env::Env;
+use crate::env::{Env, Watch};
 use crate::net::{FrameReader, FrameWriter, Network, Tls};
 
 /// This node as its peers know it, and its means to call them.
@@ -38,6 +39,8 @@ pub struct Caller {
     pub node: u64,
     pub incarnation: Incarnation,
     pub memory: Memory,
+    /// This node's own seat.
+    pub seat: Watch<Option<SeatClaim>>,
     /// The newest version of the peers' protocol, and the newest command format, that this node tells its peers.
     pub newest: Newest,
     /// How long connecting and the handshake may take.
@@ -142,6 +145,7 @@ impl Caller {
             known: target.incarnation.and_then(|member| self.memory.of(member)),
             nonce: self.nonce(),
             purpose,
+            seat: self.seat.look().clone(),
         }));
         connection.writer.push(&hello);
         connection.writer.flush().await?;
@@ -158,7 +162,12 @@ impl Caller {
                 (nonce, past, format)
             }
             Welcome::Refused(why) => return Err(refused(&why)),
-            Welcome::NotYet(why) => return Err(io::Error::new(io::ErrorKind::NotConnected, why)),
+            Welcome::NotYet { why, format } => {
+                if let Some(member) = target.incarnation {
+                    self.memory.met(member, Past::default(), format);
+                }
+                return Err(io::Error::new(io::ErrorKind::NotConnected, why));
+            }
         };
         let past = self.memory.own()?;
         let proof = self.key.prove(Side::Initiator, &hello, &nonce, &past);
@@ -278,6 +287,27 @@ pub fn ip_of(address: &str) -> Option<IpAddr> {
     Some(ip.to_canonical())
 }
 
+/// Where the members are now: seats may get another address while links to them live on. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Addresses(Arc<Mutex<BTreeMap<Incarnation, String>>>);
+
+impl Addresses {
+    pub fn set(&self, member: Incarnation, address: &str) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.get(&member).is_none_or(|known| known != address) {
+            known.insert(member, address.to_owned());
+        }
+    }
+
+    pub fn keep_only(&self, members: &[Incarnation]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|member, _| members.contains(member));
+    }
+
+    fn of(&self, member: Incarnation) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&member).cloned()
+    }
+}
+
 /// A lasting connection to one peer; cheap to clone.
 #[derive(Clone)]
 pub struct Link {
@@ -293,17 +323,11 @@ struct Call {
 impl Link {
     /// `quiet`: how long the peer may say nothing while it owes an answer. After that the link connects anew, as TCP
     /// may need as long as a partition has lasted to find out that the partition is over.
-    /// `address`: where the peer is; read at each connection.
-    pub fn new(
-        caller: Caller,
-        target: Target,
-        address: Arc<Mutex<String>>,
-        cluster: ClusterId,
-        quiet: Duration,
-    ) -> Link {
+    /// `addresses`: where members are now, looked at for each connection.
+    pub fn new(caller: Caller, target: Target, addresses: Addresses, cluster: ClusterId, quiet: Duration) -> Link {
         let (calls, queue) = mpsc::channel(limits::PEER_CALLS);
         let env = caller.env.clone();
-        env.spawn(async move { Keeper { caller, target, address, cluster, quiet, refusal: None }.keep(queue).await });
+        env.spawn(async move { Keeper { caller, target, addresses, cluster, quiet, refusal: None }.keep(queue).await });
         Link { calls, env }
     }
 
@@ -327,7 +351,7 @@ fn closed() -> io::Error {
 struct Keeper {
     caller: Caller,
     target: Target,
-    address: Arc<Mutex<String>>,
+    addresses: Addresses,
     cluster: ClusterId,
     quiet: Duration,
     /// The peer's last refusal, which is logged once.
@@ -355,7 +379,9 @@ impl Keeper {
             if first.answer.is_closed() {
                 continue;
             }
-            self.target.address.clone_from(&self.address.lock().unwrap_or_else(PoisonError::into_inner));
+            if let Some(now) = self.target.incarnation.and_then(|member| self.addresses.of(member)) {
+                self.target.address = now;
+            }
             match self.caller.connect(&self.target, Some(self.cluster), Purpose::Calls).await {
                 Ok(connection) => {
                     if self.refusal.take().is_some() {

@@ -173,7 +173,7 @@ fn takes_long(change: &Change) -> bool {
         Change::CreateStorage { .. }
         | Change::ReserveOids { .. }
         | Change::Commit(_)
-        | Change::Roster(_)
+        | Change::Roster { .. }
         | Change::PackBegin { .. }
         | Change::PackEnd { .. } => false,
     }

@@ -25,7 +25,7 @@ use super::errand::{Brought, bring};
 use super::fitness::Fitness;
 use super::heard::Heard;
 use super::lease::Lease;
-use super::link::{Caller, Connection, Link, Target};
+use super::link::{Addresses, Caller, Connection, Link, Target};
 use super::log::LogStore;
 use super::machine::{NoData, Raft, Snapshot};
 use super::memory::Memory;
@@ -42,6 +42,7 @@ pub struct Peers {
     caller: Caller,
     cluster: ClusterId,
     links: Arc<Mutex<LinksByPeer>>,
+    addresses: Addresses,
     /// How many of the log's first entries are to go.
     going: Arc<AtomicU64>,
 }
@@ -62,8 +63,6 @@ pub struct PeerLinks {
     fetching: Arc<Mutex<Option<Fetched>>>,
     /// How many of the log's first entries are to go.
     going: Arc<AtomicU64>,
-    /// Where the peer is now: its seat may have got another address.
-    address: Arc<Mutex<String>>,
     /// For entries.
     pub bulk: Link,
     /// For calls that must not wait behind entries.
@@ -94,7 +93,7 @@ impl Drop for Fetching {
 
 impl Peers {
     pub fn new(caller: Caller, cluster: ClusterId) -> Peers {
-        Peers { caller, cluster, links: Arc::default(), going: Arc::default() }
+        Peers { caller, cluster, links: Arc::default(), addresses: Addresses::default(), going: Arc::default() }
     }
 
     pub fn cluster(&self) -> ClusterId {
@@ -109,8 +108,11 @@ impl Peers {
 
     pub fn links(&self, target: Target) -> PeerLinks {
         let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let address = Arc::new(Mutex::new(target.address.clone()));
-        let make = |quiet| Link::new(self.caller.clone(), target.clone(), address.clone(), self.cluster, quiet);
+        if let Some(member) = target.incarnation {
+            self.addresses.set(member, &target.address);
+        }
+        let addresses = &self.addresses;
+        let make = |quiet| Link::new(self.caller.clone(), target.clone(), addresses.clone(), self.cluster, quiet);
         let make = || PeerLinks {
             member: target.incarnation,
             memory: self.caller.memory.clone(),
@@ -118,19 +120,17 @@ impl Peers {
             refused: Arc::default(),
             fetching: Arc::default(),
             going: self.going.clone(),
-            address: address.clone(),
             bulk: make(limits::PEER_CALL_TIMEOUT),
             control: make(self.caller.patience * 2),
         };
-        let known = links.entry((target.node, target.incarnation)).or_insert_with(make).clone();
-        *known.address.lock().unwrap_or_else(PoisonError::into_inner) = target.address;
-        known
+        links.entry((target.node, target.incarnation)).or_insert_with(make).clone()
     }
 
     /// Closes the links to those that are no members any more.
     pub fn keep_only(&self, members: &[Incarnation]) {
         let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         links.retain(|(_, member), _| member.is_none_or(|member| members.contains(&member)));
+        self.addresses.keep_only(members);
     }
 }
 

@@ -33,7 +33,7 @@ use super::base::LogBase;
 use super::errand::{Errand, Report};
 use super::past::Past;
 use super::stamp::{ClusterId, Stamp};
-use super::types::{Ballot, Incarnation, Place, Record};
+use super::types::{Ballot, Incarnation, Place, Record, Seat};
 use crate::storage::Mark;
 
 /// The first two bytes of a peer's first frame.
@@ -65,6 +65,17 @@ pub struct Hello {
     pub known: Option<Past>,
     pub nonce: [u8; 16],
     pub purpose: Purpose,
+    /// The initiator's seat; `None`: it has none yet.
+    pub seat: Option<SeatClaim>,
+}
+
+/// A node's seat in the cluster, as the node itself knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeatClaim {
+    /// The number of the entry of the log by which the members became those of now.
+    pub entry: u64,
+    /// `host:port`
+    pub address: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +99,11 @@ pub enum Welcome {
     },
     Refused(String),
     /// Refused as long as the acceptor is not a member itself.
-    NotYet(String),
+    NotYet {
+        why: String,
+        /// The newest command format that it knows.
+        format: u8,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,10 +265,10 @@ pub struct Offer {
     /// A term that the source had heard of when it had applied that entry. Whoever committed the entry led in this term
     /// or in an earlier one.
     pub term: u64,
-    /// The format of the database.
-    pub format: u32,
     /// Names and bytes.
     pub files: Vec<(String, u64)>,
+    /// The format of the database.
+    pub format: u32,
 }
 
 impl Offer {
@@ -335,6 +350,8 @@ pub enum FormAnswer {
     Refused(String),
     /// To [`FormAsk::Join`]. (`Refused`: not yet, or never; why.)
     Admitted(Admission),
+    /// To [`FormAsk::Join`]: this node is not the primary, the one with this seat is.
+    Primary(Seat),
 }
 
 /// The frame that answers a Hello of whatever version with a refusal.
@@ -356,7 +373,8 @@ pub fn read_hello(first: &[u8], newest: u8) -> io::Result<Hello> {
         );
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
-    let hello: Hello = unpack(body)?;
+    // (Fields that an older version does not send count as not given.)
+    let hello: Hello = unpack(&[body, &[0; 4]].concat())?;
     match hello.common_version(newest) {
         Some(_) => Ok(hello),
         None => Err(io::Error::new(io::ErrorKind::InvalidData, "the peer's versions of the protocol contradict")),
@@ -476,6 +494,7 @@ mod tests {
             known: Some(past),
             nonce: [6; 16],
             purpose: Purpose::Calls,
+            seat: None,
         };
         let challenge = Welcome::Challenge { version: 1, format: 2, nonce: [7; 16], past, proof: [8; 32] };
         use super::super::types::{Members, RecordContent};
@@ -543,7 +562,7 @@ mod tests {
         let ballot = Ballot { term: 7, candidate: Incarnation(0x1111_2222_3333_4444), committed: true };
         let place = Place { term: 7, index: 399 };
         let offer =
-            Offer { name: "1f".into(), place, term: 7, format: 2, files: vec![("000007.sst".into(), 3_000_000)] };
+            Offer { name: "1f".into(), place, term: 7, files: vec![("000007.sst".into(), 3_000_000)], format: 2 };
         let ask = |body| pack(&Numbered { number: 300, body });
         let answer = |body| pack(&Numbered { number: 300, body });
         vec![

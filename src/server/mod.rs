@@ -152,9 +152,7 @@ impl Server {
         env.spawn(follow::follow(shared.clone()));
         env.spawn(hand_over::while_unfit(shared.clone()));
         env.spawn(errands::serve(shared.clone(), brought));
-        if shared.config.peers.len() > 1 {
-            env.spawn(look_up_members(shared.clone()));
-        }
+        env.spawn(look_up_members(shared.clone()));
         let mut doors = vec![env.spawn(accept::serve(shared.clone(), listener, Door::Main))];
         if let Some(listener) = reading {
             doors.push(env.spawn(accept::serve(shared.clone(), listener, Door::Reading)));
@@ -227,7 +225,10 @@ impl Server {
     /// Has the primary, this node or another one, grant a wish for other members: what is going to happen, or why
     /// nothing is, in words.
     pub async fn change_members(&self, wish: MembersAsk) -> Result<String, String> {
-        errands::run(&self.shared, Errand::Members(wish)).await
+        let words = errands::run(&self.shared, Errand::Members(wish)).await?;
+        // (Whoever asks this node for its status next sees what is still to be done.)
+        let _ = self.shared.node.catch_up(limits::PRIMARY_AWAITED).await;
+        Ok(words)
     }
 
     /// Lets no client in any more, finishes the voted transactions, hands the primary's role over, closes everything.

@@ -9,7 +9,7 @@
 //! | `Barrier` | opens its reign, if that is greater than the open one; removes unclaimed pieces | `Stale` |
 //! | any other | is looked at if its reign is the open one | `Stale` |
 //! | `CreateStorage` | gives the storage of that name, new or not | `BadValue`: no name, or too long |
-//! | `Roster` | keeps the nodes that are wanted | |
+//! | `Roster` | keeps the nodes that are wanted | `BadValue`: made of another one than is set |
 //! | `DropStorage` | ends a storage; its number is never given again | `NoStorage`; `BadValue`: it is not empty |
 //! | `ReserveOids` | takes up to `count` ids, none below `from` | `NoStorage`; `BadValue`: no ids left |
 //! | `PackBegin` | sets the pack time, at most the last tid | `NoStorage`; `BadValue`: a pack is going on |
@@ -64,7 +64,7 @@ impl Store {
     /// If `at` is not the position after [`Store::applied`].
     pub fn apply(&self, at: Position, command: &Command) -> io::Result<Outcome> {
         let turn = self.turn(at)?;
-        let decision = self.decide(command)?;
+        let decision = self.decide(at, command)?;
         self.write(turn, at, decision.batch, decision.next)?;
         Ok(decision.outcome)
     }
@@ -133,7 +133,7 @@ impl Store {
         Ok(())
     }
 
-    fn decide(&self, command: &Command) -> io::Result<Decision> {
+    fn decide(&self, at: Position, command: &Command) -> io::Result<Decision> {
         let open = self.reign();
         if let Change::Barrier = command.change {
             if command.reign <= open {
@@ -160,8 +160,20 @@ impl Store {
             Change::PackStep(step) => self.pack_step(step),
             Change::PackEnd { storage } => Ok(self.pack_end(*storage)),
             Change::DropStorage { name } => self.drop_storage(name),
-            Change::Roster(roster) => Ok(keep_roster(roster)),
+            Change::Roster { after, roster } => Ok(self.keep_roster(at, *after, roster)),
         }
+    }
+
+    fn keep_roster(&self, at: Position, after: u64, roster: &Roster) -> Decision {
+        // (Two wishes at a time: the later one was made without knowing of the other.)
+        if self.catalog().roster.0.index != after {
+            return Decision::refuse(Refusal::BadValue("the wanted members have changed meanwhile: ask again".into()));
+        }
+        let mut batch = Batch::new();
+        let mut body = at.to_bytes().to_vec();
+        body.extend(postcard::to_stdvec(roster).expect("a roster is plain data"));
+        batch.put(keys::META, keys::ROSTER, value::seal(&keys::ROSTER, value::ROSTER, &body));
+        Decision { outcome: Outcome::Done, batch, next: Next::Roster(roster.clone()) }
     }
 
     fn create_storage(&self, name: &str) -> Decision {
@@ -319,7 +331,7 @@ impl Catalog {
             Next::Same => {}
             Next::Reign(reign) => self.reign = reign,
             Next::Membership(membership) => self.membership = Some((at, membership)),
-            Next::Roster(roster) => self.roster = roster,
+            Next::Roster(roster) => self.roster = (at, roster),
             Next::Created(storage, name) => {
                 self.storages.insert(storage, Storage::new(name, Summary::default()));
             }
@@ -341,13 +353,6 @@ impl Catalog {
     fn of(&mut self, storage: StorageId) -> &mut Storage {
         self.storages.get_mut(&storage).expect("apply has looked it up, and no storage leaves the catalog")
     }
-}
-
-fn keep_roster(roster: &Roster) -> Decision {
-    let mut batch = Batch::new();
-    let body = postcard::to_stdvec(roster).expect("a roster is plain data");
-    batch.put(keys::META, keys::ROSTER, value::seal(&keys::ROSTER, value::ROSTER, &body));
-    Decision { outcome: Outcome::Done, batch, next: Next::Roster(roster.clone()) }
 }
 
 /// Why no storage after `last` could take this transaction, whatever its objects are.

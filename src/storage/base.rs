@@ -7,7 +7,6 @@ use super::store::Store;
 use super::{keys, value};
 use crate::command::Reign;
 use crate::engine::Batch;
-use crate::roster::Roster;
 
 impl Store {
     /// Makes the present content the *base* of a new log, whose first entry is to be applied next: position and reign
@@ -36,7 +35,7 @@ impl Store {
         catalog.position = position;
         catalog.reign = reign;
         catalog.membership = None;
-        catalog.roster = Roster::default();
+        catalog.roster = Default::default();
         self.inner.applied.send(position.index);
         Ok(())
     }

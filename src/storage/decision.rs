@@ -12,6 +12,7 @@ pub(super) enum Next {
     Same,
     Reign(Reign),
     Membership(Vec<u8>),
+    /// Set by the entry at hand.
     Roster(Roster),
     Created(StorageId, String),
     Dropped(StorageId),

@@ -9,7 +9,7 @@
 //! | `meta` | `02` | `32` | applied position: index u64, term u64 |
 //! | `meta` | `03` | `33` | open reign: term u64, number u64 |
 //! | `meta` | `04` | `34` | membership: position as above, then Raft's bytes |
-//! | `meta` | `05` | `38` | the roster, in postcard ([`Roster`](crate::roster::Roster)) |
+//! | `meta` | `05` | `38` | position as above, then postcard of the [`Roster`](crate::roster::Roster) |
 //! | `meta` | `10` storage u32 | `35` | name of the storage, UTF-8 |
 //! | | | `37` | the name that the storage had until it was dropped: its number is never given again |
 //! | `meta` | `11` storage u32 | `36` | its summary, 128 bytes (`summary`) |

@@ -54,7 +54,7 @@ pub(super) struct Catalog {
     pub position: Position,
     pub reign: Reign,
     pub membership: Option<(Position, Vec<u8>)>,
-    pub roster: Roster,
+    pub roster: (Position, Roster),
     pub marks: Marks,
     pub storages: BTreeMap<StorageId, Storage>,
 }
@@ -132,8 +132,14 @@ impl Store {
             None => None,
         };
         let roster = match meta(&keys::ROSTER, value::ROSTER)? {
-            Some(bytes) => postcard::from_bytes(&bytes).map_err(|why| value::damaged(format_args!("roster: {why}")))?,
-            None => Roster::default(),
+            Some(bytes) => {
+                let (position, rest) =
+                    bytes.split_at_checked(16).ok_or_else(|| value::damaged("the roster is cut short"))?;
+                let read = postcard::from_bytes(rest);
+                let roster = read.map_err(|why| value::damaged(format_args!("the roster can't be read: {why}")))?;
+                (Position::from_bytes(position)?, roster)
+            }
+            None => Default::default(),
         };
         let mut storages = BTreeMap::new();
         for pair in engine.range(keys::META, &keys::NAMES.0, &keys::NAMES.1, Order::Ascending) {
@@ -215,8 +221,9 @@ impl Store {
         self.catalog().membership.clone()
     }
 
-    /// Which nodes the operators want in the cluster, as they said last.
-    pub fn roster(&self) -> Roster {
+    /// Which nodes the operators want in the cluster, as they said last, and the position of the entry by which they
+    /// did.
+    pub fn roster(&self) -> (Position, Roster) {
         self.catalog().roster.clone()
     }
 

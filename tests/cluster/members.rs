@@ -196,6 +196,38 @@ fn an_observer_has_all_and_never_votes_until_it_is_promoted() {
     counters.check(&cluster);
 }
 
+/// A node whose log does not know the new primary yet has to hear it all the same.
+#[test]
+fn a_node_that_was_away_meanwhile_follows_a_primary_it_has_never_heard_of() {
+    let mut cluster = Cluster::started(3);
+    cluster.wait_ready();
+    let primary = cluster.wait_primary();
+    let (away, other) = ((primary + 1) % 3, (primary + 2) % 3);
+    let index = cluster.add_node();
+    let counters = Counters::start(&cluster);
+    cluster.nodes[away].kill();
+    cluster.start(index);
+    wait_for(|| "node 4 to answer".into(), PATIENCE, || cluster.nodes[index].get("/status"));
+    let (place, number) = (format!("4={}", cluster.nodes[index].address()), cluster.nodes[primary].number.to_string());
+    done(&cluster.nodes[other], &["member", "replace", &number, &place, "--planned", "--wait"]);
+    cluster.nodes[primary].kill();
+    let leads = || {
+        let _ = zrsctl(&cluster.nodes[other], &["transfer", "--to", "4"]);
+        cluster.nodes[index].is_primary().then_some(())
+    };
+    wait_for(|| format!("node 4 to lead: {}", cluster.situation()), PATIENCE, leads);
+    cluster.start(away);
+    let ready = || cluster.nodes[away].is_ready().then_some(());
+    wait_for(|| format!("the one that was away: {}", cluster.situation()), PATIENCE, ready);
+    counters.wait_progress(&cluster);
+    // The two of them are a majority.
+    cluster.nodes[other].kill();
+    counters.wait_progress(&cluster);
+    cluster.start(other);
+    cluster.nodes.remove(primary);
+    counters.check(&cluster);
+}
+
 #[test]
 fn a_node_that_is_gone_is_replaced_and_one_that_moves_is_found() {
     let mut cluster = Cluster::started(3);

@@ -1,5 +1,5 @@
-//! The operator's tool: shows a cluster, hands the primary's role over, changes the members, drops empty storages, moves
-//! sites in and out, vouches for data folders and looks into them.
+//! The operator's tool: shows a cluster, hands the primary's role over, changes the members, drops empty storages,
+//! moves sites in and out, vouches for data folders and looks into them.
 #![forbid(unsafe_code)]
 
 mod adopt;
@@ -39,8 +39,8 @@ Examples:
 --http is the address that zrsd got by its own --http; without it, 127.0.0.1:8180 is asked. Any node of a cluster will do.
 Exit codes: 0 done, and by status all is well; 1 failed, and by status something is wrong; 2 wrong usage.";
 
-/// Shows a cluster of zrsd at a glance, hands the primary's role over, changes the members, drops empty storages, moves Data.fs files in and
-/// out, vouches for a copied data folder, and prints what a stopped node's folder holds.
+/// Shows a cluster of zrsd at a glance, hands the primary's role over, changes the members, drops empty storages, moves
+/// Data.fs files in and out, vouches for a copied data folder, and prints what a stopped node's folder holds.
 #[derive(Parser)]
 #[command(name = "zrsctl", version, after_help = EXAMPLES, max_term_width = 110)]
 struct Flags {
@@ -69,8 +69,8 @@ enum Task {
     },
     /// Lists the storages, or drops an empty one
     Storage(cluster::StorageFlags),
-    /// Shows the members of the cluster, or changes them while it runs: lets nodes in, takes them out, puts a new one in
-    /// the place of one that is gone. Ask any node
+    /// Shows the members of the cluster, or changes them while it runs: lets nodes in, takes them out, puts a new one
+    /// in the place of one that is gone. Ask any node
     Member(member::MemberFlags),
     /// Makes data folders of a FileStorage's Data.fs, for nodes that have not started yet. All nodes of a cluster must
     /// begin with the same data: import on every host, or copy the folder, before their first start
@@ -81,8 +81,8 @@ enum Task {
     /// Vouches for the data folder of a stopped node. A node whose folder is a copy (moved to another disk, or put
     /// back) takes no part until a person says that it is the newest one
     Adopt(adopt::AdoptFlags),
-    /// Makes the data folder of a stopped node the beginning of a new cluster, when a majority of the voters is gone for
-    /// good. What was answered may be lost: it says what to look at first
+    /// Makes the data folder of a stopped node the beginning of a new cluster, when a majority of the voters is gone
+    /// for good. What was answered may be lost: it says what to look at first
     Recover(recover::RecoverFlags),
     /// Prints what lies in the data folder of a stopped node, for people who debug: a summary, its log, or its store.
     /// Changes nothing in the folder

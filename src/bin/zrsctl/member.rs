@@ -9,11 +9,13 @@ use serde_json::Value;
 use zrs::env::Env;
 
 use crate::ask;
-use crate::cluster::{change, first, write};
+use crate::cluster::{change, first, look, write};
 use crate::glance::{shown, table};
 
 /// How often the members are looked at while they change.
 const LOOK: Duration = Duration::from_millis(500);
+/// For how many looks no node may know a primary.
+const PATIENCE: u32 = 60;
 
 /// A task about members.
 #[derive(Args)]
@@ -123,11 +125,11 @@ async fn wait(addresses: &[String]) -> anyhow::Result<()> {
     let mut said = String::new();
     let mut silent = 0;
     loop {
-        match first(addresses).await {
-            Ok(status) => {
+        match following(addresses).await {
+            Some(status) => {
                 silent = 0;
                 let left = changes(&status);
-                if left.is_empty() && status["role"] != "candidate" {
+                if left.is_empty() {
                     return write("The members are as wanted.");
                 }
                 let now = left.join("; ");
@@ -136,12 +138,24 @@ async fn wait(addresses: &[String]) -> anyhow::Result<()> {
                     said = now;
                 }
             }
-            // (A node that is being replaced may be gone for a while.)
-            Err(why) if silent > 60 => bail!(why),
-            Err(_) => silent += 1,
+            // (An election may go on.)
+            None if silent > PATIENCE => bail!("none of these nodes knows a primary: ask others, by --http"),
+            None => silent += 1,
         }
         Env::current().sleep(LOOK).await;
     }
+}
+
+/// The status of the first node that knows the primary: one that was taken out does not hear what goes on.
+async fn following(addresses: &[String]) -> Option<Value> {
+    for address in addresses {
+        if let Ok((status, _)) = look(address).await
+            && matches!(status["role"].as_str(), Some("primary" | "secondary"))
+        {
+            return Some(status);
+        }
+    }
+    None
 }
 
 fn changes(status: &Value) -> Vec<&str> {

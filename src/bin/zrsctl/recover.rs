@@ -1,5 +1,6 @@
 //! `zrsctl recover`: makes one data folder the beginning of a new cluster, when a majority is gone for good.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,12 +8,15 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use zrs::command::{self, Change, Command};
 use zrs::engine::{Durability, Folder, Rocks};
 use zrs::journal::{self, Directory, Inspection};
-use zrs::raft::offline::{self, LogSummary};
+use zrs::raft::offline::{self, LogContent, LogSummary};
 use zrs::storage::{self, Store};
+use zrs::zodb::{StorageId, Tid};
 
 use crate::adopt::agree;
+use crate::dump::{parts, sheet};
 
 const TERMS: &str = "\
 Do this only if a majority of the voters is gone for good. While they can be brought back, with their data, bring them
@@ -72,31 +76,33 @@ pub fn recover(flags: &RecoverFlags) -> anyhow::Result<()> {
 
 /// Prints what lies in the folder; whether an earlier recovery was cut off.
 fn show(folder: &Folder) -> anyhow::Result<bool> {
-    let engine = Rocks::open_read_only(&folder.store(), storage::TABLES, Durability::Flush).context("the store")?;
-    let store = Store::open(Arc::new(engine))?;
-    let applied = store.applied();
-    let log = match folder.log().is_dir() {
-        true => {
-            let files = Directory::open_read_only(&folder.log()).context("the log")?;
-            journal::inspect(Arc::new(files)).map_err(io::Error::other).context("reading the log")?
-        }
-        false => None,
-    };
+    let (store, log) = (parts::open_store(folder)?, parts::open_log(folder)?);
+    let applied = store.as_ref().map_or(0, |store| store.applied().index);
     let path = folder.path().display();
-    if log.is_none() && applied.index == 0 {
-        bail!("no node has started from {path} yet, so there is nothing to recover: start it");
+    let mut last: BTreeMap<StorageId, (u64, Tid)> = BTreeMap::new();
+    for (number, _) in store.iter().flat_map(Store::storages) {
+        let summary = store.as_ref().map(|store| store.summary(number)).unwrap_or_default();
+        last.insert(number, (summary.transactions, summary.last_tid));
     }
-    let is_begun = log.is_none();
     match &log {
+        None if applied == 0 => bail!("no node has started from {path} yet, so there is nothing to recover: start it"),
         None => println!("{path}: an earlier recovery was cut off, and is ended now"),
-        Some(log) => tell(log, &offline::summary(log)?, applied.index)?,
+        Some(log) => {
+            tell(log, &offline::summary(log)?, applied)?;
+            for entry in offline::entries(log, applied + 1, u64::MAX) {
+                if let LogContent::Command(bytes) = entry?.content
+                    && let Ok(Command { change: Change::Commit(commit), .. }) = Command::decode(&bytes, command::FORMAT)
+                {
+                    let (count, tid) = last.entry(commit.storage).or_default();
+                    (*count, *tid) = (*count + 1, commit.tid.max(*tid));
+                }
+            }
+        }
     }
-    for (number, name) in store.storages() {
-        let summary = store.summary(number);
-        let last = summary.last_tid;
-        println!("  storage {name:?}: {} transactions, the last {last}, in the database", summary.transactions);
+    for (number, (count, tid)) in last {
+        println!("  storage {number}: {count} transactions at most, the last one {}", sheet::tid(tid));
     }
-    Ok(is_begun)
+    Ok(log.is_none())
 }
 
 fn tell(log: &Inspection, found: &LogSummary, applied: u64) -> anyhow::Result<()> {

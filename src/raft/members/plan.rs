@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Facts, ON_THEIR_WAY};
+use super::facts::{Facts, ON_THEIR_WAY, TOLD};
 use crate::raft::types::{Incarnation, Seat};
 use crate::roster::{Part, Roster, Wish};
 
@@ -18,16 +18,28 @@ pub enum Step {
     },
     /// A member has another address.
     Address { member: Incarnation, seat: Seat },
-    /// This node, the primary, is to have another part: another node has to lead first.
-    HandOver,
+}
+
+/// A condition that is not met yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// The node that waits.
+    pub node: u64,
+    /// For what, in words that name it.
+    pub words: String,
 }
 
 /// What is to be done now, and what is waited for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub step: Option<Step>,
-    /// In words, each with the node that it is about.
-    pub waits: Vec<String>,
+    pub waits: Vec<Wait>,
+}
+
+impl Plan {
+    fn wait(&mut self, node: u64, words: String) {
+        self.waits.push(Wait { node, words });
+    }
 }
 
 /// What is not yet as it is wanted, in words.
@@ -100,7 +112,7 @@ fn join(facts: &Facts, roster: &Roster, plan: &mut Plan) {
                 true => facts.too_few(&voters).filter(|_| voted),
             };
             if let Some(why) = why {
-                plan.waits.push(format!("node {node} can't come back yet: {why}"));
+                plan.wait(node, format!("node {node} can't come back yet: {why}"));
                 continue;
             }
         }
@@ -118,6 +130,11 @@ fn promote(facts: &Facts, roster: &Roster, plan: &mut Plan) {
         if !wanted || facts.voters.contains(folder) {
             continue;
         }
+        if let Some((done, total)) = facts.signs.get(folder).and_then(|sign| sign.fetching) {
+            let (done, total) = (done >> 20, total >> 20);
+            plan.wait(seat.node, format!("node {} fetches the database: {done} of {total} MiB", seat.node));
+            continue;
+        }
         match facts.behind(*folder) {
             Some(behind) if behind <= ON_THEIR_WAY => {
                 let voters: BTreeSet<_> = facts.voters.iter().copied().chain([*folder]).collect();
@@ -125,8 +142,8 @@ fn promote(facts: &Facts, roster: &Roster, plan: &mut Plan) {
                 plan.step = Some(Step::Members { voters, seats: facts.seats.clone(), words });
                 return;
             }
-            Some(behind) => plan.waits.push(format!("node {} catches up: {behind} entries behind", seat.node)),
-            None => plan.waits.push(format!("node {} does not answer yet", seat.node)),
+            Some(behind) => plan.wait(seat.node, format!("node {} catches up: {behind} entries behind", seat.node)),
+            None => plan.wait(seat.node, format!("node {} does not answer yet", seat.node)),
         }
     }
 }
@@ -157,13 +174,14 @@ fn leave(facts: &Facts, roster: &Roster, plan: &mut Plan) {
         };
         let there = facts.is_there(*folder);
         if let Some(heir) = heir(roster, node).filter(|heir| there && !has_its_part(facts, roster, *heir)) {
-            plan.waits.push(format!("node {node} leaves once node {heir} has taken its place"));
+            plan.wait(node, format!("node {node} leaves once node {heir} has taken its place"));
             continue;
         }
         if !votes {
             // (It may not have heard yet that it votes no more.)
-            if there && facts.behind(*folder).is_some_and(|behind| behind > 0) {
-                plan.waits.push(format!("node {node} leaves once it has heard of it"));
+            let knows = facts.signs.get(folder).is_some_and(|sign| sign.knows_members);
+            if there && !knows && facts.settled < TOLD {
+                plan.wait(node, format!("node {node} leaves once it has heard of it"));
                 continue;
             }
             let mut seats = facts.seats.clone();
@@ -175,12 +193,13 @@ fn leave(facts: &Facts, roster: &Roster, plan: &mut Plan) {
         let (mut voters, mut seats) = (facts.voters.clone(), facts.seats.clone());
         voters.remove(folder);
         if let Some(why) = facts.too_few(&voters) {
-            plan.waits.push(format!("node {node} can't stop voting yet: {why}"));
+            plan.wait(node, format!("node {node} can't stop voting yet: {why}"));
             continue;
         }
         if *folder == facts.own {
-            plan.step = Some(Step::HandOver);
-            return;
+            // (A primary that is unfit does that by itself: `node::steward`.)
+            plan.wait(node, format!("node {node} is the primary, and hands its role over first"));
+            continue;
         }
         let words = match stays || there {
             true => format!("node {node} becomes an observer"),
@@ -194,8 +213,11 @@ fn leave(facts: &Facts, roster: &Roster, plan: &mut Plan) {
     }
 }
 
-/// The node that takes the place of node `node`.
+/// The node that takes the place of node `node`, if that is to leave.
 fn heir(roster: &Roster, node: u64) -> Option<u64> {
+    if roster.nodes.contains_key(&node) {
+        return None;
+    }
     roster.nodes.iter().find(|(_, wish)| wish.instead_of == Some(node)).map(|(heir, _)| *heir)
 }
 
@@ -210,7 +232,7 @@ fn has_its_part(facts: &Facts, roster: &Roster, node: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{facts, silent};
+    use super::super::facts::testing::{facts, silent};
     use super::*;
 
     fn step_of(facts: &Facts, roster: &Roster) -> (Vec<u64>, Vec<u64>) {
@@ -232,8 +254,7 @@ mod tests {
             assert!(changed <= 1, "{changed} voters at a time");
             (facts.voters, facts.seats) = (voters, seats);
             for folder in facts.seats.keys() {
-                let here = super::super::Sign { silence: Some(std::time::Duration::ZERO), behind: 0 };
-                facts.signs.entry(*folder).or_insert(here);
+                facts.signs.entry(*folder).or_insert(super::super::facts::Sign::here());
             }
             said.push(words);
         }
@@ -255,7 +276,7 @@ mod tests {
         roster.nodes.get_mut(&3).unwrap().folder = 33;
         // As long as the former folder answers, there are two nodes of that number.
         let Plan { step, waits } = plan(&facts, &roster);
-        assert!(step.is_none() && waits[0].contains("still answers"), "{waits:?}");
+        assert!(step.is_none() && waits[0].words.contains("still answers"), "{waits:?}");
         // A primary that has just begun knows nothing of that yet.
         facts.signs.get_mut(&Incarnation(3)).unwrap().silence = None;
         facts.reigns = std::time::Duration::from_millis(10);
@@ -264,7 +285,7 @@ mod tests {
         assert_eq!(step_of(&facts, &roster), (vec![1, 2], vec![33]));
         silent(&mut facts, 2);
         let Plan { step, waits } = plan(&facts, &roster);
-        assert!(step.is_none() && waits[0].contains("1 of the 2 voters"), "{waits:?}");
+        assert!(step.is_none() && waits[0].words.contains("1 of the 2 voters"), "{waits:?}");
         facts.signs.get_mut(&Incarnation(2)).unwrap().silence = Some(std::time::Duration::ZERO);
         assert_eq!(
             walk(&mut facts, &roster),
@@ -278,9 +299,9 @@ mod tests {
         let mut roster = facts.as_wished();
         roster.nodes.get_mut(&4).unwrap().part = Part::Voter;
         facts.signs.get_mut(&Incarnation(4)).unwrap().behind = 65;
-        assert_eq!(plan(&facts, &roster).waits, ["node 4 catches up: 65 entries behind"]);
+        assert_eq!(plan(&facts, &roster).waits[0].words, "node 4 catches up: 65 entries behind");
         silent(&mut facts, 4);
-        assert_eq!(plan(&facts, &roster).waits, ["node 4 does not answer yet"]);
+        assert_eq!(plan(&facts, &roster).waits[0].words, "node 4 does not answer yet");
         facts.signs.get_mut(&Incarnation(4)).unwrap().silence = Some(std::time::Duration::ZERO);
         facts.signs.get_mut(&Incarnation(4)).unwrap().behind = 64;
         assert_eq!(step_of(&facts, &roster), (vec![1, 2, 3, 4], vec![]));
@@ -327,7 +348,11 @@ mod tests {
         let facts = facts(&[1, 2, 3], &[]);
         let mut roster = facts.as_wished();
         roster.nodes.remove(&1);
-        assert_eq!(plan(&facts, &roster).step, Some(Step::HandOver));
+        let Plan { step, waits } = plan(&facts, &roster);
+        assert!(step.is_none() && waits[0].words.contains("hands its role over first"), "{waits:?}");
+        // That holds up nobody else.
+        roster.nodes.remove(&3);
+        assert_eq!(step_of(&facts, &roster), (vec![1, 2], vec![3]));
     }
 
     #[test]
@@ -337,6 +362,6 @@ mod tests {
         roster.nodes.remove(&3);
         silent(&mut facts, 2);
         let Plan { step, waits } = plan(&facts, &roster);
-        assert!(step.is_none() && waits[0].contains("can't stop voting yet"), "{waits:?}");
+        assert!(step.is_none() && waits[0].words.contains("can't stop voting yet"), "{waits:?}");
     }
 }

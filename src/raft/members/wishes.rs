@@ -1,8 +1,11 @@
 //! What operators ask for, and a node that comes back with an empty folder: a new roster, or why not.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Facts, ON_THEIR_WAY};
+use super::facts::{Facts, ON_THEIR_WAY};
+use crate::config::limits;
 use crate::raft::types::Incarnation;
 use crate::roster::{Part, Roster, Wish};
 
@@ -73,6 +76,9 @@ pub fn changed(ask: &MembersAsk, facts: &Facts, roster: &Roster, found: Found) -
     match ask {
         MembersAsk::Add { node, address, observer } => {
             let part = if *observer { Part::Observer } else { Part::Voter };
+            if wanted.nodes.len() >= limits::MEMBERS {
+                return Err(format!("a cluster has no more than {} members", limits::MEMBERS));
+            }
             let folder = free(facts, &wanted, *node, address, None).map(|()| folder)?;
             wanted.nodes.insert(*node, Wish { address: address.clone(), part, folder, instead_of: None });
         }
@@ -90,7 +96,6 @@ pub fn changed(ask: &MembersAsk, facts: &Facts, roster: &Roster, found: Found) -
             }
         }
         MembersAsk::Observe { node } => {
-            may_stop_voting(facts, *node)?;
             let wish = wanted.nodes.get_mut(node).ok_or_else(|| no_member(*node, facts))?;
             if wish.part == Part::Observer {
                 return Err(format!("node {node} is an observer already, or is about to become one"));
@@ -98,7 +103,6 @@ pub fn changed(ask: &MembersAsk, facts: &Facts, roster: &Roster, found: Found) -
             wish.part = Part::Observer;
         }
         MembersAsk::Remove { node } => {
-            may_stop_voting(facts, *node)?;
             wanted.nodes.remove(node).ok_or_else(|| no_member(*node, facts))?;
         }
         MembersAsk::Replace { old, node, address, planned } => {
@@ -117,7 +121,10 @@ pub fn changed(ask: &MembersAsk, facts: &Facts, roster: &Roster, found: Found) -
             // (The new one may have the old one's address, if the old one is gone.)
             let folder = free(facts, &wanted, *node, address, Some(*old)).map(|()| folder)?;
             wanted.nodes.remove(old);
-            let wish = Wish { address: address.clone(), part: leaves.part, folder, instead_of: Some(*old) };
+            // (The one that leaves may itself be about to take a place.)
+            let seated = |node: &u64| facts.member(*node).is_some();
+            let instead_of = leaves.instead_of.filter(seated).or(Some(*old));
+            let wish = Wish { address: address.clone(), part: leaves.part, folder, instead_of };
             wanted.nodes.insert(*node, wish);
         }
         MembersAsk::Address { node, address } => {
@@ -133,6 +140,9 @@ pub fn changed(ask: &MembersAsk, facts: &Facts, roster: &Roster, found: Found) -
                 wish.address.clone_from(address);
             }
         }
+    }
+    if !matches!(ask, MembersAsk::Replace { planned: true, .. }) {
+        may_stop_voting(facts, roster, &wanted)?;
     }
     Ok(wanted)
 }
@@ -175,15 +185,21 @@ fn taken(facts: &Facts, wanted: &Roster, address: &str, but: Option<u64>) -> Res
     }
 }
 
-/// An error if the cluster could not write without the votes of node `node`.
-fn may_stop_voting(facts: &Facts, node: u64) -> Result<(), String> {
-    let Some((folder, _)) = facts.member(node) else { return Ok(()) };
-    let mut rest = facts.voters.clone();
-    if !rest.remove(&folder) {
-        return Ok(());
+/// An error if voters are to stop voting, and the cluster could not write without them.
+fn may_stop_voting(facts: &Facts, roster: &Roster, wanted: &Roster) -> Result<(), String> {
+    let voting = |roster: &Roster| -> BTreeSet<Incarnation> {
+        let wishes = roster.nodes.values().filter(|wish| wish.part == Part::Voter);
+        wishes.map(|wish| Incarnation(wish.folder)).collect()
+    };
+    let after = voting(wanted);
+    if after.is_empty() {
+        return Err("nobody who votes would be left".into());
     }
-    match facts.too_few(&rest) {
-        Some(why) => Err(format!("the cluster can't do without the votes of node {node}: {why}")),
+    let before = if roster.nodes.is_empty() { facts.voters.clone() } else { voting(roster) };
+    let stop = before.difference(&after).any(|folder| facts.voters.contains(folder));
+    let rest = facts.voters.intersection(&after).copied().collect();
+    match facts.too_few(&rest).filter(|_| stop) {
+        Some(why) => Err(format!("the cluster can't do without that node's vote: {why}")),
         None => Ok(()),
     }
 }
@@ -197,7 +213,7 @@ fn no_member(node: u64, facts: &Facts) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{facts, silent};
+    use super::super::facts::testing::{facts, silent};
     use super::*;
 
     fn ask(ask: MembersAsk, facts: &Facts, found: Option<u64>) -> Result<Roster, String> {
@@ -228,14 +244,34 @@ mod tests {
             let mut weak = facts.clone();
             silent(&mut weak, 2);
             let why = ask(ask_for, &weak, None).unwrap_err();
-            assert!(why.contains("can't do without the votes of node 3: 1 of the 2 voters"), "{why}");
+            assert!(why.contains("can't do without that node's vote: 1 of the 2 voters"), "{why}");
         }
         // Without an observer anything goes on.
         silent(&mut facts, 2);
         ask(MembersAsk::Remove { node: 4 }, &facts, None).unwrap();
-        let alone = super::super::testing::facts(&[1], &[]);
+        let alone = super::super::facts::testing::facts(&[1], &[]);
         assert!(ask(MembersAsk::Remove { node: 1 }, &alone, None).unwrap_err().contains("nobody who votes"));
         assert!(ask(MembersAsk::Remove { node: 9 }, &alone, None).unwrap_err().contains("its members are 1"));
+    }
+
+    #[test]
+    fn wishes_that_are_not_met_yet_count() {
+        let facts = facts(&[1, 2], &[]);
+        let first = ask(MembersAsk::Observe { node: 1 }, &facts, None).unwrap();
+        for second in [MembersAsk::Observe { node: 2 }, MembersAsk::Remove { node: 2 }] {
+            let why = changed(&second, &facts, &first, Found::Unasked).unwrap_err();
+            assert!(why.contains("nobody who votes would be left"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_replacement_that_is_replaced_hands_its_task_on() {
+        let facts = facts(&[1, 2, 3], &[]);
+        let replace = |old, node| MembersAsk::Replace { old, node, address: format!("host{node}:1"), planned: true };
+        let first = ask(replace(3, 4), &facts, Some(4)).unwrap();
+        let second = changed(&replace(4, 5), &facts, &first, Found::Folder(Incarnation(5))).unwrap();
+        assert_eq!(second.nodes[&5].instead_of, Some(3));
+        assert!(!second.nodes.contains_key(&4));
     }
 
     #[test]

@@ -23,11 +23,12 @@ pub async fn look(node: Arc<Inner>) {
         let members: Vec<_> = node.members().into_iter().map(|member| member.incarnation).collect();
         running.peers.keep_only(&members);
         node.choose_format();
-        let (fitness, members) = (&node.fitness, node.voters());
-        fitness.judge_clock(members);
-        fitness.judge_room(members);
+        let voters = node.members().into_iter().filter(|member| member.votes).map(|member| member.id).collect();
+        let fitness = &node.fitness;
+        fitness.judge_clock(&voters);
+        fitness.judge_room(&voters);
         leaderless = if node.role() == Role::Candidate { leaderless + 1 } else { 0 };
-        let stands = fitness.unfit().is_none() || !fitness.is_fit_elsewhere() || leaderless > LEADERLESS;
+        let stands = fitness.unfit().is_none() || !fitness.is_fit_elsewhere(&voters) || leaderless > LEADERLESS;
         running.raft.runtime_config().elect(stands);
         node.env().sleep(limits::CHECKUP).await;
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::inner::{Inner, Role, Running};
+use super::inner::{Inner, NO_MEMBER, Role, Running};
 use super::welcome;
 use crate::config::limits;
 use crate::net::{Credentials, FrameReader, FrameWriter, rehome};
@@ -16,7 +16,6 @@ use crate::raft::fetch;
 use crate::raft::link::{Connection, Target};
 use crate::raft::peers::{Callee, serve_calls};
 use crate::raft::stamp::cluster_name;
-use crate::raft::types::Incarnation;
 use crate::raft::wire::{FormAsk, Hello, Purpose, RelayRequest, Verdict, Welcome, read_hello};
 
 /// The relay did not come about.
@@ -51,15 +50,15 @@ pub async fn accept(
     drop(unproven);
     // Only a peer that has proved its membership may send frames of this size.
     connection.reader.set_limit(limits::PEER_FRAME);
-    let env = node.env();
+    let (env, from) = (node.env(), hello.from);
     let served = match (hello.purpose, node.running.get()) {
         (Purpose::Form, _) => {
             let answered = env.timeout(limits::HANDSHAKE_TIMEOUT, form(node, &hello, &mut connection));
             answered.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }
         (Purpose::Calls, Some(_)) => {
-            let (serving, from) = (node.clone(), hello.from_incarnation);
-            OnOwnThread(env.spawn(async move { serve(&serving, from, connection).await })).ended().await
+            let serving = node.clone();
+            OnOwnThread(env.spawn(async move { serve(&serving, &hello, connection).await })).ended().await
         }
         (Purpose::Relay, Some(_)) => return accept_relay(node, connection).await,
         (Purpose::Fetch, Some(_)) => {
@@ -69,7 +68,7 @@ pub async fn accept(
         (Purpose::Calls | Purpose::Relay | Purpose::Fetch, None) => Ok(()),
     };
     if let Err(fault) = served {
-        tracing::debug!("the connection of node {} ended: {fault}", hello.from);
+        tracing::debug!("the connection of node {from} ended: {fault}");
     }
     Accepted::Served
 }
@@ -99,11 +98,16 @@ impl Drop for OnOwnThread {
 }
 
 /// Answers a peer's calls. Runs on Raft's thread, where also the socket's events come from then.
-async fn serve(node: &Inner, peer: Incarnation, mut connection: Connection) -> io::Result<()> {
+async fn serve(node: &Inner, hello: &Hello, mut connection: Connection) -> io::Result<()> {
     let Some(Running { raft, peers, lease, .. }) = node.running.get() else { return Ok(()) };
     rehome(&mut connection.reader, &mut connection.writer)?;
     let Inner { log, heard, fitness, caller, store, errands, catch_up, .. } = node;
-    let (member, cluster) = (node.member_of(peer).map(Target::from), peers.cluster());
+    let peer = hello.from_incarnation;
+    let claimed = || {
+        let address = hello.seat.as_ref()?.address.clone();
+        Some(Target { node: hello.from, incarnation: Some(peer), address })
+    };
+    let (member, cluster) = (node.member_of(peer).map(Target::from).or_else(claimed), peers.cluster());
     let (memory, caller) = (&caller.memory, member.as_ref());
     let callee = Callee { raft, log, heard, memory, peer, lease, fitness, store, errands, catch_up, caller, cluster };
     serve_calls(callee, connection).await
@@ -185,7 +189,8 @@ async fn admit(
             && hello.purpose != Purpose::Form
             && node.formation.stamp.look().is_none()
         {
-            connection.send(&Welcome::NotYet(why.clone())).await?;
+            let format = node.caller.newest.format;
+            connection.send(&Welcome::NotYet { why: why.clone(), format }).await?;
             return Err(io::Error::new(io::ErrorKind::NotConnected, why.clone()));
         }
         node.caller.accept(first, &hello, connection, verdict).await?;
@@ -241,7 +246,7 @@ fn stranger(own: u64, wanted: u64) -> String {
 /// member is known by its data folder, as the log names it.
 fn address_of(node: &Inner, hello: &Hello) -> Result<String, String> {
     let from = hello.from;
-    let no_member = || format!("node {from} is no member of this cluster");
+    let no_member = || format!("node {from} {NO_MEMBER}");
     if hello.purpose == Purpose::Form {
         return node.expected().remove(&from).ok_or_else(no_member);
     }
@@ -260,6 +265,13 @@ fn address_of(node: &Inner, hello: &Hello) -> Result<String, String> {
     match node.member_of(hello.from_incarnation) {
         Some(member) if member.id == from => Ok(member.address),
         Some(member) => Err(format!("this data folder is node {}'s, not node {from}'s", member.id)),
+        // Who became a member while this node was away may be the one that leads: this node has to hear it, to learn of
+        // it from the log.
+        None if let Some(seat) = &hello.seat
+            && node.log.durable_now().is_ok_and(|(entries, _)| seat.entry > entries) =>
+        {
+            Ok(seat.address.clone())
+        }
         None if node.member(from).is_some() => Err(format!("node {from} is known with another data folder")),
         None => Err(no_member()),
     }

@@ -25,10 +25,14 @@ use crate::raft::lease::Lease;
 use crate::raft::link::{Caller, Target};
 use crate::raft::log::LogStore;
 use crate::raft::machine::Raft;
+use crate::raft::members::Wait;
 use crate::raft::peers::Peers;
 use crate::raft::stamp::cluster_name;
 use crate::raft::types::{Incarnation, Members, Seat};
 use crate::storage::{Position, Store};
+
+/// A part of what a node is told that is no member.
+pub const NO_MEMBER: &str = "is no member of this cluster";
 
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,15 +103,25 @@ pub struct Inner {
     pub fault: Watch<Option<String>>,
     pub stopping: Watch<bool>,
     /// On the primary: what a change of the members waits for, in words.
-    pub waits: Watch<Vec<String>>,
+    pub waits: Watch<Vec<Wait>>,
     /// What differs between this node's database and those of others, in words.
     pub alarms: Watch<Vec<String>>,
-    /// The reign of this node, and since when the steward knows of it.
-    pub reigns: Mutex<Option<(Reign, Instant)>>,
-    /// Held while the roster is changed.
-    pub rostering: tokio::sync::Mutex<()>,
+    /// The reign of this node, as far as the steward knows of it.
+    pub reigns: Mutex<Option<Reigning>>,
+    /// Held while the roster is changed; when a node last came with another folder.
+    pub rostering: tokio::sync::Mutex<Option<Instant>>,
     /// Set once, when this node belongs to a cluster.
     pub running: OnceLock<Running>,
+}
+
+/// What the steward of a reign keeps in mind.
+#[derive(Clone, Copy)]
+pub struct Reigning {
+    pub reign: Reign,
+    pub since: Instant,
+    /// The index of the entry that made the members what they are, and since when the steward knows of it.
+    pub entry: u64,
+    pub settled: Instant,
 }
 
 /// The parts that only a node of a cluster has.
@@ -217,7 +231,13 @@ impl Inner {
     /// The newest command format that every member knows. A member that this node has never met may know only the
     /// oldest.
     pub fn common_format(&self) -> u8 {
-        let others = self.members().into_iter().filter(|member| member.incarnation != self.caller.incarnation);
+        self.format_of(|_| true)
+    }
+
+    /// The newest command format that all members know that fit.
+    pub fn format_of(&self, fits: impl Fn(&Member) -> bool) -> u8 {
+        let own = self.caller.incarnation;
+        let others = self.members().into_iter().filter(|member| member.incarnation != own && fits(member));
         let known = others.map(|member| self.caller.memory.format_of(member.incarnation));
         let oldest = known.map(|format| format.unwrap_or(OLDEST_FORMAT)).min();
         oldest.unwrap_or(self.caller.newest.format).clamp(OLDEST_FORMAT, self.caller.newest.format)
@@ -232,10 +252,10 @@ impl Inner {
         }
     }
 
-    /// The addresses of all nodes that may come while the cluster forms, or to join it, by number: [`Inner::addresses`],
-    /// and those of the nodes that are wanted as members.
+    /// The addresses of all nodes that may come while the cluster forms, or to join it, by number:
+    /// [`Inner::addresses`], and those of the nodes that are wanted as members.
     pub fn expected(&self) -> BTreeMap<u64, String> {
-        let wanted = self.store.roster().nodes.into_iter().map(|(node, wish)| (node, wish.address));
+        let wanted = self.store.roster().1.nodes.into_iter().map(|(node, wish)| (node, wish.address));
         wanted.chain(self.addresses()).collect()
     }
 

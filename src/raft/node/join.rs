@@ -55,7 +55,9 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
         stamp = begin(node) => stamp?,
         () = tell => unreachable!("the role is told until there is a stamp"),
     };
-    if stamped && stamp.members.len() > 1 {
+    // (A cluster that began with one node may have more, also by entries that are not applied here yet.)
+    let is_ahead = node.log.durable_now().is_ok_and(|(entries, _)| entries > node.store.applied().index);
+    if stamped && (stamp.members.len() > 1 || node.members().len() > 1 || is_ahead) {
         tokio::join!(greet(node, &stamp), async {
             // Before the restart this node may have confirmed a primary's lease, which openraft has forgotten. Until
             // that lease is over, this node must not help to elect another primary.

@@ -115,6 +115,7 @@ impl Node {
             node: config.node,
             incarnation,
             memory,
+            seat: Watch::new(None),
             newest: Newest::of(config.pretend_newer),
             patience: config.election_timeout * 2,
         };
@@ -128,6 +129,7 @@ impl Node {
             base: LogBase::checked(&store, stamp.as_ref())?,
             peers,
             stamp: Watch::new(stamp),
+            admitted: Watch::new(false),
             turn: tokio::sync::Mutex::new(()),
             waiting: Watch::new(String::new()),
         };
@@ -166,7 +168,7 @@ impl Node {
             waits: Watch::new(Vec::new()),
             alarms: Watch::new(Vec::new()),
             reigns: Mutex::default(),
-            rostering: tokio::sync::Mutex::new(()),
+            rostering: tokio::sync::Mutex::new(None),
             running: OnceLock::new(),
         });
         join::warn_of_changed_peers(&inner);

@@ -3,7 +3,7 @@
 use openraft::Instant;
 use serde::Serialize;
 
-use super::inner::{Inner, Member, Role};
+use super::inner::{Inner, Member, NO_MEMBER, Role};
 use crate::raft::catch_up::Progress;
 use crate::raft::machine::Raft;
 use crate::raft::members::{Facts, differences};
@@ -115,10 +115,7 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
             _ => None,
         },
         fault: node.fault().or_else(|| node.excluded()),
-        alarms: {
-            let differences = node.alarms.look().clone();
-            node.fitness.alarms().into_iter().chain(node.catch_up.trouble()).chain(differences).collect()
-        },
+        alarms: alarms(node),
         changes: changes(node),
         members: Vec::new(),
         log_syncs: node.log.syncs(),
@@ -170,6 +167,25 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
     status
 }
 
+/// What people should look after.
+fn alarms(node: &Inner) -> Vec<String> {
+    let differences = node.alarms.look().clone();
+    let own = node.fitness.alarms().into_iter().chain(node.catch_up.trouble()).chain(removed(node));
+    own.chain(differences).collect()
+}
+
+/// That this node was taken out of the cluster, if all others that it can reach say so.
+fn removed(node: &Inner) -> Option<String> {
+    if node.role() != Role::Candidate {
+        return None;
+    }
+    let others = node.members().into_iter().filter(|member| member.id != node.config.node);
+    let said: Vec<String> = others.filter_map(|member| node.caller.memory.refusal_of(member.id)).collect();
+    let is_removed = !said.is_empty() && said.iter().all(|why| why.contains(NO_MEMBER));
+    is_removed
+        .then(|| "the other nodes say that this one is no member any more: it was removed, and can be stopped".into())
+}
+
 /// How the members differ from the roster, and what the primary waits for in that.
 fn changes(node: &Inner) -> Vec<String> {
     let mut facts = Facts { own: node.caller.incarnation, ..Facts::default() };
@@ -177,6 +193,6 @@ fn changes(node: &Inner) -> Vec<String> {
         facts.seats.insert(incarnation, Seat { node: id, address });
         facts.voters.extend(votes.then_some(incarnation));
     }
-    let waits = node.waits.look().clone();
-    differences(&facts, &node.store.roster()).into_iter().chain(waits).collect()
+    let waits: Vec<String> = node.waits.look().iter().map(|wait| wait.words.clone()).collect();
+    differences(&facts, &node.store.roster().1).into_iter().chain(waits).collect()
 }

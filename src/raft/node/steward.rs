@@ -5,11 +5,12 @@
 //! nothing half done: the next one goes on from what the log says.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use openraft::raft::Precondition;
 use openraft::{ChangeMembers, EntryPayload, Instant};
 
-use super::inner::{Inner, Role};
+use super::inner::{Inner, Reigning, Role};
 use super::proposal::submit;
 use crate::command::{Change, Command, Outcome, ROSTER_FORMAT, Reign};
 use crate::config::limits;
@@ -19,14 +20,15 @@ use crate::raft::machine::Raft;
 use crate::raft::members::{Facts, Found, MembersAsk, Plan, Sign, Step, changed, plan, returned};
 use crate::raft::stamp::cluster_name;
 use crate::raft::types::{Incarnation, LogPosition, Members};
-use crate::raft::wire::{FormAnswer, FormAsk, Purpose};
+use crate::raft::wire::{FormAnswer, FormAsk, Purpose, SeatClaim};
 use crate::roster::{Part, Roster};
 
 /// Looks after the members until the node stops.
 pub async fn keep(node: Arc<Inner>, raft: Raft) {
     while !node.stopping() {
+        note_own_seat(&node, &raft);
         node.env().sleep(limits::STEWARD_LOOK).await;
-        let roster = node.store.roster();
+        let (_, roster) = node.store.roster();
         judge_own_part(&node, &roster);
         let Role::Primary(reign) = node.role() else {
             node.waits.send(Vec::new());
@@ -44,11 +46,28 @@ pub async fn keep(node: Arc<Inner>, raft: Raft) {
     }
 }
 
-/// A node that is to leave, or to vote no more, should not lead.
+/// Keeps in mind where this node has its seat from: it tells that to peers that may not know of it yet.
+fn note_own_seat(node: &Inner, raft: &Raft) {
+    let metrics = raft.metrics().look().clone();
+    let stored = &metrics.membership_config;
+    let own = stored.membership().get_node(&node.caller.incarnation);
+    let (Some(seat), Some(log_id)) = (own, stored.log_id()) else { return };
+    let claim = Some(SeatClaim { entry: log_id.index + 1, address: seat.address.clone() });
+    node.caller.seat.send_if(|known| {
+        let news = *known != claim;
+        if news {
+            known.clone_from(&claim);
+        }
+        news
+    });
+}
+
+/// A voter that is to leave, or to vote no more, should not lead. (An observer can't.)
 fn judge_own_part(node: &Inner, roster: &Roster) {
+    let votes = node.member_of(node.caller.incarnation).is_some_and(|member| member.votes);
     let wish = roster.nodes.get(&node.config.node).filter(|wish| wish.folder == node.caller.incarnation.0);
     let why = match wish {
-        _ if roster.nodes.is_empty() => None,
+        _ if roster.nodes.is_empty() || !votes => None,
         Some(wish) if wish.part == Part::Voter => None,
         Some(_) => Some("it is to be an observer".to_owned()),
         None => Some("it is to leave the cluster".to_owned()),
@@ -66,18 +85,27 @@ fn facts(node: &Inner, raft: &Raft, reign: Reign) -> (Facts, Option<LogPosition>
     let sign = |member: &Incarnation| {
         let answered = heard.get(member).copied().flatten().map(|at| at.elapsed());
         let entries = matched.get(member).copied().flatten().map_or(0, |last| last.index + 1);
-        Sign { silence: answered, behind: last.saturating_sub(entries) }
+        let fetching = node.checkpoints.progress_of(*member);
+        Sign {
+            silence: answered.or(fetching.map(|_| Duration::ZERO)),
+            behind: last.saturating_sub(entries),
+            knows_members: stored.log_id().is_none_or(|log_id| entries > log_id.index),
+            fetching,
+        }
     };
     let signs = seats.keys().map(|member| (*member, sign(member))).collect();
     let voters = voters.into_iter().flatten().collect();
     let now = node.env().now();
-    let reigns = {
+    let entry = stored.log_id().map_or(0, |log_id| log_id.index);
+    let (reigns, settled) = {
         let mut known = node.reigns.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = known.filter(|(known, _)| *known == reign).map_or(now, |(_, since)| since);
-        *known = Some((reign, since));
-        now.saturating_duration_since(since)
+        let before = known.filter(|known| known.reign == reign);
+        let since = before.map_or(now, |known| known.since);
+        let settled = before.filter(|known| known.entry == entry).map_or(now, |known| known.settled);
+        *known = Some(Reigning { reign, since, entry, settled });
+        (now.saturating_duration_since(since), now.saturating_duration_since(settled))
     };
-    (Facts { own: node.caller.incarnation, voters, seats, signs, reigns }, *stored.log_id())
+    (Facts { own: node.caller.incarnation, voters, seats, signs, reigns, settled }, *stored.log_id())
 }
 
 /// Takes a step: an entry of the log. (`log_id`: of the entry whose members the step goes out from.)
@@ -100,8 +128,6 @@ async fn take(raft: &Raft, facts: &Facts, log_id: Option<LogPosition>, step: &St
             changed.map_err(|e| e.to_string())?;
             tracing::info!("members: node {} has the address {}", seat.node, seat.address);
         }
-        // (An unfit primary does that by itself.)
-        Step::HandOver => {}
     }
     Ok(())
 }
@@ -110,13 +136,16 @@ async fn take(raft: &Raft, facts: &Facts, log_id: Option<LogPosition>, step: &St
 pub async fn change(node: &Arc<Inner>, ask: &MembersAsk) -> Result<String, String> {
     let (reign, raft) = leading(node)?;
     // (Before anybody is asked: a wrong number is not to be looked for.)
-    let wanted = |found| changed(ask, &facts(node, &raft, reign).0, &node.store.roster(), found);
+    let wanted = |found| {
+        let (at, roster) = node.store.roster();
+        changed(ask, &facts(node, &raft, reign).0, &roster, found).map(|roster| (at.index, roster))
+    };
     wanted(Found::Unasked)?;
     let found = found(node, ask).await?;
     let _turn = node.rostering.lock().await;
-    let roster = wanted(found)?;
+    let (after, roster) = wanted(found)?;
     let votes = roster.nodes.values().filter(|wish| wish.part == Part::Voter).count();
-    propose(node, &raft, reign, roster).await?;
+    propose(node, &raft, reign, after, roster).await?;
     let mut words = match ask {
         MembersAsk::Add { node, observer: true, .. } => format!("Node {node} joins as an observer."),
         MembersAsk::Add { node, .. } => format!("Node {node} joins, and votes once it has caught up."),
@@ -126,7 +155,7 @@ pub async fn change(node: &Arc<Inner>, ask: &MembersAsk) -> Result<String, Strin
         MembersAsk::Replace { old, node, .. } => format!("Node {node} takes the place of node {old}."),
         MembersAsk::Address { node, address } => format!("Node {node} has the address {address}."),
     };
-    if votes.is_multiple_of(2) {
+    if votes.is_multiple_of(2) && votes > 0 {
         let (losses, odd) = (votes / 2 - 1, votes - 1);
         words.push_str(&format!(
             " ({votes} voters survive the loss of {losses}, as {odd} do: an odd number is better.)"
@@ -139,18 +168,29 @@ pub async fn change(node: &Arc<Inner>, ask: &MembersAsk) -> Result<String, Strin
 pub async fn note_folder(node: &Arc<Inner>, reign: Reign, number: u64, folder: Incarnation) -> String {
     let noting = async {
         let (_, raft) = leading(node)?;
-        let _turn = node.rostering.lock().await;
+        let mut last = node.rostering.lock().await;
         let (facts, _) = facts(node, &raft, reign);
-        match returned(number, folder, &facts, &node.store.roster())? {
+        let (at, roster) = node.store.roster();
+        match returned(number, folder, &facts, &roster)? {
             Some(roster) => {
+                // (Two folders of one number take turns no faster than either could come in.)
+                let now = node.env().now();
+                if last.is_some_and(|last| now < last + limits::FOLDER_KEPT) {
+                    return Err("another data folder of that number came a moment ago".into());
+                }
+                *last = Some(now);
                 tracing::info!("members: node {number} comes with an empty data folder, and is let in again");
-                propose(node, &raft, reign, roster).await
+                propose(node, &raft, reign, at.index, roster).await
             }
             None => Ok(()),
         }
     };
     match noting.await {
-        Ok(()) => node.waits.look().first().cloned().unwrap_or("it is about to be let in".into()),
+        Ok(()) => {
+            let waits = node.waits.look();
+            let own = waits.iter().find(|wait| wait.node == number);
+            own.map_or("it is about to be let in".into(), |wait| wait.words.clone())
+        }
         Err(why) => why,
     }
 }
@@ -162,17 +202,21 @@ fn leading(node: &Inner) -> Result<(Reign, Raft), String> {
     }
 }
 
-async fn propose(node: &Arc<Inner>, raft: &Raft, reign: Reign, roster: Roster) -> Result<(), String> {
-    let format = node.choose_format();
+/// Proposes a roster that was made of the one that entry `after` of the log has set.
+async fn propose(node: &Arc<Inner>, raft: &Raft, reign: Reign, after: u64, roster: Roster) -> Result<(), String> {
+    // (Of those that stay: who is gone for good can't be updated any more.)
+    let stays = |folder: Incarnation| roster.nodes.values().any(|wish| wish.folder == folder.0);
+    let format = node.format_of(|member| stays(member.incarnation));
     if format < ROSTER_FORMAT {
         return Err(format!(
             "a member's zrsd is too old for that (it knows commands up to format {format}): update it"
         ));
     }
-    let command = Command { reign, change: Change::Roster(roster) };
+    let command = Command { reign, change: Change::Roster { after, roster } };
     let proposal = submit(raft, command.encode(format)).await.in_reign(node.clone(), reign);
     match node.env().timeout(limits::PEER_CALL_TIMEOUT, proposal.outcome()).await {
         Ok(Ok(Outcome::Done)) => Ok(()),
+        Ok(Ok(Outcome::Refused(why))) => Err(why.to_string()),
         Ok(Ok(_) | Err(_)) => Err("the primary has changed meanwhile: look at the status, and ask again".into()),
         Err(_) => Err("the log did not take it in time: look at the status, and ask again".into()),
     }
@@ -198,7 +242,9 @@ async fn found(node: &Inner, ask: &MembersAsk) -> Result<Found, String> {
             cluster_name(&stamp.cluster)
         )),
         Ok(FormAnswer::Refused(why)) => Err(format!("node {number} at {address}: {why}")),
-        Ok(FormAnswer::Admitted(_)) => Err(format!("node {number} at {address} gave an answer to another question")),
+        Ok(FormAnswer::Admitted(_) | FormAnswer::Primary(_)) => {
+            Err(format!("node {number} at {address} gave an answer to another question"))
+        }
         Err(why) => Err(format!(
             "node {number} does not answer at {address} ({why}): start it there, with an empty data folder and with all \
              members in its --peers"

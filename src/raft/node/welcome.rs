@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use super::inner::{Inner, Role};
 use super::steward;
+use crate::raft::past::Past;
 use crate::raft::stamp::Stamp;
-use crate::raft::types::Members;
+use crate::raft::types::{Members, Seat};
 use crate::raft::wire::{Admission, FormAnswer, Hello};
 
 /// Answers a node that asks to be let in.
 pub async fn answer(node: &Arc<Inner>, hello: &Hello) -> FormAnswer {
+    if let Role::Secondary { primary, .. } = node.role() {
+        return FormAnswer::Primary(Seat { node: primary.id, address: primary.address });
+    }
     match let_in(node, hello).await {
         Ok(admission) => FormAnswer::Admitted(admission),
         Err(why) => FormAnswer::Refused(why),
@@ -19,8 +23,7 @@ pub async fn answer(node: &Arc<Inner>, hello: &Hello) -> FormAnswer {
 async fn let_in(node: &Arc<Inner>, hello: &Hello) -> Result<Admission, String> {
     let reign = match node.role() {
         Role::Primary(reign) => reign,
-        Role::Secondary { primary, .. } => return Err(format!("node {} is the primary", primary.id)),
-        Role::Forming(_) | Role::Candidate | Role::Excluded(_) => return Err("no primary is known".into()),
+        _ => return Err("no primary is known".into()),
     };
     let (known, proposed) = (hello.format, node.common_format());
     if known < proposed {
@@ -30,6 +33,7 @@ async fn let_in(node: &Arc<Inner>, hello: &Hello) -> Result<Admission, String> {
     }
     let Some(stamp) = node.formation.stamp.look().clone() else { return Err("no cluster is here".into()) };
     let folder = hello.from_incarnation;
+    node.caller.memory.met(folder, Past::default(), hello.format);
     if let Some((position, bytes)) = node.store.membership()
         && let Ok(members) = postcard::from_bytes::<Members>(&bytes)
         && members.seats.get(&folder).is_some_and(|seat| seat.node == hello.from)

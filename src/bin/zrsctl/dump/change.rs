@@ -39,7 +39,7 @@ pub fn words(change: &Change) -> String {
         }
         Change::PackEnd { storage } => format!("{storage} end the pack"),
         Change::DropStorage { name } => format!("drop storage {name:?}"),
-        Change::Roster(roster) => format!("wanted: {}", wanted(roster)),
+        Change::Roster { roster, .. } => format!("wanted: {}", wanted(roster)),
     }
 }
 
@@ -148,7 +148,7 @@ pub fn document(change: &Change) -> Value {
         }),
         Change::PackEnd { storage } => json!({"kind": "pack_end", "storage": storage.0}),
         Change::DropStorage { name } => json!({"kind": "drop_storage", "name": name}),
-        Change::Roster(roster) => json!({"kind": "roster", "nodes": roster.nodes}),
+        Change::Roster { after, roster } => json!({"kind": "roster", "after": after, "nodes": roster.nodes}),
     }
 }
 
@@ -261,7 +261,7 @@ mod tests {
             ),
             (Change::PackEnd { storage: S }, "s1 end the pack", "pack_end"),
             (Change::DropStorage { name: "mian".into() }, "drop storage \"mian\"", "drop_storage"),
-            (Change::Roster(roster), "wanted: 1=a:1, 4=d:1 (observer)", "roster"),
+            (Change::Roster { after: 0, roster }, "wanted: 1=a:1, 4=d:1 (observer)", "roster"),
         ];
         for (change, expected, kind) in cases {
             assert_eq!(words(&change), expected);

@@ -8,8 +8,8 @@
 
 mod change;
 mod log;
-mod parts;
-mod sheet;
+pub mod parts;
+pub mod sheet;
 mod store;
 mod summary;
 
