@@ -18,6 +18,8 @@ mod formation;
 mod kills;
 #[path = "cluster/members.rs"]
 mod members;
+#[path = "cluster/odd.rs"]
+mod odd;
 #[path = "cluster/operators.rs"]
 mod operators;
 #[path = "cluster/past.rs"]

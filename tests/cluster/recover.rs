@@ -29,7 +29,7 @@ fn the_one_node_that_is_left_begins_a_new_cluster() {
     let asked = recover(&cluster.nodes[0], &[]);
     let words = String::from_utf8_lossy(&asked.stdout);
     assert_eq!(asked.status.code(), Some(1), "{asked:?}");
-    for expected in ["node 1 of cluster ", "its log ends with entry ", "storage 1: ", "may be missing here"] {
+    for expected in ["node 1 of cluster ", "its log ends with entry ", "storage s1: ", "may be missing here"] {
         assert!(words.contains(expected), "{expected:?} in: {words}");
     }
     assert!(String::from_utf8_lossy(&asked.stderr).contains("say --yes"), "{asked:?}");

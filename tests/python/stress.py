@@ -4,11 +4,11 @@
     tests/python/stress.py [large] [races] [--minutes 10] [--scale 1.0]
 
 `large`: a transaction of 1 GB, one of 100,000 objects, an object of 64 MB and a blob of 2 GB, up and down again; a
-client that dies in the middle of a large transaction, and one that aborts it. All the while another client commits
-small transactions. For each step the table has the growth of each node's memory at its peak, over what it had when the
-step began (and, of the node that has most, over what it had before the first step: this includes RocksDB's caches,
-which fill up to their limits), and the latencies of the small commits. `--scale 0.1` does it with a tenth of
-everything, to see that it works.
+client that dies in the middle of a large transaction, and one that aborts it; a node that lost its disk and fetches
+the database. All the while another client commits small transactions. For each step the table has the growth of each
+node's memory at its peak, over what it had when the step began (and, of the node that has most, over what it had
+before the first step: this includes RocksDB's caches, which fill up to their limits), and the latencies of the small
+commits. `--scale 0.1` does it with a tenth of everything, to see that it works.
 
 `races`: ZODB's own race tests in a loop, with a client per node.
 
@@ -298,6 +298,7 @@ class Large:
             self.step('a blob of 2 GB', self.blob, scaled(2048) * MB)
             for end, name in (('die', 'a client dies in the middle'), ('abort', 'an abort in the middle')):
                 self.discarded(name, end, scaled(300 * MB))
+            self.step('a wiped node comes back', self.wiped)
         finally:
             self.small.end()
         self.cluster.wait_same()
@@ -349,6 +350,29 @@ class Large:
                 self.results.check(f'{name}: small commits are quick', times_slower < SLOWER,
                                    f'p99 {row["p99"] * 1000:.0f} ms, {times_slower:.1f} times that of quiet times')
             self.results.check(f'{name}: no small commit is lost', not lost, ', '.join(lost))
+
+    def wiped(self):
+        """A secondary that lost its disk is a voter again, by itself."""
+        from zrs_cluster import usage, wait_for
+        primary = self.cluster.wait_primary()
+        node = next(node for node in self.cluster.nodes if node is not primary)
+        node.kill()
+        shutil.rmtree(node.data)
+        node.start()
+        fetching = lambda: (node.status() or {}).get('fetching')
+        wait_for('the node to be let in', fetching, 60)
+        began = time.monotonic()
+        wait_for('the database', lambda: not fetching(), 1800)
+        fetched = time.monotonic() - began
+
+        def votes():
+            status = node.status() or {}
+            parts = {member['node']: member['part'] for member in status.get('members', ())}
+            return parts.get(node.number) == 'voter' and not status['changes']
+        wait_for('the node to vote', votes, 600)
+        size = usage(os.path.join(primary.data, 'store'))
+        self.results.check('a wiped node comes back: fetched', True, f'{size / MB:.0f} MB in {fetched:.1f} s, '
+                           f'{size / MB / fetched:.0f} MB/s; it votes after {time.monotonic() - began:.1f} s')
 
     def small_commits(self, began, ended):
         """The latencies of those that were under way in that time, and what went wrong with some."""

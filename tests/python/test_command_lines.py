@@ -18,8 +18,8 @@ from objects import Cell
 from stand_ins import Daemon, Host, Site, for_each, value
 from zrs_cluster import CHECKOUT, PATIENCE, binaries, free_port, http_get, wait_for
 
-ASKING = 'status', 'transfer', 'storage'
-TASKS = *ASKING, 'import', 'export', 'adopt', 'dump'
+ASKING = 'status', 'transfer', 'storage', 'member'
+TASKS = *ASKING, 'import', 'export', 'adopt', 'recover', 'dump'
 # What only a real host has.
 HOSTS_OWN = 'useradd', 'systemctl'
 # Settings of a unit that not every systemd knows (252 is Debian 12's).
@@ -162,7 +162,8 @@ class Tools(ThreeNodes):
 
     def setUp(self):
         super().setUp()
-        self.site = Site(self.temporary_folder(), [node.port for node in self.cluster.nodes],
+        # (The documents' node 4 is one that is to join.)
+        self.site = Site(self.temporary_folder(), [node.port for node in self.cluster.nodes] + [free_port()],
                          [node.http for node in self.cluster.nodes])
         # The documents' node 1 is the primary.
         wait_for('node 1 to be primary', self.first_is_primary)
@@ -191,7 +192,7 @@ class Tools(ThreeNodes):
         data = value(arguments, '--data')
         if task == 'import':
             self.make_a_file_storage(os.path.join(folder, arguments[1]), value(arguments, '--blobs'))
-        elif task in ('export', 'adopt', 'dump'):
+        elif task in ('export', 'adopt', 'recover', 'dump'):
             os.makedirs(os.path.dirname(data), exist_ok=True)
             if not os.path.exists(data):
                 shutil.copytree(self.stopped, data)
@@ -201,8 +202,11 @@ class Tools(ThreeNodes):
             self.was_in_the_settings(arguments[-1])
         # (Restarts move the role.)
         wait_for('node 1 to be primary', self.first_is_primary)
-        if task == 'adopt':
+        if task in ('adopt', 'recover'):
             arguments.append('--yes')  # what the operator answers at the terminal
+        if task == 'member':
+            self.member(arguments)
+            return
         if '--tid' in arguments:
             arguments[arguments.index('--tid') + 1] = self.last
         said = run(os.path.join(binaries(), 'zrsctl'), *arguments, cwd=folder)
@@ -220,6 +224,28 @@ class Tools(ThreeNodes):
             storage = FileStorage(os.path.join(folder, 'Data.fs'), blob_dir=blobs)
             self.assertEqual(storage.lastTransaction().hex(), self.last)
             storage.close()
+
+    def member(self, arguments):
+        """Lets a node in that waits with an empty folder, and out again."""
+        tool = os.path.join(binaries(), 'zrsctl')
+        if 'list' in arguments:
+            self.assertIn('voter', run(tool, *arguments))
+            return
+        number, _, address = arguments[arguments.index('add') + 1].partition('=')
+        peers = ','.join(f'{node.number}=127.0.0.1:{node.port}' for node in self.cluster.nodes)
+        folder, http = self.temporary_folder(), free_port()
+        new = Daemon(['--node', number, '--peers', f'{peers},{number}={address}', '--data', os.path.join(folder, 'data'),
+                      '--http', f'127.0.0.1:{http}'], os.path.join(folder, 'log'))
+        new.start()
+        try:
+            wait_for('the new node to answer', lambda: http_get(http, '/status')[0] == 200)
+            said = run(tool, *arguments)
+            self.assertIn('The members are as wanted.', said)
+            wait_for('the new node to be ready', lambda: http_get(http, '/readyz')[0] == 200)
+            asking = arguments[:arguments.index('member')]
+            self.assertIn('The members are as wanted.', run(tool, *asking, 'member', 'remove', number, '--wait'))
+        finally:
+            new.kill()
 
     def was_in_the_settings(self, storage):
         """An empty storage that the nodes were once given by a typo."""

@@ -49,13 +49,15 @@ pub fn glance(views: &[View], wall: Duration) -> Glance {
             Some(view) => of_itself(view, newest),
             None => of_another(best, member, newest, wall),
         };
-        away += usize::from(line.is_away);
+        // (Nobody waits for an observer.)
+        away += usize::from(line.is_away && member["part"] != "observer");
         wrong.say_all(line.wrong);
         let applied = own.map_or(&member["applied"], |view| &view.status["applied"]);
         rows.push(vec![shown(&member["node"]), shown(&member["address"]), line.state, shown(applied)]);
     }
     if away > 0 {
-        wrong.say(remaining(members.len() - away, members.len()));
+        let voters = members.iter().filter(|member| member["part"] != "observer").count();
+        wrong.say(remaining(voters.saturating_sub(away), voters));
     }
     // (A node that belongs to no cluster yet, or to another one.)
     for view in views.iter().filter(|view| !members.iter().any(|member| member["node"] == view.status["node"])) {
@@ -454,5 +456,24 @@ mod tests {
         assert_eq!(remaining(4, 5), "4 of 5 nodes are there: one more loss does no harm");
         assert_eq!(remaining(7, 9), "7 of 9 nodes are there: 2 more losses do no harm");
         assert_eq!(remaining(1, 2), "1 of 2 nodes are there, too few to write");
+    }
+
+    #[test]
+    fn nobody_waits_for_an_observer() {
+        let mut seen = view(1, "primary");
+        let members = seen.status["members"].as_array_mut().unwrap();
+        let mut fourth = members[2].clone();
+        fourth["node"] = 4.into();
+        fourth["part"] = "observer".into();
+        members.push(fourth);
+        let told = glance(&[seen], NOON);
+        assert!(told.text.contains("observer, up to date"), "{}", told.text);
+        assert_eq!(told.wrong, Vec::<String>::new());
+        let mut seen = view(1, "primary");
+        seen.status["changes"] = json!(["node 4 is to join"]);
+        seen.status["members"][2]["fetching"] = json!({"done": 5 << 20, "total": 10 << 20});
+        let told = glance(&[seen], NOON);
+        assert!(told.text.contains("fetches the database [#####.....] 50 % of 10 MiB"), "{}", told.text);
+        assert_eq!(told.wrong.len(), 2, "{:?}", told.wrong);
     }
 }

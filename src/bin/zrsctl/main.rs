@@ -27,7 +27,8 @@ Examples:
   zrsctl transfer --to 2
   zrsctl storage list
   zrsctl storage drop mian
-  zrsctl member add 4=host4:8100 --wait
+  zrsctl member list
+  zrsctl member add 4=db4:8100 --wait
   zrsctl import Data.fs --blobs blobs --data /var/lib/zrs
   zrsctl export --data /var/lib/zrs Data.fs --blobs blobs
   zrsctl adopt --data /var/lib/zrs
