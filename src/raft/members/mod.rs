@@ -60,7 +60,7 @@ impl Facts {
         self.silence(folder).is_some_and(|silence| silence <= AWAY)
     }
 
-    fn is_gone(&self, folder: Incarnation) -> bool {
+    pub fn is_gone(&self, folder: Incarnation) -> bool {
         self.silence(folder).unwrap_or(self.reigns) >= GONE
     }
 

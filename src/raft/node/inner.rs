@@ -215,9 +215,14 @@ impl Inner {
     /// The newest command format that every member knows. A member that this node has never met may know only the
     /// oldest.
     pub fn common_format(&self) -> u8 {
-        let others = self.members().into_iter().filter(|member| member.incarnation != self.caller.incarnation);
-        let known = others.map(|member| self.caller.memory.format_of(member.incarnation));
-        let oldest = known.map(|format| format.unwrap_or(OLDEST_FORMAT)).min();
+        self.common_format_of(|_| true)
+    }
+
+    /// The same for some of the other members.
+    pub fn common_format_of(&self, counts: impl Fn(Incarnation) -> bool) -> u8 {
+        let others = self.members().into_iter().map(|member| member.incarnation);
+        let others = others.filter(|member| *member != self.caller.incarnation && counts(*member));
+        let oldest = others.map(|member| self.caller.memory.format_of(member).unwrap_or(OLDEST_FORMAT)).min();
         oldest.unwrap_or(self.caller.newest.format).clamp(OLDEST_FORMAT, self.caller.newest.format)
     }
 

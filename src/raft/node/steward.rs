@@ -115,8 +115,9 @@ pub async fn change(node: &Arc<Inner>, ask: &MembersAsk) -> Result<String, Strin
     let found = found(node, ask).await?;
     let _turn = node.rostering.lock().await;
     let roster = wanted(found)?;
+    let (facts, _) = facts(node, &raft, reign);
     let votes = roster.nodes.values().filter(|wish| wish.part == Part::Voter).count();
-    propose(node, &raft, reign, roster).await?;
+    propose(node, &raft, reign, &facts, roster).await?;
     let mut words = match ask {
         MembersAsk::Add { node, observer: true, .. } => format!("Node {node} joins as an observer."),
         MembersAsk::Add { node, .. } => format!("Node {node} joins, and votes once it has caught up."),
@@ -144,7 +145,7 @@ pub async fn note_folder(node: &Arc<Inner>, reign: Reign, number: u64, folder: I
         match returned(number, folder, &facts, &node.store.roster())? {
             Some(roster) => {
                 tracing::info!("members: node {number} comes with an empty data folder, and is let in again");
-                propose(node, &raft, reign, roster).await
+                propose(node, &raft, reign, &facts, roster).await
             }
             None => Ok(()),
         }
@@ -162,8 +163,10 @@ fn leading(node: &Inner) -> Result<(Reign, Raft), String> {
     }
 }
 
-async fn propose(node: &Arc<Inner>, raft: &Raft, reign: Reign, roster: Roster) -> Result<(), String> {
-    let format = node.choose_format();
+async fn propose(node: &Arc<Inner>, raft: &Raft, reign: Reign, facts: &Facts, roster: Roster) -> Result<(), String> {
+    // (A folder that is gone, and wanted no more, reads nothing. This node may never have met it.)
+    let stays = |folder: Incarnation| roster.nodes.values().any(|wish| wish.folder == folder.0);
+    let format = node.common_format_of(|folder| stays(folder) || !facts.is_gone(folder));
     if format < ROSTER_FORMAT {
         return Err(format!(
             "a member's zrsd is too old for that (it knows commands up to format {format}): update it"
