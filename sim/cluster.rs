@@ -18,6 +18,7 @@ use crate::chance::Chance;
 use crate::checks::short_logs;
 use crate::folder::Folder;
 use crate::links::Links;
+use crate::members::Books;
 use crate::moments::{Deed, Traps};
 use crate::network::Fabric;
 use crate::node::{Again, Ended, Lives, Node, Running, Shape};
@@ -27,8 +28,10 @@ pub use crate::folder::Death;
 pub use crate::host::name;
 pub use crate::node::address;
 
-/// The nodes' numbers.
+/// The numbers of the nodes that form the cluster.
 pub const NODES: [u64; 3] = [1, 2, 3];
+/// The numbers of all hosts that may become nodes, in runs in which members come and go.
+pub const HOSTS: [u64; 5] = [1, 2, 3, 4, 5];
 /// How many Rust clients there are; they are numbered from 0.
 pub const CLIENTS: usize = 4;
 /// How many clients there are in all: those that speak the protocol themselves have the numbers after the others.
@@ -36,10 +39,12 @@ pub const EVERY_CLIENT: usize = CLIENTS + 4;
 /// The client that only reads.
 pub const READER: usize = 3;
 
-/// The hosts of a run: three nodes, their disks and clocks, and the network to all clients.
+/// The hosts of a run: the nodes, their disks and clocks, and the network to all clients.
 pub struct Cluster {
     pub fabric: Fabric,
     pub traps: Traps,
+    pub books: Books,
+    hosts: &'static [u64],
     sim: Sim<'static>,
     links: Links,
     nodes: BTreeMap<u64, Node>,
@@ -68,6 +73,8 @@ pub enum News {
     Leads(u64),
     /// The node is primary no more, and no other one is.
     LeadsNoMore(u64),
+    /// The node votes from now on, as the primary has applied.
+    Votes(u64),
 }
 
 /// The ways of a cut.
@@ -85,22 +92,14 @@ pub fn client_name(client: usize) -> String {
     format!("c{client}")
 }
 
-/// The other nodes' names.
-pub fn other_nodes(node: u64) -> Vec<String> {
-    NODES.into_iter().filter(|other| *other != node).map(name).collect()
-}
-
-/// The names of all other hosts, the clients' too.
-pub fn all_others(node: u64) -> Vec<String> {
-    other_nodes(node).into_iter().chain((0..EVERY_CLIENT).map(client_name)).collect()
-}
-
 impl Cluster {
-    /// Registers the nodes with `sim`; they start with its first step.
-    pub fn new(sim: Sim<'static>, seed: u64) -> Cluster {
+    /// Registers the nodes with `sim`; they start with its first step. (Of `hosts`, those that form the cluster.)
+    pub fn new(sim: Sim<'static>, seed: u64, hosts: &'static [u64]) -> Cluster {
         let mut cluster = Cluster {
             fabric: Fabric::default(),
             traps: Traps::default(),
+            books: Books::default(),
+            hosts,
             sim,
             links: Links::new(seed),
             nodes: BTreeMap::new(),
@@ -116,10 +115,14 @@ impl Cluster {
             supervisor: Chance::of(seed, "supervisor"),
         };
         let shape = Shape::of(seed);
-        for id in NODES {
-            let node = Node::new(seed, id);
-            cluster.register(id, &node, shape.clone());
-            cluster.nodes.insert(id, node);
+        for id in hosts {
+            let node = Node::new(seed, *id);
+            cluster.register(*id, &node, shape.clone());
+            if node.is_idle {
+                cluster.sim.crash(name(*id));
+                cluster.fabric.refuse(&name(*id), true);
+            }
+            cluster.nodes.insert(*id, node);
         }
         cluster
     }
@@ -127,7 +130,7 @@ impl Cluster {
     fn register(&mut self, id: u64, node: &Node, shape: Shape) {
         let lives = Lives {
             id,
-            nodes: NODES.to_vec(),
+            peers: node.peers.clone(),
             shape,
             host: node.host.clone(),
             folder: node.folder.clone(),
@@ -170,6 +173,11 @@ impl Cluster {
             }
             self.last_primary = primary;
         }
+        let voting = self.new_voters();
+        self.news.extend(voting.into_iter().map(News::Votes));
+        if self.is_over {
+            self.tidy_hosts();
+        }
         self.failures.pop().map_or(Ok(()), Err)
     }
 
@@ -192,7 +200,7 @@ impl Cluster {
             self.fabric.refuse(&name(node), true);
             self.fabric.lose(&name(node));
         }
-        for node in NODES {
+        for node in self.nodes() {
             let due = self.nodes[&node].starts_at;
             if due.is_some_and(|due| due <= self.elapsed() || self.is_over) {
                 self.restart(node);
@@ -261,6 +269,11 @@ impl Cluster {
         self.nodes[&node].up && !self.nodes[&node].is_taken
     }
 
+    /// All hosts that are nodes, or may become some.
+    pub fn hosts(&self) -> &'static [u64] {
+        self.hosts
+    }
+
     pub fn node(&self, node: u64) -> &Node {
         &self.nodes[&node]
     }
@@ -290,7 +303,8 @@ impl Cluster {
         };
         tell(node, "crash", &[power_lost as u8], text);
         if power_lost {
-            self.links.power(&self.sim, &name(node), false, &all_others(node));
+            let others = self.all_others(node);
+            self.links.power(&self.sim, &name(node), false, &others);
         }
         self.running.lock().unwrap().remove(&node);
         self.sim.crash(name(node));
@@ -331,13 +345,15 @@ impl Cluster {
             return;
         }
         tell(node, "restart", &[], "restarts");
-        self.links.power(&self.sim, &name(node), true, &all_others(node));
+        let others = self.all_others(node);
+        self.links.power(&self.sim, &name(node), true, &others);
         self.running.lock().unwrap().remove(&node);
         // (A node that has not stopped by itself is killed.)
         self.sim.crash(name(node));
         let state = self.node_mut(node);
         // Orders that came before the node was ready for them ended with its process.
         let _ = (state.orders.stop.notified().now_or_never(), state.orders.hand_over.notified().now_or_never());
+        state.orders.asks.lock().unwrap().clear();
         state.folder().crash(Death::Killed, 0);
         state.host.revive();
         (state.up, state.starts_at, state.last_words) = (true, None, None);

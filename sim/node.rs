@@ -12,9 +12,10 @@ use tokio::sync::Notify;
 use zrs::config::{Config, Sizes as Parts, limits};
 use zrs::env::{Env, World};
 use zrs::journal::Sizes;
-use zrs::server::{Disks, Server};
+use zrs::server::{Disks, MembersAsk, Server};
 
 use crate::chance::Chance;
+use crate::cluster::NODES;
 use crate::disk::{Watched, WatchedFiles};
 use crate::folder::Folder;
 use crate::host::{Host, name};
@@ -30,6 +31,12 @@ pub struct Node {
     /// The data that its next life begins with.
     pub folder: Arc<Mutex<Folder>>,
     pub orders: Orders,
+    /// The numbers in the `--peers` of its next life.
+    pub peers: Arc<Mutex<Vec<u64>>>,
+    /// Whether nobody uses the host: it was not started yet, or was put away.
+    pub is_idle: bool,
+    /// Whether it has lost a folder.
+    pub was_wiped: bool,
     /// Whether a process runs that was not told to stop.
     pub up: bool,
     /// Whether a fault has the node for itself: no other one hits it.
@@ -51,6 +58,17 @@ pub struct Node {
 pub struct Orders {
     pub stop: Arc<Notify>,
     pub hand_over: Arc<Notify>,
+    /// Wishes for other members, and that there are some.
+    pub asks: Arc<Mutex<Vec<Ask>>>,
+    pub asked: Arc<Notify>,
+}
+
+/// An operator's wish for other members.
+#[derive(Clone)]
+pub struct Ask {
+    pub wish: MembersAsk,
+    /// Once it has come; it never does if the node that was asked ends.
+    pub answer: Arc<Mutex<Option<Result<String, String>>>>,
 }
 
 impl Node {
@@ -59,7 +77,10 @@ impl Node {
             host: Host::new(seed, &name(id)),
             folder: Arc::default(),
             orders: Orders::default(),
-            up: true,
+            peers: Arc::new(Mutex::new(NODES.to_vec())),
+            is_idle: !NODES.contains(&id),
+            was_wiped: false,
+            up: NODES.contains(&id),
             is_taken: false,
             excuses: 0,
             is_excused: false,
@@ -135,7 +156,7 @@ pub type Again = Arc<Mutex<Vec<u64>>>;
 #[derive(Clone)]
 pub struct Lives {
     pub id: u64,
-    pub nodes: Vec<u64>,
+    pub peers: Arc<Mutex<Vec<u64>>>,
     pub shape: Shape,
     pub host: Host,
     pub folder: Arc<Mutex<Folder>>,
@@ -179,7 +200,7 @@ impl Lives {
         };
         let config = Config {
             node: id,
-            peers: self.nodes.into_iter().map(|id| (id, address(id))).collect(),
+            peers: self.peers.lock().unwrap().iter().map(|id| (*id, address(*id))).collect(),
             listen: Some(format!("0.0.0.0:{PORT}")),
             secret: Some(b"known to all simulated nodes".to_vec()),
             heartbeat: self.shape.heartbeat,
@@ -212,6 +233,15 @@ impl Lives {
                             Err(why) => tracing::info!("the role was not handed over: {why}"),
                         }
                     });
+                }
+                () = self.orders.asked.notified() => {
+                    for Ask { wish, answer } in std::mem::take(&mut *self.orders.asks.lock().unwrap()) {
+                        let server = server.clone();
+                        env.spawn(async move {
+                            let answered = server.change_members(wish).await;
+                            *answer.lock().unwrap() = Some(answered);
+                        });
+                    }
                 }
             }
         };

@@ -3,8 +3,10 @@
 //! ```text
 //!  0 s                                    15 s              10 s later at most  10 s at most     5 s at most
 //!  ├─ clients work, faults begin and end ──┼─ clients work ───┼─ clients end ─────┼────────────────┼─ verdict
-//!  │                                       the last has ended it heals            all have ended   nodes hold the same
-//!  └─ each millisecond: one_primary, no_exclusion, same_state_same_index; the ledger and the packs are written down
+//!  │                                       the last has ended it heals, and all   all have ended   nodes hold the same
+//!  │                                                          are members again (20 s more at most)
+//!  └─ each millisecond: one_primary, no_exclusion, same_state_same_index, seats_once, voters_lead; the ledger and the
+//!     packs are written down
 //! ```
 
 use std::sync::Arc;
@@ -15,14 +17,16 @@ use turmoil::Sim;
 
 use crate::chance::Chance;
 use crate::checks::same_state_same_index::States;
+use crate::checks::seats_once::Seated;
+use crate::checks::voters_lead::Led;
 use crate::checks::{
     answers_by_the_news, appended_once, blobs_are_whole, conflicts_are_real, counted, every_news_once, few_unknown,
-    heals, iterated_whole, leftovers_go, locks_let_go, no_exclusion, no_lost_commit, no_lost_update, oids_once,
-    one_primary, one_state_at_a_time, packs_are_done, packs_end, rules_kept, serializable, short_logs,
+    heals, iterated_whole, leftovers_go, locks_let_go, members_as_wished, no_exclusion, no_lost_commit, no_lost_update,
+    oids_once, one_primary, one_state_at_a_time, packs_are_done, packs_end, rules_kept, serializable, short_logs,
     the_same_database, undone_as_the_model, votes_are_kept,
 };
 use crate::cluster::{Cluster, EVERY_CLIENT};
-use crate::faults::Faults;
+use crate::faults::{self, Faults};
 use crate::history::{End, History};
 use crate::ledger::Ledger;
 use crate::model::Model;
@@ -55,7 +59,7 @@ pub fn run(seed: u64, keep: bool) -> Run {
     repeat::align_task_ids();
     let history = History::default();
     let enough = Arc::new(AtomicBool::new(false));
-    let mut cluster = Cluster::new(network(seed), seed);
+    let mut cluster = Cluster::new(network(seed), seed, faults::hosts(seed));
     workload::start(&mut cluster, seed, &history, &enough);
     zeo::start(&mut cluster, seed, &history, &enough);
     let mut scene = Scene {
@@ -64,6 +68,8 @@ pub fn run(seed: u64, keep: bool) -> Run {
         enough,
         faults: Faults::new(seed),
         states: States::default(),
+        seated: Seated::default(),
+        led: Led::default(),
         ledger: Ledger::default(),
         packs: Packs::default(),
         shape: Shape::of(seed),
@@ -108,6 +114,8 @@ struct Scene {
     enough: Arc<AtomicBool>,
     faults: Faults,
     states: States,
+    seated: Seated,
+    led: Led,
     ledger: Ledger,
     packs: Packs,
     shape: Shape,
@@ -124,6 +132,10 @@ impl Scene {
         }
         let healed = self.cluster.elapsed();
         self.history.look().is_calm = true;
+        self.wait(heals::WITHIN, "heals", |scene| heals::leaderless(&scene.cluster))?;
+        // (First of all, as a client may know no address but that of a node which is to come back.)
+        self.wait(members_as_wished::WITHIN, "members_as_wished", |scene| members_as_wished::missing(&scene.cluster))?;
+        members_as_wished::check(&self.cluster)?;
         self.wait(heals::WITHIN, "heals", |scene| heals::missing(&scene.cluster, &scene.history, healed))?;
         self.wait(heals::WITHIN, "packs_end", |scene| packs_end::missing(&scene.packs, healed))?;
         self.enough.store(true, Relaxed);
@@ -142,6 +154,8 @@ impl Scene {
         self.history.leads(self.cluster.primary());
         one_primary::look(&servers)?;
         no_exclusion::look(&servers)?;
+        self.seated.look(&servers)?;
+        self.led.look(&self.cluster, &servers)?;
         leftovers_go::look(&servers);
         self.ledger.look(&servers)?;
         self.packs.look(&servers, self.cluster.primary());

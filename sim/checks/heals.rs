@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::{Cluster, EVERY_CLIENT, NODES};
+use crate::cluster::{Cluster, EVERY_CLIENT};
 use crate::history::History;
 use crate::seen;
 
@@ -14,6 +14,11 @@ pub const CLIENTS: &str = "heals: clients";
 pub const WITHIN: Duration = Duration::from_secs(10);
 /// How many transactions each client has to get done.
 const MOVES: usize = 3;
+
+/// Says so as long as there is no primary.
+pub fn leaderless(cluster: &Cluster) -> Option<String> {
+    cluster.primary().is_none().then(|| "there is no primary".to_owned())
+}
 
 /// The part of the cluster that has not healed yet, of faults that had all ended at `since`; `None` if all is well.
 pub fn missing(cluster: &Cluster, history: &History, since: Duration) -> Option<String> {
@@ -38,6 +43,6 @@ pub fn at_work(history: &History) -> Option<String> {
 pub fn apart(cluster: &Cluster) -> Option<String> {
     let servers = cluster.servers();
     let applied: Vec<_> = servers.iter().map(|(node, server)| (*node, server.store().applied())).collect();
-    let same = applied.len() == NODES.len() && applied.windows(2).all(|pair| pair[0].1 == pair[1].1);
+    let same = applied.len() == cluster.nodes().len() && applied.windows(2).all(|pair| pair[0].1 == pair[1].1);
     (!same).then(|| format!("the nodes have applied {applied:?}"))
 }

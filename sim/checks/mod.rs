@@ -14,6 +14,7 @@ pub mod heals;
 pub mod iterated_whole;
 pub mod leftovers_go;
 pub mod locks_let_go;
+pub mod members_as_wished;
 pub mod no_exclusion;
 pub mod no_lost_commit;
 pub mod no_lost_update;
@@ -24,10 +25,12 @@ pub mod packs_are_done;
 pub mod packs_end;
 pub mod rules_kept;
 pub mod same_state_same_index;
+pub mod seats_once;
 pub mod serializable;
 pub mod short_logs;
 pub mod the_same_database;
 pub mod undone_as_the_model;
+pub mod voters_lead;
 pub mod votes_are_kept;
 
 pub use counted::counted;
@@ -35,7 +38,7 @@ pub use counted::counted;
 use crate::packed;
 
 /// All that the checks must have looked at, in enough runs.
-pub const LOOKED_AT: [&str; 50] = [
+pub const LOOKED_AT: [&str; 57] = [
     answers_by_the_news::CACHES,
     answers_by_the_news::LOADS,
     answers_by_the_news::OLD,
@@ -58,6 +61,8 @@ pub const LOOKED_AT: [&str; 50] = [
     iterated_whole::TRANSACTIONS,
     leftovers_go::STAGED,
     locks_let_go::VOTES,
+    members_as_wished::SETTLED,
+    members_as_wished::WISHES,
     no_lost_commit::COMMITTED,
     no_lost_commit::NOT_COMMITTED,
     no_lost_commit::UNKNOWN,
@@ -76,6 +81,8 @@ pub const LOOKED_AT: [&str; 50] = [
     one_state_at_a_time::READS,
     one_state_at_a_time::VIEWS,
     rules_kept::RULES,
+    seats_once::CHANGES,
+    seats_once::FOLDERS,
     serializable::BASES,
     serializable::CHECKS,
     short_logs::FETCHED,
@@ -85,5 +92,8 @@ pub const LOOKED_AT: [&str; 50] = [
     undone_as_the_model::REFUSED,
     undone_as_the_model::TOO_OLD,
     undone_as_the_model::UNDONE,
+    voters_lead::LOOKS,
+    voters_lead::OBSERVERS,
+    voters_lead::STRANGERS,
     votes_are_kept::FINISHES,
 ];

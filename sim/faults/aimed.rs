@@ -7,7 +7,7 @@ use super::death::start;
 use super::fault::{EndFault, Fault, When, victim};
 use super::host::{go_on, pause};
 use crate::chance::Chance;
-use crate::cluster::{Cluster, Death, NODES, News, tell};
+use crate::cluster::{Cluster, Death, News, tell};
 use crate::moments::{Deed, Moment, Trap};
 use crate::seen;
 
@@ -34,9 +34,11 @@ pub const AT_ENTRIES: Fault = aimed("at_entries", |cluster, chance| {
     trap(cluster, chance, "at_entries", (moment, Some(node)), 5)
 });
 
-/// Any node takes entries back that did not become the cluster's.
-pub const AT_TRUNCATION: Fault =
-    aimed("at_truncation", |cluster, chance| trap(cluster, chance, "at_truncation", (Moment::Truncating, None), 9));
+/// Any node takes entries back that did not become the cluster's. (That is rare, so it is waited for nearly always.)
+pub const AT_TRUNCATION: Fault = Fault {
+    rate: 30,
+    ..aimed("at_truncation", |cluster, chance| trap(cluster, chance, "at_truncation", (Moment::Truncating, None), 9))
+};
 
 /// Any node's log begins a new segment.
 pub const AT_SEGMENT: Fault =
@@ -56,7 +58,7 @@ pub const AT_FLUSH: Fault = aimed("at_flush", |cluster, chance| {
 
 /// A node was started again, and may still be bound by the lease that it confirmed before.
 pub const AFTER_RESTART: Fault = aimed("after_restart", |cluster, chance| {
-    watch(cluster, chance, "after_restart", 600, |news, _| match news {
+    watch(cluster, chance, "after_restart", 600, |_, news, _| match news {
         News::Restarted(node) => Some(node),
         _ => None,
     })
@@ -66,31 +68,31 @@ pub const AFTER_RESTART: Fault = aimed("after_restart", |cluster, chance| {
 pub const AT_HAND_OVER: Fault = aimed("at_hand_over", |cluster, chance| {
     let primary = cluster.primary().filter(|primary| cluster.is_up(*primary))?;
     cluster.hand_over(primary);
-    watch(cluster, chance, "at_hand_over", 80, |news, chance| match news {
-        News::HandsOver(node) => Some(if chance.once_in(2) { node } else { any_other(node, chance) }),
+    watch(cluster, chance, "at_hand_over", 80, |cluster, news, chance| match news {
+        News::HandsOver(node) => Some(if chance.once_in(2) { node } else { any_other(cluster, node, chance)? }),
         _ => None,
     })
 });
 
 /// There is no primary any more: one of those is hit that elect another.
 pub const AT_ELECTION: Fault = aimed("at_election", |cluster, chance| {
-    watch(cluster, chance, "at_election", 900, |news, chance| match news {
-        News::LeadsNoMore(node) => Some(any_other(node, chance)),
+    watch(cluster, chance, "at_election", 900, |cluster, news, chance| match news {
+        News::LeadsNoMore(node) => any_other(cluster, node, chance),
         _ => None,
     })
 });
 
 /// A node has just become primary.
 pub const AT_REIGN: Fault = aimed("at_reign", |cluster, chance| {
-    watch(cluster, chance, "at_reign", 60, |news, _| match news {
+    watch(cluster, chance, "at_reign", 60, |_, news, _| match news {
         News::Leads(node) => Some(node),
         _ => None,
     })
 });
 
-fn any_other(node: u64, chance: &mut Chance) -> u64 {
-    let others: Vec<u64> = NODES.into_iter().filter(|other| *other != node).collect();
-    chance.one_of(&others)
+fn any_other(cluster: &Cluster, node: u64, chance: &mut Chance) -> Option<u64> {
+    let others: Vec<u64> = cluster.nodes().into_iter().filter(|other| *other != node).collect();
+    (!others.is_empty()).then(|| chance.one_of(&others))
 }
 
 /// Sets a trap, and waits until it springs.
@@ -136,7 +138,7 @@ fn watch(
     chance: &mut Chance,
     name: &'static str,
     within: u64,
-    choose: fn(News, &mut Chance) -> Option<u64>,
+    choose: fn(&Cluster, News, &mut Chance) -> Option<u64>,
 ) -> Option<EndFault> {
     let deadline = cluster.elapsed() + PATIENCE;
     let mut chance = chance.clone();
@@ -151,7 +153,7 @@ fn watch(
             return true;
         }
         let Some((at, node)) = aim else {
-            let found = cluster.news().to_vec().into_iter().find_map(|news| choose(news, &mut chance));
+            let found = cluster.news().to_vec().into_iter().find_map(|news| choose(cluster, news, &mut chance));
             aim = found.map(|node| (now + chance.millis(0..within), node));
             return aim.is_none() && now > deadline;
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::fault::{EndFault, Fault, When, victim};
-use crate::cluster::{Cluster, Death, NODES};
+use crate::cluster::{Cluster, Death};
 
 /// `kill -9` of a node.
 pub const KILL: Fault = Fault {
@@ -36,9 +36,9 @@ pub const POWER_LOSS_OF_ALL: Fault = Fault {
     rate: 4,
     lasts: 200..2_000,
     begin: |cluster, chance| {
-        let ends = NODES.map(|node| (crash(cluster, node, Death::PowerLost), chance.millis(0..1_500)));
-        let mut down: Vec<(EndFault, Duration)> =
-            ends.into_iter().filter_map(|(end, pause)| Some((end?, pause))).collect();
+        let nodes = cluster.nodes().into_iter();
+        let ends = nodes.map(|node| (crash(cluster, node, Death::PowerLost), chance.millis(0..1_500)));
+        let mut down: Vec<(EndFault, Duration)> = ends.filter_map(|(end, pause)| Some((end?, pause))).collect();
         let mut due = None;
         (!down.is_empty()).then_some(Box::new(move |cluster| {
             let now = cluster.elapsed();

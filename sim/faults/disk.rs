@@ -8,7 +8,7 @@ use zrs::engine::DiskFaults;
 use zrs::journal::FileFaults;
 
 use super::fault::{Fault, When, victim_that_runs};
-use crate::cluster::{NODES, tell};
+use crate::cluster::tell;
 
 /// Reads, writes or syncs of a node's log or store that fail from some call on, for a while.
 pub const DISK_FAILS: Fault = Fault {
@@ -61,7 +61,7 @@ pub const DISK_FULL: Fault = Fault {
         let node = victim_that_runs(cluster, chance)?;
         let reserve = Config::default().disk_reserve;
         let is_free = |node: &u64| cluster.is_up(*node) && cluster.node(*node).host.free().is_none();
-        let mut full: Vec<u64> = if chance.once_in(4) { NODES.to_vec() } else { vec![node] };
+        let mut full: Vec<u64> = if chance.once_in(4) { cluster.nodes() } else { vec![node] };
         full.retain(is_free);
         if full.is_empty() {
             return None;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::chance::Chance;
-use crate::cluster::{Cluster, NODES};
+use crate::cluster::Cluster;
 
 /// One thing that goes wrong, and comes right again.
 pub struct Fault {
@@ -36,7 +36,7 @@ pub type EndFault = Box<dyn FnMut(&mut Cluster) -> bool>;
 pub fn victim(cluster: &Cluster, chance: &mut Chance) -> u64 {
     match cluster.primary() {
         Some(primary) if !chance.once_in(5) => primary,
-        _ => chance.one_of(&NODES),
+        _ => chance.one_of(&cluster.nodes()),
     }
 }
 

@@ -7,7 +7,7 @@ use zrs::raft::Role;
 
 use super::fault::{Fault, When, victim_that_runs};
 use crate::chance::Chance;
-use crate::cluster::{Cluster, Death, NODES, tell};
+use crate::cluster::{Cluster, Death, tell};
 use crate::folder::Folder;
 
 /// How long a node may take to notice that its log is damaged.
@@ -77,7 +77,7 @@ const OLD: std::ops::Range<u64> = 500..3_000;
 const JUDGING: Duration = Duration::from_secs(4);
 
 /// A node gets an older copy of its folder back, which lacks what it had shown to the others: it is excluded. Then it
-/// gets the newest one back. (If one of the others was cut off, and took the copy for the node, the newest one is
+/// gets the newest one back, or an empty one, with which it comes back by itself. (If one of the others was cut off, and took the copy for the node, the newest one is
 /// excluded as well, until it is adopted.)
 ///
 /// What a node had shown is remembered by the others, on their disks only a while later. So the copy goes away at once
@@ -89,19 +89,20 @@ pub const OLD_COPY: Fault = Fault {
     lasts: 0..1,
     begin: |cluster, chance| {
         let node = victim_that_runs(cluster, chance)?;
-        if !NODES.iter().all(|node| cluster.is_up(*node)) {
+        if !cluster.nodes().iter().all(|node| cluster.is_up(*node)) {
             return None;
         }
         let copy = cluster.node(node).folder().copy();
         let had = cluster.server(node)?.node().status().log;
-        let all = deaths(cluster, NODES.to_vec());
-        let others = deaths(cluster, NODES.into_iter().filter(|other| *other != node).collect());
+        let all = deaths(cluster, cluster.nodes());
+        let others = deaths(cluster, cluster.nodes().into_iter().filter(|other| *other != node).collect());
         let due = cluster.elapsed() + chance.millis(OLD);
+        let is_wiped = chance.once_in(2);
         let mut stage = Stage::Waits;
         Some(Box::new(move |cluster| {
             let is_alone = deaths(cluster, others.iter().map(|(node, _)| *node).collect()) != others;
             match std::mem::replace(&mut stage, Stage::Waits) {
-                Stage::Waits if cluster.is_over() || deaths(cluster, NODES.to_vec()) != all => true,
+                Stage::Waits if cluster.is_over() || deaths(cluster, cluster.nodes()) != all => true,
                 Stage::Waits if cluster.elapsed() < due => false,
                 Stage::Waits => {
                     if !cluster.is_up(node) || shown(cluster, node).is_none_or(|shown| shown <= had) {
@@ -129,6 +130,12 @@ pub const OLD_COPY: Fault = Fault {
                         }
                     }
                     end(cluster, node);
+                    if is_wiped && cluster.may_lose(node) {
+                        cluster.wipe(node, Death::Killed);
+                        give_back(cluster, node);
+                        cluster.restart(node);
+                        return true;
+                    }
                     cluster.put_folder(node, newest, "gets its newest folder back");
                     cluster.restart(node);
                     stage = Stage::Back { until: cluster.elapsed() + JUDGING };

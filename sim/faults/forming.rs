@@ -4,7 +4,7 @@ use super::death::crash;
 use super::fault::{EndFault, Fault, When};
 use super::host::pause;
 use super::network::cut;
-use crate::cluster::{Death, NODES, Ways, name, other_nodes};
+use crate::cluster::{Death, NODES, Ways, name};
 
 /// A node that goes down.
 pub const FORMING_DEATH: Fault = Fault {
@@ -28,7 +28,8 @@ pub const FORMING_CUT: Fault = Fault {
     begin: |cluster, chance| {
         let node = chance.one_of(&NODES);
         let ways = chance.one_of(&[Ways::Both, Ways::Out, Ways::In]);
-        Some(cut(cluster, name(node), other_nodes(node), ways))
+        let others = cluster.other_nodes(node);
+        Some(cut(cluster, name(node), others, ways))
     },
 };
 

@@ -28,20 +28,22 @@ mod fault;
 mod folder;
 mod forming;
 mod host;
+mod members;
 mod network;
 mod operator;
+mod wipe;
 
 use std::time::Duration;
 
 use crate::chance::Chance;
 use crate::checks::few_unknown::PLANNED;
 use crate::checks::locks_let_go::HARMLESS;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, HOSTS, NODES};
 use crate::seen;
 use fault::{EndFault, Fault, When};
 
 /// All faults.
-static MENU: [Fault; 38] = [
+static MENU: [Fault; 43] = [
     death::KILL,
     death::POWER_LOSS,
     death::POWER_LOSS_OF_ALL,
@@ -65,6 +67,11 @@ static MENU: [Fault; 38] = [
     disk::STALLED_DISK,
     folder::FLIPPED_BIT,
     folder::OLD_COPY,
+    wipe::WIPE,
+    wipe::WIPE_AND_KILL,
+    wipe::AT_RETURN,
+    wipe::AT_PACK,
+    members::MEMBERS,
     operator::STOP,
     operator::HAND_OVER,
     aimed::AT_SLOTS,
@@ -102,6 +109,24 @@ pub struct Faults {
     lasting: Vec<Lasting>,
 }
 
+/// The fault's stream of chance, if the seed enables it.
+fn enabled(seed: u64, fault: &Fault) -> Option<Chance> {
+    let may_begin = match seed % (2 * QUIET) {
+        0 => HARMLESS.contains(&fault.name),
+        QUIET => PLANNED.contains(&fault.name),
+        _ => true,
+    };
+    let is_quiet = seed.is_multiple_of(QUIET);
+    let one_in = if is_quiet { ENABLED[0] } else { Chance::of(seed, "faults").one_of(&ENABLED) };
+    let mut chance = Chance::of(seed, &format!("fault {}", fault.name));
+    (may_begin && chance.once_in(one_in)).then_some(chance)
+}
+
+/// The hosts of a run: more than form the cluster, if others may join it.
+pub fn hosts(seed: u64) -> &'static [u64] {
+    if enabled(seed, &members::MEMBERS).is_some() { &HOSTS } else { &NODES }
+}
+
 /// A fault that begins again and again.
 struct Upcoming {
     fault: &'static Fault,
@@ -121,12 +146,7 @@ struct Lasting {
 impl Upcoming {
     /// `None` if the seed does not enable the fault.
     fn of(seed: u64, fault: &'static Fault) -> Option<Upcoming> {
-        let is_quiet = seed.is_multiple_of(QUIET);
-        let one_in = if is_quiet { ENABLED[0] } else { Chance::of(seed, "faults").one_of(&ENABLED) };
-        let mut chance = Chance::of(seed, &format!("fault {}", fault.name));
-        if !chance.once_in(one_in) {
-            return None;
-        }
+        let chance = enabled(seed, fault)?;
         seen::fault(fault.name, 0);
         let next = if fault.when == When::Forming { Duration::ZERO } else { CALM };
         let mut upcoming = Upcoming { fault, chance, next, times: 0 };
@@ -146,12 +166,7 @@ impl Upcoming {
 
 impl Faults {
     pub fn new(seed: u64) -> Faults {
-        let may_begin = |fault: &&Fault| match seed % (2 * QUIET) {
-            0 => HARMLESS.contains(&fault.name),
-            QUIET => PLANNED.contains(&fault.name),
-            _ => true,
-        };
-        let enabled = MENU.iter().filter(may_begin).filter_map(|fault| Upcoming::of(seed, fault)).collect();
+        let enabled = MENU.iter().filter_map(|fault| Upcoming::of(seed, fault)).collect();
         Faults { seed, enabled, lasting: Vec::new() }
     }
 

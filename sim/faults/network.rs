@@ -3,7 +3,7 @@
 
 use super::fault::{EndFault, Fault, When, victim_that_runs};
 use crate::chance::Chance;
-use crate::cluster::{Cluster, EVERY_CLIENT, NODES, Ways, all_others, client_name, name, other_nodes, tell};
+use crate::cluster::{Cluster, EVERY_CLIENT, Ways, client_name, name, tell};
 
 /// A node that the other nodes don't reach, but its clients do.
 pub const CUT_FROM_NODES: Fault = Fault {
@@ -13,7 +13,8 @@ pub const CUT_FROM_NODES: Fault = Fault {
     lasts: 200..3_000,
     begin: |cluster, chance| {
         let node = victim_that_runs(cluster, chance)?;
-        Some(cut(cluster, name(node), other_nodes(node), Ways::Both))
+        let others = cluster.other_nodes(node);
+        Some(cut(cluster, name(node), others, Ways::Both))
     },
 };
 
@@ -25,7 +26,8 @@ pub const CUT_FROM_ALL: Fault = Fault {
     lasts: 200..3_000,
     begin: |cluster, chance| {
         let node = victim_that_runs(cluster, chance)?;
-        Some(cut(cluster, name(node), all_others(node), Ways::Both))
+        let others = cluster.all_others(node);
+        Some(cut(cluster, name(node), others, Ways::Both))
     },
 };
 
@@ -39,9 +41,9 @@ pub const CUT_ONE_WAY: Fault = Fault {
         let node = victim_that_runs(cluster, chance)?;
         let ways = chance.one_of(&[Ways::Out, Ways::In]);
         let from = match chance.below(3) {
-            0 => all_others(node),
-            1 => other_nodes(node),
-            _ => vec![one_other(node, chance)],
+            0 => cluster.all_others(node),
+            1 => cluster.other_nodes(node),
+            _ => vec![one_other(cluster, node, chance)?],
         };
         Some(cut(cluster, name(node), from, ways))
     },
@@ -55,7 +57,7 @@ pub const CUT_LINK: Fault = Fault {
     lasts: 200..4_000,
     begin: |cluster, chance| {
         let node = victim_that_runs(cluster, chance)?;
-        let other = one_other(node, chance);
+        let other = one_other(cluster, node, chance)?;
         Some(cut(cluster, name(node), vec![other], Ways::Both))
     },
 };
@@ -68,7 +70,8 @@ pub const CUT_CLIENT: Fault = Fault {
     lasts: 200..4_000,
     begin: |cluster, chance| {
         let client = client_name(chance.below(EVERY_CLIENT as u64) as usize);
-        Some(cut(cluster, client, other_nodes(chance.one_of(&NODES)), Ways::Both))
+        let others = cluster.other_nodes(chance.one_of(&cluster.nodes()));
+        Some(cut(cluster, client, others, Ways::Both))
     },
 };
 
@@ -80,7 +83,7 @@ pub const FLAPPING_LINK: Fault = Fault {
     lasts: 0..1,
     begin: |cluster, chance| {
         let node = victim_that_runs(cluster, chance)?;
-        let from = if chance.once_in(3) { other_nodes(node) } else { vec![one_other(node, chance)] };
+        let from = if chance.once_in(3) { cluster.other_nodes(node) } else { vec![one_other(cluster, node, chance)?] };
         let ways = chance.one_of(&[Ways::Both, Ways::Both, Ways::Out, Ways::In]);
         let mut chance = chance.clone();
         let mut left = 3 + chance.below(12);
@@ -131,7 +134,7 @@ pub const STALL_AND_RESET: Fault = Fault {
     lasts: 200..3_000,
     begin: |cluster, chance| {
         let node = victim_that_runs(cluster, chance)?;
-        let from = if chance.once_in(2) { all_others(node) } else { vec![one_other(node, chance)] };
+        let from = if chance.once_in(2) { cluster.all_others(node) } else { vec![one_other(cluster, node, chance)?] };
         let ways = chance.one_of(&[Ways::Both, Ways::Both, Ways::Out, Ways::In]);
         let mut end = cut(cluster, name(node), from.clone(), ways);
         Some(Box::new(move |cluster| {
@@ -141,9 +144,10 @@ pub const STALL_AND_RESET: Fault = Fault {
     },
 };
 
-fn one_other(node: u64, chance: &mut Chance) -> String {
-    let others = other_nodes(node);
-    others[chance.below(others.len() as u64) as usize].clone()
+/// The name of another node; `None`: there is none.
+fn one_other(cluster: &Cluster, node: u64, chance: &mut Chance) -> Option<String> {
+    let others = cluster.other_nodes(node);
+    others.get(chance.below(others.len().max(1) as u64) as usize).cloned()
 }
 
 /// Cuts a host off, until the end.

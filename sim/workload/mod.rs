@@ -28,6 +28,7 @@ use zrs::net::Network;
 
 use crate::chance::Chance;
 use crate::cluster::{CLIENTS, Cluster, NODES, READER, address, client_name};
+use crate::faults;
 use crate::history::History;
 use crate::host::Host;
 use crate::seen;
@@ -85,7 +86,8 @@ async fn run(
     history: History,
     enough: Arc<AtomicBool>,
 ) -> turmoil::Result {
-    let options = options(client, &mut Chance::of(seed, &format!("options of {}", client_name(client))));
+    let options =
+        options(client, faults::hosts(seed), &mut Chance::of(seed, &format!("options of {}", client_name(client))));
     let connection = loop {
         if enough.load(Relaxed) {
             return Ok(());
@@ -118,10 +120,12 @@ async fn run(
     Ok(())
 }
 
-fn options(client: usize, chance: &mut Chance) -> Options {
+fn options(client: usize, hosts: &[u64], chance: &mut Chance) -> Options {
+    // Some clients know the whole list, some only one address. (Where nodes leave, all know all that may come.)
+    let one = chance.once_in(3).then(|| chance.one_of(&NODES)).filter(|_| hosts.len() == NODES.len());
+    let known = one.map_or(hosts.to_vec(), |node| vec![node]);
     Options {
-        // Some clients know the whole list, some only one address.
-        addresses: if chance.once_in(3) { vec![address(chance.one_of(&NODES))] } else { NODES.map(address).to_vec() },
+        addresses: known.into_iter().map(address).collect(),
         read_only: client == READER,
         wait: Duration::from_secs(5),
         silence: Duration::from_secs(2),

@@ -33,7 +33,8 @@ use zrs::env::Env;
 use zrs::zeo::Encoding;
 
 use crate::chance::Chance;
-use crate::cluster::{CLIENTS, Cluster, EVERY_CLIENT, NODES, client_name};
+use crate::cluster::{CLIENTS, Cluster, EVERY_CLIENT, client_name};
+use crate::faults;
 use crate::history::History;
 use crate::host::Host;
 use crate::seen;
@@ -112,7 +113,7 @@ struct Search {
 
 async fn run(client: Client, seed: u64, enough: Arc<AtomicBool>) -> turmoil::Result {
     let name = client_name(client.number);
-    let mut search = Search::of(Chance::of(seed, &format!("connections of {name}")));
+    let mut search = Search::of(faults::hosts(seed), Chance::of(seed, &format!("connections of {name}")));
     // Some read only while they wait for an answer.
     let listens = !search.chance.once_in(4);
     let mut upcoming: Vec<Upcoming> =
@@ -167,8 +168,8 @@ async fn work(
 }
 
 impl Search {
-    fn of(mut chance: Chance) -> Search {
-        let mut nodes = NODES.to_vec();
+    fn of(hosts: &[u64], mut chance: Chance) -> Search {
+        let mut nodes = hosts.to_vec();
         for n in (1..nodes.len()).rev() {
             nodes.swap(n, chance.below(n as u64 + 1) as usize);
         }

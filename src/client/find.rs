@@ -20,7 +20,7 @@ use super::search::NotServing;
 use super::shared::Shared;
 use crate::config::limits;
 use crate::net::{FrameReader, FrameWriter, Source};
-use crate::zeo::{Call, Encoding, FromServer, MessageId, Reply, decode_message, encode_call};
+use crate::zeo::{Call, Encoding, FromServer, MessageId, Pushed, Reply, decode_message, encode_call};
 use crate::zodb::{Refusal, Tid};
 
 /// How long a connect may take.
@@ -181,8 +181,8 @@ pub async fn verify(shared: &Shared, found: &mut Registered) -> Result<Tid, NotS
     Ok(cache.view())
 }
 
-/// Makes a call and reads up to its answer. Invalidations before the answer can be skipped: none come before the first
-/// call's, and those before the second call's are part of it.
+/// Makes a call and reads up to its answer. Invalidations before the answer only move what the server had last: none
+/// come before the first call's, and those before the second call's are part of it, or of all that may have changed.
 async fn answer(found: &mut Registered, id: i64, call: &Call) -> Result<Reply, NotServing> {
     let fault = |why: &dyn std::fmt::Display| NotServing::Fault(why.to_string());
     found.writer.push(&encode_call(Encoding::Msgpack, id, false, call));
@@ -207,6 +207,7 @@ async fn answer(found: &mut Registered, id: i64, call: &Call) -> Result<Reply, N
                     None => fault(&error.class),
                 });
             }
+            Ok(FromServer::Push(Pushed::Invalidate { tid, .. })) => found.last = found.last.max(tid),
             Ok(_) => {}
             Err(bad) => return Err(NotServing::Fault(format!("sent bytes that are no message: {bad:?}"))),
         }

@@ -58,7 +58,8 @@ impl Facts {
         self.silence(folder).is_some_and(|silence| silence <= AWAY)
     }
 
-    pub(super) fn is_gone(&self, folder: Incarnation) -> bool {
+    /// Whether the member is taken for one that does not come back.
+    pub fn is_gone(&self, folder: Incarnation) -> bool {
         self.silence(folder).unwrap_or(self.reigns.min(self.settled)) >= GONE
     }
 

@@ -204,9 +204,10 @@ fn leading(node: &Inner) -> Result<(Reign, Raft), String> {
 
 /// Proposes a roster that was made of the one that entry `after` of the log has set.
 async fn propose(node: &Arc<Inner>, raft: &Raft, reign: Reign, after: u64, roster: Roster) -> Result<(), String> {
-    // (Of those that stay: who is gone for good can't be updated any more.)
+    // (A folder that is gone, and wanted no more, reads nothing. This node may never have met it.)
+    let (facts, _) = facts(node, raft, reign);
     let stays = |folder: Incarnation| roster.nodes.values().any(|wish| wish.folder == folder.0);
-    let format = node.format_of(|member| stays(member.incarnation));
+    let format = node.format_of(|member| stays(member.incarnation) || !facts.is_gone(member.incarnation));
     if format < ROSTER_FORMAT {
         return Err(format!(
             "a member's zrsd is too old for that (it knows commands up to format {format}): update it"

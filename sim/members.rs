@@ -1,0 +1,214 @@
+//! Members that come and go: who has a seat, which data folders are gone for good, and what operators were granted.
+//!
+//! A cluster loses data by right if a majority of its voters lose their folders. So a folder is only taken away as long
+//! as more than half of the voters keep theirs ([`Cluster::may_lose`]): of the voters as they are, and of those that may
+//! be left by what operators have asked for. A voter that came back counts again once it is seated with its new folder
+//! as one that votes, and that entry is applied: from then on the others may lose theirs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use zrs::roster::{Part, Roster};
+use zrs::server::MembersAsk;
+use zrs::storage::{Position, Store};
+
+use crate::cluster::{Cluster, Death, EVERY_CLIENT, client_name, name, tell};
+use crate::folder::Folder;
+use crate::seen;
+
+/// The membership of one entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seats {
+    pub position: Position,
+    /// The folders of those that vote.
+    pub voters: BTreeSet<u64>,
+    /// All members: a node's folder, and its number.
+    pub numbers: BTreeMap<u64, u64>,
+}
+
+impl Seats {
+    /// The last membership that a node has applied.
+    pub fn of(store: &Store) -> Option<Seats> {
+        let (position, bytes) = store.membership()?;
+        // (As `raft::types::Members` is written: the voters, and the seat of each folder.)
+        type Written = (Vec<BTreeSet<u64>>, BTreeMap<u64, (u64, String)>);
+        let (voters, seats): Written = postcard::from_bytes(&bytes).ok()?;
+        let numbers = seats.into_iter().map(|(folder, (number, _))| (folder, number)).collect();
+        Some(Seats { position, voters: voters.into_iter().flatten().collect(), numbers })
+    }
+
+    /// The folder that a node is seated with.
+    pub fn folder(&self, node: u64) -> Option<u64> {
+        self.numbers.iter().find(|(_, number)| **number == node).map(|(folder, _)| *folder)
+    }
+
+    /// The numbers of those that vote.
+    pub fn voting(&self) -> BTreeSet<u64> {
+        self.voters.iter().filter_map(|folder| self.numbers.get(folder).copied()).collect()
+    }
+}
+
+/// What is known about members beside what the nodes say.
+#[derive(Default)]
+pub struct Books {
+    /// The folders that were taken from their nodes.
+    gone: BTreeSet<u64>,
+    /// The nodes that may be about to stop voting: an operator has asked for it, and the answer is not known.
+    pub leaving: BTreeSet<u64>,
+    /// Those that voted when the primary was last looked at.
+    voting: BTreeSet<u64>,
+    /// The nodes that an operator is busy with.
+    pub busy: BTreeSet<u64>,
+    /// By node, the last wish that was granted, if nothing unknown came after it; `None`: it is to be no member.
+    pub granted: BTreeMap<u64, Option<Part>>,
+}
+
+impl Cluster {
+    /// The hosts that are in use, whether they run at the moment or not.
+    pub fn nodes(&self) -> Vec<u64> {
+        self.hosts().iter().copied().filter(|node| !self.node(*node).is_idle).collect()
+    }
+
+    /// The names of the other nodes.
+    pub fn other_nodes(&self, node: u64) -> Vec<String> {
+        self.nodes().into_iter().filter(|other| *other != node).map(name).collect()
+    }
+
+    /// The names of all other hosts, the clients' too.
+    pub fn all_others(&self, node: u64) -> Vec<String> {
+        let hosts = self.hosts().iter().filter(|other| **other != node).map(|other| name(*other));
+        hosts.chain((0..EVERY_CLIENT).map(client_name)).collect()
+    }
+
+    /// Those that vote now, as the primary has applied, and did not when it was last looked at.
+    pub fn new_voters(&mut self) -> Vec<u64> {
+        let server = self.primary().and_then(|primary| self.server(primary));
+        let Some(seats) = server.and_then(|server| Seats::of(server.store())) else { return Vec::new() };
+        let voting = seats.voting();
+        if voting == self.books.voting {
+            return Vec::new();
+        }
+        seen::tell(&format!("{voting:?} vote"));
+        let before = std::mem::replace(&mut self.books.voting, voting);
+        self.books.voting.difference(&before).copied().collect()
+    }
+
+    /// Whether the cluster keeps all data, and is able to go on, without the folder that node `node` has now.
+    pub fn may_lose(&self, node: u64) -> bool {
+        self.lacks_after(Some(node), None).is_some_and(|lacks| !lacks)
+    }
+
+    /// Whether all that would still vote without node `node`, or with it, have their folders.
+    pub fn may_shrink(&self, node: u64) -> bool {
+        let lost = |seats: &Seats| seats.voters.iter().any(|folder| self.books.gone.contains(folder));
+        let seats = self.primary().and_then(|primary| Seats::of(self.server(primary)?.store()));
+        seats.is_some_and(|seats| !lost(&seats)) && self.lacks_after(None, Some(node)) == Some(false)
+    }
+
+    /// Whether half of the voters lack their folders, once `loses` has lost its own and `leaves` votes no more; `None`:
+    /// nobody can tell who the members are.
+    fn lacks_after(&self, loses: Option<u64>, leaves: Option<u64>) -> Option<bool> {
+        let server = self.server(self.primary()?)?;
+        let (seats, roster) = (Seats::of(server.store())?, server.store().roster().1);
+        let has_folder = |node: &u64| {
+            let folder = seats.folder(*node).filter(|folder| !self.books.gone.contains(folder));
+            folder.is_some() && loses != Some(*node)
+        };
+        let members = server.node().status().members;
+        let logged: BTreeSet<u64> =
+            members.iter().filter(|member| member.part == Part::Voter).map(|member| member.node).collect();
+        let stays = |node: &&u64| {
+            let wished = roster.nodes.get(node).map(|wish| wish.part);
+            let wanted = roster.nodes.is_empty() || wished == Some(Part::Voter);
+            wanted && !self.books.leaving.contains(node) && leaves != Some(**node)
+        };
+        let left: BTreeSet<u64> = logged.iter().filter(stays).copied().collect();
+        let lacks = |voters: &BTreeSet<u64>| voters.iter().filter(|node| has_folder(node)).count() <= voters.len() / 2;
+        Some(lacks(&seats.voting()) || lacks(&logged) || lacks(&left))
+    }
+
+    /// A member, as `store` has it, whose folder is gone.
+    pub fn lost(&self, store: &Store) -> Option<u64> {
+        let seats = Seats::of(store)?;
+        seats.numbers.into_iter().find(|(folder, _)| self.books.gone.contains(folder)).map(|(_, node)| node)
+    }
+
+    /// Takes a node's folder away: the node is down afterwards, and its next life begins with an empty one.
+    pub fn wipe(&mut self, node: u64, death: Death) {
+        if let Some(server) = self.primary().and_then(|primary| self.server(primary)) {
+            let wish = server.store().roster().1.nodes.get(&node).map(|wish| wish.folder);
+            let seated = Seats::of(server.store()).and_then(|seats| seats.folder(node));
+            self.books.gone.extend(wish.into_iter().chain(seated));
+        }
+        if self.server(node).is_some() || self.node(node).up {
+            self.crash(node, death);
+        }
+        drop(self.put_folder(node, Folder::default(), "loses its folder"));
+        let hosts = self.hosts().to_vec();
+        let state = self.node_mut(node);
+        state.was_wiped = true;
+        *state.peers.lock().unwrap() = hosts;
+    }
+
+    /// Starts a host that is no member, with an empty folder.
+    pub fn begin_host(&mut self, node: u64) {
+        self.wipe(node, Death::Killed);
+        self.node_mut(node).is_idle = false;
+        self.restart(node);
+    }
+
+    /// Ends the use of a host that is no member any more.
+    pub fn put_away(&mut self, node: u64) {
+        self.crash(node, Death::Killed);
+        self.node_mut(node).is_idle = true;
+        tell(node, "away", &[], "is put away");
+    }
+
+    /// The nodes that should be there, as the primary has it: its members, and those that are wanted.
+    pub fn wanted(&self) -> Option<BTreeSet<u64>> {
+        let server = self.server(self.primary()?)?;
+        let members = server.node().status().members.into_iter().map(|member| member.node);
+        Some(members.chain(server.store().roster().1.nodes.into_keys()).collect())
+    }
+
+    /// What an operator does in the end, once nothing fails any more: starts whoever should be there, and puts the
+    /// others away.
+    pub fn tidy_hosts(&mut self) {
+        if self.hosts().len() == self.nodes().len() && self.nodes().iter().all(|node| self.node(*node).up) {
+            let all: BTreeSet<u64> = self.nodes().into_iter().collect();
+            if self.wanted().is_none_or(|wanted| wanted == all) {
+                return;
+            }
+        }
+        let Some(wanted) = self.wanted() else { return };
+        for node in self.hosts().to_vec() {
+            let state = self.node(node);
+            if state.is_taken {
+                continue;
+            }
+            match (wanted.contains(&node), state.up) {
+                (true, false) => {
+                    self.node_mut(node).is_idle = false;
+                    self.restart(node);
+                }
+                (false, true) => self.put_away(node),
+                (true, true) | (false, false) => {}
+            }
+        }
+    }
+}
+
+/// The node that a wish is about, and what is wanted of it; `None`: that it is no member. (Another address: nothing.)
+pub fn meaning(wish: &MembersAsk, roster: &Roster) -> Vec<(u64, Option<Part>)> {
+    let part = |observer: bool| if observer { Part::Observer } else { Part::Voter };
+    match wish {
+        MembersAsk::Add { node, observer, .. } => vec![(*node, Some(part(*observer)))],
+        MembersAsk::Promote { node } => vec![(*node, Some(Part::Voter))],
+        MembersAsk::Observe { node } => vec![(*node, Some(Part::Observer))],
+        MembersAsk::Remove { node } => vec![(*node, None)],
+        MembersAsk::Replace { old, node, .. } => {
+            let part = roster.nodes.get(old).map_or(Part::Voter, |wish| wish.part);
+            vec![(*old, None), (*node, Some(part))]
+        }
+        MembersAsk::Address { .. } => Vec::new(),
+    }
+}
