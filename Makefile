@@ -7,10 +7,10 @@ export ZRS_BIN ?= $(CARGO_TARGET_DIR)/debug
 # Python's compiled modules, too: nothing is written into the clone.
 export PYTHONPYCACHEPREFIX ?= $(CACHE)/zrs/pycache
 
-# Of the suites of ZEO and ZODB, the tests run a part with one node, another one each day; CI runs a third of it, a part with
+# Of the suites of ZEO and ZODB, the tests run a part with one node, another one each day; CI runs a larger one, a part with
 # three nodes, and clients of older versions. Their tests wait most of the time (two at a time take a fifth of two cores),
 # so more run at a time; three nodes get less company, as a lost election would count as a failure.
-UPSTREAM := $(if $(CI),'--sut zrsd --shard day/3 --jobs 8' '--sut zrsd3 --shard day/16 --jobs 3','--sut zrsd --shard day/12 --jobs 6')
+UPSTREAM := $(if $(CI),'--sut zrsd --shard day/6 --jobs 8' '--sut zrsd3 --shard day/24 --jobs 3','--sut zrsd --shard day/12 --jobs 6')
 
 .PHONY: help setup check test lint tidy deny fix cluster sim sim-soak mutants release bench doc conformance versions stress
 
