@@ -278,6 +278,8 @@ pub const CHECKPOINT_KEPT: Duration = Duration::from_secs(10 * 60);
 /// How long after its last read of a checkpoint a node that has fetched it may take to catch up by the log, which waits
 /// for it as long.
 pub const FETCHED_KEPT: Duration = Duration::from_secs(3_600);
+/// A member that has begun to follow the log, and is silent for so long, is not waited for.
+pub const FOLLOWER_AWAY: Duration = Duration::from_secs(60);
 /// How often a leader asks a member that fetches its database how far it is.
 pub const CATCH_UP_AGAIN: Duration = Duration::from_secs(1);
 /// How long the answer may take.

@@ -42,6 +42,8 @@ struct Reading {
     /// Bytes, of how many.
     done: u64,
     total: u64,
+    /// How many entries the checkpoint has applied.
+    entries: u64,
     is_open: bool,
 }
 
@@ -86,12 +88,15 @@ impl Checkpoints {
         found
     }
 
-    /// Notes how far a node has read; `None`: it reads no more.
-    pub fn note(&self, reader: Incarnation, progress: Option<(u64, u64)>) {
+    /// Notes how many bytes of how many a node has read of a checkpoint; `None`: it reads no more.
+    pub fn note(&self, reader: Incarnation, progress: Option<(&Held, u64, u64)>) {
         let at = self.env.now();
         let mut readers = lock(&self.readers);
         match progress {
-            Some((done, total)) => drop(readers.insert(reader, Reading { at, done, total, is_open: true })),
+            Some((held, done, total)) => {
+                let entries = held.position.index;
+                readers.insert(reader, Reading { at, done, total, entries, is_open: true });
+            }
             None => {
                 if let Some(reading) = readers.get_mut(&reader) {
                     reading.is_open = false;
@@ -102,18 +107,22 @@ impl Checkpoints {
 
     /// How many bytes of how many a node has read that reads now.
     pub fn progress_of(&self, reader: Incarnation) -> Option<(u64, u64)> {
-        lock(&self.readers).get(&reader).filter(|reading| reading.is_open).map(|reading| (reading.done, reading.total))
+        let now = self.env.now();
+        let readers = lock(&self.readers);
+        // (A machine that has lost its power closes no connection.)
+        let reads = |reading: &&Reading| reading.is_open && now < reading.at + limits::FETCH_SILENCE;
+        readers.get(&reader).filter(reads).map(|reading| (reading.done, reading.total))
     }
 
-    /// The nodes that have read within [`limits::FETCHED_KEPT`], and may still have to catch up; `is_done` says which
-    /// of them have.
-    pub fn followers(&self, is_done: impl Fn(Incarnation) -> bool) -> Vec<Incarnation> {
+    /// The nodes that have read within [`limits::FETCHED_KEPT`], and may still have to catch up, each with how many
+    /// entries its checkpoint has applied; `is_done` says which of them have.
+    pub fn followers(&self, is_done: impl Fn(Incarnation) -> bool) -> Vec<(Incarnation, u64)> {
         let now = self.env.now();
         let mut readers = lock(&self.readers);
         readers.retain(|reader, reading| {
             reading.is_open || (now < reading.at + limits::FETCHED_KEPT && !is_done(*reader))
         });
-        readers.keys().copied().collect()
+        readers.iter().map(|(reader, reading)| (*reader, reading.entries)).collect()
     }
 
     /// A checkpoint with at least the first `entries` entries of the log applied.

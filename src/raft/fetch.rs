@@ -77,7 +77,7 @@ async fn exchange(
                 };
                 match held.and_then(|held| offer_of(&held).map(|offer| (held, offer))) {
                     Ok((held, offer)) => {
-                        checkpoints.note(reader, Some((0, offer.bytes())));
+                        checkpoints.note(reader, Some((&held, 0, offer.bytes())));
                         *opened = Some((held, offer.clone()));
                         FetchAnswer::Opened(offer)
                     }
@@ -86,9 +86,9 @@ async fn exchange(
             }
             FetchAsk::Read { file, offset, length } => match part(checkpoints, opened, file, offset, length).await {
                 Ok(bytes) => {
-                    if let Some((_, offer)) = &opened {
+                    if let Some((held, offer)) = &opened {
                         let before: u64 = offer.files.iter().take(file as usize).map(|(_, size)| size).sum();
-                        checkpoints.note(reader, Some((before + offset + bytes.len() as u64, offer.bytes())));
+                        checkpoints.note(reader, Some((held, before + offset + bytes.len() as u64, offer.bytes())));
                     }
                     FetchAnswer::Part { checksum: crc32c::crc32c(&bytes), bytes }
                 }

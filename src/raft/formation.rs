@@ -127,6 +127,10 @@ impl Formation {
                     continue;
                 }
                 Round::Admitted(admission) => {
+                    let _turn = self.turn.lock().await;
+                    if self.stamp.look().is_some() {
+                        continue;
+                    }
                     self.admitted.send(true);
                     return Ok(Begun::Admitted(admission));
                 }

@@ -12,6 +12,7 @@ use std::{io, iter};
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::base::LogBase;
 use super::edits::{place_of, record};
 use super::formation::{INCARNATION, STAMP};
 use super::log::{VOTE, value};
@@ -150,7 +151,19 @@ pub fn entries(log: &Inspection, first: u64, last: u64) -> impl Iterator<Item = 
 /// Applies to `store` whatever follows in the log, committed or not; gives how many entries. For a store that begins
 /// anew after that: it does not keep the members.
 pub fn replay(log: &Inspection, store: &Store) -> io::Result<u64> {
-    let first = store.applied().index + 1;
+    let last = store.applied();
+    let first = last.index + 1;
+    if log.reader.first() > first {
+        let (begins, applied) = (log.reader.first(), last.index);
+        let why = format!("the database has applied {applied} entries, and the log begins with entry {begins}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    if let Some(entry) = entries(log, last.index.max(1), last.index).next().transpose()?
+        && entry.position.term != last.term
+    {
+        // A database that was fetched: what the log has from there on was never committed.
+        return Ok(0);
+    }
     let mut applied = 0;
     for entry in entries(log, first, u64::MAX) {
         let LogEntry { position, content, .. } = entry?;
@@ -165,6 +178,12 @@ pub fn replay(log: &Inspection, store: &Store) -> io::Result<u64> {
         applied += 1;
     }
     Ok(applied)
+}
+
+/// Whether `store`, in which no entry was applied, is the one that the log began with. (Else it has begun anew.)
+pub fn begins_with(log: &Inspection, store: &Store) -> io::Result<bool> {
+    let stamp = value::<Stamp>(&log.values, STAMP)?;
+    Ok(stamp.is_some_and(|stamp| stamp.base == LogBase::of(store).digest()))
 }
 
 /// What the folder with this log is, as it knows itself: a copy or not.

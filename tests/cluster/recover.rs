@@ -33,7 +33,8 @@ fn the_one_node_that_is_left_begins_a_new_cluster() {
         assert!(words.contains(expected), "{expected:?} in: {words}");
     }
     assert!(String::from_utf8_lossy(&asked.stderr).contains("say --yes"), "{asked:?}");
-    // Nothing has changed by that.
+    // Nothing has changed by that. A recovery that was cut off goes on, and a start in between is refused.
+    std::fs::rename(cluster.nodes[0].data.join("log"), cluster.nodes[0].data.join("log.recovering")).unwrap();
     let done_so = recover(&cluster.nodes[0], &["--yes"]);
     assert!(done_so.status.success(), "{done_so:?}");
     println!("{}", String::from_utf8_lossy(&done_so.stdout));

@@ -92,7 +92,7 @@ const RAFT: House = House {
             ],
         ),
         ("origin", &["log", "memory", "formation"]),
-        ("offline", &["types", "stamp", "edits", "log", "memory", "formation", "origin"]),
+        ("offline", &["types", "stamp", "base", "edits", "log", "memory", "formation", "origin"]),
         (
             "node",
             &[

@@ -1,7 +1,6 @@
 //! `zrsctl recover`: makes one data folder the beginning of a new cluster, when a majority is gone for good.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use clap::Args;
 
 use zrs::command::{self, Change, Command};
 use zrs::engine::{Durability, Folder, Rocks};
-use zrs::journal::{self, Directory, Inspection};
+use zrs::journal::Inspection;
 use zrs::raft::offline::{self, LogContent, LogSummary};
 use zrs::storage::{self, Store};
 use zrs::zodb::{StorageId, Tid};
@@ -29,6 +28,9 @@ back instead: then nothing is lost.
      zrsctl member add. (They would not work together with this one, and could serve clients what is not true any more.)
   3. Clients whose caches are newer than this database refuse it: delete their cache files.";
 
+/// The former log, while a recovery goes on.
+const UNDER_WAY: &str = "log.recovering";
+
 #[derive(Args)]
 pub struct RecoverFlags {
     /// The data folder of a node that is stopped
@@ -40,33 +42,44 @@ pub struct RecoverFlags {
 }
 
 /// Shows what the folder has; recovers it once the person has agreed.
+///
+/// The log moves away before anything else happens: a folder whose recovery was cut off is no node's any more, and the
+/// same command goes on with it.
 pub fn recover(flags: &RecoverFlags) -> anyhow::Result<()> {
     let path = flags.data.display();
     let folder = Folder::open_read_only(&flags.data)?;
-    let is_begun = show(&folder)?;
+    show(&folder)?;
     drop(folder);
     println!("\n{TERMS}\n");
     if !flags.yes {
         agree("Recover this folder?", "all of that is understood")?;
     }
     let folder = Folder::open(&flags.data)?;
+    let under_way = folder.path().join(UNDER_WAY);
+    let sync = || std::fs::File::open(folder.path())?.sync_all();
+    if !under_way.is_dir() {
+        std::fs::rename(folder.log(), &under_way)?;
+        sync()?;
+    }
     let engine = Rocks::open(&folder.store(), storage::TABLES, Durability::Flush).context("opening the store")?;
     let store = Store::open(Arc::new(engine))?;
-    if !is_begun {
-        let files = Directory::open(&folder.log()).context("opening the log")?;
-        let log = journal::inspect(Arc::new(files)).map_err(io::Error::other)?;
-        let log = log.context("the log is empty")?;
+    let log = parts::open_log_in(&under_way)?.context("the log is empty")?;
+    if store.applied().index > 0 || offline::begins_with(&log, &store)? {
         let applied = offline::replay(&log, &store).context("applying the rest of the log")?;
         println!("applied {applied} entries of the log");
         store.flush()?;
-        // (The log first: a store that has begun anew must never meet it.)
-        let kept = aside(&folder.log());
-        std::fs::rename(folder.log(), &kept)?;
-        std::fs::File::open(folder.path())?.sync_all()?;
-        println!("the former log is kept as {}", kept.display());
+        store.rebase()?;
+        store.flush()?;
     }
-    store.rebase()?;
-    store.flush()?;
+    drop(log);
+    // (One that a start in between has made has nothing.)
+    if folder.log().is_dir() {
+        std::fs::rename(folder.log(), aside(&folder.log()))?;
+    }
+    let kept = aside(&folder.log());
+    std::fs::rename(&under_way, &kept)?;
+    sync()?;
+    println!("the former log is kept as {}", kept.display());
     println!(
         "recovered {path}: start zrsd with it, alone (without --peers, with --listen HOST:PORT that others can reach), and \
          let the other nodes in with empty folders: zrsctl member add N=HOST:PORT"
@@ -74,35 +87,43 @@ pub fn recover(flags: &RecoverFlags) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what lies in the folder; whether an earlier recovery was cut off.
-fn show(folder: &Folder) -> anyhow::Result<bool> {
-    let (store, log) = (parts::open_store(folder)?, parts::open_log(folder)?);
-    let applied = store.as_ref().map_or(0, |store| store.applied().index);
+/// Prints what lies in the folder.
+fn show(folder: &Folder) -> anyhow::Result<()> {
     let path = folder.path().display();
+    let under_way = folder.path().join(UNDER_WAY);
+    let log = match under_way.is_dir() {
+        true => {
+            println!("{path}: a recovery was cut off, and goes on");
+            parts::open_log_in(&under_way)?
+        }
+        false => parts::open_log(folder)?,
+    };
+    let store = parts::open_store(folder)?;
+    let applied = store.as_ref().map_or(0, |store| store.applied().index);
+    let Some(log) = log else {
+        match applied {
+            0 => bail!("no node has started from {path} yet, so there is nothing to recover: start it"),
+            _ => bail!("the log of {path} is missing (log/): put the folder back as it was"),
+        }
+    };
     let mut last: BTreeMap<StorageId, (u64, Tid)> = BTreeMap::new();
     for (number, _) in store.iter().flat_map(Store::storages) {
         let summary = store.as_ref().map(|store| store.summary(number)).unwrap_or_default();
         last.insert(number, (summary.transactions, summary.last_tid));
     }
-    match &log {
-        None if applied == 0 => bail!("no node has started from {path} yet, so there is nothing to recover: start it"),
-        None => println!("{path}: an earlier recovery was cut off, and is ended now"),
-        Some(log) => {
-            tell(log, &offline::summary(log)?, applied)?;
-            for entry in offline::entries(log, applied + 1, u64::MAX) {
-                if let LogContent::Command(bytes) = entry?.content
-                    && let Ok(Command { change: Change::Commit(commit), .. }) = Command::decode(&bytes, command::FORMAT)
-                {
-                    let (count, tid) = last.entry(commit.storage).or_default();
-                    (*count, *tid) = (*count + 1, commit.tid.max(*tid));
-                }
-            }
+    tell(&log, &offline::summary(&log)?, applied)?;
+    for entry in offline::entries(&log, applied + 1, u64::MAX) {
+        if let LogContent::Command(bytes) = entry?.content
+            && let Ok(Command { change: Change::Commit(commit), .. }) = Command::decode(&bytes, command::FORMAT)
+        {
+            let (count, tid) = last.entry(commit.storage).or_default();
+            (*count, *tid) = (*count + 1, commit.tid.max(*tid));
         }
     }
     for (number, (count, tid)) in last {
         println!("  storage {number}: {count} transactions at most, the last one {}", sheet::tid(tid));
     }
-    Ok(log.is_none())
+    Ok(())
 }
 
 fn tell(log: &Inspection, found: &LogSummary, applied: u64) -> anyhow::Result<()> {

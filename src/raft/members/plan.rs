@@ -172,7 +172,8 @@ fn leave(facts: &Facts, roster: &Roster, plan: &mut Plan) {
             None if roster.nodes.contains_key(&node) => continue,
             None => false,
         };
-        let there = facts.is_there(*folder);
+        // (Not who has only missed a moment, or was not heard yet by a primary that has just begun.)
+        let there = !facts.is_gone(*folder);
         if let Some(heir) = heir(roster, node).filter(|heir| there && !has_its_part(facts, roster, *heir)) {
             plan.wait(node, format!("node {node} leaves once node {heir} has taken its place"));
             continue;

@@ -73,6 +73,10 @@ pub fn changed(ask: &MembersAsk, facts: &Facts, roster: &Roster, found: Found) -
         Found::Unasked => 0,
         Found::Folder(folder) => folder.0,
     };
+    if let MembersAsk::Add { node, .. } | MembersAsk::Replace { node, .. } = ask {
+        // (Whoever was to take the place of a node of that number has done so, or never will.)
+        wanted.nodes.values_mut().filter(|wish| wish.instead_of == Some(*node)).for_each(|wish| wish.instead_of = None);
+    }
     match ask {
         MembersAsk::Add { node, address, observer } => {
             let part = if *observer { Part::Observer } else { Part::Voter };

@@ -15,7 +15,7 @@ use crate::net::{Credentials, FrameReader, FrameWriter, rehome};
 use crate::raft::fetch;
 use crate::raft::link::{Connection, Target};
 use crate::raft::peers::{Callee, serve_calls};
-use crate::raft::stamp::cluster_name;
+use crate::raft::stamp::{Stamp, cluster_name};
 use crate::raft::wire::{FormAsk, Hello, Purpose, RelayRequest, Verdict, Welcome, read_hello};
 
 /// The relay did not come about.
@@ -242,6 +242,14 @@ fn stranger(own: u64, wanted: u64) -> String {
     )
 }
 
+/// Whether an address is on a host of the cluster, as far as this node knows. Without a secret that is all that tells a
+/// member which this node does not know yet from anybody else.
+fn is_known_host(node: &Inner, stamp: &Stamp, address: &str) -> bool {
+    let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_owned());
+    let known = node.expected().into_values().chain(stamp.addresses().into_values());
+    known.chain(node.formation.peers.values().cloned()).any(|known| host(&known) == host(address))
+}
+
 /// The address of the member that `hello` says it comes from. While a cluster forms, numbers alone are known; later a
 /// member is known by its data folder, as the log names it.
 fn address_of(node: &Inner, hello: &Hello) -> Result<String, String> {
@@ -268,7 +276,9 @@ fn address_of(node: &Inner, hello: &Hello) -> Result<String, String> {
         // Who became a member while this node was away may be the one that leads: this node has to hear it, to learn of
         // it from the log.
         None if let Some(seat) = &hello.seat
-            && node.log.durable_now().is_ok_and(|(entries, _)| seat.entry > entries) =>
+            && hello.purpose == Purpose::Calls
+            && seat.entry > node.store.applied().index
+            && (node.config.secret.is_some() || is_known_host(node, &stamp, &seat.address)) =>
         {
             Ok(seat.address.clone())
         }

@@ -108,8 +108,8 @@ pub struct Inner {
     pub alarms: Watch<Vec<String>>,
     /// The reign of this node, as far as the steward knows of it.
     pub reigns: Mutex<Option<Reigning>>,
-    /// Held while the roster is changed; when a node last came with another folder.
-    pub rostering: tokio::sync::Mutex<Option<Instant>>,
+    /// Held while the roster is changed; when the node of each number last came with another folder.
+    pub rostering: tokio::sync::Mutex<BTreeMap<u64, Instant>>,
     /// Set once, when this node belongs to a cluster.
     pub running: OnceLock<Running>,
 }

@@ -168,7 +168,7 @@ impl Node {
             waits: Watch::new(Vec::new()),
             alarms: Watch::new(Vec::new()),
             reigns: Mutex::default(),
-            rostering: tokio::sync::Mutex::new(None),
+            rostering: tokio::sync::Mutex::default(),
             running: OnceLock::new(),
         });
         join::warn_of_changed_peers(&inner);

@@ -79,19 +79,27 @@ async fn purge(
 }
 
 /// On the primary: how many entries every member has that has fetched the database lately, and has not caught up since.
-/// Without these entries it would have to begin again, and again.
+/// Without the ones that follow it would have to begin again, and again. But one that is away, or much too slow, must not
+/// fill this node's disk.
 fn followed(node: &Inner, raft: &Raft) -> Option<u64> {
-    if !matches!(node.role(), Role::Primary(_)) {
+    let is_too_much = node.log.size() > node.config.log_size.saturating_mul(2) || node.fitness.no_room().is_some();
+    if is_too_much || !matches!(node.role(), Role::Primary(_)) {
         return None;
     }
     let status = status::describe(node, Some(raft));
-    let entries = |folder| {
+    let described = |folder| {
         let member = node.member_of(folder)?;
-        status.members.iter().find(|described| described.node == member.id)?.log
+        status.members.iter().find(|described| described.node == member.id)
     };
+    let entries = |folder| described(folder)?.log;
     let is_done = |folder| entries(folder).is_none_or(|entries| entries + ON_THEIR_WAY >= status.log);
-    // (One that has not begun to follow is at the checkpoint's position, which is held.)
-    node.checkpoints.followers(is_done).into_iter().filter_map(entries).filter(|entries| *entries > 0).min()
+    let away = |folder| {
+        let silence = described(folder).and_then(|member| member.answered_ms).map(Duration::from_millis);
+        silence.is_some_and(|silence| silence > limits::FOLLOWER_AWAY)
+    };
+    let followers = node.checkpoints.followers(is_done).into_iter().filter(|(folder, _)| !away(*folder));
+    // (One that has not begun to follow reads what it has fetched, and is at the checkpoint's position.)
+    followers.map(|(folder, position)| entries(folder).unwrap_or(0).max(position)).min()
 }
 
 /// On the primary: how many entries every member has that was heard lately; `None`: nothing is known, or asked for.

@@ -175,12 +175,14 @@ pub async fn note_folder(node: &Arc<Inner>, reign: Reign, number: u64, folder: I
             Some(roster) => {
                 // (Two folders of one number take turns no faster than either could come in.)
                 let now = node.env().now();
-                if last.is_some_and(|last| now < last + limits::FOLDER_KEPT) {
+                if last.get(&number).is_some_and(|last| now < *last + limits::FOLDER_KEPT) {
                     return Err("another data folder of that number came a moment ago".into());
                 }
-                *last = Some(now);
+
                 tracing::info!("members: node {number} comes with an empty data folder, and is let in again");
-                propose(node, &raft, reign, at.index, roster).await
+                propose(node, &raft, reign, at.index, roster).await?;
+                last.insert(number, now);
+                Ok(())
             }
             None => Ok(()),
         }
@@ -208,11 +210,13 @@ async fn propose(node: &Arc<Inner>, raft: &Raft, reign: Reign, after: u64, roste
     let (facts, _) = facts(node, raft, reign);
     let stays = |folder: Incarnation| roster.nodes.values().any(|wish| wish.folder == folder.0);
     let format = node.format_of(|member| stays(member.incarnation) || !facts.is_gone(member.incarnation));
-    if format < ROSTER_FORMAT {
+    // (Where one roster is in the log already, every member has to read that format anyway.)
+    if format < ROSTER_FORMAT && after == 0 {
         return Err(format!(
             "a member's zrsd is too old for that (it knows commands up to format {format}): update it"
         ));
     }
+    let format = format.max(ROSTER_FORMAT);
     let command = Command { reign, change: Change::Roster { after, roster } };
     let proposal = submit(raft, command.encode(format)).await.in_reign(node.clone(), reign);
     match node.env().timeout(limits::PEER_CALL_TIMEOUT, proposal.outcome()).await {

@@ -1,6 +1,7 @@
 //! The parts of a data folder, opened for reading only, and the ids and memberships that several dumps name.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -13,10 +14,12 @@ use zrs::{journal, zodb};
 
 /// The log; `None`: no node has started on this folder.
 pub fn open_log(folder: &Folder) -> anyhow::Result<Option<Inspection>> {
-    if !folder.log().is_dir() {
-        return Ok(None);
-    }
-    let files = Directory::open_read_only(&folder.log()).context("opening the log")?;
+    if folder.log().is_dir() { open_log_in(&folder.log()) } else { Ok(None) }
+}
+
+/// The log in this place.
+pub fn open_log_in(place: &Path) -> anyhow::Result<Option<Inspection>> {
+    let files = Directory::open_read_only(place).context("opening the log")?;
     journal::inspect(Arc::new(files)).context("opening the log")
 }
 
