@@ -131,6 +131,7 @@ impl Cluster {
         let lives = Lives {
             id,
             peers: node.peers.clone(),
+            has_moved: node.has_moved.clone(),
             shape,
             host: node.host.clone(),
             folder: node.folder.clone(),
@@ -310,7 +311,9 @@ impl Cluster {
         self.sim.crash(name(node));
         self.fabric.refuse(&name(node), !power_lost);
         let chance = if power_lost { self.chance.number() } else { 0 };
+        let now = self.elapsed();
         let state = self.node_mut(node);
+        state.down_since.get_or_insert(now);
         state.folder().crash(death, chance);
         state.host.revive();
         (state.up, state.starts_at) = (false, None);
@@ -356,7 +359,7 @@ impl Cluster {
         state.orders.asks.lock().unwrap().clear();
         state.folder().crash(Death::Killed, 0);
         state.host.revive();
-        (state.up, state.starts_at, state.last_words) = (true, None, None);
+        (state.up, state.starts_at, state.last_words, state.down_since) = (true, None, None, None);
         state.is_excused = state.excuses > 0;
         state.deaths += 1;
         self.fabric.refuse(&name(node), false);
