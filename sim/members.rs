@@ -201,7 +201,10 @@ impl Cluster {
 
     /// A member that is not where it is wanted, and seated.
     fn astray(&self) -> Option<u64> {
-        let server = self.server(self.primary()?)?;
+        // (Perhaps nobody can lead just for that: then anybody else is believed.)
+        let at_home = |node: &u64| !self.node(*node).has_moved.load(Relaxed) && self.server(*node).is_some();
+        let told = self.primary().or_else(|| self.nodes().into_iter().find(at_home))?;
+        let server = self.server(told)?;
         let (members, roster) = (server.node().status().members, server.store().roster());
         let is_there = |node: u64| self.node(node).up && !self.node(node).is_taken && !self.books.busy.contains(&node);
         let astray = |node: u64, seat: &str| {
@@ -225,11 +228,11 @@ impl Cluster {
                 return;
             }
         }
-        let Some(wanted) = self.wanted() else { return };
         if let Some(node) = self.astray() {
             let moved = self.node(node).has_moved.load(Relaxed);
             self.move_to(node, !moved);
         }
+        let Some(wanted) = self.wanted() else { return };
         for node in self.hosts().to_vec() {
             let state = self.node(node);
             if state.is_taken {
