@@ -1,9 +1,10 @@
-//! Members that come and go: who has a seat, which data folders are gone for good, and what operators were granted.
+//! Members that come and go: who has a seat, which data folders are gone for good, and what operators were
+//! granted.
 //!
-//! A cluster loses data by right if a majority of its voters lose their folders. So a folder is only taken away as long
-//! as more than half of the voters keep theirs ([`Cluster::may_lose`]): of the voters as they are, and of those that may
-//! be left by what operators have asked for. A voter that came back counts again once it is seated with its new folder
-//! as one that votes, and that entry is applied: from then on the others may lose theirs.
+//! A cluster loses data by right if a majority of its voters lose their folders. So a folder is only taken away
+//! as long as more than half of the voters keep theirs ([`Cluster::may_lose`]): of the voters as they are, and of
+//! those that may be left by what operators have asked for. A voter that came back counts again once it is seated
+//! with its new folder as one that votes, and that entry is applied: from then on the others may lose theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;

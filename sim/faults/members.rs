@@ -1,10 +1,10 @@
 //! An operator who changes the members while everything goes on: adds hosts, as voters or as observers, promotes
-//! observers, has voters vote no more, takes nodes out, replaces them, whether they are there or lost, and moves one to
-//! another address.
+//! observers, has voters vote no more, takes nodes out, replaces them, whether they are there or lost, and moves
+//! one to another address.
 //!
-//! Each time, it is one story of a few acts, as an operator would do it by hand: a host is started with an empty folder;
-//! a wish is said to any node, again and again until one grants it; the operator waits until the members are as wanted;
-//! a host that has left is stopped. Several operators may be at work, each with nodes of his own.
+//! Each time, it is one story of a few acts, as an operator would do it by hand: a host is started with an empty
+//! folder; a wish is said to any node, again and again until one grants it; the operator waits until the members
+//! are as wanted; a host that has left is stopped. Several operators may be at work, each with nodes of his own.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
