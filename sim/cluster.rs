@@ -18,18 +18,16 @@ use crate::chance::Chance;
 use crate::checks::short_logs;
 use crate::folder::Folder;
 use crate::links::Links;
-use crate::members::Books;
 use crate::moments::{Deed, Traps};
 use crate::network::Fabric;
 use crate::node::{Again, Ended, Lives, Node, Running, Shape};
+use crate::seats::Books;
 use crate::{seen, trace};
 
 pub use crate::folder::Death;
 pub use crate::host::name;
-pub use crate::node::address;
+pub use crate::node::{NODES, address};
 
-/// The numbers of the nodes that form the cluster.
-pub const NODES: [u64; 3] = [1, 2, 3];
 /// The numbers of all hosts that may become nodes, in runs in which members come and go.
 pub const HOSTS: [u64; 5] = [1, 2, 3, 4, 5];
 /// How many Rust clients there are; they are numbered from 0.

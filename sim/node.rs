@@ -16,13 +16,14 @@ use zrs::journal::Sizes;
 use zrs::server::{Disks, MembersAsk, Server};
 
 use crate::chance::Chance;
-use crate::cluster::NODES;
 use crate::disk::{Watched, WatchedFiles};
 use crate::folder::Folder;
 use crate::host::{Host, name};
 use crate::moments::{Teller, Traps};
 use crate::network::Fabric;
 
+/// The numbers of the nodes that form the cluster.
+pub const NODES: [u64; 3] = [1, 2, 3];
 /// The port at which every node listens, but for one that has moved.
 const PORT: u16 = 8100;
 /// The port at which a node listens that has moved.
