@@ -18,18 +18,16 @@ use crate::chance::Chance;
 use crate::checks::short_logs;
 use crate::folder::Folder;
 use crate::links::Links;
-use crate::members::Books;
 use crate::moments::{Deed, Traps};
 use crate::network::Fabric;
 use crate::node::{Again, Ended, Lives, Node, Running, Shape};
+use crate::seats::Books;
 use crate::{seen, trace};
 
 pub use crate::folder::Death;
 pub use crate::host::name;
-pub use crate::node::address;
+pub use crate::node::{NODES, address};
 
-/// The numbers of the nodes that form the cluster.
-pub const NODES: [u64; 3] = [1, 2, 3];
 /// The numbers of all hosts that may become nodes, in runs in which members come and go.
 pub const HOSTS: [u64; 5] = [1, 2, 3, 4, 5];
 /// How many Rust clients there are; they are numbered from 0.
@@ -131,6 +129,7 @@ impl Cluster {
         let lives = Lives {
             id,
             peers: node.peers.clone(),
+            has_moved: node.has_moved.clone(),
             shape,
             host: node.host.clone(),
             folder: node.folder.clone(),
@@ -310,7 +309,9 @@ impl Cluster {
         self.sim.crash(name(node));
         self.fabric.refuse(&name(node), !power_lost);
         let chance = if power_lost { self.chance.number() } else { 0 };
+        let now = self.elapsed();
         let state = self.node_mut(node);
+        state.down_since.get_or_insert(now);
         state.folder().crash(death, chance);
         state.host.revive();
         (state.up, state.starts_at) = (false, None);
@@ -356,7 +357,7 @@ impl Cluster {
         state.orders.asks.lock().unwrap().clear();
         state.folder().crash(Death::Killed, 0);
         state.host.revive();
-        (state.up, state.starts_at, state.last_words) = (true, None, None);
+        (state.up, state.starts_at, state.last_words, state.down_since) = (true, None, None, None);
         state.is_excused = state.excuses > 0;
         state.deaths += 1;
         self.fabric.refuse(&name(node), false);

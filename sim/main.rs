@@ -22,7 +22,7 @@
 //! | `zeo/` | clients that speak the protocol as Python's does, and what these do: a menu, one act a file |
 //! | `checks/` | what must hold: one promise a file |
 //! | `cluster`, `node`, `folder`, `links`, `network`, `host`, `disk` | the simulated hosts, and the seams |
-//! | `members` | who has a seat, and which folders may be lost |
+//! | `members`, `seats` | who has a seat, and which folders may be lost |
 //! | `moments` | where in the middle of something a fault may hit a node |
 //! | `things`, `value` | the objects that clients share, and their states |
 //! | `history`, `stream` | what clients did and were sent; `model`: the database that follows from it |
@@ -53,6 +53,7 @@ mod packs;
 mod repeat;
 mod run;
 mod runner;
+mod seats;
 mod seen;
 mod stream;
 mod things;

@@ -1,66 +1,27 @@
-//! Members that come and go: who has a seat, which data folders are gone for good, and what operators were granted.
+//! Members that come and go: who has a seat, which data folders are gone for good, and what operators were
+//! granted.
 //!
-//! A cluster loses data by right if a majority of its voters lose their folders. So a folder is only taken away as long
-//! as more than half of the voters keep theirs ([`Cluster::may_lose`]): of the voters as they are, and of those that may
-//! be left by what operators have asked for. A voter that came back counts again once it is seated with its new folder
-//! as one that votes, and that entry is applied: from then on the others may lose theirs.
+//! A cluster loses data by right if a majority of its voters lose their folders. So a folder is only taken away
+//! as long as more than half of the voters keep theirs ([`Cluster::may_lose`]): of the voters as they are, and of
+//! those that may be left by what operators have asked for. A voter that came back counts again once it is seated
+//! with its new folder as one that votes, and that entry is applied: from then on the others may lose theirs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use zrs::roster::{Part, Roster};
 use zrs::server::MembersAsk;
-use zrs::storage::{Position, Store};
+use zrs::storage::Store;
 
 use crate::cluster::{Cluster, Death, EVERY_CLIENT, client_name, name, tell};
 use crate::folder::Folder;
+use crate::node::address_of;
+use crate::seats::Seats;
 use crate::seen;
 
-/// The membership of one entry of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seats {
-    pub position: Position,
-    /// The folders of those that vote.
-    pub voters: BTreeSet<u64>,
-    /// All members: a node's folder, and its number.
-    pub numbers: BTreeMap<u64, u64>,
-}
-
-impl Seats {
-    /// The last membership that a node has applied.
-    pub fn of(store: &Store) -> Option<Seats> {
-        let (position, bytes) = store.membership()?;
-        // (As `raft::types::Members` is written: the voters, and the seat of each folder.)
-        type Written = (Vec<BTreeSet<u64>>, BTreeMap<u64, (u64, String)>);
-        let (voters, seats): Written = postcard::from_bytes(&bytes).ok()?;
-        let numbers = seats.into_iter().map(|(folder, (number, _))| (folder, number)).collect();
-        Some(Seats { position, voters: voters.into_iter().flatten().collect(), numbers })
-    }
-
-    /// The folder that a node is seated with.
-    pub fn folder(&self, node: u64) -> Option<u64> {
-        self.numbers.iter().find(|(_, number)| **number == node).map(|(folder, _)| *folder)
-    }
-
-    /// The numbers of those that vote.
-    pub fn voting(&self) -> BTreeSet<u64> {
-        self.voters.iter().filter_map(|folder| self.numbers.get(folder).copied()).collect()
-    }
-}
-
-/// What is known about members beside what the nodes say.
-#[derive(Default)]
-pub struct Books {
-    /// The folders that were taken from their nodes.
-    gone: BTreeSet<u64>,
-    /// The nodes that may be about to stop voting: an operator has asked for it, and the answer is not known.
-    pub leaving: BTreeSet<u64>,
-    /// Those that voted when the primary was last looked at.
-    voting: BTreeSet<u64>,
-    /// The nodes that an operator is busy with.
-    pub busy: BTreeSet<u64>,
-    /// By node, the last wish that was granted, if nothing unknown came after it; `None`: it is to be no member.
-    pub granted: BTreeMap<u64, Option<Part>>,
-}
+/// How long a node is down before the primary must know it.
+const NOTICED: Duration = Duration::from_millis(2_800);
 
 impl Cluster {
     /// The hosts that are in use, whether they run at the moment or not.
@@ -132,6 +93,18 @@ impl Cluster {
         seats.numbers.into_iter().find(|(folder, _)| self.books.gone.contains(folder)).map(|(_, node)| node)
     }
 
+    /// Whether too few voters are there without node `node`, and have not been for so long that the primary knows it.
+    pub fn is_needed(&self, node: u64) -> bool {
+        let Some(server) = self.primary().and_then(|primary| self.server(primary)) else { return false };
+        let members = server.node().status().members;
+        let mut others: Vec<u64> = members.iter().filter(|m| m.part == Part::Voter).map(|member| member.node).collect();
+        let was_there = others.len();
+        others.retain(|other| *other != node);
+        let is_away = |other: &&u64| self.node(**other).down_since.is_some_and(|at| at + NOTICED < self.elapsed());
+        let away = others.iter().filter(is_away).count();
+        others.len() < was_there && others.len() - away < others.len() / 2 + 1
+    }
+
     /// Takes a node's folder away: the node is down afterwards, and its next life begins with an empty one.
     pub fn wipe(&mut self, node: u64, death: Death) {
         if let Some(server) = self.primary().and_then(|primary| self.server(primary)) {
@@ -152,7 +125,16 @@ impl Cluster {
     /// Starts a host that is no member, with an empty folder.
     pub fn begin_host(&mut self, node: u64) {
         self.wipe(node, Death::Killed);
+        self.node(node).has_moved.store(false, Relaxed);
         self.node_mut(node).is_idle = false;
+        self.restart(node);
+    }
+
+    /// Starts a node again at another address, or at its own one.
+    pub fn move_to(&mut self, node: u64, moves: bool) {
+        self.crash(node, Death::Killed);
+        self.node(node).has_moved.store(moves, Relaxed);
+        tell(node, "moves", &[u8::from(moves)], &format!("moves to {}", address_of(node, moves)));
         self.restart(node);
     }
 
@@ -170,14 +152,38 @@ impl Cluster {
         Some(members.chain(server.store().roster().1.nodes.into_keys()).collect())
     }
 
+    /// A member that is not where it is wanted, and seated.
+    fn astray(&self) -> Option<u64> {
+        // (Perhaps nobody can lead just for that: then anybody else is believed.)
+        let at_home = |node: &u64| !self.node(*node).has_moved.load(Relaxed) && self.server(*node).is_some();
+        let told = self.primary().or_else(|| self.nodes().into_iter().find(at_home))?;
+        let server = self.server(told)?;
+        let (members, roster) = (server.node().status().members, server.store().roster().1);
+        let is_there = |node: u64| self.node(node).up && !self.node(node).is_taken && !self.books.busy.contains(&node);
+        let astray = |node: u64, seat: &str| {
+            let is_at = address_of(node, self.node(node).has_moved.load(Relaxed));
+            let wished = roster.nodes.get(&node).map(|wish| wish.address.as_str());
+            is_at != seat && wished.is_none_or(|wished| wished == seat)
+        };
+        let mut members = members.into_iter().filter(|member| is_there(member.node));
+        members.find(|member| astray(member.node, &member.address)).map(|member| member.node)
+    }
+
     /// What an operator does in the end, once nothing fails any more: starts whoever should be there, and puts the
     /// others away.
     pub fn tidy_hosts(&mut self) {
-        if self.hosts().len() == self.nodes().len() && self.nodes().iter().all(|node| self.node(*node).up) {
+        if self.hosts().len() == self.nodes().len()
+            && self.astray().is_none()
+            && self.nodes().iter().all(|node| self.node(*node).up)
+        {
             let all: BTreeSet<u64> = self.nodes().into_iter().collect();
             if self.wanted().is_none_or(|wanted| wanted == all) {
                 return;
             }
+        }
+        if let Some(node) = self.astray() {
+            let moved = self.node(node).has_moved.load(Relaxed);
+            self.move_to(node, !moved);
         }
         let Some(wanted) = self.wanted() else { return };
         for node in self.hosts().to_vec() {

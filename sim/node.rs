@@ -4,6 +4,7 @@
 //! [`Host`], and the disks of a [`Folder`], which stay when their host crashes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::ready;
 use std::time::Duration;
@@ -15,15 +16,18 @@ use zrs::journal::Sizes;
 use zrs::server::{Disks, MembersAsk, Server};
 
 use crate::chance::Chance;
-use crate::cluster::NODES;
 use crate::disk::{Watched, WatchedFiles};
 use crate::folder::Folder;
 use crate::host::{Host, name};
 use crate::moments::{Teller, Traps};
 use crate::network::Fabric;
 
-/// The port at which every node listens.
+/// The numbers of the nodes that form the cluster.
+pub const NODES: [u64; 3] = [1, 2, 3];
+/// The port at which every node listens, but for one that has moved.
 const PORT: u16 = 8100;
+/// The port at which a node listens that has moved.
+const OTHER_PORT: u16 = 8101;
 
 /// A node, as it is seen from outside.
 pub struct Node {
@@ -33,6 +37,8 @@ pub struct Node {
     pub orders: Orders,
     /// The numbers in the `--peers` of its next life.
     pub peers: Arc<Mutex<Vec<u64>>>,
+    /// Whether its next life listens at another port.
+    pub has_moved: Arc<AtomicBool>,
     /// Whether nobody uses the host: it was not started yet, or was put away.
     pub is_idle: bool,
     /// Whether it has lost a folder.
@@ -49,6 +55,8 @@ pub struct Node {
     pub starts_at: Option<Duration>,
     /// Why it ended, if it did so by itself.
     pub last_words: Option<String>,
+    /// Since when no process runs, as it was killed or lost its power.
+    pub down_since: Option<Duration>,
     /// How many times it was killed, lost its power, or was started again.
     pub deaths: u64,
 }
@@ -78,6 +86,7 @@ impl Node {
             folder: Arc::default(),
             orders: Orders::default(),
             peers: Arc::new(Mutex::new(NODES.to_vec())),
+            has_moved: Arc::default(),
             is_idle: !NODES.contains(&id),
             was_wiped: false,
             up: NODES.contains(&id),
@@ -86,6 +95,7 @@ impl Node {
             is_excused: false,
             starts_at: None,
             last_words: None,
+            down_since: None,
             deaths: 0,
         }
     }
@@ -98,7 +108,13 @@ impl Node {
 
 /// Where clients and peers find a node.
 pub fn address(node: u64) -> String {
-    format!("{}:{PORT}", name(node))
+    address_of(node, false)
+}
+
+/// Where peers find a node; clients do not look there if it has moved.
+pub fn address_of(node: u64, has_moved: bool) -> String {
+    let port = if has_moved { OTHER_PORT } else { PORT };
+    format!("{}:{port}", name(node))
 }
 
 /// The settings and sizes that the seed has drawn, for all nodes.
@@ -157,6 +173,7 @@ pub type Again = Arc<Mutex<Vec<u64>>>;
 pub struct Lives {
     pub id: u64,
     pub peers: Arc<Mutex<Vec<u64>>>,
+    pub has_moved: Arc<AtomicBool>,
     pub shape: Shape,
     pub host: Host,
     pub folder: Arc<Mutex<Folder>>,
@@ -201,7 +218,7 @@ impl Lives {
         let config = Config {
             node: id,
             peers: self.peers.lock().unwrap().iter().map(|id| (*id, address(*id))).collect(),
-            listen: Some(format!("0.0.0.0:{PORT}")),
+            listen: Some(format!("0.0.0.0:{}", if self.has_moved.load(Relaxed) { OTHER_PORT } else { PORT })),
             secret: Some(b"known to all simulated nodes".to_vec()),
             heartbeat: self.shape.heartbeat,
             election_timeout: self.shape.election_timeout,

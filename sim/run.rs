@@ -5,8 +5,8 @@
 //!  ├─ clients work, faults begin and end ──┼─ clients work ───┼─ clients end ─────┼────────────────┼─ verdict
 //!  │                                       the last has ended it heals, and all   all have ended   nodes hold the same
 //!  │                                                          are members again (20 s more at most)
-//!  └─ each millisecond: one_primary, no_exclusion, same_state_same_index, seats_once, voters_lead; the ledger and the
-//!     packs are written down
+//!  └─ each millisecond: one_primary, no_exclusion, same_state_same_index, seats_once, voters_lead,
+//!     caught_up_voters; the ledger and the packs are written down
 //! ```
 
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::checks::same_state_same_index::States;
 use crate::checks::seats_once::Seated;
 use crate::checks::voters_lead::Led;
 use crate::checks::{
-    answers_by_the_news, appended_once, blobs_are_whole, conflicts_are_real, counted, every_news_once, few_unknown,
-    heals, iterated_whole, leftovers_go, locks_let_go, members_as_wished, no_exclusion, no_lost_commit, no_lost_update,
-    oids_once, one_primary, one_state_at_a_time, packs_are_done, packs_end, rules_kept, serializable, short_logs,
-    the_same_database, undone_as_the_model, votes_are_kept,
+    answers_by_the_news, appended_once, blobs_are_whole, caught_up_voters, conflicts_are_real, counted,
+    every_news_once, few_unknown, heals, iterated_whole, leftovers_go, locks_let_go, members_as_wished, no_exclusion,
+    no_lost_commit, no_lost_update, oids_once, one_primary, one_state_at_a_time, packs_are_done, packs_end, rules_kept,
+    serializable, short_logs, the_same_database, undone_as_the_model, votes_are_kept,
 };
 use crate::cluster::{Cluster, EVERY_CLIENT};
 use crate::faults::{self, Faults};
@@ -156,6 +156,7 @@ impl Scene {
         no_exclusion::look(&servers)?;
         self.seated.look(&servers)?;
         self.led.look(&self.cluster, &servers)?;
+        caught_up_voters::look(&self.cluster, &servers)?;
         leftovers_go::look(&servers);
         self.ledger.look(&servers)?;
         self.packs.look(&servers, self.cluster.primary());

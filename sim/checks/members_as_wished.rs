@@ -1,6 +1,7 @@
 //! **The members become as they are wished.** Within a bounded time after the last fault everyone who is wanted is a
 //! member, with the part that it was meant to have, and nobody else is; whoever has lost its folder has come back by
-//! itself. A wish that was granted stays granted, whoever wishes something else meanwhile.
+//! itself, and votes again. A wish that was granted stays granted, whoever wishes something else meanwhile; and none is
+//! granted that would leave too few voters of those that are there.
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::cluster::{Cluster, NODES};
 use crate::seen;
 
 pub const WISHES: &str = "members_as_wished: wishes granted";
+pub const REFUSED: &str = "members_as_wished: wishes that must be refused";
 pub const SETTLED: &str = "members_as_wished: members that changed";
 
 /// How long it may take. (Five seconds until a folder is known to be gone, after an election; then some steps, each of
@@ -37,6 +39,10 @@ pub fn missing(cluster: &Cluster) -> Option<String> {
     }
     if roster.nodes.is_empty() && members != NODES {
         return Some(format!("nobody has wished for other members, and they are {members:?}"));
+    }
+    let votes = |node: &u64| status.members.iter().any(|member| member.node == *node && member.part == Part::Voter);
+    if let Some(node) = NODES.iter().find(|node| !cluster.books.touched.contains(node) && !votes(node)) {
+        return Some(format!("node {node} does not vote, and nobody has wished for that: {:?}", status.members));
     }
     seen::check(SETTLED, u64::from(!roster.nodes.is_empty()));
     None

@@ -6,6 +6,7 @@
 pub mod answers_by_the_news;
 pub mod appended_once;
 pub mod blobs_are_whole;
+pub mod caught_up_voters;
 pub mod conflicts_are_real;
 mod counted;
 pub mod every_news_once;
@@ -38,7 +39,7 @@ pub use counted::counted;
 use crate::packed;
 
 /// All that the checks must have looked at, in enough runs.
-pub const LOOKED_AT: [&str; 57] = [
+pub const LOOKED_AT: [&str; 59] = [
     answers_by_the_news::CACHES,
     answers_by_the_news::LOADS,
     answers_by_the_news::OLD,
@@ -48,6 +49,7 @@ pub const LOOKED_AT: [&str; 57] = [
     blobs_are_whole::KEPT,
     blobs_are_whole::NONE,
     blobs_are_whole::SENT,
+    caught_up_voters::BEGINNERS,
     conflicts_are_real::FINAL,
     conflicts_are_real::GIVEN_UP,
     conflicts_are_real::RESOLVED,
@@ -61,6 +63,7 @@ pub const LOOKED_AT: [&str; 57] = [
     iterated_whole::TRANSACTIONS,
     leftovers_go::STAGED,
     locks_let_go::VOTES,
+    members_as_wished::REFUSED,
     members_as_wished::SETTLED,
     members_as_wished::WISHES,
     no_lost_commit::COMMITTED,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use zrs::server::Server;
 use zrs::storage::Position;
 
-use crate::members::Seats;
+use crate::seats::Seats;
 use crate::seen;
 
 pub const CHANGES: &str = "seats_once: changes of the members";

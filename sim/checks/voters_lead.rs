@@ -10,7 +10,7 @@ use zrs::roster::Part;
 use zrs::server::Server;
 
 use crate::cluster::Cluster;
-use crate::members::Seats;
+use crate::seats::Seats;
 use crate::seen;
 
 pub const LOOKS: &str = "voters_lead: looks at primaries";

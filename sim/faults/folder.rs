@@ -76,9 +76,9 @@ const OLD: std::ops::Range<u64> = 500..3_000;
 /// How long a node on an old copy may take until it takes part or takes none.
 const JUDGING: Duration = Duration::from_secs(4);
 
-/// A node gets an older copy of its folder back, which lacks what it had shown to the others: it is excluded. Then it
-/// gets the newest one back, or an empty one, with which it comes back by itself. (If one of the others was cut off, and took the copy for the node, the newest one is
-/// excluded as well, until it is adopted.)
+/// A node gets an older copy of its folder back, which lacks what it had shown to the others: it is excluded.
+/// Then it gets the newest one back, or an empty one, with which it comes back by itself. (If one of the others
+/// was cut off, and took the copy for the node, the newest one is excluded as well, until it is adopted.)
 ///
 /// What a node had shown is remembered by the others, on their disks only a while later. So the copy goes away at once
 /// if one of them ends meanwhile.

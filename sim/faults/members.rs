@@ -1,11 +1,13 @@
 //! An operator who changes the members while everything goes on: adds hosts, as voters or as observers, promotes
-//! observers, has voters vote no more, takes nodes out, and replaces them, whether they are there or lost.
+//! observers, has voters vote no more, takes nodes out, replaces them, whether they are there or lost, and moves
+//! one to another address.
 //!
-//! Each time, it is one story of a few acts, as an operator would do it by hand: a host is started with an empty folder;
-//! a wish is said to any node, again and again until one grants it; the operator waits until the members are as wanted;
-//! a host that has left is stopped. Several operators may be at work, each with nodes of his own.
+//! Each time, it is one story of a few acts, as an operator would do it by hand: a host is started with an empty
+//! folder; a wish is said to any node, again and again until one grants it; the operator waits until the members
+//! are as wanted; a host that has left is stopped. Several operators may be at work, each with nodes of his own.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,9 +16,10 @@ use zrs::server::MembersAsk;
 
 use super::fault::{Fault, When};
 use crate::chance::Chance;
+use crate::checks::members_as_wished::REFUSED;
 use crate::cluster::{Cluster, Death, address, tell};
 use crate::members::meaning;
-use crate::node::Ask;
+use crate::node::{Ask, address_of};
 use crate::seen;
 
 /// The members are changed.
@@ -36,6 +39,7 @@ pub const MEMBERS: Fault = Fault {
                 if let Some((acts, nodes)) = drawn {
                     seen::fault("members", 1);
                     cluster.books.busy.extend(nodes.iter());
+                    cluster.books.touched.extend(nodes.iter());
                     let (next, asked, unknown, chance) = (cluster.elapsed(), None, false, chance.clone());
                     story = Some(Story { acts, nodes, deadline, next, asked, unknown, chance });
                 }
@@ -72,6 +76,10 @@ enum Act {
     Stop(u64),
     /// A machine is lost, with its disk.
     Lose(u64),
+    /// Starts a node at another address, or at its own one.
+    Move(u64, bool),
+    /// Says a wish that must be refused, as it would leave too few voters of those that are there.
+    Dare(MembersAsk),
 }
 
 struct Story {
@@ -105,6 +113,12 @@ fn draw(cluster: &Cluster, chance: &mut Chance) -> Option<(VecDeque<Act>, Vec<u6
     let in_place = |old: u64, node: u64, planned: bool| {
         Act::Ask(MembersAsk::Replace { old, node, address: address(node), planned })
     };
+    let needed: Vec<u64> = voters.iter().copied().filter(|node| cluster.is_needed(*node)).collect();
+    if let Some(node) = one(&needed, chance) {
+        let wish = chance.one_of(&[true, false]);
+        let wish = if wish { MembersAsk::Remove { node } } else { MembersAsk::Observe { node } };
+        return Some(([Act::Dare(wish)].into(), vec![node]));
+    }
     let (acts, nodes) = match (chance.below(10), host, voter, observer) {
         (0..2, Some(node), ..) => {
             let wish = MembersAsk::Add { node, address: address(node), observer: false };
@@ -120,11 +134,21 @@ fn draw(cluster: &Cluster, chance: &mut Chance) -> Option<(VecDeque<Act>, Vec<u6
         }
         (6, _, Some(node), None) if voters.len() > 2 => leave(node),
         (6, _, _, Some(node)) => leave(node),
-        (7 | 8, Some(node), Some(old), _) => {
+        (7, Some(node), Some(old), _) => {
             (vec![Act::Begin(node), in_place(old, node, true), Act::Settle, Act::Stop(old)], vec![old, node])
         }
-        (_, Some(node), Some(old), _) if cluster.may_lose(old) => {
+        (8, Some(node), Some(old), _) if cluster.may_lose(old) => {
             (vec![Act::Lose(old), Act::Begin(node), in_place(old, node, false), Act::Settle], vec![old, node])
+        }
+        (9, _, Some(node), _) => {
+            // (Not two at a time: clients look for nodes where they were.)
+            let moved = cluster.hosts().iter().find(|host| cluster.node(**host).has_moved.load(Relaxed));
+            let (node, moves) = (moved.copied().unwrap_or(node), moved.is_none());
+            if !is_free(&node) || !wanted.contains(&node) || !cluster.is_up(node) {
+                return None;
+            }
+            let wish = MembersAsk::Address { node, address: address_of(node, moves) };
+            (vec![Act::Move(node, moves), Act::Ask(wish), Act::Settle], vec![node])
         }
         _ => return None,
     };
@@ -165,7 +189,16 @@ impl Story {
                 self.next = cluster.elapsed() + self.chance.millis(AGAIN);
                 Some(true)
             }
+            Act::Move(node, moves) => {
+                if !cluster.is_up(*node) {
+                    return Some(false);
+                }
+                cluster.move_to(*node, *moves);
+                self.next = cluster.elapsed() + self.chance.millis(AGAIN);
+                Some(true)
+            }
             Act::Ask(wish) => self.ask(cluster, wish),
+            Act::Dare(wish) => self.dare(cluster, wish),
             Act::Settle => {
                 let server = cluster.server(cluster.primary()?)?;
                 let settled = server.node().status().changes.is_empty();
@@ -243,19 +276,59 @@ impl Story {
         }
         let node = self.chance.one_of(&running);
         cluster.books.leaving.extend(leaves);
-        let ask = Ask { wish: wish.clone(), answer: Arc::new(Mutex::new(None)) };
-        tell(node, "asked", &[], &format!("is asked: {wish:?}"));
-        let orders = cluster.node(node).orders.clone();
-        orders.asks.lock().unwrap().push(ask.clone());
-        orders.asked.notify_one();
+        let ask = self.say(cluster, node, wish);
         self.asked = Some((ask, now + ANSWER));
         None
+    }
+
+    /// Says a wish once, and sees that it is refused, or that somebody has come back meanwhile.
+    fn dare(&mut self, cluster: &mut Cluster, wish: &MembersAsk) -> Option<bool> {
+        let (MembersAsk::Remove { node } | MembersAsk::Observe { node }) = wish else { return Some(false) };
+        let now = cluster.elapsed();
+        let Some((ask, until)) = &self.asked else {
+            let primary = cluster.primary()?;
+            if !cluster.is_needed(*node) {
+                return Some(false);
+            }
+            cluster.books.leaving.insert(*node);
+            self.asked = Some((self.say(cluster, primary, wish), now + ANSWER));
+            return None;
+        };
+        let answer = ask.answer.lock().unwrap().take();
+        if answer.is_none() && now <= *until {
+            return None;
+        }
+        match answer {
+            Some(Ok(words)) if cluster.is_needed(*node) => {
+                cluster.fail(format!("members_as_wished: {wish:?} leaves too few voters, and the answer was: {words}"));
+            }
+            Some(Err(why)) if why.contains("can't do without") => {
+                seen::check(REFUSED, 1);
+                cluster.books.leaving.remove(node);
+                self.asked = None;
+            }
+            _ => self.unknown = true,
+        }
+        Some(false)
+    }
+
+    /// Says a wish to a node.
+    fn say(&self, cluster: &Cluster, node: u64, wish: &MembersAsk) -> Ask {
+        let ask = Ask { wish: wish.clone(), answer: Arc::new(Mutex::new(None)) };
+        tell(node, "asked", &[], &format!("is asked: {wish:?}"));
+        let orders = &cluster.node(node).orders;
+        orders.asks.lock().unwrap().push(ask.clone());
+        orders.asked.notify_one();
+        ask
     }
 
     /// Whether the wish is in the roster, though nobody said so.
     fn is_wished(&self, cluster: &Cluster, wish: &MembersAsk) -> bool {
         let Some(server) = cluster.primary().and_then(|primary| cluster.server(primary)) else { return false };
         let roster = server.store().roster().1;
+        if let MembersAsk::Address { node, address } = wish {
+            return roster.nodes.get(node).is_some_and(|wish| wish.address == *address);
+        }
         !roster.nodes.is_empty()
             && meaning(wish, &roster).iter().all(|(node, part)| roster.nodes.get(node).map(|wish| wish.part) == *part)
     }
@@ -274,6 +347,14 @@ impl Story {
 
     fn end(&mut self, cluster: &mut Cluster) {
         let is_open = self.unknown || self.asked.is_some();
+        if let Some(Act::Ask(MembersAsk::Address { node, .. })) = self.acts.front()
+            && !is_open
+            && cluster.is_up(*node)
+        {
+            // (Where it is now, nobody looks for it.)
+            let moved = cluster.node(*node).has_moved.load(Relaxed);
+            cluster.move_to(*node, !moved);
+        }
         for node in &self.nodes {
             cluster.books.busy.remove(node);
             if is_open {
