@@ -178,7 +178,6 @@ pub async fn note_folder(node: &Arc<Inner>, reign: Reign, number: u64, folder: I
                 if last.get(&number).is_some_and(|last| now < *last + limits::FOLDER_KEPT) {
                     return Err("another data folder of that number came a moment ago".into());
                 }
-
                 tracing::info!("members: node {number} comes with an empty data folder, and is let in again");
                 propose(node, &raft, reign, at.index, roster).await?;
                 last.insert(number, now);
