@@ -148,9 +148,10 @@ pub fn entries(log: &Inspection, first: u64, last: u64) -> impl Iterator<Item = 
     })
 }
 
-/// Applies to `store` whatever follows in the log, committed or not; gives how many entries. For a store that begins
-/// anew after that: it does not keep the members.
-pub fn replay(log: &Inspection, store: &Store) -> io::Result<u64> {
+/// Whether what the log has behind the last entry that `store` has applied follows on that entry. It does not where the
+/// database was fetched from another node: what the log has from there on was never committed then. An error if the two
+/// can't belong together.
+pub fn goes_on(log: &Inspection, store: &Store) -> io::Result<bool> {
     let last = store.applied();
     let first = last.index + 1;
     if log.reader.first() > first {
@@ -161,9 +162,18 @@ pub fn replay(log: &Inspection, store: &Store) -> io::Result<u64> {
     if let Some(entry) = entries(log, last.index.max(1), last.index).next().transpose()?
         && entry.position.term != last.term
     {
-        // A database that was fetched: what the log has from there on was never committed.
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Applies to `store` whatever follows in the log, committed or not; gives how many entries. For a store that begins
+/// anew after that: it does not keep the members.
+pub fn replay(log: &Inspection, store: &Store) -> io::Result<u64> {
+    if !goes_on(log, store)? {
         return Ok(0);
     }
+    let first = store.applied().index + 1;
     let mut applied = 0;
     for entry in entries(log, first, u64::MAX) {
         let LogEntry { position, content, .. } = entry?;

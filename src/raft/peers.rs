@@ -34,7 +34,7 @@ use super::types::{Ballot, Incarnation, LogPosition, Place, Record, Seat, Types,
 use super::wire::{Answer, Appended, Ask, CatchUpAnswer, Numbered, pack, unpack};
 use crate::config::limits;
 use crate::env::Env;
-use crate::storage::Store;
+use crate::storage::{MARK_SCHEME, Store};
 
 /// Links to all peers, made when they are first needed.
 #[derive(Clone)]
@@ -424,7 +424,8 @@ async fn answer(callee: Callee<'_>, ask: Ask) -> Answer {
         Ask::CatchUp { ballot, entries } => catch_up(callee, ballot, entries).await,
         Ask::Marks => {
             let marks = callee.store.marks();
-            Ok(Answer::Marks(marks[marks.len().saturating_sub(limits::MARKS_TOLD)..].to_vec()))
+            let marks = marks[marks.len().saturating_sub(limits::MARKS_TOLD)..].to_vec();
+            Ok(Answer::Marks { scheme: MARK_SCHEME, marks })
         }
     };
     // (Also if that was learnt meanwhile: nothing is promised any more.)

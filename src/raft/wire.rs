@@ -221,7 +221,11 @@ pub enum Answer {
     Failed(String),
     Report(Report),
     CatchUp(CatchUpAnswer),
-    Marks(Vec<Mark>),
+    Marks {
+        /// The way in which they are made ([`MARK_SCHEME`](crate::storage::MARK_SCHEME)).
+        scheme: u8,
+        marks: Vec<Mark>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -68,7 +68,7 @@ pub use history::{HistoryEntry, UndoEntry};
 pub use inspect::{InspectedHead, InspectedRevision, InspectedTransaction};
 pub use keys::TABLES;
 pub use load::Loaded;
-pub use marks::Mark;
+pub use marks::{MARK_SCHEME, Mark};
 pub use position::Position;
 pub use stop::Stop;
 pub use store::{FORMAT, Store};

@@ -112,6 +112,11 @@ fn show(folder: &Folder) -> anyhow::Result<()> {
         last.insert(number, (summary.transactions, summary.last_tid));
     }
     tell(&log, &offline::summary(&log)?, applied)?;
+    if let Some(store) = &store
+        && !offline::goes_on(&log, store)?
+    {
+        println!("  (but these don't follow on it, and are left out: it was fetched from another node)");
+    }
     for entry in offline::entries(&log, applied + 1, u64::MAX) {
         if let LogContent::Command(bytes) = entry?.content
             && let Ok(Command { change: Change::Commit(commit), .. }) = Command::decode(&bytes, command::FORMAT)

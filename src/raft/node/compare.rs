@@ -11,7 +11,7 @@ use crate::config::limits;
 use crate::raft::comparison::{Comparison, compare};
 use crate::raft::link::Target;
 use crate::raft::wire::{Answer, Ask};
-use crate::storage::Mark;
+use crate::storage::{MARK_SCHEME, Mark};
 
 /// Compares until the node stops. A node that finds itself to be the odd one takes no part any more.
 pub async fn keep(node: Arc<Inner>) {
@@ -41,7 +41,7 @@ async fn ask_others(node: &Inner, running: &Running) -> BTreeMap<u64, Vec<Mark>>
         let id = member.id;
         let link = running.peers.links(Target::from(member)).control;
         match link.call(Ask::Marks, limits::CHECKUP).await {
-            Ok(Answer::Marks(marks)) => Some((id, marks)),
+            Ok(Answer::Marks { scheme: MARK_SCHEME, marks }) => Some((id, marks)),
             Ok(_) | Err(_) => None,
         }
     });
