@@ -12,8 +12,8 @@ use crate::command::Reign;
 use crate::config::limits;
 use crate::zodb::StorageId;
 
-/// The way in which digests are made. Only those of one scheme can be compared: whoever changes what goes into them makes
-/// another one, or nodes of two versions would take each other for broken.
+/// The way in which digests are made. Only those of one scheme can be compared: whoever changes what goes into them
+/// makes another one, or nodes of two versions would take each other for broken.
 pub const MARK_SCHEME: u8 = 1;
 
 /// How many entries were applied, and the digest of the state then.

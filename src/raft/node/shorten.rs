@@ -79,8 +79,8 @@ async fn purge(
 }
 
 /// On the primary: how many entries every member has that has fetched the database lately, and has not caught up since.
-/// Without the ones that follow it would have to begin again, and again. But one that is away, or much too slow, must not
-/// fill this node's disk.
+/// Without the ones that follow it would have to begin again, and again. But one that is away, or much too slow, must
+/// not fill this node's disk.
 fn followed(node: &Inner, raft: &Raft) -> Option<u64> {
     let is_too_much = node.log.size() > node.config.log_size.saturating_mul(2) || node.fitness.no_room().is_some();
     if is_too_much || !matches!(node.role(), Role::Primary(_)) {
