@@ -32,7 +32,7 @@ pub fn ready(status: &Status) -> Result<(), String> {
         return Ok(());
     }
     if let Some(waiting) = &status.node.waiting {
-        return Err(format!("The cluster is not formed: {waiting}."));
+        return Err(format!("This node is in no cluster yet: {waiting}."));
     }
     match (role(status), primary(status), status.lag_seconds) {
         ("secondary", Some(_), _) if status.node.caught_up => Ok(()),
@@ -154,7 +154,7 @@ mod tests {
         assert!(ready(&status("candidate", None)).unwrap_err().contains("election"));
         let mut forming = status("forming", None);
         forming.node.waiting = Some("waiting for node 3".into());
-        assert_eq!(ready(&forming).unwrap_err(), "The cluster is not formed: waiting for node 3.");
+        assert_eq!(ready(&forming).unwrap_err(), "This node is in no cluster yet: waiting for node 3.");
         assert_eq!(document(&forming)["waiting"].as_str(), Some("waiting for node 3"));
         let mut broken = Status { leading: true, ..status("primary", Some(2)) };
         broken.node.fault = Some("disk".into());

@@ -81,7 +81,7 @@ async fn known_primary(shared: &Shared) -> Result<KnownPrimary, String> {
         return Err(format!("Node {} takes no part: {why}.", status.node));
     }
     if let Some(what) = status.waiting {
-        return Err(format!("The cluster is not formed: {what}."));
+        return Err(format!("This node is in no cluster yet: {what}."));
     }
     let mut standing = shared.standing.watching();
     let _ = shared.env.timeout(limits::PRIMARY_AWAITED, standing.until(|now| now.primary().is_some())).await;

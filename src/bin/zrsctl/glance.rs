@@ -148,8 +148,8 @@ fn of_itself(view: &View, newest: u64) -> Line {
         return Line { state: format!("joins: {what}"), wrong, ..Line::default() };
     }
     if let Some(waiting) = status["waiting"].as_str() {
-        let wrong = vec![format!("the cluster is not formed; {name}: {waiting}")];
-        return Line { state: "waits for the cluster to form".into(), wrong, ..Line::default() };
+        let wrong = vec![format!("{name} is in no cluster yet: {waiting}")];
+        return Line { state: "waits for a cluster".into(), wrong, ..Line::default() };
     }
     if role == "candidate" {
         let wrong = vec![format!("{name} knows no primary")];
@@ -434,8 +434,8 @@ mod tests {
         let forming =
             json!({"node": 2, "role": "candidate", "primary": null, "waiting": "waiting for node 3", "members": []});
         let told = glance(&[View { address: "db2:8180".into(), status: forming }], NOON);
-        assert!(told.text.contains("2     db2:8180  waits for the cluster to form"), "{}", told.text);
-        assert_eq!(told.wrong, ["the cluster is not formed; node 2: waiting for node 3"]);
+        assert!(told.text.contains("2     db2:8180  waits for a cluster"), "{}", told.text);
+        assert_eq!(told.wrong, ["node 2 is in no cluster yet: waiting for node 3"]);
 
         let mut excluded = view(3, "excluded");
         excluded.status["primary"] = Value::Null;
