@@ -97,7 +97,7 @@ pub struct LogEntry {
 pub enum LogContent {
     /// A new leader's first entry.
     Blank,
-    /// A [`Command`](crate::command::Command), encoded.
+    /// A [`Command`], encoded.
     Command(Bytes),
     /// The members from this entry on.
     Membership(MemberList),

@@ -15,7 +15,7 @@ use crate::support::{PATIENCE, wait_for};
 /// A log that is shortened at once.
 const SHORT: [&str; 4] = ["--log-keep", "0", "--log-size", "1"];
 /// The same, and fetching that takes seconds.
-const SLOW: [&str; 6] = ["--log-keep", "0", "--log-size", "1", "--snapshot-rate", "3"];
+pub const SLOW: [&str; 6] = ["--log-keep", "0", "--log-size", "1", "--snapshot-rate", "3"];
 const VALUE: usize = 1 << 20;
 
 /// Commits `count` values of a megabyte, each to an object of its own.
@@ -40,7 +40,7 @@ async fn fill(client: &Client, from: u64, count: u64) {
 }
 
 /// The same, by a client of its own.
-fn commit(cluster: &Cluster, from: u64, count: u64) {
+pub fn commit(cluster: &Cluster, from: u64, count: u64) {
     let work = async { fill(&connect(cluster).await, from, count).await };
     tokio::runtime::Runtime::new().unwrap().block_on(Env::system().scope(work));
 }
@@ -59,7 +59,7 @@ fn leave_behind(cluster: &mut Cluster, victim: usize, from: u64, count: u64) {
 }
 
 /// Waits until node `victim` has a part of what it fetches -> from which node.
-fn wait_fetching(cluster: &Cluster, victim: usize) -> u64 {
+pub fn wait_fetching(cluster: &Cluster, victim: usize) -> u64 {
     let fetching = || {
         let fetching = cluster.nodes[victim].status()["fetching"].clone();
         fetching["done"].as_u64().filter(|done| *done > 0)?;
@@ -69,7 +69,7 @@ fn wait_fetching(cluster: &Cluster, victim: usize) -> u64 {
 }
 
 /// Waits until all nodes have the same, and compares it by the digests.
-fn wait_equal(cluster: &Cluster) {
+pub fn wait_equal(cluster: &Cluster) {
     cluster.wait_ready();
     let stores = |status: &Value| status["storages"].to_string().replace("connections", "");
     let same = || {

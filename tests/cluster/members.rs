@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::catch_up::{SLOW, commit, wait_equal, wait_fetching};
 use crate::counters::Counters;
 use crate::support::cluster::Cluster;
 use crate::support::zrsctl::{done, refused, zrsctl};
@@ -70,6 +71,32 @@ fn a_wiped_secondary_comes_back_by_itself_and_votes_again() {
     counters.wait_progress(&cluster);
     cluster.start(third);
     counters.check(&cluster);
+}
+
+#[test]
+fn a_wiped_node_comes_back_whoever_dies_meanwhile() {
+    let mut cluster = Cluster::with_options(3, &SLOW);
+    cluster.start_all();
+    let primary = cluster.wait_primary();
+    cluster.wait_ready();
+    commit(&cluster, 0, 24);
+    let victim = (primary + 1) % 3;
+    wipe(&mut cluster, victim);
+    for _ in 0..3 {
+        wait_fetching(&cluster, victim);
+        cluster.nodes[victim].kill();
+        cluster.start(victim);
+    }
+    // Its disk, once more: another folder is let in, and what was fetched is gone.
+    wait_fetching(&cluster, victim);
+    wipe(&mut cluster, victim);
+    let sender = wait_fetching(&cluster, victim) as usize - 1;
+    // (Without it too few voters are there until it is back.)
+    cluster.nodes[sender].kill();
+    cluster.start(sender);
+    wait_voters(&cluster, &[1, 2, 3]);
+    wait_equal(&cluster);
+    assert!(!cluster.nodes[victim].data.join("incoming").exists());
 }
 
 #[test]
