@@ -215,10 +215,14 @@ impl Lives {
             store: Arc::new(Watched::open(&teller, zrs::storage::TABLES, format!("{name}/store"))?),
             shelf: Arc::new(teller.folder.store.shelf(zrs::storage::TABLES)),
         };
+        // (An operator who moves a node starts it with its new address in its own list.)
+        let has_moved = self.has_moved.load(Relaxed);
+        let peers = self.peers.lock().unwrap().clone();
+        let peers = peers.into_iter().map(|node| (node, address_of(node, node == id && has_moved))).collect();
         let config = Config {
             node: id,
-            peers: self.peers.lock().unwrap().iter().map(|id| (*id, address(*id))).collect(),
-            listen: Some(format!("0.0.0.0:{}", if self.has_moved.load(Relaxed) { OTHER_PORT } else { PORT })),
+            peers,
+            listen: Some(format!("0.0.0.0:{}", if has_moved { OTHER_PORT } else { PORT })),
             secret: Some(b"known to all simulated nodes".to_vec()),
             heartbeat: self.shape.heartbeat,
             election_timeout: self.shape.election_timeout,

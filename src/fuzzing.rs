@@ -23,7 +23,7 @@ use crate::command::{Command, FORMAT};
 use crate::config::limits::CALL_VALUES;
 use crate::filestorage::{Reader, Step};
 use crate::net::{FrameFault, FrameReader};
-use crate::raft::wire;
+use crate::raft::{hello, wire};
 use crate::storage::pack;
 use crate::zeo::{self, BadFrame, Call, Encoding, FirstFrame, FromServer, MessageId, Reply, Undecodable, Value};
 use crate::zodb::{Oid, Tid};
@@ -173,10 +173,10 @@ impl AsyncRead for Pieces {
 
 /// Messages of peers, and commands of the log: each survives being written and read again.
 pub fn peers(bytes: &[u8]) {
-    message::<wire::Hello>(bytes);
-    message::<wire::Welcome>(bytes);
-    message::<wire::Proof>(bytes);
-    message::<wire::Verdict>(bytes);
+    message::<hello::Hello>(bytes);
+    message::<hello::Welcome>(bytes);
+    message::<hello::Proof>(bytes);
+    message::<hello::Verdict>(bytes);
     message::<wire::Numbered<wire::Ask>>(bytes);
     message::<wire::Numbered<wire::Answer>>(bytes);
     message::<wire::RelayRequest>(bytes);

@@ -184,9 +184,11 @@ async fn dialogue(session: &mut Session, chance: &mut Chance, draft: &mut Draft<
                 if !draft.plan.resolves || vote == VOTES || chance.once_in(15) {
                     return abort(session, draft, End::Conflict(told)).await;
                 }
-                for conflict in conflicts {
-                    if !resolve(session, chance, draft, conflict).await? {
-                        return abort(session, draft, End::Conflict(told)).await;
+                for told in conflicts {
+                    let unresolved = conflict(&told);
+                    if !resolve(session, chance, draft, told).await? {
+                        // (Those before it are resolved: they are based on the newer state now.)
+                        return abort(session, draft, End::Conflict(vec![unresolved])).await;
                     }
                 }
                 if chance.once_in(60) {

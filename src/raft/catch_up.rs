@@ -29,11 +29,12 @@ use serde::Serialize;
 
 use super::admission;
 use super::fetch::{fetch, read_offer};
+use super::hello::Purpose;
 use super::link::{Caller, Target};
 use super::log::LogStore;
 use super::stamp::ClusterId;
 use super::types::Place;
-use super::wire::{Admission, CatchUpAnswer, Offer, Purpose};
+use super::wire::{Admission, CatchUpAnswer, Offer};
 use crate::config::limits;
 use crate::engine::Shelf;
 use crate::env::{Env, Watch, Watching};

@@ -22,11 +22,12 @@ use std::io;
 use std::time::Duration;
 
 use super::base::{LogBase, disagreement};
+use super::hello::Purpose;
 use super::link::{Caller, Target};
 use super::log::LogStore;
 use super::stamp::{Stamp, cluster_name, peers_list};
 use super::types::{Incarnation, Seat};
-use super::wire::{Admission, FormAnswer, FormAsk, Purpose};
+use super::wire::{Admission, FormAnswer, FormAsk};
 use crate::env::Watch;
 
 pub(super) const STAMP: &str = "stamp";

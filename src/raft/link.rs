@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,14 +15,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
+use super::hello::{
+    GREETING, Hello, OLDEST_VERSION, PeerKey, Proof, Purpose, SeatClaim, Side, VERSION, Verdict, Welcome,
+};
 use super::memory::{Memory, outdated};
 use super::past::Past;
 use super::stamp::ClusterId;
 use super::types::Incarnation;
-use super::wire::{
-    Answer, Ask, GREETING, Hello, Numbered, OLDEST_VERSION, PeerKey, Proof, Purpose, SeatClaim, Side, VERSION, Verdict,
-    Welcome, pack, unpack,
-};
+use super::wire::{Answer, Ask, Numbered, pack, unpack};
 use crate::command;
 use crate::config::limits;
 use crate::env::{Env, Watch};
@@ -287,24 +287,49 @@ pub fn ip_of(address: &str) -> Option<IpAddr> {
     Some(ip.to_canonical())
 }
 
-/// Where the members are now: seats may get another address while links to them live on. Cheap to clone.
+/// Where the members are: seats may get another address while links to them live on. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Addresses(Arc<Mutex<BTreeMap<Incarnation, String>>>);
+pub struct Addresses(Arc<Mutex<BTreeMap<Incarnation, Places>>>);
+
+/// The places of a member.
+#[derive(Clone, Default)]
+struct Places {
+    /// As its seat has it.
+    seat: String,
+    /// As the member last said itself, if that is another one: it has moved, and may be needed before anybody can write
+    /// that into the log.
+    said: Option<String>,
+}
 
 impl Addresses {
     pub fn set(&self, member: Incarnation, address: &str) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.get(&member).is_none_or(|known| known != address) {
-            known.insert(member, address.to_owned());
+        let mut known = self.lock();
+        let places = known.entry(member).or_default();
+        if places.seat != address {
+            places.seat = address.to_owned();
+        }
+    }
+
+    /// Notes where a member has said to be.
+    pub fn said(&self, member: Incarnation, address: &str) {
+        if let Some(places) = self.lock().get_mut(&member) {
+            places.said = Some(address.to_owned()).filter(|said| *said != places.seat);
         }
     }
 
     pub fn keep_only(&self, members: &[Incarnation]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|member, _| members.contains(member));
+        self.lock().retain(|member, _| members.contains(member));
     }
 
-    fn of(&self, member: Incarnation) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&member).cloned()
+    /// Where to call the member for the `attempt`th time: where its seat is, or, each other time, where it has said to
+    /// be.
+    fn of(&self, member: Incarnation, attempt: u32) -> Option<String> {
+        let Places { seat, said } = self.lock().get(&member).cloned()?;
+        Some(said.filter(|_| !attempt.is_multiple_of(2)).unwrap_or(seat))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Incarnation, Places>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -327,7 +352,9 @@ impl Link {
     pub fn new(caller: Caller, target: Target, addresses: Addresses, cluster: ClusterId, quiet: Duration) -> Link {
         let (calls, queue) = mpsc::channel(limits::PEER_CALLS);
         let env = caller.env.clone();
-        env.spawn(async move { Keeper { caller, target, addresses, cluster, quiet, refusal: None }.keep(queue).await });
+        env.spawn(async move {
+            Keeper { caller, target, addresses, cluster, quiet, refusal: None, failures: 0 }.keep(queue).await
+        });
         Link { calls, env }
     }
 
@@ -356,6 +383,8 @@ struct Keeper {
     quiet: Duration,
     /// The peer's last refusal, which is logged once.
     refusal: Option<String>,
+    /// How often it could not be reached in a row.
+    failures: u32,
 }
 
 impl Keeper {
@@ -379,11 +408,13 @@ impl Keeper {
             if first.answer.is_closed() {
                 continue;
             }
-            if let Some(now) = self.target.incarnation.and_then(|member| self.addresses.of(member)) {
+            if let Some(now) = self.target.incarnation.and_then(|member| self.addresses.of(member, self.failures)) {
                 self.target.address = now;
             }
             match self.caller.connect(&self.target, Some(self.cluster), Purpose::Calls).await {
                 Ok(connection) => {
+                    // (Where it was reached, it is called again.)
+                    self.failures %= 2;
                     if self.refusal.take().is_some() {
                         tracing::info!("node {} at {} lets this node in", self.target.node, self.target.address);
                     }
@@ -391,6 +422,7 @@ impl Keeper {
                     tracing::debug!("link to node {} ended: {fault}", self.target.node);
                 }
                 Err(fault) => {
+                    self.failures = self.failures.wrapping_add(1);
                     self.tell(&fault);
                     fail(first, &fault);
                     while let Ok(call) = queue.try_recv() {

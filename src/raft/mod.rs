@@ -25,6 +25,7 @@ mod fetch;
 mod fitness;
 mod formation;
 mod heard;
+pub(crate) mod hello;
 mod lease;
 mod link;
 mod log;
@@ -43,13 +44,14 @@ mod types;
 pub(crate) mod wire;
 
 pub use errand::{Brought, Errand, Report, errands};
+pub use hello::refusal;
 pub use link::ip_of;
 pub use log::unapplied;
 pub use members::MembersAsk;
 pub use node::{
     Accepted, Member, MemberStatus, Node, NodeStatus, NotCaughtUp, Proposal, RelayRefused, Role, Setup, Unknown,
 };
-pub use wire::{RelayRequest, refusal};
+pub use wire::RelayRequest;
 
 /// The part of the program, for directives of tracing, that speaks of Raft's own steps.
 pub const LOG_TARGET: &str = "openraft";

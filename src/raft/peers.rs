@@ -126,6 +126,11 @@ impl Peers {
         links.entry((target.node, target.incarnation)).or_insert_with(make).clone()
     }
 
+    /// Notes where a member has said to be.
+    pub fn said(&self, member: Incarnation, address: &str) {
+        self.addresses.said(member, address);
+    }
+
     /// Closes the links to those that are no members any more.
     pub fn keep_only(&self, members: &[Incarnation]) {
         let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -1,26 +1,8 @@
-//! The peers' messages, byte for byte: the `P1` handshake, and the calls and answers of Raft.
+//! The peers' messages, byte for byte: postcard, in frames of a 4-byte big-endian length and the bytes.
 //!
-//! **Handshake**, one frame each (4-byte big-endian length, then the bytes), postcard behind the two letters:
-//!
-//! ```text
-//! initiator                                    acceptor
-//!   "P1" Hello{versions, cluster, from, to, incarnations, what is known of `to`, nonce, purpose}
-//!                                     ────►      knows the cluster, the incarnations? else Refused
-//!        ◄────  Welcome::Challenge{nonce, own past, proof}
-//!   Proof{own past, proof}            ────►      Verdict::Accepted, Refused{why}, or Outdated{why}
-//! ```
-//!
-//! Both proofs are keyed BLAKE3 over (a word for the side, the acceptor's nonce, the own [`Past`], the Hello as sent);
-//! the key is derived from the cluster's shared secret by BLAKE3's `derive_key`. Nonces are drawn by chance for each
-//! connection, and the Hello names both ends, so that a recorded or reflected proof is worth nothing. Without a secret
-//! the key is public, and the acceptor looks at the address instead (`Caller::comes_from`).
-//!
-//! **Versions.** The Hello says which versions the initiator speaks, and the Challenge the one that both speak then:
-//! the newest that both know. A message that only a later version has is never sent on a connection of an earlier one.
-//!
-//! After `Accepted` a connection for `Purpose::Calls` carries numbered [`Ask`]s and [`Answer`]s, in any order; one for
-//! `Purpose::Form` a single question of `formation`; one for `Purpose::Relay` a [`RelayRequest`], its answer, and
-//! then a client's own bytes; one for `Purpose::Fetch` a database (`fetch`).
+//! After the handshake (`hello`) a connection for calls carries numbered [`Ask`]s and [`Answer`]s, in any order; one
+//! for forming a single question of `formation`; one for a relay a [`RelayRequest`], its answer, and then a client's
+//! own bytes; one for fetching a database (`fetch`).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,137 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::base::LogBase;
 use super::errand::{Errand, Report};
-use super::past::Past;
-use super::stamp::{ClusterId, Stamp};
+use super::stamp::Stamp;
 use super::types::{Ballot, Incarnation, Place, Record, Seat};
 use crate::storage::Mark;
-
-/// The first two bytes of a peer's first frame.
-pub const GREETING: &[u8; 2] = b"P1";
-/// The newest version of the peers' protocol that this program speaks.
-pub const VERSION: u8 = 1;
-/// The oldest one.
-pub const OLDEST_VERSION: u8 = 1;
-
-/// The first two fields stay as they are in all versions. Later versions add fields at the end, which older ones skip.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
-    /// The newest version that the initiator speaks.
-    pub version: u8,
-    /// The oldest version that the initiator speaks.
-    pub oldest: u8,
-    /// The newest command format the initiator knows.
-    pub format: u8,
-    /// `None` while the initiator belongs to no cluster.
-    pub cluster: Option<ClusterId>,
-    /// The initiator's number.
-    pub from: u64,
-    pub from_incarnation: Incarnation,
-    /// The acceptor's number.
-    pub to: u64,
-    /// `None` while the cluster forms: the initiator does not know it yet.
-    pub to_incarnation: Option<Incarnation>,
-    /// What the initiator remembers of the acceptor.
-    pub known: Option<Past>,
-    pub nonce: [u8; 16],
-    pub purpose: Purpose,
-    /// The initiator's seat; `None`: it has none yet.
-    pub seat: Option<SeatClaim>,
-}
-
-/// A node's seat in the cluster, as the node itself knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeatClaim {
-    /// The number of the entry of the log by which the members became those of now.
-    pub entry: u64,
-    /// `host:port`
-    pub address: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Purpose {
-    Form,
-    Calls,
-    Relay,
-    Fetch,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Welcome {
-    Challenge {
-        /// The version that both speak from here on.
-        version: u8,
-        /// The newest command format the acceptor knows.
-        format: u8,
-        nonce: [u8; 16],
-        past: Past,
-        proof: [u8; 32],
-    },
-    Refused(String),
-    /// Refused as long as the acceptor is not a member itself.
-    NotYet {
-        why: String,
-        /// The newest command format that it knows.
-        format: u8,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proof {
-    pub past: Past,
-    pub proof: [u8; 32],
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Verdict {
-    Accepted,
-    Refused(String),
-    /// Refused, as the initiator has less on its disk than it once had: it can take no part any more.
-    Outdated(String),
-}
-
-/// The side that proves. It is part of the proof, so that one side's can't be played back as the other's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    Initiator,
-    Acceptor,
-}
-
-impl Hello {
-    /// The version to speak with the initiator, if this node's newest one is `newest`.
-    pub fn common_version(&self, newest: u8) -> Option<u8> {
-        let common = self.version.min(newest);
-        (common >= self.oldest.max(OLDEST_VERSION)).then_some(common)
-    }
-}
-
-/// The key that proofs are made with.
-#[derive(Clone)]
-pub struct PeerKey([u8; 32]);
-
-impl PeerKey {
-    pub fn of_secret(secret: Option<&[u8]>) -> PeerKey {
-        PeerKey(blake3::derive_key("zrs 2026 membership of peers, by shared secret", secret.unwrap_or_default()))
-    }
-
-    pub fn prove(&self, side: Side, hello: &[u8], nonce: &[u8; 16], past: &Past) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(match side {
-            Side::Initiator => b"initiator",
-            Side::Acceptor => b"acceptor.",
-        });
-        hasher.update(nonce);
-        let past = pack(past);
-        hasher.update(&[past.len() as u8]).update(&past);
-        hasher.update(hello);
-        *hasher.finalize().as_bytes()
-    }
-
-    /// Compares in constant time.
-    pub fn is_proof(&self, proof: &[u8; 32], side: Side, hello: &[u8], nonce: &[u8; 16], past: &Past) -> bool {
-        blake3::Hash::from_bytes(self.prove(side, hello, nonce, past)) == blake3::Hash::from_bytes(*proof)
-    }
-}
 
 /// A call of one member to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -358,33 +212,6 @@ pub enum FormAnswer {
     Primary(Seat),
 }
 
-/// The frame that answers a Hello of whatever version with a refusal.
-pub fn refusal(why: &str) -> Vec<u8> {
-    pack(&Welcome::Refused(why.to_owned()))
-}
-
-/// Reads the Hello out of a peer's first frame; an error if this node, whose newest version is `newest`, speaks no
-/// version that the peer speaks.
-pub fn read_hello(first: &[u8], newest: u8) -> io::Result<Hello> {
-    let body = first.strip_prefix(GREETING.as_slice()).unwrap_or_default();
-    // The versions first: nothing is known of the rest before.
-    if let [version, oldest, ..] = *body
-        && (oldest > newest || version < OLDEST_VERSION)
-    {
-        let why = format!(
-            "the peer speaks versions {oldest} to {version} of the peers' protocol, this node {OLDEST_VERSION} to \
-             {newest}: update zrsd on the older one"
-        );
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    }
-    // (Fields that an older version does not send count as not given.)
-    let hello: Hello = unpack(&[body, &[0; 4]].concat())?;
-    match hello.common_version(newest) {
-        Some(_) => Ok(hello),
-        None => Err(io::Error::new(io::ErrorKind::InvalidData, "the peer's versions of the protocol contradict")),
-    }
-}
-
 /// # Panics
 /// Never for the types on this page.
 pub fn pack<T: Serialize>(value: &T) -> Vec<u8> {
@@ -411,22 +238,23 @@ mod frames {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_proof_is_worth_nothing_elsewhere() {
-        let key = PeerKey::of_secret(Some(b"secret"));
-        let nonce = [7; 16];
-        let past = Past { entries: 5, ..Past::default() };
-        let proof = key.prove(Side::Initiator, b"hello", &nonce, &past);
-        assert!(key.is_proof(&proof, Side::Initiator, b"hello", &nonce, &past));
-        assert!(!key.is_proof(&proof, Side::Acceptor, b"hello", &nonce, &past), "reflected");
-        assert!(!key.is_proof(&proof, Side::Initiator, b"hello", &[8; 16], &past), "recorded");
-        assert!(!key.is_proof(&proof, Side::Initiator, b"hallo", &nonce, &past), "another hello");
-        assert!(!key.is_proof(&proof, Side::Initiator, b"hello", &nonce, &Past::default()), "another past");
-        assert!(!PeerKey::of_secret(Some(b"Secret")).is_proof(&proof, Side::Initiator, b"hello", &nonce, &past));
+pub(super) mod testing {
+    /// Compares messages, by name, with those of a file. (`ZRS_BLESS=1` writes the file.)
+    pub fn same_as_in_the_file(name: &str, messages: Vec<(&'static str, Vec<u8>)>) {
+        let path = format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"));
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let text: String = messages.iter().map(|(name, bytes)| format!("{name}: {}\n", hex(bytes))).collect();
+        if std::env::var_os("ZRS_BLESS").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "compare {path}");
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::members::MembersAsk;
+    use super::*;
 
     use proptest::prelude::*;
 
@@ -434,10 +262,6 @@ mod tests {
         /// Whatever comes in is a message or an error: no panic, and no more memory than the bytes account for.
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = unpack::<Hello>(&bytes);
-            let _ = unpack::<Welcome>(&bytes);
-            let _ = unpack::<Proof>(&bytes);
-            let _ = unpack::<Verdict>(&bytes);
             let _ = unpack::<Numbered<Ask>>(&bytes);
             let _ = unpack::<Numbered<Answer>>(&bytes);
             let _ = unpack::<RelayRequest>(&bytes);
@@ -481,26 +305,9 @@ mod tests {
     fn samples() -> Vec<(&'static str, Vec<u8>)> {
         let (one, two) = (Incarnation(0x1111_2222_3333_4444), Incarnation(0x5555_6666_7777_8888));
         let ballot = Ballot { term: 7, candidate: one, committed: true };
-        let start = super::super::past::Start { number: 3, id: 99 };
-        let past = Past { start, vote: Some(ballot), entries: 400 };
         let place = Place { term: 7, index: 399 };
         let seat = |node: u64| super::super::types::Seat { node, address: format!("db{node}:8100") };
         let members = BTreeMap::from([(one, seat(1)), (two, seat(2))]);
-        let hello = Hello {
-            version: 1,
-            oldest: 1,
-            format: 2,
-            cluster: Some([5; 16]),
-            from: 1,
-            from_incarnation: one,
-            to: 2,
-            to_incarnation: Some(two),
-            known: Some(past),
-            nonce: [6; 16],
-            purpose: Purpose::Calls,
-            seat: None,
-        };
-        let challenge = Welcome::Challenge { version: 1, format: 2, nonce: [7; 16], past, proof: [8; 32] };
         use super::super::types::{Members, RecordContent};
         let voters = vec![[one, two].into()];
         let contents = [
@@ -524,13 +331,6 @@ mod tests {
         let ask = |body| pack(&Numbered { number: 300, body });
         let answer = |body| pack(&Numbered { number: 300, body });
         vec![
-            ("hello", pack(&hello)),
-            ("challenge", pack(&challenge)),
-            ("refused", pack(&Welcome::Refused("no".into()))),
-            ("proof", pack(&Proof { past, proof: [8; 32] })),
-            ("accepted", pack(&Verdict::Accepted)),
-            ("refused verdict", pack(&Verdict::Refused("no".into()))),
-            ("outdated", pack(&Verdict::Outdated("old".into()))),
             ("append", ask(append)),
             ("vote", ask(Ask::Vote { ballot: vote().0, last: vote().1, transfer: vote().2 })),
             ("pre-vote", ask(Ask::PreVote { ballot: vote().0, last: vote().1, transfer: vote().2 })),
@@ -582,34 +382,34 @@ mod tests {
         ]
     }
 
-    /// Nodes of this version must go on understanding each other. A change here is a new version: its messages get a
-    /// file of their own, and this one stays. (`ZRS_BLESS=1` writes the file.)
-    #[test]
-    fn the_wire_is_that_of_its_version() {
-        let path = format!("{}/tests/data/peers-{VERSION}.txt", env!("CARGO_MANIFEST_DIR"));
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let all = samples().into_iter().chain(samples_of_fetching());
-        let text: String = all.map(|(name, bytes)| format!("{name}: {}\n", hex(&bytes))).collect();
-        if std::env::var_os("ZRS_BLESS").is_some() {
-            std::fs::write(&path, &text).unwrap();
-        }
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "compare {path}");
+    /// One of each message by which members come and go, and by which databases are compared.
+    fn samples_of_members() -> Vec<(&'static str, Vec<u8>)> {
+        let one = Incarnation(0x1111_2222_3333_4444);
+        let seat = || Seat { node: 1, address: "db1:8100".into() };
+        let stamp = Stamp { cluster: [5; 16], members: BTreeMap::from([(one, seat())]), base: [9; 32] };
+        let address = || "db4:8100".to_owned();
+        let wish = |wish| pack(&Numbered { number: 300, body: Ask::Errand(Errand::Members(wish)) });
+        let marks = Answer::Marks { scheme: 1, marks: vec![(64, [7; 16])] };
+        vec![
+            ("add", wish(MembersAsk::Add { node: 4, address: address(), observer: true })),
+            ("promote", wish(MembersAsk::Promote { node: 4 })),
+            ("observe", wish(MembersAsk::Observe { node: 4 })),
+            ("remove", wish(MembersAsk::Remove { node: 4 })),
+            ("replace", wish(MembersAsk::Replace { old: 2, node: 4, address: address(), planned: true })),
+            ("address", wish(MembersAsk::Address { node: 4, address: address() })),
+            ("join", pack(&FormAsk::Join)),
+            ("admitted", pack(&FormAnswer::Admitted(Admission { stamp, source: one, entries: 300 }))),
+            ("the primary is", pack(&FormAnswer::Primary(seat()))),
+            ("marks?", pack(&Numbered { number: 300, body: Ask::Marks })),
+            ("marks", pack(&Numbered { number: 300, body: marks })),
+        ]
     }
 
+    /// Nodes of this version must go on understanding each other. A change here is a new version: its messages get a
+    /// file of their own, and this one stays.
     #[test]
-    fn the_newest_common_version_is_spoken() {
-        let said = |oldest, version| {
-            let (_, bytes) = samples().swap_remove(0);
-            let mut frame = GREETING.to_vec();
-            frame.extend([version, oldest]);
-            frame.extend(&bytes[2..]);
-            // (A later version has more to say, which is skipped.)
-            frame.extend(b"more");
-            read_hello(&frame, 1).map(|hello| hello.common_version(1)).map_err(|e| e.to_string())
-        };
-        assert_eq!(said(1, 1), Ok(Some(1)));
-        assert_eq!(said(1, 9), Ok(Some(1)));
-        assert!(said(2, 9).unwrap_err().contains("versions 2 to 9"));
-        assert!(said(0, 0).unwrap_err().contains("versions 0 to 0"));
+    fn the_wire_is_that_of_its_version() {
+        let all = samples().into_iter().chain(samples_of_fetching()).chain(samples_of_members());
+        testing::same_as_in_the_file("peers-1.txt", all.collect());
     }
 }

@@ -131,7 +131,7 @@ class NotRegistered(ThreeNodes):
 
     def test_who_says_to_be_a_peer_counts_until_it_has_proved_it(self):
         node, other = self.cluster.nodes[:2]
-        # (`Hello` in src/raft/wire.rs, as in test_tls.py.)
+        # (`Hello` in src/raft/hello.rs, as in test_tls.py.)
         hello = b'P1' + bytes([1, 1, 2, 0, other.number, 0, node.number, 0, 0]) + bytes(16) + bytes([0])
         before = node.metric('zrs_connections')
         guests = crowd(self, node.address, 20)

@@ -32,7 +32,7 @@ def knocks(address, own, number, other):
     """What node `other` answers to who has the certificate `own` and says that it is node `number`, about to form a
     cluster."""
     # (Versions, format, no cluster, from, incarnation, to, nothing known of it, nonce, purpose: `Hello` in
-    # src/raft/wire.rs.)
+    # src/raft/hello.rs.)
     hello = b'P1' + bytes([1, 1, 2, 0, number, 0, other, 0, 0]) + bytes(16) + bytes([0])
     with context(own).wrap_socket(socket.create_connection(address, PATIENCE), server_hostname='127.0.0.1') as s:
         s.sendall(frame(hello))

@@ -13,10 +13,11 @@ use super::welcome;
 use crate::config::limits;
 use crate::net::{Credentials, FrameReader, FrameWriter, rehome};
 use crate::raft::fetch;
+use crate::raft::hello::{Hello, Purpose, Verdict, Welcome, read_hello};
 use crate::raft::link::{Connection, Target};
 use crate::raft::peers::{Callee, serve_calls};
 use crate::raft::stamp::{Stamp, cluster_name};
-use crate::raft::wire::{FormAsk, Hello, Purpose, RelayRequest, Verdict, Welcome, read_hello};
+use crate::raft::wire::{FormAsk, RelayRequest};
 
 /// The relay did not come about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +101,9 @@ impl Drop for OnOwnThread {
 /// Answers a peer's calls. Runs on Raft's thread, where also the socket's events come from then.
 async fn serve(node: &Inner, hello: &Hello, mut connection: Connection) -> io::Result<()> {
     let Some(Running { raft, peers, lease, .. }) = node.running.get() else { return Ok(()) };
+    if let Some(seat) = &hello.seat {
+        peers.said(hello.from_incarnation, &seat.now);
+    }
     rehome(&mut connection.reader, &mut connection.writer)?;
     let Inner { log, heard, fitness, caller, store, errands, catch_up, .. } = node;
     let peer = hello.from_incarnation;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::inner::Inner;
 use crate::raft::errand::{Errand, Report};
+use crate::raft::hello::Purpose;
 use crate::raft::link::Target;
-use crate::raft::wire::{Answer, Ask, Numbered, Purpose};
+use crate::raft::wire::{Answer, Ask, Numbered};
 
 /// Sends node `to` an errand. The error says why there is no report: whether the errand is done is not known then.
 ///

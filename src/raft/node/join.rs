@@ -12,12 +12,12 @@ use super::{checkup, compare, presence, reign, shorten, steward, upkeep};
 use crate::config::{Config, limits};
 use crate::env::Watch;
 use crate::raft::formation::Begun;
+use crate::raft::hello::Purpose;
 use crate::raft::lease::Lease;
 use crate::raft::link::Target;
 use crate::raft::machine::{Raft, StateMachine};
 use crate::raft::peers::Peers;
 use crate::raft::stamp::{Stamp, cluster_name, peers_list};
-use crate::raft::wire::Purpose;
 
 /// Joins the cluster; the node has a fault if it can't.
 pub async fn take_part(node: Arc<Inner>) {

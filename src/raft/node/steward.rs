@@ -15,12 +15,13 @@ use super::proposal::submit;
 use crate::command::{Change, Command, Outcome, ROSTER_FORMAT, Reign};
 use crate::config::limits;
 use crate::raft::fitness::Cause;
+use crate::raft::hello::{Purpose, SeatClaim};
 use crate::raft::link::Target;
 use crate::raft::machine::Raft;
 use crate::raft::members::{Facts, Found, MembersAsk, Plan, Sign, Step, changed, plan, returned};
 use crate::raft::stamp::cluster_name;
 use crate::raft::types::{Incarnation, LogPosition, Members};
-use crate::raft::wire::{FormAnswer, FormAsk, Purpose, SeatClaim};
+use crate::raft::wire::{FormAnswer, FormAsk};
 use crate::roster::{Part, Roster};
 
 /// Looks after the members until the node stops.
@@ -52,7 +53,8 @@ fn note_own_seat(node: &Inner, raft: &Raft) {
     let stored = &metrics.membership_config;
     let own = stored.membership().get_node(&node.caller.incarnation);
     let (Some(seat), Some(log_id)) = (own, stored.log_id()) else { return };
-    let claim = Some(SeatClaim { entry: log_id.index + 1, address: seat.address.clone() });
+    let claim =
+        Some(SeatClaim { entry: log_id.index + 1, address: seat.address.clone(), now: node.config.public_address() });
     node.caller.seat.send_if(|known| {
         let news = *known != claim;
         if news {

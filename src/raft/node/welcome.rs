@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::inner::{Inner, Role};
 use super::steward;
+use crate::raft::hello::Hello;
 use crate::raft::past::Past;
 use crate::raft::stamp::Stamp;
 use crate::raft::types::{Members, Seat};
-use crate::raft::wire::{Admission, FormAnswer, Hello};
+use crate::raft::wire::{Admission, FormAnswer};
 
 /// Answers a node that asks to be let in.
 pub async fn answer(node: &Arc<Inner>, hello: &Hello) -> FormAnswer {
