@@ -141,7 +141,7 @@ impl Scene {
         self.enough.store(true, Relaxed);
         self.wait(heals::WITHIN, "heals", |scene| heals::at_work(&scene.history))?;
         let left = self.cluster.elapsed();
-        self.wait(TOGETHER, "packs_end", |scene| packs_end::missing(&scene.packs, left))?;
+        self.wait(heals::WITHIN, "packs_end", |scene| packs_end::missing(&scene.packs, left))?;
         self.wait(TOGETHER, "leftovers_go", |scene| leftovers_go::missing(&scene.cluster.servers()))?;
         self.wait(TOGETHER, "heals", |scene| heals::apart(&scene.cluster))?;
         self.judge()

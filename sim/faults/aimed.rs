@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::death::start;
-use super::fault::{EndFault, Fault, When, victim};
+use super::fault::{EndFault, Fault, When, aim, victim};
 use super::host::{go_on, pause};
 use crate::chance::Chance;
 use crate::cluster::{Cluster, Death, News, tell};
@@ -140,42 +140,24 @@ fn watch(
     within: u64,
     choose: fn(&Cluster, News, &mut Chance) -> Option<u64>,
 ) -> Option<EndFault> {
-    let deadline = cluster.elapsed() + PATIENCE;
-    let mut chance = chance.clone();
-    let mut aim: Option<(Duration, u64)> = None;
-    let mut rest: Option<(Duration, EndFault)> = None;
-    Some(Box::new(move |cluster| {
-        let now = cluster.elapsed();
-        if let Some((due, end)) = &mut rest {
-            return (now >= *due || cluster.is_over()) && end(cluster);
-        }
-        if cluster.is_over() {
-            return true;
-        }
-        let Some((at, node)) = aim else {
-            let found = cluster.news().to_vec().into_iter().find_map(|news| choose(cluster, news, &mut chance));
-            aim = found.map(|node| (now + chance.millis(0..within), node));
-            return aim.is_none() && now > deadline;
-        };
-        if now < at {
-            return false;
-        }
+    let choose = move |cluster: &Cluster, chance: &mut Chance| {
+        cluster.news().to_vec().into_iter().find_map(|news| choose(cluster, news, chance))
+    };
+    aim(cluster, chance, PATIENCE, within, choose, move |cluster, node, chance| {
         // (It may be about to stop.)
         let runs = cluster.server(node).is_some() || cluster.is_up(node);
         if !runs || cluster.node(node).is_taken {
-            return true;
+            return None;
         }
         let death = chance.one_of(&[Death::Killed, Death::PowerLost]);
         let end = if chance.once_in(3) {
-            pause(cluster, node)
+            pause(cluster, node)?
         } else {
             cluster.crash(node, death);
-            Some(start(node))
+            start(node)
         };
-        let Some(end) = end else { return true };
         seen::fault(name, 1);
         tell(node, "moment", name.as_bytes(), &format!("was hit at a moment ({name})"));
-        rest = Some((now + chance.millis(LASTS), end));
-        false
-    }))
+        Some((chance.millis(LASTS), end))
+    })
 }

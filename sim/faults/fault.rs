@@ -1,6 +1,7 @@
 //! A fault: an item of the menu.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::chance::Chance;
 use crate::cluster::Cluster;
@@ -44,4 +45,38 @@ pub fn victim(cluster: &Cluster, chance: &mut Chance) -> u64 {
 pub fn victim_that_runs(cluster: &Cluster, chance: &mut Chance) -> Option<u64> {
     let node = victim(cluster, chance);
     cluster.is_up(node).then_some(node)
+}
+
+/// Waits until `choose` names a node, for `patience` at most, and has `hit` hit it up to `within` milliseconds later:
+/// that says how long it lasts, and gives the end; `None`: the node can't be hit any more.
+pub fn aim(
+    cluster: &Cluster,
+    chance: &Chance,
+    patience: Duration,
+    within: u64,
+    choose: impl Fn(&Cluster, &mut Chance) -> Option<u64> + 'static,
+    hit: impl Fn(&mut Cluster, u64, &mut Chance) -> Option<(Duration, EndFault)> + 'static,
+) -> Option<EndFault> {
+    let deadline = cluster.elapsed() + patience;
+    let mut chance = chance.clone();
+    let mut aim: Option<(Duration, u64)> = None;
+    let mut rest: Option<(Duration, EndFault)> = None;
+    Some(Box::new(move |cluster| {
+        let now = cluster.elapsed();
+        if let Some((due, end)) = &mut rest {
+            return (now >= *due || cluster.is_over()) && end(cluster);
+        }
+        if cluster.is_over() {
+            return true;
+        }
+        let Some((at, node)) = aim else {
+            aim = choose(cluster, &mut chance).map(|node| (now + chance.millis(0..within), node));
+            return aim.is_none() && now > deadline;
+        };
+        if now < at {
+            return false;
+        }
+        rest = hit(cluster, node, &mut chance).map(|(lasts, end)| (now + lasts, end));
+        rest.is_none()
+    }))
 }

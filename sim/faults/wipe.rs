@@ -8,7 +8,7 @@ use std::time::Duration;
 use zrs::raft::Role;
 
 use super::death::start;
-use super::fault::{EndFault, Fault, When, victim, victim_that_runs};
+use super::fault::{EndFault, Fault, When, aim, victim, victim_that_runs};
 use crate::chance::Chance;
 use crate::cluster::{Cluster, Death, News, tell};
 use crate::seen;
@@ -149,27 +149,10 @@ fn wait(
     kills: u64,
     choose: impl Fn(&Cluster, &mut Chance) -> Option<u64> + 'static,
 ) -> Option<EndFault> {
-    let deadline = cluster.elapsed() + PATIENCE;
-    let (mut chance, wipes) = (chance.clone(), kills == 1 || !chance.once_in(kills));
-    let mut aim: Option<(Duration, u64)> = None;
-    let mut rest: Option<(Duration, EndFault)> = None;
-    Some(Box::new(move |cluster| {
-        let now = cluster.elapsed();
-        if let Some((due, end)) = &mut rest {
-            return (now >= *due || cluster.is_over()) && end(cluster);
-        }
-        if cluster.is_over() {
-            return true;
-        }
-        let Some((at, node)) = aim else {
-            aim = choose(cluster, &mut chance).map(|node| (now + chance.millis(0..within), node));
-            return aim.is_none() && now > deadline;
-        };
-        if now < at {
-            return false;
-        }
+    let wipes = kills == 1 || !chance.once_in(kills);
+    aim(cluster, chance, PATIENCE, within, choose, move |cluster, node, chance| {
         if !cluster.is_up(node) {
-            return true;
+            return None;
         }
         tell(node, "moment", name.as_bytes(), &format!("is hit at a moment ({name})"));
         let death = chance.one_of(&[Death::Killed, Death::PowerLost]);
@@ -179,7 +162,6 @@ fn wait(
             start(node)
         });
         seen::fault(name, 1);
-        rest = Some((now + chance.millis(0..2_000), end));
-        false
-    }))
+        Some((chance.millis(0..2_000), end))
+    })
 }
