@@ -1,4 +1,4 @@
-//! Operators: health, status, metrics, handing over the primary's role, and dropping storages.
+//! Operators: health, status, metrics, handing over the primary's role, changing the members, and dropping storages.
 //!
 //! A small HTTP/1.1 server over the same [`Network`](crate::net::Network) and [`Env`] as everything else, so that it
 //! runs in simulation, too. One request, one connection: clients are health checks, scrapers and people, and a
