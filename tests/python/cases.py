@@ -18,7 +18,7 @@ from ZODB.Connection import TransactionMetaData
 import zrs_cluster
 from objects import Cell
 from raw import Raw
-from zrs_cluster import Cluster, Failure, StockServer, usage, wait_for
+from zrs_cluster import PATIENCE, Cluster, Failure, StockServer, usage, wait_for
 
 # The tests that describe ZEO's own behaviour may be run against the stock server too, to see that they tell the truth.
 STOCK = os.environ.get('ZRS_TEST_SERVER') == 'runzeo'
@@ -60,7 +60,7 @@ class Case(unittest.TestCase):
         self.addCleanup(quietly)
 
     def storage(self, address=None, **options):
-        options.setdefault('wait_timeout', FAILOVER)
+        options.setdefault('wait_timeout', PATIENCE)
         storage = ZEO.client(self.addresses() if address is None else address, **options)
         self.clean_up(storage.close)
         return storage
@@ -254,6 +254,20 @@ class ThreeNodes(Case):
     def value(self, db, name):
         with db.transaction() as connection:
             return connection.root()[name].value
+
+    def hand_over(self, ask):
+        """Asks for the role to be handed over until that is done -> what was said then
+
+        `ask()` -> (exit status, text). No hand-over begins to a node that was silent for a moment, and one that takes
+        long is told as such: whoever asks has to ask again.
+        """
+        def asked():
+            code, text = ask()
+            if code == 0:
+                return text
+            print(f'not handed over yet: {text}', file=sys.stderr)
+            return None
+        return wait_for(lambda: f'a hand-over: {self.cluster.situation()}', asked)
 
 
 def finish(case):
