@@ -7,13 +7,19 @@ use serde_json::Value;
 use crate::catch_up::{SLOW, commit, wait_equal, wait_fetching};
 use crate::counters::Counters;
 use crate::support::cluster::Cluster;
-use crate::support::zrsctl::{done, refused, zrsctl};
+use crate::support::zrsctl::{done, handed_over, refused, refused_as, zrsctl};
 use crate::support::{PATIENCE, wait_for};
 
 /// Waits until the members are as wanted, and these nodes vote, at every node that runs.
 fn wait_voters(cluster: &Cluster, voters: &[u64]) {
+    wait_voters_at(cluster, &(0..cluster.nodes.len()).collect::<Vec<_>>(), voters);
+}
+
+/// The same at those of these nodes that run. (One that was taken out does not hear of it.)
+fn wait_voters_at(cluster: &Cluster, nodes: &[usize], voters: &[u64]) {
     let settled = || {
-        let statuses = cluster.nodes.iter().map(|node| node.status()).filter(|status| status["members"].is_array());
+        let statuses = nodes.iter().map(|node| cluster.nodes[*node].status());
+        let statuses = statuses.filter(|status| status["members"].is_array());
         let found: Vec<(Value, Vec<u64>)> =
             statuses.map(|status| (status["changes"].clone(), voting(&status))).collect();
         let all =
@@ -74,7 +80,8 @@ fn a_wiped_secondary_comes_back_by_itself_and_votes_again() {
     wait_voters(&cluster, &[1, 2, 3]);
     cluster.wait_ready();
     counters.wait_progress(&cluster);
-    let said = cluster.nodes[primary].log_text();
+    // (Whichever was primary then.)
+    let said: String = cluster.nodes.iter().map(|node| node.log_text()).collect();
     let number = cluster.nodes[victim].number;
     for words in ["joins as an observer", "in place of its former data folder", "becomes a voter, one of 3"] {
         assert!(said.contains(words), "{words:?} in: {said}");
@@ -82,9 +89,7 @@ fn a_wiped_secondary_comes_back_by_itself_and_votes_again() {
     // It counts as much as before: without the third node it is half of what is left.
     cluster.nodes[third].kill();
     counters.wait_progress(&cluster);
-    let to = number.to_string();
-    let moved = || zrsctl(&cluster.nodes[primary], &["transfer", "--to", &to]).status.success().then_some(());
-    wait_for(|| format!("node {to} to lead: {}", cluster.situation()), PATIENCE, moved);
+    handed_over(&cluster, &cluster.nodes[primary], number);
     counters.wait_progress(&cluster);
     cluster.start(third);
     counters.check(&cluster);
@@ -142,6 +147,10 @@ fn two_wiped_nodes_of_three_form_nothing_of_their_own() {
     cluster.nodes[2].kill();
     wipe(&mut cluster, 0);
     wipe(&mut cluster, 1);
+    for node in 0..2 {
+        let waits = || cluster.nodes[node].status()["waiting"].is_string().then_some(());
+        wait_for(|| format!("a node that waits: {}", cluster.situation()), PATIENCE, waits);
+    }
     std::thread::sleep(Duration::from_secs(2));
     for node in 0..2 {
         let status = cluster.nodes[node].status();
@@ -168,8 +177,7 @@ fn one_node_grows_to_three_and_three_shrink_to_one() {
         let index = cluster.add_node();
         let place = place(&cluster, index);
         // Who is not there is not let in.
-        let why = refused(&cluster.nodes[0], &["member", "add", &place]);
-        assert!(why.contains("Nothing is changed: ") && why.contains("does not answer at"), "{why}");
+        refused_as(&cluster.nodes[0], &["member", "add", &place], &["Nothing is changed: ", "does not answer at"]);
         cluster.start(index);
         let there = || {
             let status = cluster.nodes[index].status();
@@ -188,16 +196,17 @@ fn one_node_grows_to_three_and_three_shrink_to_one() {
     wait_voters(&cluster, &[1, 2, 3]);
     println!("{}", done(&cluster.nodes[2], &["member", "list"]));
     counters.wait_progress(&cluster);
-    let why = refused(&cluster.nodes[1], &["member", "add", &format!("2={first}")]);
-    assert!(why.contains("there is a node 2 already"), "{why}");
+    refused_as(&cluster.nodes[1], &["member", "add", &format!("2={first}")], &["there is a node 2 already"]);
     for number in ["3", "2"] {
         let said = done(&cluster.nodes[0], &["member", "remove", number, "--wait"]);
         assert!(said.contains(&format!("Node {number} leaves.")), "{said}");
         counters.wait_progress(&cluster);
-        cluster.nodes.pop().unwrap().kill();
+        let mut gone = cluster.nodes.pop().unwrap();
+        let left: Vec<u64> = cluster.nodes.iter().map(|node| node.number).collect();
+        wait_voters(&cluster, &left);
+        gone.kill();
     }
-    let why = refused(&cluster.nodes[0], &["member", "remove", "1"]);
-    assert!(why.contains("nobody who votes would be left"), "{why}");
+    refused_as(&cluster.nodes[0], &["member", "remove", "1"], &["nobody who votes would be left"]);
     counters.check(&cluster);
 }
 
@@ -213,8 +222,7 @@ fn an_observer_has_all_and_never_votes_until_it_is_promoted() {
     let primary = cluster.wait_primary();
     let others: Vec<usize> = (0..3).filter(|node| *node != primary).collect();
     // It can't take over, and its disk counts for nobody.
-    let why = refused(&cluster.nodes[primary], &["transfer", "--to", "4"]);
-    assert!(why.contains("it is an observer, which never votes"), "{why}");
+    refused_as(&cluster.nodes[primary], &["transfer", "--to", "4"], &["it is an observer, which never votes"]);
     for other in &others {
         cluster.nodes[*other].kill();
     }
@@ -250,6 +258,9 @@ fn a_node_that_was_away_meanwhile_follows_a_primary_it_has_never_heard_of() {
     await_answer(&cluster, index);
     let (place, number) = (place(&cluster, index), cluster.nodes[primary].number.to_string());
     done(&cluster.nodes[other], &["member", "replace", &number, &place, "--planned", "--wait"]);
+    let mut voters = [cluster.nodes[away].number, cluster.nodes[other].number, 4];
+    voters.sort();
+    wait_voters_at(&cluster, &[other, index], &voters);
     cluster.nodes[primary].kill();
     let leads = || {
         let _ = zrsctl(&cluster.nodes[other], &["transfer", "--to", "4"]);

@@ -9,6 +9,7 @@ use zrs::zodb::Oid;
 
 use crate::connect;
 use crate::support::cluster::Cluster;
+use crate::support::zrsctl::handed_over;
 use crate::support::{PATIENCE, chance, wait_for};
 
 /// Flips a bit of `bytes` wherever a file of the folder has them. -> how often
@@ -52,10 +53,7 @@ fn a_damaged_record_is_an_alarm_and_another_node_answers() {
     cluster.start_all();
     cluster.wait_ready();
     let primary = cluster.wait_primary();
-    let asked = cluster.nodes[primary].http_address();
-    let transfer = ["--http", &asked, "transfer", "--to", "1"];
-    let done = std::process::Command::new(env!("CARGO_BIN_EXE_zrsctl")).args(transfer).output().unwrap();
-    assert!(primary == 0 || done.status.success(), "{done:?}");
+    handed_over(&cluster, &cluster.nodes[primary], 1);
     wait_for(|| cluster.situation(), PATIENCE, || cluster.nodes[0].is_primary().then_some(()));
 
     let read = async {
@@ -75,6 +73,8 @@ fn a_damaged_record_is_an_alarm_and_another_node_answers() {
     let status = cluster.nodes[0].status();
     let alarm = status["alarms"][0].as_str().unwrap_or_default();
     assert!(alarm.contains("a record of its database could not be read"), "{status}");
-    let said = cluster.nodes[0].log_text();
-    assert!(said.contains("handed the primary's role to node"), "{said}");
+    // (It says so once it has heard of the next primary, which may have answered before.)
+    let said = || cluster.nodes[0].log_text();
+    let says = || said().contains("handed the primary's role to node").then_some(());
+    wait_for(|| format!("word of the hand-over: {}", said()), PATIENCE, says);
 }
