@@ -1,6 +1,8 @@
 //! A node that was away for longer than the log goes back comes back by a copy of another one's database, whoever dies
 //! meanwhile.
 
+use std::collections::BTreeSet;
+
 use zrs::client::Client;
 use zrs::env::Env;
 use zrs::zodb::Oid;
@@ -9,7 +11,7 @@ use serde_json::Value;
 
 use crate::connect;
 use crate::counters::Counters;
-use crate::support::cluster::{Cluster, signal};
+use crate::support::cluster::{Cluster, Node, signal};
 use crate::support::{PATIENCE, wait_for};
 
 /// A log that is shortened at once.
@@ -133,11 +135,11 @@ fn a_node_that_was_away_for_long_fetches_the_database_under_load() {
 
 #[test]
 fn a_receiver_that_is_killed_again_and_again_goes_on() {
-    let (mut cluster, primary, victim) = left_behind(&SLOW, 24);
-    let mut done = 0;
+    let (mut cluster, _, victim) = left_behind(&SLOW, 24);
+    let (mut done, mut senders) = (0, BTreeSet::new());
     for round in 0..4 {
         cluster.start(victim);
-        wait_fetching(&cluster, victim);
+        senders.insert(wait_fetching(&cluster, victim));
         let further = || {
             let now = cluster.nodes[victim].status()["fetching"]["done"].as_u64()?;
             (now > done).then_some(now)
@@ -147,16 +149,29 @@ fn a_receiver_that_is_killed_again_and_again_goes_on() {
     }
     cluster.start(victim);
     wait_equal(&cluster);
-    let checkpoints = cluster.nodes[primary].log_text().matches("made a checkpoint").count();
-    assert_eq!(checkpoints, 1, "the same one served all rounds");
+    // (Another primary has one of its own.)
+    senders.insert(cluster.wait_primary() as u64 + 1);
+    let made = |node: &Node| node.log_text().matches("made a checkpoint").count();
+    let checkpoints: Vec<usize> = cluster.nodes.iter().map(made).collect();
+    assert!(checkpoints.iter().all(|made| *made <= 1), "the same one served all rounds: {checkpoints:?}");
+    let all: usize = checkpoints.iter().sum();
+    assert!((1..=senders.len()).contains(&all), "{checkpoints:?} of {senders:?}");
 }
 
 #[test]
 fn a_sender_that_is_killed_is_replaced_by_the_next_primary() {
     let (mut cluster, _, victim) = left_behind(&SLOW, 24);
     cluster.start(victim);
+    wait_fetching(&cluster, victim);
     for _ in 0..2 {
-        let sender = wait_fetching(&cluster, victim) as usize - 1;
+        // (A busy machine may take longer over a kill than the victim over what it lacks.)
+        let fetching = || {
+            let node = &cluster.nodes[victim];
+            let sender = node.status()["fetching"]["from"].as_u64().map(|from| from as usize - 1);
+            (sender.is_some() || node.is_ready()).then_some(sender)
+        };
+        let what = || format!("node {} to fetch: {}", victim + 1, cluster.situation());
+        let Some(sender) = wait_for(what, PATIENCE, fetching) else { break };
         cluster.nodes[sender].kill();
         // (Without it nothing can be committed: the node that is behind is half of what is left.)
         cluster.start(sender);
@@ -194,15 +209,15 @@ fn a_receiver_that_is_told_to_stop_stops() {
 }
 
 #[test]
-fn a_node_with_an_empty_folder_fetches_nothing() {
-    let (mut cluster, primary, victim) = left_behind(&SHORT, 6);
+fn a_node_with_an_empty_folder_waits_to_be_let_in_and_then_fetches() {
+    let (mut cluster, _, victim) = left_behind(&SHORT, 6);
     cluster.nodes[victim].empty();
     cluster.start(victim);
-    let says = || cluster.nodes[victim].status()["waiting"].as_str().filter(|why| !why.is_empty()).map(str::to_owned);
-    let why = wait_for(|| format!("a reason: {}", cluster.situation()), PATIENCE, says);
-    println!("it says: {why}");
-    let status = cluster.nodes[victim].status();
-    assert!(status["fetching"].is_null() && status["applied"] == 0, "{status}");
+    // (One answer has both: a moment later it may be let in.)
+    let says = || Some(cluster.nodes[victim].status()).filter(|status| status["waiting"].is_string());
+    let status = wait_for(|| format!("a reason: {}", cluster.situation()), PATIENCE, says);
+    println!("it says: {}", status["waiting"]);
+    assert_eq!(status["applied"], 0, "{status}");
+    wait_equal(&cluster);
     assert!(!cluster.nodes[victim].data.join("incoming").exists());
-    assert_eq!(cluster.primary(), Some(primary));
 }
