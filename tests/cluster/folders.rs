@@ -81,6 +81,8 @@ fn another_nodes_folder_is_refused() {
 fn a_node_of_another_cluster_is_kept_out() {
     let mut ours = Cluster::started(3);
     let mut theirs = Cluster::started(3);
+    // (Until then a node's folder may not belong to the cluster yet.)
+    theirs.wait_ready();
     theirs.kill_all();
     ours.wait_ready();
     let id = ours.nodes[0].status()["cluster"].clone();
@@ -90,15 +92,16 @@ fn a_node_of_another_cluster_is_kept_out() {
     ours.nodes[2].empty();
     std::fs::rename(&theirs.nodes[2].data, &data).unwrap();
     ours.start(2);
-    // Node 3 ends with an error, or runs and never takes part.
+    // The node's log says why.
     let node = &mut ours.nodes[2];
+    let says = || node.log_text().contains("belongs to cluster").then_some(());
+    wait_for(|| format!("the reason: {}", node.log_text()), super::support::PATIENCE, says);
+    // Node 3 ends with an error, or runs and never takes part.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
     while std::time::Instant::now() < deadline && node.is_running() {
         assert!(!node.is_ready(), "{}", node.status());
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    // The node's log says why.
-    assert!(node.log_text().contains("belongs to cluster"), "{}", node.log_text());
     node.kill();
     wait_for(|| ours.situation(), super::support::PATIENCE, || ours.primary());
     assert_eq!(ours.nodes[0].status()["cluster"], id);

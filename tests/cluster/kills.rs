@@ -6,12 +6,19 @@ use crate::counters::Counters;
 use crate::support::cluster::Cluster;
 use crate::times;
 
+/// The middle one.
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
 #[test]
 fn the_primary_is_killed_ten_times_under_load() {
     let mut cluster = Cluster::started(3);
     let counters = Counters::start(&cluster);
-    let mut pauses = Vec::new();
+    let (mut quiet, mut pauses) = (Vec::new(), Vec::new());
     for _ in 0..times(10, 50) {
+        quiet.push(counters.wait_progress(&cluster));
         let primary = cluster.wait_primary();
         cluster.nodes[primary].kill();
         pauses.push(counters.wait_progress(&cluster));
@@ -19,9 +26,10 @@ fn the_primary_is_killed_ten_times_under_load() {
         cluster.wait_ready();
     }
     counters.check(&cluster);
-    pauses.sort();
-    println!("all clients went on after: median {:?}, max {:?}", pauses[pauses.len() / 2], pauses[pauses.len() - 1]);
-    assert!(pauses[pauses.len() / 2] < Duration::from_secs(6), "{pauses:?}");
+    println!("all clients went on after {pauses:?}; without a kill it takes them {quiet:?}");
+    // (What a busy machine makes of the same without a kill is not the failover's.)
+    let allowed = Duration::from_secs(6) + 10 * median(quiet);
+    assert!(median(pauses.clone()) < allowed, "{pauses:?}, {allowed:?} allowed");
 }
 
 #[test]

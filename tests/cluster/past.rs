@@ -43,7 +43,8 @@ fn assert_excluded(cluster: &mut Cluster, index: usize, words: &[&str]) -> Value
     println!("{fault}");
     for word in words {
         assert!(fault.contains(word), "{word:?} in: {fault}");
-        assert!(cluster.nodes[index].log_text().contains(word), "the log says {word:?}");
+        let said = || cluster.nodes[index].log_text().contains(word).then_some(());
+        wait_for(|| format!("the log to say {word:?}"), PATIENCE, said);
     }
     assert_eq!(cluster.nodes[index].get("/healthz"), Some(503));
     status
