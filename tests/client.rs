@@ -22,10 +22,17 @@ async fn connect(options: Options) -> Client {
     Client::connect(options, Env::system(), Arc::new(Tcp)).await.unwrap()
 }
 
+/// Commits a value; once more, if an election has cut off the answer.
 async fn set(client: &Client, oid: Oid, value: &str) -> Tid {
-    let transaction = client.begin().await.unwrap();
-    transaction.write(oid, value.to_owned());
-    transaction.commit("test", "set").await.unwrap()
+    loop {
+        let transaction = client.begin().await.unwrap();
+        transaction.write(oid, value.to_owned());
+        match transaction.commit("test", "set").await {
+            Ok(tid) => return tid,
+            Err(CommitError::Unknown) => client.sync().await.unwrap(),
+            Err(error) => panic!("{error}"),
+        };
+    }
 }
 
 async fn get(client: &Client, oid: Oid) -> String {
@@ -61,19 +68,26 @@ async fn primary(cluster: &Cluster) -> usize {
     }
 }
 
+/// Waits until the client is connected to the primary of the moment: that may change at any time, and clients follow.
+fn wait_at_primary(client: &Client, cluster: &Cluster) {
+    let there = || {
+        let up = client.up().look().clone()?;
+        (up.address == cluster.nodes[cluster.primary()?].address()).then_some(())
+    };
+    support::wait_for(|| format!("a client at the primary: {}", cluster.situation()), PATIENCE, there);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_found_by_any_address_and_commits() {
     let cluster = Cluster::started(3);
     cluster.wait_ready();
-    let primary = primary(&cluster).await;
     let first = connect(options(&cluster)).await;
     let tid = set(&first, Oid(0), "root").await;
     assert_eq!(first.view(), tid);
-    for (index, node) in cluster.nodes.iter().enumerate() {
+    for node in &cluster.nodes {
         // Each address alone leads to the primary; a secondary names it.
         let client = connect(Options { addresses: vec![node.address()], ..options(&cluster) }).await;
-        let up = client.up().look().clone().unwrap();
-        assert_eq!(up.address, cluster.nodes[primary].address(), "by node {index}");
+        wait_at_primary(&client, &cluster);
         assert_eq!(client.load(Oid(0)).await.unwrap().tid, tid);
         // Readers are served by the node that they ask.
         let reader = connect(Options { addresses: vec![node.address()], read_only: true, ..options(&cluster) }).await;
@@ -195,7 +209,8 @@ async fn the_cache_is_bounded_and_serves() {
 async fn nothing_stale_is_read_after_a_failover() {
     let mut cluster = Cluster::started(3);
     cluster.wait_ready();
-    let client = connect(options(&cluster)).await;
+    // (One that would not give up a silent primary while the others elect the next one, however long that takes.)
+    let client = connect(Options { silence: 2 * PATIENCE, ..options(&cluster) }).await;
     for oid in 1..=3 {
         set(&client, Oid(oid), "before").await;
         get(&client, Oid(oid)).await;
@@ -320,7 +335,10 @@ fn pem(name: &str) -> std::path::PathBuf {
 async fn it_speaks_tls_and_follows_the_primary() {
     let paths = ["node1", "node1_key", "peers-ca", "clients-ca"].map(|name| pem(name).display().to_string());
     let [cert, key, peers, clients] = paths.each_ref().map(String::as_str);
-    let tls_options = ["--tls-cert", cert, "--tls-key", key, "--tls-peer-ca", peers, "--tls-client-ca", clients];
+    let mut tls_options =
+        vec!["--tls-cert", cert, "--tls-key", key, "--tls-peer-ca", peers, "--tls-client-ca", clients];
+    // (Only the kill is to move the role.)
+    tls_options.extend(["--election-timeout", "1000"]);
     let mut cluster = Cluster::with_options(3, &tls_options);
     cluster.start_all();
     let first = cluster.wait_primary();
@@ -333,7 +351,7 @@ async fn it_speaks_tls_and_follows_the_primary() {
     let address = cluster.nodes[(first + 1) % 3].address();
     let with = |tls| Options { addresses: vec![address.clone()], tls, ..options(&cluster) };
     let client = connect(with(Some(by_tls(Some("client"))))).await;
-    assert_eq!(client.up().look().clone().unwrap().address, cluster.nodes[first].address());
+    wait_at_primary(&client, &cluster);
     let large = "x".repeat(3 << 20);
     set(&client, Oid(1), &large).await;
     let reader = connect(Options { read_only: true, ..with(Some(by_tls(Some("client")))) }).await;

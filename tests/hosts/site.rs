@@ -167,6 +167,8 @@ pub struct Site {
     _ports: Vec<Port>,
 }
 
+/// A reign that a busy machine does not end: the trouble is to be the test's alone.
+pub const LEASE: Duration = Duration::from_millis(500);
 /// Room that is enough.
 pub const ROOM: u64 = 4 << 30;
 
@@ -189,7 +191,8 @@ impl Site {
             let store = Rocks::open(&data.join("store"), zrs::storage::TABLES, Durability::Flush).unwrap();
             let shelf = Arc::new(FolderShelf::open(&data, zrs::storage::TABLES).unwrap());
             let disks = Disks { log: Arc::new(log), segments: Sizes::default(), store: Arc::new(store), shelf };
-            let config = Config { node: *node, peers: peers.iter().cloned().collect(), ..Config::default() };
+            let peers = peers.iter().cloned().collect();
+            let config = Config { node: *node, peers, election_timeout: LEASE, ..Config::default() };
             let env = Env::new(clocks.clone());
             let starting = Server::start(Arc::new(config), env.clone(), Arc::new(Tcp), None, disks);
             let server = env.scope(starting).await.unwrap();
@@ -218,6 +221,37 @@ impl Site {
         };
         let situation = || self.hosts.iter().map(|host| format!("{:?}", host.status().node)).collect::<Vec<_>>();
         tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("no {what}: {:#?}", situation()))
+    }
+
+    /// Has the role handed to node `to`, once that is able to take it.
+    pub async fn hand_over(&self, to: u64) {
+        let asking = async {
+            loop {
+                let primary = self.primary().await;
+                match self.hosts[primary].hand_over(Some(to)).await {
+                    Ok(now) => return assert_eq!(now, to),
+                    Err(why) => println!("not yet: {why}"),
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asking).await.expect("a hand-over");
+    }
+
+    /// Waits until it is refused to hand the role to node `to`, with all of these words.
+    pub async fn refuses(&self, to: u64, words: &[&str]) {
+        let asking = async {
+            loop {
+                let primary = self.primary().await;
+                let why = self.hosts[primary].hand_over(Some(to)).await.unwrap_err().to_string();
+                if words.iter().all(|word| why.contains(word)) {
+                    return;
+                }
+                println!("not for that reason: {why}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("never refused as {words:?}"));
     }
 
     /// Commits a value.

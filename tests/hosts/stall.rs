@@ -32,11 +32,15 @@ async fn stall() {
     });
     are_closed.await.unwrap();
     let mut commit = Box::pin(site.set("during"));
+    let stalled = async {
+        let waits = || held.iter().all(|gate| gate.waiting.load(SeqCst) > 0).then_some(());
+        site.until("fsync that waits at both", waits).await;
+        tokio::time::sleep(lease * 6).await;
+    };
     tokio::select! {
         tid = &mut commit => panic!("committed as {tid} without a majority's disks"),
-        () = tokio::time::sleep(lease * 6) => {}
+        () = stalled => {}
     }
-    assert!(held.iter().all(|gate| gate.waiting.load(SeqCst) > 0), "no fsync waits: the test tests nothing");
     assert!(site.hosts[primary].is_primary(), "the reign is over");
     let_go.send(()).unwrap();
     holder.join().unwrap();
