@@ -42,7 +42,7 @@ class BadInput(OneServer):
             return
         wait_for(lambda: f'{by} to be counted, not {self.counted() - self.before}: '
                  f'{ {k: v for k, v in self.server.metrics().items() if k.partition("{")[0] in COUNTED} }',
-                 lambda: self.counted() - self.before >= by, 5)
+                 lambda: self.counted() - self.before >= by)
 
     def assertUnharmed(self, room=ROOM):
         """The server still serves, the client that was there all the time too, and has not grown."""
@@ -203,7 +203,7 @@ class BadFrames(BadInput):
         valid = [c.encode(chance.randrange(100), chance.randrange(2), *call) for call in calls]
         end = time.monotonic() + 3
         sent = 0
-        while time.monotonic() < end:
+        while time.monotonic() < end or sent <= 100:
             c = self.raw()
             try:
                 for _ in range(20):
@@ -224,7 +224,6 @@ class BadFrames(BadInput):
             except (TimeoutError, Closed):
                 pass
             c.close()
-        self.assertGreater(sent, 100)
         self.assertUnharmed()
 
 
@@ -358,6 +357,6 @@ class Secrets(Case):
             except Closed:
                 pass
             self.assertTrue(c.is_closed())
-            self.assertGreater(primary.metric('zrs_refused_peers_total'), before)
+            wait_for('it to be counted', lambda: primary.metric('zrs_refused_peers_total') > before)
             c = self.raw(primary.address)
             c.commit(c.new_oid())

@@ -312,7 +312,7 @@ class Cluster(Blobs, ThreeNodes):
         self.assertEqual(self.content(self.blob_db(), 'again'), b'y' * 3 * MIB)
         self.heal()
         self.cluster.wait_same()
-        self.assertEqual([staged(node) for node in self.cluster.nodes], [0, 0, 0])
+        wait_for('the pieces to be gone', lambda: all(staged(node) == 0 for node in self.cluster.nodes))
 
     def test_a_dead_client_leaves_nothing_anywhere(self):
         c = self.raw(self.cluster.secondaries()[0].address)  # through a relay

@@ -56,7 +56,13 @@ class Writer:
                 self.errors.append(e)
                 time.sleep(.05)
 
-    def goes_on(self, timeout=FAILOVER):
+    def quiet(self):
+        """The longest pause so far, in which nothing had happened to any node; the next ones count from here."""
+        self.goes_on()
+        longest, self.longest = self.longest, 0
+        return longest
+
+    def goes_on(self, timeout=None):
         """Waits for two more commits: the second was begun after now."""
         wanted = self.acknowledged + 2
         wait_for(lambda: f'the client to go on: {self.errors} {self.case.cluster.situation()}',
@@ -85,12 +91,11 @@ class Killed(ThreeNodes):
 
     def test_a_client_with_three_addresses_goes_on(self):
         writer = Writer(self)
-        writer.goes_on()
-        writer.longest = 0
+        quiet = writer.quiet()
         primary, began = self.kill_primary()
         writer.goes_on()
         print(f'went on {time.monotonic() - began:.2f} s after the kill; the longest pause was {writer.longest:.2f} s')
-        self.assertLess(writer.longest, FAILOVER / 2)
+        self.assertLess(writer.longest, FAILOVER / 2 + 10 * quiet)
         writer.stop()
         self.assertIsNot(self.cluster.primary(), primary)
 
@@ -102,7 +107,7 @@ class Killed(ThreeNodes):
         writer.stop()
 
     def test_readers_at_a_secondary_do_not_notice(self):
-        db = self.db(self.cluster.primary().address)
+        db = self.db(self.cluster.wait_primary().address)
         name = self.cell(db, 'here')
         reader = self.db(self.cluster.secondaries()[0].address, read_only=True)
         self.assertEqual(self.value(reader, name), 'here')
@@ -116,10 +121,10 @@ class Killed(ThreeNodes):
 
     def test_a_secondary_dies_and_nobody_notices(self):
         writer = Writer(self)
-        writer.goes_on()
+        quiet = writer.quiet()
         self.cluster.secondaries()[0].kill()
         writer.goes_on()
-        self.assertLess(writer.longest, 2)
+        self.assertLess(writer.longest, 2 + 10 * quiet)
         writer.stop()
         self.assertEqual(writer.unknown, 0)
 
@@ -135,7 +140,7 @@ class Killed(ThreeNodes):
         self.assertEqual(len(set(oids)), len(oids))
 
     def test_transaction_ids_grow_and_what_was_voted_is_gone(self):
-        c = self.raw(self.cluster.primary().address)
+        c = self.raw(self.cluster.wait_primary().address)
         oid = c.new_oid()
         tid = c.commit(oid)
         c.store(1, oid, tid, record('voted'))
@@ -169,14 +174,13 @@ class Stopped(ThreeNodes):
 
     def test_the_primary_hands_over(self):
         writer = Writer(self)
-        writer.goes_on()
-        primary = self.cluster.primary()
-        writer.longest = 0
+        quiet = writer.quiet()
+        primary = self.cluster.wait_primary()
         primary.signal(signal.SIGTERM)
-        self.assertEqual(primary.wait_end(15), 0)
+        self.assertEqual(primary.wait_end(), 0)
         writer.goes_on()
         print(f'the longest pause of a hand-over: {writer.longest:.2f} s')
-        self.assertLess(writer.longest, FAILOVER / 2)
+        self.assertLess(writer.longest, FAILOVER / 2 + 10 * quiet)
         writer.stop()
         self.assertEqual(writer.unknown, 0, 'what was begun is finished before it hands over')
 
@@ -184,7 +188,7 @@ class Stopped(ThreeNodes):
         writer = Writer(self)
         for node in self.cluster.nodes:
             writer.goes_on()
-            self.assertEqual(node.terminate(15), 0)
+            self.assertEqual(node.terminate(), 0)
             writer.goes_on()
             node.start()
             self.cluster.wait_ready([node])
@@ -196,7 +200,7 @@ class Stopped(ThreeNodes):
         last = db.lastTransaction()
         for node in self.cluster.nodes:
             node.signal(signal.SIGTERM)
-        self.assertEqual([node.wait_end(15) for node in self.cluster.nodes], [0, 0, 0])
+        self.assertEqual([node.wait_end() for node in self.cluster.nodes], [0, 0, 0])
         self.cluster.start()
         cold = self.db()
         self.assertGreaterEqual(cold.lastTransaction(), last)
@@ -211,7 +215,7 @@ class Stalled(ThreeNodes):
     is_template = False
 
     def test_without_a_quorum_writers_are_let_go(self):
-        primary = self.cluster.primary()
+        primary = self.cluster.wait_primary()
         c = self.raw(primary.address)
         c.commit(c.new_oid())
         began = time.monotonic()
@@ -229,7 +233,7 @@ class Stalled(ThreeNodes):
         held.commit(held.new_oid())
 
     def test_a_commit_without_a_quorum_is_never_answered_as_done(self):
-        primary = self.cluster.primary()
+        primary = self.cluster.wait_primary()
         c = self.raw(primary.address)
         oid = c.new_oid()
         tid = c.commit(oid)
@@ -245,14 +249,14 @@ class Stalled(ThreeNodes):
         self.resume_all()
         self.cluster.wait_primary()
         # The transaction may have been committed or not; both are whole.
-        c = self.raw(self.cluster.primary().address)
+        c = self.raw(self.cluster.wait_primary().address)
         data, serial, end = c.call('loadBefore', oid, maxtid)
         self.assertIsNone(end)
         self.assertIn((data, serial == tid), ((record(0), True), (record('unknown'), False)))
         c.commit(oid, serial)
 
     def test_a_stalled_primary_is_replaced_and_finds_its_place_again(self):
-        primary = self.cluster.primary()
+        primary = self.cluster.wait_primary()
         stale = self.raw(primary.address)
         oid = stale.new_oid()
         tid = stale.commit(oid)
@@ -275,7 +279,7 @@ class Stalled(ThreeNodes):
     def test_a_client_of_a_stalled_primary_goes_on_when_it_wakes(self):
         writer = Writer(self)
         writer.goes_on()
-        primary = self.cluster.primary()
+        primary = self.cluster.wait_primary()
         primary.pause()
         self.cluster.wait_primary(other_than=primary)
         other = self.db([node.address for node in self.cluster.nodes if node is not primary])
@@ -296,7 +300,7 @@ class ByHand(ThreeNodes):
         return done.returncode, done.stdout + done.stderr
 
     def test_status_at_a_glance(self):
-        primary = self.cluster.primary()
+        primary = self.cluster.wait_primary()
         for node in self.cluster.nodes:
             code, text = wait_for('all to be well', lambda: next(
                 (told for told in [self.zrsctl('status', '--http', f'127.0.0.1:{node.http}')] if told[0] == 0), None))
@@ -310,21 +314,22 @@ class ByHand(ThreeNodes):
             self.cluster.wait_primary()
             target = self.cluster.secondaries()[-1]
             asked = self.cluster.secondaries()[0]
-            code, text = self.zrsctl('transfer', '--to', str(target.number), '--http', f'127.0.0.1:{asked.http}')
-            self.assertEqual(code, 0, text)
-            self.assertIn(f'Node {target.number} is the primary now', text)
+            text = self.hand_over(lambda: self.zrsctl('transfer', '--to', str(target.number),
+                                                      '--http', f'127.0.0.1:{asked.http}'))
+            # ("Already", if one that took long has come to its end meanwhile.)
+            self.assertRegex(text, f'Node {target.number} is the primary (now|already)')
             wait_for('the other to be primary', target.is_primary)
         writer.goes_on()
         writer.stop()
         self.assertEqual(writer.unknown, 0)
 
     def test_nobody_to_hand_it_to(self):
-        code, text = self.zrsctl('--http', f'127.0.0.1:{self.cluster.primary().http}', 'transfer', '--to', '9')
+        code, text = self.zrsctl('--http', f'127.0.0.1:{self.cluster.wait_primary().http}', 'transfer', '--to', '9')
         self.assertNotEqual(code, 0, text)
         self.assertIn('no member of this cluster; its members are 1, 2, 3', text)
-        self.assertIsNotNone(self.cluster.primary())
+        self.cluster.wait_primary()
         # A dead node: the primary says so at once, and goes on.
-        primary, dead = self.cluster.primary(), self.cluster.secondaries()[-1]
+        primary, dead = self.cluster.wait_primary(), self.cluster.secondaries()[-1]
         dead.kill()
         wait_for('the primary to miss it', lambda: any(
             member['node'] == dead.number and (member['silence_ms'] or 0) > 1000
@@ -335,5 +340,5 @@ class ByHand(ThreeNodes):
         self.assertIn(f"node {dead.number} can't take over", text)
         self.assertTrue(primary.is_primary())
         self.assertEqual(primary.status()['reign'], status['reign'])
-        c = self.raw(self.cluster.primary().address)
+        c = self.raw(self.cluster.wait_primary().address)
         c.commit(c.new_oid(), z64)

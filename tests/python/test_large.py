@@ -3,7 +3,7 @@ import os
 
 from ZODB.utils import maxtid, p64, u64, z64
 
-from cases import FAILOVER, OneServer, ThreeNodes, begin, both_encodings, wait_for, zrs_only
+from cases import OneServer, ThreeNodes, begin, both_encodings, wait_for, zrs_only
 from objects import counter_record
 from test_blobs import MIB, staged
 
@@ -164,11 +164,11 @@ class Cluster(Large, ThreeNodes):
         c = self.raw(self.cluster.wait_primary().address)
         c.store(1, c.new_oid(), z64, os.urandom(8 * MIB))
         self.assertEqual(c.vote(1), [])
-        primary = self.cluster.primary()
+        primary = self.cluster.wait_primary()
         primary.kill()
         self.assertTrue(c.is_closed())
         primary = self.cluster.wait_primary()
-        wait_for('the new primary to discard', lambda: staged(primary) == 0, FAILOVER)
+        wait_for('the new primary to discard', lambda: staged(primary) == 0)
         self.heal()
         self.cluster.wait_same()
         self.nothing_staged()

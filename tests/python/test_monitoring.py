@@ -55,7 +55,9 @@ class Monitoring(OneServer):
 
     def test_ruok_counts(self):
         address = self.addresses()[0]
-        _, before = ruok(address)
+        # (Clients of tests before may be about to go.)
+        before = wait_for('nobody else', lambda: next(
+            (told for told in [ruok(address)[1]] if not told['1']['connections']), None))
         raw = self.raw()
         oid = raw.new_oid()
         tid = raw.commit(oid)
@@ -139,7 +141,7 @@ class Packing(OneServer):
                 self.assertEqual(data[0], 'unknown storage: nowhere (there are: 1)')
                 wait_for('a warning', lambda: any(
                     'WARN' in line and 'no storage named "nowhere"; there are: 1' in line
-                    for line in self.server.log_text().splitlines()), 5)
+                    for line in self.server.log_text().splitlines()))
         except Closed:
             self.fail('an unknown storage is an error, not a closed connection')
         finally:
@@ -174,7 +176,7 @@ class PackingAnywhere(ThreeNodes):
                 node.options = ['--read-listen', path]
                 node.start()
             cluster.wait_ready()
-            storage = self.storage(cluster.primary().address, ssl=context('client'))
+            storage = self.storage(cluster.wait_primary().address, ssl=context('client'))
             serial = z64
             for node in cluster.nodes:
                 for value in range(3):

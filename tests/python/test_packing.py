@@ -4,7 +4,7 @@ import os
 import time
 
 import transaction
-from ZEO.Exceptions import ServerException
+from ZEO.Exceptions import ClientDisconnected, ServerException
 from ZODB.POSException import ConflictError, POSKeyError
 from ZODB.utils import p64, z64
 
@@ -31,7 +31,7 @@ class Beside:
                         old, mine.value = mine.value, Cell(n)
                         mine.value.value = (n, old if n % 3 else None)
                     break
-                except ConflictError:
+                except (ConflictError, ClientDisconnected):  # (an election, where there are three)
                     pass
             else:
                 raise AssertionError('it never got through')
@@ -64,6 +64,8 @@ class Beside:
 class Packing(Beside, OneServer):
     """One node."""
 
+    limit = 120
+
     def test_packs_beside_writers(self):
         self.check_packs_beside_writers(self.addresses())
 
@@ -79,7 +81,7 @@ class Packing(Beside, OneServer):
         self.assertLess(storage.getSize(), db.storage.getSize())
         db.storage.pack(time.time())
         self.assertEqual(len(storage.history(oid, 100)), 1)
-        wait_for('the size', lambda: storage.getSize() == db.storage.getSize(), 5)
+        wait_for('the size', lambda: storage.getSize() == db.storage.getSize())
 
     def test_what_nobody_refers_to_goes(self):
         db = self.db()
@@ -148,6 +150,8 @@ class Damage(OneServer):
 
 class PackingThree(Beside, ThreeNodes):
     """Packs that are asked for at a secondary, while others write."""
+
+    options = ('--election-timeout', '1000')  # (who packs has to ask again after an election)
 
     def test_packs_beside_writers(self):
         primary = self.cluster.wait_primary()

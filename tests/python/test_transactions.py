@@ -23,7 +23,7 @@ class Transactions(OneServer):
     def told(self, db, by):
         """A client that is told of a conflict has been told of the other's commit, so that it may try again at once."""
         if STOCK:  # there the answer overtakes the invalidation
-            wait_for('the invalidation', lambda: db.lastTransaction() >= by.lastTransaction(), 5)
+            wait_for('the invalidation', lambda: db.lastTransaction() >= by.lastTransaction())
         self.assertGreaterEqual(db.lastTransaction(), by.lastTransaction())
 
     def test_what_is_committed_is_loaded_by_another_client(self):
@@ -149,7 +149,7 @@ class Transactions(OneServer):
                 cell = one.root()[name]
                 cell.value = i
             tid = db1.lastTransaction()
-            wait_for('the invalidation', lambda: db2.lastTransaction() >= tid, 5)
+            wait_for('the invalidation', lambda: db2.lastTransaction() >= tid)
             two.transaction_manager.begin()
             self.assertEqual(two.root()[name].value, i)
 
@@ -162,7 +162,7 @@ class Transactions(OneServer):
         with db1.transaction() as one:
             one.root()[first].value = one.root()[second].value = 'new'
         tid = db1.lastTransaction()
-        wait_for('the invalidation', lambda: db2.lastTransaction() >= tid, 5)
+        wait_for('the invalidation', lambda: db2.lastTransaction() >= tid)
         self.assertEqual(two.root()[second].value, 'old')
         two.transaction_manager.begin()
         self.assertEqual((two.root()[first].value, two.root()[second].value), ('new', 'new'))
@@ -364,7 +364,7 @@ class Reconnects(OneServer):
         with db1.transaction() as one:
             one.root()[name].value = 1
         tid = db1.lastTransaction()
-        wait_for('the invalidation', lambda: db2.lastTransaction() >= tid, 5)
+        wait_for('the invalidation', lambda: db2.lastTransaction() >= tid)
         with db2.transaction() as two:
             self.assertEqual(two.root()[name].value, 1)
 
@@ -390,7 +390,7 @@ class Reconnects(OneServer):
 class Timeouts(OneServer):
     """A client that votes and never finishes."""
 
-    transaction_timeout = 1
+    transaction_timeout = 3  # (between vote and finish, on a busy machine)
 
     @zrs_only
     def test_the_timeout_frees_the_locks(self):
@@ -401,7 +401,7 @@ class Timeouts(OneServer):
         self.assertEqual(a.vote(1), [])
         b.store(1, oid, z64, record(2))
         waiting = b.begin_call('vote', 1)
-        self.assertTrue(a.is_closed(10))
+        self.assertTrue(a.is_closed())
         self.assertIn(b.reply(waiting), ((0, []), (0, ())))
         tid = b.call('tpc_finish', 1)
         self.assertEqual(b.call('loadBefore', oid, b'\x7f' + b'\xff' * 7)[:2], (record(2), tid))
@@ -409,6 +409,6 @@ class Timeouts(OneServer):
     def test_it_does_not_run_before_the_vote(self):
         a = self.raw()
         a.store(1, a.new_oid(), z64, record(1))
-        time.sleep(2)
+        time.sleep(self.transaction_timeout + 1)
         self.assertEqual(a.vote(1), [])
         a.call('tpc_finish', 1)

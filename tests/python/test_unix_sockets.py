@@ -25,7 +25,7 @@ class UnixSocket(OneServer):
         name = self.cell(db, b'x' * (3 << 20))
         with self.db(path).transaction() as connection:
             self.assertEqual(len(connection.root()[name].value), 3 << 20)
-        wait_for('its process in the log', lambda: f'unix:{os.getpid()}' in self.server.log_text(), 5)
+        wait_for('its process in the log', lambda: f'unix:{os.getpid()}' in self.server.log_text())
 
     def test_the_file_goes_with_the_server_and_one_that_was_left_is_replaced(self):
         path = self.server.socket

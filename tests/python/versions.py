@@ -91,20 +91,28 @@ class Smoke:
         with self.first.transaction() as connection:
             connection.root()[name] = value
 
+    def look(self, at):
+        """What the second client finds; nothing, while it looks for the primary."""
+        from transaction.interfaces import TransientError
+        from ZEO.Exceptions import ClientDisconnected
+        try:
+            with self.second.transaction() as connection:
+                return at(connection.root())
+        except (TransientError, ClientDisconnected):
+            return None
+
     def seen(self, name, attribute='value'):
         """What the second client sees of it, as soon as it sees it."""
-        def look():
-            with self.second.transaction() as connection:
-                thing = connection.root().get(name)
-                return None if thing is None else (getattr(thing, attribute),)
-        return self.wait_for(f'{name} in the other client', look, PATIENCE)[0]
+        def look(root):
+            thing = root.get(name)
+            return None if thing is None else (getattr(thing, attribute),)
+        return self.wait_for(f'{name} in the other client', lambda: self.look(look), PATIENCE)[0]
 
     def sees(self, name, value):
-        def look():
-            with self.second.transaction() as connection:
-                thing = connection.root().get(name)
-                return thing is not None and thing.value == value
-        self.wait_for(f'{name} to be {value} in the other client', look, PATIENCE)
+        def look(root):
+            thing = root.get(name)
+            return thing is not None and thing.value == value
+        self.wait_for(f'{name} to be {value} in the other client', lambda: self.look(look), PATIENCE)
 
     # the list
 

@@ -34,15 +34,29 @@ def database(addresses):
     return ZODB.DB(ZEO.client([(host, int(port)) for host, port in pairs], read_only=read_only, wait_timeout=30))
 
 
+def in_a_transaction(db, work):
+    """What `work` gives for the root; again after an election, as an application would."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with db.transaction() as connection:
+                return work(connection.root())
+        except (transaction.interfaces.TransientError, ClientDisconnected):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(.05)
+
+
 def setup(names, *addresses):
     db = database(addresses)
-    with db.transaction() as connection:
-        root = connection.root()
+
+    def make(root):
         root['shared'] = Counter()
         root['hot'] = Cell(0)
         for name in names.split(','):
             root[name] = Cell(0)
             root[name + '-hot'] = Cell(0)
+    in_a_transaction(db, make)
     return {'last_tid': db.lastTransaction().hex()}
 
 
@@ -97,11 +111,12 @@ def run(name, *addresses):
 
 def check(names, *addresses):
     db = database(addresses)
-    with db.transaction() as connection:
-        root = connection.root()
+
+    def look(root):
         own = {name: root[name].value for name in names.split(',')}
         hot = {name: root[name + '-hot'].value for name in names.split(',')}
-        shared, all_hot = root['shared'].value, root['hot'].value
+        return own, hot, root['shared'].value, root['hot'].value
+    own, hot, shared, all_hot = in_a_transaction(db, look)
     return dict(own=own, shared=shared, hot=all_hot, own_hot=hot, last_tid=db.lastTransaction().hex(),
                 whole=shared == sum(own.values()) and all_hot == sum(hot.values()))
 
