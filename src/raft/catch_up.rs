@@ -1,9 +1,11 @@
 //! Catching up by a checkpoint, seen from the node that is behind.
 //!
 //! The leader's log does not go back to where this node's ends. So the leader asks, again and again, whether this node
-//! has caught up ([`CatchUp::asked`]); with the first question this node begins to fetch a checkpoint from there, and
-//! later questions are answered with how far the fetching is. A question after a failure begins anew, with what is
-//! there already.
+//! has caught up ([`CatchUp::asked`]); with the first question this node begins to fetch a checkpoint. A question after
+//! a failure begins anew, with what is there already.
+//!
+//! The source is the member whose checkpoint was begun; else another one that is not the leader, which has enough to
+//! do; else the leader. The leader is told once a second how far this node is, as its log has to go on from there.
 //!
 //! A database that is whole does not take the place of the present one under everybody's feet: the node stops in an
 //! orderly way, and begins again with the new one ([`CatchUp::ready`]). The steps, and a crash after each:
@@ -28,15 +30,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use super::admission;
-use super::fetch::{fetch, read_offer};
+use super::checkpoints::Pace;
+use super::fetch::{Offered, follow, read_begun};
 use super::hello::Purpose;
-use super::link::{Caller, Target};
+use super::link::{Caller, Connection, Target};
 use super::log::LogStore;
 use super::stamp::ClusterId;
 use super::types::Place;
-use super::wire::{Admission, CatchUpAnswer, Offer};
+use super::wire::{Admission, CatchUpAnswer, Fetched, Offer};
 use crate::config::limits;
-use crate::engine::Shelf;
+use crate::engine::{Incoming, Shelf};
 use crate::env::{Env, Watch, Watching};
 use crate::journal::Files;
 use crate::storage::{Position, Store};
@@ -48,6 +51,8 @@ const FETCHED: &str = "fetched";
 pub struct CatchUp {
     parts: Parts,
     state: Watch<State>,
+    /// The leader that last asked.
+    leader: Mutex<Option<Target>>,
     ready: Watch<Option<Position>>,
     /// Why the last attempt failed.
     trouble: Mutex<Option<String>>,
@@ -90,13 +95,21 @@ pub struct Progress {
     pub done: u64,
     /// Bytes in all.
     pub total: u64,
+    /// Bytes in a second.
+    pub rate: u64,
+}
+
+impl Progress {
+    fn fetched(&self) -> Fetched {
+        Fetched { entries: self.entries, done: self.done, total: self.total }
+    }
 }
 
 impl CatchUp {
     /// `left`: how many entries a database has applied that an earlier start has not fetched to the end.
     pub fn new(parts: Parts, left: Option<u64>) -> CatchUp {
         let (state, ready) = (Watch::new(State::Idle), Watch::new(None));
-        CatchUp { parts, state, ready, trouble: Mutex::default(), left: Mutex::new(left) }
+        CatchUp { parts, state, leader: Mutex::default(), ready, trouble: Mutex::default(), left: Mutex::new(left) }
     }
 
     /// Set when this node should stop, and begin again with the database that it has fetched.
@@ -118,12 +131,20 @@ impl CatchUp {
     }
 
     /// Answers a leader that needs this node to have applied so many entries, and can't send them one by one.
-    pub fn asked(self: &Arc<Self>, leader: Target, cluster: ClusterId, entries: u64) -> CatchUpAnswer {
+    /// `members`: where a database may come from.
+    pub fn asked(
+        self: &Arc<Self>,
+        leader: &Target,
+        members: impl FnOnce() -> Vec<Target>,
+        cluster: ClusterId,
+        entries: u64,
+    ) -> CatchUpAnswer {
         let applied = self.parts.store.applied().index;
         if applied >= entries {
             *lock(&self.trouble) = None;
             return CatchUpAnswer::Applied { entries: applied };
         }
+        *lock(&self.leader) = Some(leader.clone());
         let begins = self.state.send_if(|state| {
             let begins = *state == State::Idle;
             if begins {
@@ -134,29 +155,32 @@ impl CatchUp {
         if begins {
             if lock(&self.trouble).is_none() {
                 let (node, first) = (leader.node, applied + 1);
-                tracing::info!("the log of node {node} does not go back to entry {first}: fetching its database");
+                tracing::info!("the log of node {node} does not go back to entry {first}: fetching a database");
             }
-            self.parts.env.spawn(self.clone().fetch_from(leader, cluster, entries));
+            self.parts.env.spawn(self.clone().fetch_or_tell(members(), cluster, entries));
         }
-        let Progress { done, total, .. } = self.progress().unwrap_or_default();
-        CatchUpAnswer::Fetching { done, total }
+        CatchUpAnswer::Fetching
     }
 
     /// For a node that was let in to a cluster with an empty folder: fetches the database to begin with. Then this node
     /// is [`CatchUp::ready`] to begin again.
     pub async fn fetch_first(&self, admission: Admission) -> io::Result<()> {
-        let seat = admission.stamp.members.get(&admission.source);
-        let seat = seat.ok_or_else(|| io::Error::other("the member that let this node in is none itself"))?;
-        let source = Target { node: seat.node, incarnation: Some(admission.source), address: seat.address.clone() };
-        self.state.send(State::Fetching(Progress { from: source.node, ..Progress::default() }));
-        let fetched = self.fetch_whole(&source, admission.stamp.cluster, admission.entries).await;
-        let noted = match fetched {
+        let (cluster, entries) = (admission.stamp.cluster, admission.entries);
+        let members = admission.stamp.members.iter();
+        let members: Vec<Target> = members
+            .map(|(folder, seat)| Target { node: seat.node, incarnation: Some(*folder), address: seat.address.clone() })
+            .collect();
+        let leader = members.iter().find(|member| member.incarnation == Some(admission.source));
+        let leader = leader.ok_or_else(|| io::Error::other("the member that let this node in is none itself"))?;
+        self.state.send(State::Fetching(Progress { from: leader.node, ..Progress::default() }));
+        *lock(&self.leader) = Some(leader.clone());
+        let noted = match self.fetch_from_any(members, cluster, entries).await {
             Ok(offer) => self.note_first(admission, offer).await,
             Err(why) => Err(why),
         };
         match noted {
             Ok(position) => {
-                self.is_ready(source.node, position);
+                self.is_ready(position);
                 Ok(())
             }
             Err(why) => {
@@ -172,28 +196,27 @@ impl CatchUp {
         Ok(offer.place.into())
     }
 
-    fn is_ready(&self, node: u64, position: Position) {
-        tracing::info!("fetched the database of node {node}, with {} entries applied", position.index);
-        *lock(&self.trouble) = None;
+    fn is_ready(&self, position: Position) {
         let progress = self.progress().unwrap_or_default();
+        tracing::info!("fetched the database of node {}, with {} entries applied", progress.from, position.index);
+        *lock(&self.trouble) = None;
         self.state.send(State::Ready(progress));
         self.ready.send(Some(position));
     }
 
-    async fn fetch_from(self: Arc<Self>, source: Target, cluster: ClusterId, entries: u64) {
-        let node = source.node;
-        match self.try_to_fetch(source, cluster, entries).await {
+    async fn fetch_or_tell(self: Arc<Self>, members: Vec<Target>, cluster: ClusterId, entries: u64) {
+        match self.try_to_fetch(members, cluster, entries).await {
             // (The log may have come along after all.)
             Ok(position) if self.parts.store.applied().index >= position.index => {
                 *lock(&self.trouble) = None;
                 self.state.send(State::Idle);
             }
-            Ok(position) => self.is_ready(node, position),
+            Ok(position) => self.is_ready(position),
             Err(why) => {
                 let why = why.to_string();
                 let news = lock(&self.trouble).replace(why.clone()).as_ref() != Some(&why);
                 if news {
-                    tracing::warn!("fetching the database of node {node} was cut off: {why}");
+                    tracing::warn!("fetching a database was cut off: {why}");
                 }
                 // (A leader asks every second: a disk without room is not to be asked as often.)
                 self.parts.env.sleep(limits::FETCH_AGAIN).await;
@@ -202,9 +225,9 @@ impl CatchUp {
         }
     }
 
-    async fn try_to_fetch(&self, source: Target, cluster: ClusterId, entries: u64) -> io::Result<Position> {
+    async fn try_to_fetch(&self, members: Vec<Target>, cluster: ClusterId, entries: u64) -> io::Result<Position> {
         let log = &self.parts.log;
-        let offer = self.fetch_whole(&source, cluster, entries).await?;
+        let offer = self.fetch_from_any(members, cluster, entries).await?;
         if log.term() < offer.term {
             let why = format!("this node has not heard yet of term {}, in which it was made", offer.term);
             return Err(io::Error::other(why));
@@ -213,17 +236,100 @@ impl CatchUp {
         Ok(offer.place.into())
     }
 
-    async fn fetch_whole(&self, source: &Target, cluster: ClusterId, entries: u64) -> io::Result<Offer> {
-        let Parts { env, caller, shelf, .. } = &self.parts;
+    /// Fetches from the first member that offers a database with at least `entries` entries applied.
+    async fn fetch_from_any(&self, members: Vec<Target>, cluster: ClusterId, entries: u64) -> io::Result<Offer> {
+        let Parts { env, shelf, .. } = &self.parts;
         let shelf = shelf.clone();
         let incoming = env.offload(move || shelf.incoming()).await?;
+        let begun = read_begun(env, &incoming).await?.map(|begun| begun.source);
+        let sources = self.in_order(members, begun);
+        let mut why = io::Error::other("no other member is known");
+        for source in sources {
+            match self.ask(&source, &incoming, cluster, entries).await {
+                Ok((offered, follows)) => return self.fetch(&source, offered, follows, cluster).await,
+                Err(refused) => {
+                    tracing::debug!("node {} offers no database: {refused}", source.node);
+                    why = io::Error::new(refused.kind(), format!("node {}: {refused}", source.node));
+                }
+            }
+        }
+        Err(why)
+    }
+
+    /// Those to ask for a database, in this order.
+    fn in_order(&self, mut members: Vec<Target>, begun: Option<u64>) -> Vec<Target> {
+        let leader = lock(&self.leader).as_ref().map(|leader| leader.node);
+        members.retain(|member| member.incarnation != Some(self.parts.caller.incarnation));
+        members.sort_by_key(|member| (Some(member.node) != begun, Some(member.node) == leader, member.node));
+        members
+    }
+
+    /// Asks a member for its database, and the leader, where that is another one, to keep what follows in its log: the
+    /// connection to it.
+    async fn ask(
+        &self,
+        source: &Target,
+        incoming: &Arc<dyn Incoming>,
+        cluster: ClusterId,
+        entries: u64,
+    ) -> io::Result<(Offered, Option<(Target, Connection)>)> {
+        let Parts { env, caller, .. } = &self.parts;
         let connection = caller.connect(source, Some(cluster), Purpose::Fetch).await?;
-        let tell = |offer: &Offer, done: u64| {
-            let (from, entries, total) = (source.node, offer.place.index + 1, offer.bytes());
-            *lock(&self.left) = Some(entries);
-            self.state.send(State::Fetching(Progress { from, entries, done, total }));
+        let offered = Offered::ask(env, incoming, source.node, connection, entries).await?;
+        let leader = lock(&self.leader).clone().filter(|leader| leader.node != source.node);
+        let Some(leader) = leader else { return Ok((offered, None)) };
+        let mut follows = caller.connect(&leader, Some(cluster), Purpose::Fetch).await?;
+        if follow(env, &mut follows, offered.offer().fetched(0)).await? {
+            return Ok((offered, Some((leader, follows))));
+        }
+        Err(io::Error::other(format!("the log of node {} does not go back to its database", leader.node)))
+    }
+
+    async fn fetch(
+        &self,
+        source: &Target,
+        offered: Offered,
+        follows: Option<(Target, Connection)>,
+        cluster: ClusterId,
+    ) -> io::Result<Offer> {
+        let env = &self.parts.env;
+        let begins = Progress { from: source.node, ..Progress::default() };
+        let Fetched { entries, total, .. } = offered.offer().fetched(0);
+        *lock(&self.left) = Some(entries);
+        let pace = Mutex::new(None);
+        let tell = |done: u64| {
+            let rate = lock(&pace).get_or_insert_with(|| Pace::begin(env, done)).rate(env, done);
+            self.state.send(State::Fetching(Progress { entries, done, total, rate, ..begins.clone() }));
         };
-        fetch(env, incoming, connection, entries, |bytes| self.has_room(bytes), tell).await
+        tokio::select! {
+            biased;
+            fetched = offered.fetch(|bytes| self.has_room(bytes), tell) => fetched,
+            () = self.keep_following(source, follows, cluster) => unreachable!("it goes on until the database is there"),
+        }
+    }
+
+    /// Tells the leader of the moment how far this node is, once a second, unless it is the source.
+    async fn keep_following(&self, source: &Target, mut follows: Option<(Target, Connection)>, cluster: ClusterId) {
+        let Parts { env, caller, .. } = &self.parts;
+        loop {
+            env.sleep(limits::CATCH_UP_AGAIN).await;
+            let leader = lock(&self.leader).clone().filter(|leader| leader.node != source.node);
+            follows = follows.filter(|(followed, _)| leader.as_ref() == Some(followed));
+            let Some(leader) = leader else { continue };
+            let told = async {
+                let mut connection = match follows.take() {
+                    Some((_, connection)) => connection,
+                    None => caller.connect(&leader, Some(cluster), Purpose::Fetch).await?,
+                };
+                let fetched = self.progress().unwrap_or_default().fetched();
+                follow(env, &mut connection, fetched).await?;
+                io::Result::Ok(connection)
+            };
+            match told.await {
+                Ok(connection) => follows = Some((leader, connection)),
+                Err(why) => tracing::debug!("node {} was not told what is fetched: {why}", leader.node),
+            }
+        }
     }
 
     /// An error if the disk has no room for so many bytes more, beyond what is to stay free.
@@ -286,7 +392,7 @@ pub async fn finish(log: &LogStore, store: &Store, env: &Env, shelf: Arc<dyn She
         log.set_value(FETCHED, &None::<Place>).await?;
     }
     let incoming = env.offload(move || shelf.incoming()).await?;
-    let left = read_offer(env, &incoming).await?.map(|offer| offer.place.index + 1);
+    let left = read_begun(env, &incoming).await?.map(|begun| begun.offer.place.index + 1);
     if left.is_none() {
         // (A removal that was cut off has left files without an offer.)
         env.offload(move || incoming.discard()).await?;

@@ -3,6 +3,9 @@
 //! A checkpoint is made when a node asks for one, and shared by all that ask while it is fresh. From its position on
 //! the log has to stay ([`Checkpoints::floor`]), or a node that has fetched it would have to begin again. It goes when
 //! nobody has read from it for a while, or when the disk is nearly full; and all of them go at the start.
+//!
+//! Who reads one, and how far it is, is noted here, on the primary also of those that fetch from another member
+//! ([`Checkpoints::note`]): its own log has to go on from there.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,6 +16,7 @@ use tokio::time::Instant;
 
 use super::log::LogStore;
 use super::types::Incarnation;
+use super::wire::Fetched;
 use crate::config::limits;
 use crate::engine::{Checkpoint, Shelf, ShelfFile};
 use crate::env::Env;
@@ -38,13 +42,30 @@ pub struct Checkpoints {
 
 /// How far a node has read.
 struct Reading {
+    fetched: Fetched,
+    pace: Pace,
     at: Instant,
-    /// Bytes, of how many.
-    done: u64,
-    total: u64,
-    /// How many entries the checkpoint has applied.
-    entries: u64,
     is_open: bool,
+}
+
+/// How fast something is fetched: where it began, in time and in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    since: Instant,
+    from: u64,
+}
+
+impl Pace {
+    /// From now on, with `done` bytes there.
+    pub fn begin(env: &Env, done: u64) -> Pace {
+        Pace { since: env.now(), from: done }
+    }
+
+    /// Bytes in a second on average, until now, with `done` bytes there.
+    pub fn rate(&self, env: &Env, done: u64) -> u64 {
+        let seconds = env.now().saturating_duration_since(self.since).as_secs_f64();
+        if seconds > 0.0 { (done.saturating_sub(self.from) as f64 / seconds) as u64 } else { 0 }
+    }
 }
 
 /// A checkpoint that others read.
@@ -88,30 +109,38 @@ impl Checkpoints {
         found
     }
 
-    /// Notes how many bytes of how many a node has read of a checkpoint; `None`: it reads no more.
-    pub fn note(&self, reader: Incarnation, progress: Option<(&Held, u64, u64)>) {
+    /// Notes how far a node is with a checkpoint that it fetches here or from another member; `None`: it has ended, or
+    /// was cut off.
+    pub fn note(&self, reader: Incarnation, fetched: Option<Fetched>) {
         let at = self.env.now();
         let mut readers = lock(&self.readers);
-        match progress {
-            Some((held, done, total)) => {
-                let entries = held.position.index;
-                readers.insert(reader, Reading { at, done, total, entries, is_open: true });
+        let known = readers.get_mut(&reader);
+        match (fetched, known) {
+            (Some(fetched), Some(reading)) if reading.is_open && reading.fetched.entries == fetched.entries => {
+                (reading.fetched, reading.at) = (fetched, at);
             }
-            None => {
-                if let Some(reading) = readers.get_mut(&reader) {
-                    reading.is_open = false;
-                }
+            (Some(fetched), _) => {
+                let pace = Pace::begin(&self.env, fetched.done);
+                readers.insert(reader, Reading { fetched, pace, at, is_open: true });
             }
+            (None, Some(reading)) => reading.is_open = false,
+            (None, None) => {}
         }
     }
 
-    /// How many bytes of how many a node has read that reads now.
-    pub fn progress_of(&self, reader: Incarnation) -> Option<(u64, u64)> {
+    /// How far a node is that fetches a checkpoint now, and bytes in a second.
+    pub fn progress_of(&self, reader: Incarnation) -> Option<(Fetched, u64)> {
         let now = self.env.now();
         let readers = lock(&self.readers);
         // (A machine that has lost its power closes no connection.)
         let reads = |reading: &&Reading| reading.is_open && now < reading.at + limits::FETCH_SILENCE;
-        readers.get(&reader).filter(reads).map(|reading| (reading.done, reading.total))
+        let reading = readers.get(&reader).filter(reads)?;
+        Some((reading.fetched, reading.pace.rate(&self.env, reading.fetched.done)))
+    }
+
+    /// Whether the log still has what follows its first `entries` entries.
+    pub fn goes_on_from(&self, entries: u64) -> bool {
+        self.log.purged().is_none_or(|purged| purged.index < entries)
     }
 
     /// The nodes that have read within [`limits::FETCHED_KEPT`], and may still have to catch up, each with how many
@@ -122,7 +151,7 @@ impl Checkpoints {
         readers.retain(|reader, reading| {
             reading.is_open || (now < reading.at + limits::FETCHED_KEPT && !is_done(*reader))
         });
-        readers.iter().map(|(reader, reading)| (*reader, reading.entries)).collect()
+        readers.iter().map(|(reader, reading)| (*reader, reading.fetched.entries)).collect()
     }
 
     /// A checkpoint with at least the first `entries` entries of the log applied.

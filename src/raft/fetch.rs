@@ -6,6 +6,10 @@
 //!        ◄────  Opened { name, place, term, files }
 //!   Read { file, offset, length }    ────►        `FETCH_AHEAD` of them at a time
 //!        ◄────  Part { checksum, bytes }
+//!
+//! receiver                                      primary, where that is not the source
+//!   Follow { entries, done, total }  ────►        once a second: keeps the log from there on
+//!        ◄────  Followed { kept }
 //! ```
 //!
 //! The receiver writes file by file, and goes on with the first file that is not whole when it comes back for the same
@@ -23,11 +27,13 @@ use std::sync::Arc;
 use super::checkpoints::{Checkpoints, Held};
 use super::link::Connection;
 use super::types::{Incarnation, Place};
-use super::wire::{FetchAnswer, FetchAsk, Offer, pack, unpack};
+use super::wire::{FetchAnswer, FetchAsk, Fetched, Offer, pack, unpack};
 use crate::config::limits;
 use crate::engine::{Engine, Incoming, Order, ShelfFile, Table};
 use crate::env::Env;
 use crate::storage::{FORMAT, Position, TABLES, position_of};
+
+use serde::{Deserialize, Serialize};
 
 /// Offers a checkpoint.
 fn offer_of(held: &Held) -> io::Result<Offer> {
@@ -77,7 +83,7 @@ async fn exchange(
                 };
                 match held.and_then(|held| offer_of(&held).map(|offer| (held, offer))) {
                     Ok((held, offer)) => {
-                        checkpoints.note(reader, Some((&held, 0, offer.bytes())));
+                        checkpoints.note(reader, Some(offer.fetched(0)));
                         *opened = Some((held, offer.clone()));
                         FetchAnswer::Opened(offer)
                     }
@@ -86,14 +92,20 @@ async fn exchange(
             }
             FetchAsk::Read { file, offset, length } => match part(checkpoints, opened, file, offset, length).await {
                 Ok(bytes) => {
-                    if let Some((held, offer)) = &opened {
+                    if let Some((_, offer)) = &opened {
                         let before: u64 = offer.files.iter().take(file as usize).map(|(_, size)| size).sum();
-                        checkpoints.note(reader, Some((held, before + offset + bytes.len() as u64, offer.bytes())));
+                        checkpoints.note(reader, Some(offer.fetched(before + offset + bytes.len() as u64)));
                     }
                     FetchAnswer::Part { checksum: crc32c::crc32c(&bytes), bytes }
                 }
                 Err(why) => FetchAnswer::Failed(why.to_string()),
             },
+            FetchAsk::Follow(fetched) => {
+                // (In this order: what the log has from now on, it keeps. A purge that is under way may still take
+                // some; then the receiver is asked to begin again.)
+                checkpoints.note(reader, Some(fetched));
+                FetchAnswer::Followed { kept: checkpoints.goes_on_from(fetched.entries) }
+            }
         };
         connection.send(&answer).await?;
     }
@@ -119,68 +131,113 @@ async fn part(
     checkpoints.read(held, name.clone(), offset, length).await
 }
 
-/// Fetches a database with at least `entries` entries applied, goes on with the one that was begun if that has them,
-/// and gives its offer once it is whole and was looked at. `has_room` says whether so many bytes more may be written;
-/// `progress` is told how many bytes are there.
-pub async fn fetch(
-    env: &Env,
+/// A database that has been begun, as its folder has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The node that it comes from.
+    pub source: u64,
+    pub offer: Offer,
+}
+
+/// A database that was offered, and is to be fetched.
+pub struct Offered {
+    env: Env,
     incoming: Arc<dyn Incoming>,
-    mut connection: Connection,
-    entries: u64,
-    has_room: impl Fn(u64) -> io::Result<()>,
-    progress: impl Fn(&Offer, u64),
-) -> io::Result<Offer> {
-    let begun = read_offer(env, &incoming).await?.filter(|offer| offer.place.index >= entries.saturating_sub(1));
-    connection.send(&FetchAsk::Open { again: begun.as_ref().map(|offer| offer.name.clone()), entries }).await?;
-    let offer = match answer(env, &mut connection).await? {
-        FetchAnswer::Opened(offer) => offer,
-        other => return Err(unexpected(other)),
-    };
-    if offer.place.index < entries.saturating_sub(1) {
-        let (has, entries) = (offer.place.index + 1, entries);
-        return Err(io::Error::other(format!("the source offers {has} entries, and {entries} are needed")));
-    }
-    if offer.format != FORMAT {
-        let theirs = offer.format;
-        let why = format!("the source's database is of format {theirs}, and this program knows {FORMAT}: update zrsd");
-        return Err(io::Error::other(why));
-    }
-    if begun.as_ref() != Some(&offer) {
-        let (taken, bytes) = (incoming.clone(), pack(&offer));
-        env.offload(move || taken.begin(&bytes)).await?;
-    }
-    let looked = incoming.clone();
-    let whole = env.offload(move || looked.whole()).await?;
-    let is_whole = |name: &str, size: u64| whole.iter().any(|file| file.name == name && file.size == size);
-    let (total, mut done) = (offer.bytes(), 0);
-    for (name, size) in offer.files.iter().filter(|(name, size)| is_whole(name, *size)) {
-        tracing::debug!("{name} of {size} bytes is there from before");
-        done += size;
-    }
-    progress(&offer, done);
-    for (file, (name, size)) in offer.files.iter().enumerate() {
-        if is_whole(name, *size) {
-            continue;
+    connection: Connection,
+    begun: Begun,
+    is_new: bool,
+}
+
+impl Offered {
+    /// Asks node `source` for a database with at least `entries` entries applied: for the one that was begun, if that
+    /// has them and is still there.
+    pub async fn ask(
+        env: &Env,
+        incoming: &Arc<dyn Incoming>,
+        source: u64,
+        mut connection: Connection,
+        entries: u64,
+    ) -> io::Result<Offered> {
+        let reaches = |offer: &Offer| offer.place.index >= entries.saturating_sub(1);
+        let before = read_begun(env, incoming).await?.filter(|begun| reaches(&begun.offer));
+        let again = before.as_ref().map(|begun| begun.offer.name.clone());
+        connection.send(&FetchAsk::Open { again, entries }).await?;
+        let offer = match answer(env, &mut connection).await? {
+            FetchAnswer::Opened(offer) => offer,
+            other => return Err(unexpected(other)),
+        };
+        if !reaches(&offer) {
+            let has = offer.place.index + 1;
+            return Err(io::Error::other(format!("the source offers {has} entries, and {entries} are needed")));
         }
-        has_room(total.saturating_sub(done))?;
-        let mut receiving =
-            Receiving { env, incoming: &incoming, connection: &mut connection, file: file as u32, name };
-        receiving.receive(*size, |bytes| progress(&offer, done + bytes)).await?;
-        done += size;
+        if offer.format != FORMAT {
+            let theirs = offer.format;
+            let why =
+                format!("the source's database is of format {theirs}, and this program knows {FORMAT}: update zrsd");
+            return Err(io::Error::other(why));
+        }
+        let is_new = before.is_none_or(|before| before.offer != offer);
+        let (env, incoming, begun) = (env.clone(), incoming.clone(), Begun { source, offer });
+        Ok(Offered { env, incoming, connection, begun, is_new })
     }
-    let looked = incoming.clone();
-    let there = env.offload(move || looked.whole()).await?;
-    let lacks = |(name, size): &&(String, u64)| !there.iter().any(|file| file.name == *name && file.size == *size);
-    if let Some((name, _)) = offer.files.iter().find(lacks) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name} has come, and is not there any more")));
+
+    pub fn offer(&self) -> &Offer {
+        &self.begun.offer
     }
-    let position = read_all(env, &incoming).await?;
-    if position != Position::from(offer.place) {
-        let place = offer.place;
-        let why = format!("what was fetched has applied {position:?}, and was offered as {place:?}");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+
+    /// Fetches all of it that is not there, and gives its offer once it is whole and was looked at. `has_room` says
+    /// whether so many bytes more may be written; `progress` is told how many bytes are there.
+    pub async fn fetch(self, has_room: impl Fn(u64) -> io::Result<()>, progress: impl Fn(u64)) -> io::Result<Offer> {
+        let Offered { env, incoming, mut connection, begun, is_new } = self;
+        if is_new {
+            let (taken, bytes) = (incoming.clone(), pack(&begun));
+            env.offload(move || taken.begin(&bytes)).await?;
+        }
+        let offer = begun.offer;
+        let looked = incoming.clone();
+        let whole = env.offload(move || looked.whole()).await?;
+        let is_whole = |name: &str, size: u64| whole.iter().any(|file| file.name == name && file.size == size);
+        let (total, mut done) = (offer.bytes(), 0);
+        for (name, size) in offer.files.iter().filter(|(name, size)| is_whole(name, *size)) {
+            tracing::debug!("{name} of {size} bytes is there from before");
+            done += size;
+        }
+        progress(done);
+        for (file, (name, size)) in offer.files.iter().enumerate() {
+            if is_whole(name, *size) {
+                continue;
+            }
+            has_room(total.saturating_sub(done))?;
+            let mut receiving =
+                Receiving { env: &env, incoming: &incoming, connection: &mut connection, file: file as u32, name };
+            receiving.receive(*size, |bytes| progress(done + bytes)).await?;
+            done += size;
+        }
+        let looked = incoming.clone();
+        let there = env.offload(move || looked.whole()).await?;
+        let lacks = |(name, size): &&(String, u64)| !there.iter().any(|file| file.name == *name && file.size == *size);
+        if let Some((name, _)) = offer.files.iter().find(lacks) {
+            let why = format!("{name} has come, and is not there any more");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        let position = read_all(&env, &incoming).await?;
+        if position != Position::from(offer.place) {
+            let place = offer.place;
+            let why = format!("what was fetched has applied {position:?}, and was offered as {place:?}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(offer)
     }
-    Ok(offer)
+}
+
+/// Tells the primary how far this node is with a database that it fetches from another member -> whether the primary's
+/// log goes on from there.
+pub async fn follow(env: &Env, connection: &mut Connection, fetched: Fetched) -> io::Result<bool> {
+    connection.send(&FetchAsk::Follow(fetched)).await?;
+    match answer(env, connection).await? {
+        FetchAnswer::Followed { kept } => Ok(kept),
+        other => Err(unexpected(other)),
+    }
 }
 
 /// How many pairs are read at a time: a node that stops meanwhile waits for no more.
@@ -267,8 +324,8 @@ async fn answer(env: &Env, connection: &mut Connection) -> io::Result<FetchAnswe
     answer.unwrap_or_else(|_| Err(silent("the source")))
 }
 
-/// The offer of what is there; an offer that can't be read is that of nothing.
-pub async fn read_offer(env: &Env, incoming: &Arc<dyn Incoming>) -> io::Result<Option<Offer>> {
+/// What has been begun; an offer that can't be read is that of nothing.
+pub async fn read_begun(env: &Env, incoming: &Arc<dyn Incoming>) -> io::Result<Option<Begun>> {
     let taken = incoming.clone();
     let bytes = env.offload(move || taken.offer()).await?;
     Ok(bytes.and_then(|bytes| unpack(&bytes).ok()))
@@ -283,6 +340,7 @@ fn unexpected(answer: FetchAnswer) -> io::Error {
         FetchAnswer::Failed(why) => why,
         FetchAnswer::Opened(_) => "the source answered with an offer instead of a part".into(),
         FetchAnswer::Part { .. } => "the source answered with a part instead of an offer".into(),
+        FetchAnswer::Followed { .. } => "the source answered as if it had been told how far this node is".into(),
     })
 }
 

@@ -18,6 +18,7 @@ const RATE: u64 = 1 << 40;
 struct Source {
     env: Env,
     store: Store,
+    log: LogStore,
     checkpoints: Arc<Checkpoints>,
 }
 
@@ -32,8 +33,8 @@ impl Source {
         let store = Store::open(engine).unwrap();
         let log = LogStore::open(SimFiles::new().open(), Sizes::default(), env.clone()).await.unwrap();
         let shelf = Arc::new(disk.shelf(TABLES));
-        let checkpoints = Arc::new(Checkpoints::new(env.clone(), store.clone(), log, shelf, RATE));
-        let source = Source { env, store, checkpoints };
+        let checkpoints = Arc::new(Checkpoints::new(env.clone(), store.clone(), log.clone(), shelf, RATE));
+        let source = Source { env, store, log, checkpoints };
         source.apply(entries);
         source
     }
@@ -63,13 +64,14 @@ fn connection(end: DuplexStream) -> Connection {
 /// Fetches to `disk`: the offer, how many bytes were there at the beginning, and whether there is room for more.
 async fn fetch_to(disk: &SimDisk, connection: Connection, entries: u64) -> io::Result<(Offer, u64)> {
     let (first, is_first) = (AtomicU64::new(0), AtomicBool::new(true));
-    let told = |_: &Offer, done: u64| {
+    let told = |done: u64| {
         if is_first.swap(false, SeqCst) {
             first.store(done, SeqCst);
         }
     };
     let incoming = disk.shelf(TABLES).incoming().unwrap();
-    let offer = fetch(&Env::system(), incoming, connection, entries, |_| Ok(()), told).await?;
+    let offered = Offered::ask(&Env::system(), &incoming, 1, connection, entries).await?;
+    let offer = offered.fetch(|_| Ok(()), told).await?;
     Ok((offer, first.load(SeqCst)))
 }
 
@@ -205,6 +207,29 @@ async fn what_comes_damaged_or_is_not_what_was_asked_for_is_refused() {
 }
 
 #[tokio::test]
+async fn the_primary_keeps_its_log_for_who_fetches_from_another_member() {
+    let primary = Source::with(20).await;
+    let (mut connection, serving) = primary.connect();
+    let fetched = Fetched { entries: 15, done: 1, total: 9 };
+    assert!(follow(&primary.env, &mut connection, fetched).await.unwrap());
+    let followers = || primary.checkpoints.followers(|_| false);
+    assert_eq!(followers(), [(Incarnation(9), 15)]);
+    assert_eq!(primary.checkpoints.progress_of(Incarnation(9)).unwrap().0, fetched);
+    // (The same as of a checkpoint of its own: also when the connection has ended, until it has caught up.)
+    drop(connection);
+    serving.await.unwrap().unwrap();
+    assert_eq!(followers(), [(Incarnation(9), 15)]);
+    assert_eq!(primary.checkpoints.progress_of(Incarnation(9)), None);
+    assert_eq!(primary.checkpoints.followers(|_| true), []);
+
+    // A log that begins later.
+    let (mut connection, _serving) = primary.connect();
+    primary.log.begin_after(Place { term: 3, index: 15 }).await.unwrap();
+    assert!(!follow(&primary.env, &mut connection, fetched).await.unwrap());
+    assert!(follow(&primary.env, &mut connection, Fetched { entries: 16, ..fetched }).await.unwrap());
+}
+
+#[tokio::test]
 async fn wrong_questions_get_a_reason() {
     let source = Source::with(20).await;
     let (mut connection, _serving) = source.connect();
@@ -233,7 +258,8 @@ async fn without_room_nothing_is_fetched() {
         0..1_000_000 => Ok(()),
         _ => Err(io::Error::new(io::ErrorKind::StorageFull, "no room")),
     };
-    let failed = fetch(&source.env, incoming.clone(), source.connect().0, 15, room, |_, _| {}).await.unwrap_err();
+    let offered = Offered::ask(&source.env, &incoming, 1, source.connect().0, 15).await.unwrap();
+    let failed = offered.fetch(room, |_| {}).await.unwrap_err();
     assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
     assert_eq!(incoming.whole().unwrap(), []);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -16,7 +16,6 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -59,36 +58,12 @@ pub struct PeerLinks {
     env: Env,
     /// When the peer last refused entries (its disk is full, say), and why.
     refused: Arc<Mutex<Option<(Instant, String)>>>,
-    /// How far the peer is that fetches a database, as it said last.
-    fetching: Arc<Mutex<Option<Fetched>>>,
     /// How many of the log's first entries are to go.
     going: Arc<AtomicU64>,
     /// For entries.
     pub bulk: Link,
     /// For calls that must not wait behind entries.
     pub control: Link,
-}
-
-/// How many bytes of a database a peer has fetched, of how many; 0 of 0: it has only begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Fetched {
-    pub done: u64,
-    pub total: u64,
-}
-
-/// Notes how far a peer is, for as long as it is asked.
-struct Fetching(Arc<Mutex<Option<Fetched>>>);
-
-impl Fetching {
-    fn note(&self, fetched: Option<Fetched>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fetched;
-    }
-}
-
-impl Drop for Fetching {
-    fn drop(&mut self) {
-        self.note(None);
-    }
 }
 
 impl Peers {
@@ -118,7 +93,6 @@ impl Peers {
             memory: self.caller.memory.clone(),
             env: self.caller.env.clone(),
             refused: Arc::default(),
-            fetching: Arc::default(),
             going: self.going.clone(),
             bulk: make(limits::PEER_CALL_TIMEOUT),
             control: make(self.caller.patience * 2),
@@ -195,11 +169,6 @@ impl PeerLinks {
 
     fn refused(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
         self.refused.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// How far the peer is with fetching a database, if this node, as leader, has asked it to.
-    pub fn fetching(&self) -> Option<Fetched> {
-        *self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many entries this node has fsynced.
@@ -289,7 +258,7 @@ impl RaftNetworkV2<Types> for PeerLinks {
         voted(self.control.call(ask, option.hard_ttl()).await.map_err(unreachable)?)
     }
 
-    /// Asks the peer to fetch this node's database, until the peer has what this node's log does not have any more.
+    /// Asks the peer to fetch a member's database, until the peer has what this node's log does not have any more.
     /// Every failure is one that openraft tries again after a pause, but for the one by which it says that this node
     /// leads no more.
     ///
@@ -305,7 +274,6 @@ impl RaftNetworkV2<Types> for PeerLinks {
         let (ballot, entries) = (Ballot::from(&vote), snapshot.meta.last_log_id.map_or(0, |last| last.index + 1));
         let failed = |fault: io::Error| StreamingError::Unreachable(Unreachable::new(&fault));
         let mut cancel = std::pin::pin!(cancel);
-        let fetching = Fetching(self.fetching.clone());
         loop {
             let ask = Ask::CatchUp { ballot, entries };
             let asking = self.control.call(ask, option.hard_ttl().max(limits::CATCH_UP_ANSWER));
@@ -318,11 +286,8 @@ impl RaftNetworkV2<Types> for PeerLinks {
                     return Ok(SnapshotResponse::new(vote));
                 }
                 Answer::CatchUp(CatchUpAnswer::HigherVote(higher)) => return Ok(SnapshotResponse::new(higher.into())),
-                Answer::CatchUp(CatchUpAnswer::Fetching { done, total }) => {
-                    fetching.note(Some(Fetched { done, total }))
-                }
-                // (It has fewer entries than the question was about.)
-                Answer::CatchUp(CatchUpAnswer::Applied { .. }) => {}
+                // (One that has applied some has fewer entries than the question was about.)
+                Answer::CatchUp(CatchUpAnswer::Fetching | CatchUpAnswer::Applied { .. }) => {}
                 Answer::Failed(why) => return Err(failed(io::Error::other(why))),
                 other => return Err(failed(io::Error::other(format!("an answer to another question: {other:?}")))),
             }
@@ -368,6 +333,8 @@ pub struct Callee<'a> {
     pub catch_up: &'a Arc<CatchUp>,
     /// The peer's address, if it is a member.
     pub caller: Option<&'a Target>,
+    /// Gives the members, this node included.
+    pub members: &'a (dyn Fn() -> Vec<Target> + Sync),
     pub cluster: ClusterId,
 }
 
@@ -444,7 +411,7 @@ async fn catch_up(callee: Callee<'_>, ballot: Ballot, entries: u64) -> Result<An
         AppendEntriesRequest { vote: ballot.into(), prev_log_id: None, entries: Vec::new(), leader_commit: None };
     let answer = match callee.raft.append_entries(beat).await.map_err(|e| e.to_string())? {
         AppendEntriesResponse::HigherVote(vote) => CatchUpAnswer::HigherVote(Ballot::from(&vote)),
-        _ => callee.catch_up.asked(leader.clone(), callee.cluster, entries),
+        _ => callee.catch_up.asked(leader, callee.members, callee.cluster, entries),
     };
     Ok(Answer::CatchUp(answer))
 }

@@ -86,8 +86,8 @@ pub enum Answer {
 pub enum CatchUpAnswer {
     /// So many entries are applied.
     Applied { entries: u64 },
-    /// So many bytes of the database are there, of so many; 0 of 0: it has only begun.
-    Fetching { done: u64, total: u64 },
+    /// A database is being fetched.
+    Fetching,
     /// The peer follows another leader.
     HigherVote(Ballot),
 }
@@ -99,6 +99,9 @@ pub enum FetchAsk {
     Open { again: Option<String>, entries: u64 },
     /// Asks for a part of a file, which is named by its place in the offer.
     Read { file: u32, offset: u64, length: u32 },
+    /// Tells the primary how far the sender is with a database that it fetches from another member, and which entries
+    /// it will need then.
+    Follow(Fetched),
 }
 
 /// The answer of the node that has the database.
@@ -112,6 +115,21 @@ pub enum FetchAnswer {
         bytes: Vec<u8>,
     },
     Failed(String),
+    /// To [`FetchAsk::Follow`]: whether the log still has the entries that follow that database's.
+    Followed {
+        kept: bool,
+    },
+}
+
+/// How far a node is that fetches a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// How many entries of the log the database has applied.
+    pub entries: u64,
+    /// Bytes that are there.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
 }
 
 /// What a checkpoint is.
@@ -132,6 +150,11 @@ pub struct Offer {
 impl Offer {
     pub fn bytes(&self) -> u64 {
         self.files.iter().fold(0, |sum: u64, (_, size)| sum.saturating_add(*size))
+    }
+
+    /// How far a node is that has `done` bytes of it.
+    pub fn fetched(&self, done: u64) -> Fetched {
+        Fetched { entries: self.place.index + 1, done, total: self.bytes() }
     }
 }
 
@@ -372,11 +395,13 @@ mod tests {
         vec![
             ("catch up", ask(Ask::CatchUp { ballot, entries: 400 })),
             ("has applied", answer(Answer::CatchUp(CatchUpAnswer::Applied { entries: 401 }))),
-            ("fetching", answer(Answer::CatchUp(CatchUpAnswer::Fetching { done: 5, total: 3_000_000 }))),
+            ("fetching", answer(Answer::CatchUp(CatchUpAnswer::Fetching))),
             ("follows another", answer(Answer::CatchUp(CatchUpAnswer::HigherVote(ballot)))),
             ("open", pack(&FetchAsk::Open { again: Some("1f".into()), entries: 400 })),
             ("read", pack(&FetchAsk::Read { file: 3, offset: 1 << 20, length: 4096 })),
             ("opened", pack(&FetchAnswer::Opened(offer))),
+            ("follow", pack(&FetchAsk::Follow(Fetched { entries: 400, done: 5, total: 3_000_000 }))),
+            ("followed", pack(&FetchAnswer::Followed { kept: true })),
             ("part", pack(&FetchAnswer::Part { checksum: 0x1122_3344, bytes: b"bytes".to_vec() })),
             ("fetch failed", pack(&FetchAnswer::Failed("no".into()))),
         ]

@@ -1,5 +1,5 @@
 //! A node whose log is damaged takes no part, says what is wrong and where, and changes nothing on its disk; the other
-//! nodes go on without it. With the bytes as they were, it comes back.
+//! nodes go on without it. With the bytes as they were, it comes back, and with an empty folder as well.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::counters::Counters;
+use crate::members::{wait_voters, wipe};
 use crate::support::cluster::Cluster;
 use crate::support::{PATIENCE, wait_for};
 
@@ -107,6 +108,14 @@ fn a_damaged_log_is_named_and_its_node_kept_out() {
 
     write(&folder, &whole);
     cluster.start(victim);
+    cluster.wait_ready();
+
+    // Without them it comes back once its folder is emptied, which is how it is told to.
+    assert!(cluster.nodes[victim].terminate().success());
+    write(&folder, &flipped);
+    assert_kept_out(&mut cluster, victim, &[takes_no_part]);
+    wipe(&mut cluster, victim);
+    wait_voters(&cluster, &[1, 2, 3]);
     cluster.wait_ready();
     counters.check(&cluster);
 }

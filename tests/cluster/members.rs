@@ -11,7 +11,7 @@ use crate::support::zrsctl::{done, handed_over, refused, refused_as, zrsctl};
 use crate::support::{PATIENCE, wait_for};
 
 /// Waits until the members are as wanted, and these nodes vote, at every node that runs.
-fn wait_voters(cluster: &Cluster, voters: &[u64]) {
+pub fn wait_voters(cluster: &Cluster, voters: &[u64]) {
     wait_voters_at(cluster, &(0..cluster.nodes.len()).collect::<Vec<_>>(), voters);
 }
 
@@ -62,11 +62,12 @@ fn await_answer(cluster: &Cluster, index: usize) {
     wait_for(|| format!("node {} to answer", node.number), PATIENCE, || node.get("/status"));
 }
 
-/// Kills a node, empties its folder and starts it.
-fn wipe(cluster: &mut Cluster, victim: usize) {
+/// Kills a node, empties its folder and starts it, until it answers. (Nobody misses it before that.)
+pub fn wipe(cluster: &mut Cluster, victim: usize) {
     cluster.nodes[victim].kill();
     cluster.nodes[victim].empty();
     cluster.start(victim);
+    await_answer(cluster, victim);
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::catch_up::{SLOW, wait_fetching};
+use crate::members::{wait_voters, wipe};
 use crate::support::cluster::Cluster;
 use crate::support::{PATIENCE, python, wait_for};
 
@@ -112,6 +114,32 @@ fn a_packed_plone_site_is_what_a_file_storage_makes_of_it() {
     // A second pack has nothing left to remove.
     let again = python::run("site.py", &["pack", &asked]);
     assert_eq!((&again["length"], &again["size"]), (&packed["length"], &packed["size"]));
+}
+
+#[test]
+fn a_pack_beside_a_fetch_removes_the_same_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_fs = data_fs(folder.path());
+    let mut cluster = Cluster::with_options(3, &SLOW);
+    cluster.start_all();
+    let primary = cluster.wait_primary();
+    let mut load = vec!["load".to_owned(), data_fs.clone()];
+    load.extend(cluster.addresses());
+    python::run("site.py", &load.iter().map(String::as_str).collect::<Vec<_>>());
+    // The copy is of before the pack, which reaches the node by the log.
+    let victim = (primary + 1) % 3;
+    wipe(&mut cluster, victim);
+    wait_fetching(&cluster, victim);
+    let asked = format!("ro:{}", cluster.nodes[primary].address());
+    let packed = python::run("site.py", &["pack", &asked]);
+    let truth = truth("after_pack_now");
+    assert_eq!((&packed["length"], &packed["size"]), (&truth["objects"], &truth["record_bytes"]));
+    wait_voters(&cluster, &[1, 2, 3]);
+    cluster.wait_same();
+    for node in 0..3 {
+        let at = format!("ro:{}", cluster.nodes[node].address());
+        assert_is(&python::run("site.py", &["digest", &data_fs, &at]), &truth);
+    }
 }
 
 #[test]

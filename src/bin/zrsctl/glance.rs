@@ -126,8 +126,15 @@ fn fetched(fetching: &Value) -> Option<String> {
     let (done, total) = (fetching["done"].as_u64()?, fetching["total"].as_u64()?);
     let percent = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(0);
     let full = (percent / 10).min(10) as usize;
+    let rate = match fetching["rate"].as_u64() {
+        Some(rate) if rate > 0 => {
+            let left = Duration::from_secs(total.saturating_sub(done) / rate);
+            format!(", {:.1} MiB/s, {} left", rate as f64 / f64::from(1 << 20), span(left))
+        }
+        _ => String::new(),
+    };
     Some(format!(
-        "fetches the database [{}{}] {percent} % of {} MiB",
+        "fetches the database [{}{}] {percent} % of {} MiB{rate}",
         "#".repeat(full),
         ".".repeat(10 - full),
         total >> 20
@@ -358,15 +365,19 @@ mod tests {
 
     #[test]
     fn a_node_that_fetches_a_database_is_told_with_how_far_it_is() {
-        let fetching = json!({ "done": 30 << 20, "total": 120 << 20 });
+        let fetching = json!({ "done": 30 << 20, "total": 120 << 20, "rate": 3 << 19 });
         // (As the primary tells, or the node itself.)
         let mut seen = [view(1, "primary"), view(2, "secondary")];
         seen[0].status["members"][1]["fetching"] = fetching.clone();
         seen[1].status["fetching"] = fetching;
         for seen in [&seen[..1], &seen[..]] {
             let told = glance(seen, NOON);
-            assert!(told.text.contains("fetches the database [##........] 25 % of 120 MiB"), "{}", told.text);
-            assert!(told.wrong[0].contains("longer than the log goes back"), "{:?}", told.wrong);
+            assert!(
+                told.text.contains("fetches the database [##........] 25 % of 120 MiB, 1.5 MiB/s, 60 s left"),
+                "{}",
+                told.text
+            );
+            assert!(told.wrong[0].contains("node 2 at db2:8100 fetches the database"), "{:?}", told.wrong);
         }
         let mut seen = view(1, "primary");
         seen.status["members"][1]["fetching"] = json!({ "done": 0, "total": 0 });

@@ -113,7 +113,9 @@ async fn serve(node: &Inner, hello: &Hello, mut connection: Connection) -> io::R
     };
     let (member, cluster) = (node.member_of(peer).map(Target::from).or_else(claimed), peers.cluster());
     let (memory, caller) = (&caller.memory, member.as_ref());
-    let callee = Callee { raft, log, heard, memory, peer, lease, fitness, store, errands, catch_up, caller, cluster };
+    let members = &|| node.members().into_iter().map(Target::from).collect();
+    let callee =
+        Callee { raft, log, heard, memory, peer, lease, fitness, store, errands, catch_up, caller, members, cluster };
     serve_calls(callee, connection).await
 }
 

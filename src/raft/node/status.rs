@@ -7,8 +7,8 @@ use super::inner::{Inner, Member, NO_MEMBER, Role};
 use crate::raft::catch_up::Progress;
 use crate::raft::machine::Raft;
 use crate::raft::members::{Facts, differences};
-use crate::raft::peers::Fetched;
 use crate::raft::types::Seat;
+use crate::raft::wire::Fetched;
 use crate::roster::Part;
 
 /// The state of this node's consensus, as of the moment of asking.
@@ -81,8 +81,19 @@ pub struct MemberStatus {
     pub refusal: Option<String>,
     /// Why that member is not fit to lead, as it said lately.
     pub unfit: Option<String>,
-    /// How far that member is that fetches a database from this node, or, on the primary, says that it fetches one.
-    pub fetching: Option<Fetched>,
+    /// How far that member is that fetches a database from this node, or, on the primary, from any.
+    pub fetching: Option<Fetching>,
+}
+
+/// How far a member is that fetches a database.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fetching {
+    /// Bytes that it has.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes in a second.
+    pub rate: u64,
 }
 
 /// The status of `node` now; `raft` is `None` until the cluster has formed.
@@ -131,17 +142,9 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
         metrics
     });
     let own_lag = node.lag();
-    let running = node.running.get().filter(|_| matches!(node.role(), Role::Primary(_)));
     let describe = |member: Member| {
-        let fetching = match (running, member.id == node.config.node) {
-            (Some(running), false) => running.peers.links(member.clone().into()).fetching(),
-            _ => None,
-        };
         let reads = node.checkpoints.progress_of(member.incarnation);
-        let fetching = match reads {
-            Some((done, total)) => Some(Fetched { done, total }),
-            None => fetching,
-        };
+        let fetching = reads.map(|(Fetched { done, total, .. }, rate)| Fetching { done, total, rate });
         let Member { id, incarnation, address, votes } = member;
         let replication = metrics.as_ref().and_then(|metrics| metrics.replication.as_ref()?.get(&incarnation));
         let answered = metrics.as_ref().and_then(|metrics| *metrics.heartbeat.as_ref()?.get(&incarnation)?);

@@ -87,7 +87,7 @@ fn facts(node: &Inner, raft: &Raft, reign: Reign) -> (Facts, Option<LogPosition>
     let sign = |member: &Incarnation| {
         let answered = heard.get(member).copied().flatten().map(|at| at.elapsed());
         let entries = matched.get(member).copied().flatten().map_or(0, |last| last.index + 1);
-        let fetching = node.checkpoints.progress_of(*member);
+        let fetching = node.checkpoints.progress_of(*member).map(|(fetched, _)| (fetched.done, fetched.total));
         Sign {
             silence: answered.or(fetching.map(|_| Duration::ZERO)),
             behind: last.saturating_sub(entries),
