@@ -30,11 +30,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use super::admission;
-use super::checkpoints::Pace;
 use super::fetch::{Offered, follow, read_begun};
 use super::hello::Purpose;
 use super::link::{Caller, Connection, Target};
 use super::log::LogStore;
+use super::pace::Pace;
 use super::stamp::ClusterId;
 use super::types::Place;
 use super::wire::{Admission, CatchUpAnswer, Fetched, Offer};

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::log::LogStore;
+use super::pace::Pace;
 use super::types::Incarnation;
 use super::wire::Fetched;
 use crate::config::limits;
@@ -46,26 +47,6 @@ struct Reading {
     pace: Pace,
     at: Instant,
     is_open: bool,
-}
-
-/// How fast something is fetched: where it began, in time and in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    since: Instant,
-    from: u64,
-}
-
-impl Pace {
-    /// From now on, with `done` bytes there.
-    pub fn begin(env: &Env, done: u64) -> Pace {
-        Pace { since: env.now(), from: done }
-    }
-
-    /// Bytes in a second on average, until now, with `done` bytes there.
-    pub fn rate(&self, env: &Env, done: u64) -> u64 {
-        let seconds = env.now().saturating_duration_since(self.since).as_secs_f64();
-        if seconds > 0.0 { (done.saturating_sub(self.from) as f64 / seconds) as u64 } else { 0 }
-    }
 }
 
 /// A checkpoint that others read.

@@ -35,6 +35,7 @@ mod memory;
 mod node;
 pub mod offline;
 mod origin;
+mod pace;
 mod past;
 mod peers;
 mod runtime;

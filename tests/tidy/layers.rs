@@ -79,12 +79,13 @@ const RAFT: House = House {
         ("machine", &["types", "log"]),
         ("link", &["types", "stamp", "past", "hello", "wire", "memory"]),
         ("lease", &["types", "machine"]),
-        ("checkpoints", &["types", "log"]),
+        ("pace", &[]),
+        ("checkpoints", &["types", "wire", "log", "pace"]),
         ("comparison", &[]),
         ("fetch", &["types", "wire", "link", "checkpoints"]),
         ("formation", &["types", "stamp", "base", "hello", "wire", "log", "link"]),
         ("admission", &["types", "stamp", "wire", "log", "formation"]),
-        ("catch_up", &["types", "stamp", "hello", "wire", "log", "link", "fetch", "admission"]),
+        ("catch_up", &["types", "stamp", "hello", "wire", "log", "link", "pace", "fetch", "admission"]),
         (
             "peers",
             &[

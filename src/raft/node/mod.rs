@@ -310,6 +310,9 @@ impl Node {
         let Some(member) = status.members.iter().find(|member| member.node == to) else {
             anyhow::bail!(self.inner.no_member(to));
         };
+        if member.part == Part::Observer {
+            anyhow::bail!("node {to} can't take over: it is an observer, which never votes");
+        }
         match member.answered_ms {
             Some(silence) if silence <= self.inner.config.election_timeout.as_millis() as u64 => {}
             Some(silence) => {
@@ -317,9 +320,6 @@ impl Node {
                 anyhow::bail!("node {to} can't take over: it has not answered for {seconds:.1} s")
             }
             None => anyhow::bail!("node {to} can't take over: it has not answered since this node became primary"),
-        }
-        if member.part == Part::Observer {
-            anyhow::bail!("node {to} can't take over: it is an observer, which never votes");
         }
         if let Some(why) = self.inner.fitness.unfit_of(to) {
             anyhow::bail!("node {to} can't take over: {why}");
