@@ -108,6 +108,9 @@ pub struct Reached {
 /// How many times a client tries, before it gives a transaction up.
 pub const TRIES: usize = 3;
 
+/// How an attempt has ended that the Rust client has tried again. (Of its conflicts it tells the last ones only.)
+pub const TRIED_AGAIN: &str = "it was tried again";
+
 /// How many transactions a client asks the undo log for.
 pub const LOGGED: usize = 20;
 

@@ -6,7 +6,7 @@
 //!  │                                       the last has ended it heals, and all   all have ended   nodes hold the same
 //!  │                                                          are members again (20 s more at most)
 //!  └─ each millisecond: one_primary, no_exclusion, same_state_same_index, seats_once, voters_lead,
-//!     caught_up_voters; the ledger and the packs are written down
+//!     caught_up_voters, caught_up_with_all; the ledger and the packs are written down
 //! ```
 
 use std::sync::Arc;
@@ -16,14 +16,15 @@ use std::time::Duration;
 use turmoil::Sim;
 
 use crate::chance::Chance;
+use crate::checks::caught_up_with_all::CaughtUp;
 use crate::checks::same_state_same_index::States;
 use crate::checks::seats_once::Seated;
 use crate::checks::voters_lead::Led;
 use crate::checks::{
     answers_by_the_news, appended_once, blobs_are_whole, caught_up_voters, conflicts_are_real, counted,
     every_news_once, few_unknown, heals, iterated_whole, leftovers_go, locks_let_go, members_as_wished, no_exclusion,
-    no_lost_commit, no_lost_update, oids_once, one_primary, one_state_at_a_time, packs_are_done, packs_end, rules_kept,
-    serializable, short_logs, the_same_database, undone_as_the_model, votes_are_kept,
+    no_lost_commit, no_lost_update, no_mistakes, oids_once, one_primary, one_state_at_a_time, packs_are_done,
+    packs_end, rules_kept, serializable, short_logs, the_same_database, undone_as_the_model, votes_are_kept,
 };
 use crate::cluster::{Cluster, EVERY_CLIENT};
 use crate::faults::{self, Faults};
@@ -70,6 +71,7 @@ pub fn run(seed: u64, keep: bool) -> Run {
         states: States::default(),
         seated: Seated::default(),
         led: Led::default(),
+        caught_up: CaughtUp::default(),
         ledger: Ledger::default(),
         packs: Packs::default(),
         shape: Shape::of(seed),
@@ -116,6 +118,7 @@ struct Scene {
     states: States,
     seated: Seated,
     led: Led,
+    caught_up: CaughtUp,
     ledger: Ledger,
     packs: Packs,
     shape: Shape,
@@ -157,6 +160,7 @@ impl Scene {
         self.seated.look(&servers)?;
         self.led.look(&self.cluster, &servers)?;
         caught_up_voters::look(&self.cluster, &servers)?;
+        self.caught_up.look(&self.cluster, &servers)?;
         leftovers_go::look(&servers);
         self.ledger.look(&servers)?;
         self.packs.look(&servers, self.cluster.primary());
@@ -183,6 +187,7 @@ impl Scene {
     fn judge(&self) -> Result<(), String> {
         let record = self.history.look();
         short_logs::check(&self.cluster.servers())?;
+        no_mistakes::check(&self.cluster.servers())?;
         // (A disk that fails makes a pack fail that reads it.)
         let may_fail = seen::faults().iter().any(|(name, times)| *times > 0 && name.starts_with("disk_f"));
         let (packs, manner) = (&self.packs.seen, Manner { gc: self.shape.pack_gc, may_fail });

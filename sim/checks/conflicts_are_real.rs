@@ -1,13 +1,14 @@
 //! **Conflicts are real.** A client is told of a conflict only if another transaction has changed the object since the
 //! revision that the client had read, and only after the news of that transaction; all conflicts of a vote come in one
 //! answer; and once it has resolved them, a vote that needs no more locks meets no others. So a client that tries again
-//! reads the newer state, and one that gives up has met a change each time. (`src/tpc/mod.rs`)
+//! reads the newer state, and one that gives up has met a change each time, three times. (`src/tpc/mod.rs`,
+//! docs/client.md)
 
 use std::collections::BTreeMap;
 
 use zrs::zodb::{Conflict, Oid, Tid};
 
-use crate::history::{Attempt, End, Record, TRIES};
+use crate::history::{Attempt, End, Record, TRIED_AGAIN, TRIES};
 use crate::model::Model;
 use crate::seen;
 use crate::stream::Event;
@@ -64,7 +65,11 @@ pub fn check(record: &Record, model: &Model) -> Result<(), String> {
     }
     record.give_ups.iter().try_for_each(|give_up| {
         seen::check(GIVEN_UP, 1);
-        let conflicts = |mark: &&u64| matches!(record.attempts[**mark as usize].end, End::Conflict(_));
+        let conflicts = |mark: &&u64| match &record.attempts[**mark as usize].end {
+            End::Conflict(_) => true,
+            End::NotCommitted(why) => why == TRIED_AGAIN,
+            End::Committed(_) | End::Unknown => false,
+        };
         let met = give_up.marks.iter().filter(conflicts).count();
         if give_up.marks.len() == TRIES && met == TRIES {
             return Ok(());

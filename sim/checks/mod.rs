@@ -7,6 +7,7 @@ pub mod answers_by_the_news;
 pub mod appended_once;
 pub mod blobs_are_whole;
 pub mod caught_up_voters;
+pub mod caught_up_with_all;
 pub mod conflicts_are_real;
 mod counted;
 pub mod every_news_once;
@@ -19,6 +20,7 @@ pub mod members_as_wished;
 pub mod no_exclusion;
 pub mod no_lost_commit;
 pub mod no_lost_update;
+pub mod no_mistakes;
 pub mod oids_once;
 pub mod one_primary;
 pub mod one_state_at_a_time;
@@ -39,7 +41,7 @@ pub use counted::counted;
 use crate::packed;
 
 /// All that the checks must have looked at, in enough runs.
-pub const LOOKED_AT: [&str; 59] = [
+pub const LOOKED_AT: [&str; 60] = [
     answers_by_the_news::CACHES,
     answers_by_the_news::LOADS,
     answers_by_the_news::OLD,
@@ -50,6 +52,7 @@ pub const LOOKED_AT: [&str; 59] = [
     blobs_are_whole::NONE,
     blobs_are_whole::SENT,
     caught_up_voters::BEGINNERS,
+    caught_up_with_all::CAUGHT_UP,
     conflicts_are_real::FINAL,
     conflicts_are_real::GIVEN_UP,
     conflicts_are_real::RESOLVED,

@@ -8,7 +8,7 @@ use zrs::zodb::{Oid, Refusal};
 
 use super::worker::Worker;
 use crate::chance::Chance;
-use crate::history::{End, Reached, Shown};
+use crate::history::{End, GiveUp, Reached, Shown, TRIED_AGAIN};
 use crate::things::Things;
 use crate::value::{Value, read, record};
 
@@ -106,8 +106,7 @@ pub async fn transact(
     let marks = marks.take();
     let Some((last, earlier)) = marks.split_last() else { return 0 };
     for mark in earlier.iter().flatten() {
-        // (The client tells of the last conflict only.)
-        worker.history.ends(*mark, End::NotCommitted("it was tried again".to_owned()));
+        worker.history.ends(*mark, End::NotCommitted(TRIED_AGAIN.to_owned()));
     }
     // (A transaction that wrote nothing is none.)
     let Some(last) = *last else { return 0 };
@@ -115,6 +114,10 @@ pub async fn transact(
         Ok(()) => End::Committed(None),
         Err(error) => end_of(error),
     };
+    if let End::Conflict(_) = end {
+        let marks = marks.iter().flatten().copied().collect();
+        worker.history.look().give_ups.push(GiveUp { client: worker.client, marks });
+    }
     worker.history.ends(last, end);
     u64::from(done.is_ok())
 }

@@ -262,7 +262,7 @@ async fn resolve(
     Ok(true)
 }
 
-/// Adds objects that did not stand in the first vote: a new one, or a counter.
+/// Adds objects that did not stand in the first vote: a new one, or a counter; or one that was only checked so far.
 async fn add(session: &mut Session, chance: &mut Chance, draft: &mut Draft<'_>) -> Result<(), Lost> {
     if chance.once_in(2) {
         let oid = session.new_oid().await?;
@@ -270,12 +270,12 @@ async fn add(session: &mut Session, chance: &mut Chance, draft: &mut Draft<'_>) 
         write(session, chance, draft, oid, Tid::ZERO, value);
         return Ok(());
     }
-    let (counter, snapshot) = (chance.one_of(&session.things().counters), session.line.told());
-    if let Some(Read { value: Value::Number(number), serial }) =
-        session.read_all(&[counter], snapshot).await?.remove(&counter)
-        && !draft.writes.contains_key(&counter)
+    let checked = draft.checks.keys().next().filter(|_| chance.once_in(2)).copied();
+    let (oid, snapshot) = (checked.unwrap_or(chance.one_of(&session.things().counters)), session.line.told());
+    if let Some(Read { value: Value::Number(number), serial }) = session.read_all(&[oid], snapshot).await?.remove(&oid)
+        && !draft.writes.contains_key(&oid)
     {
-        write(session, chance, draft, counter, serial, Value::Number(number + 1));
+        write(session, chance, draft, oid, serial, Value::Number(number + 1));
     }
     Ok(())
 }
