@@ -39,7 +39,7 @@ pub use counted::counted;
 use crate::packed;
 
 /// All that the checks must have looked at, in enough runs.
-pub const LOOKED_AT: [&str; 59] = [
+pub const LOOKED_AT: [&str; 60] = [
     answers_by_the_news::CACHES,
     answers_by_the_news::LOADS,
     answers_by_the_news::OLD,
@@ -90,6 +90,7 @@ pub const LOOKED_AT: [&str; 59] = [
     serializable::CHECKS,
     short_logs::FETCHED,
     short_logs::SHORTENED,
+    the_same_database::FROM_MEMORY,
     the_same_database::REVISIONS,
     undone_as_the_model::LOGS,
     undone_as_the_model::REFUSED,
