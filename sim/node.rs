@@ -130,6 +130,8 @@ pub struct Shape {
     /// How long entries of the log are kept, and how many bytes of them.
     pub log_keep: Duration,
     pub log_size: u64,
+    /// Bytes for the objects that are loaded most.
+    pub cache_size: u64,
 }
 
 impl Shape {
@@ -141,6 +143,8 @@ impl Shape {
         // As a rule so little that a node that was away for some seconds has to fetch a database.
         let mut logs = Chance::of(seed, "shape of logs");
         let (keep, log_size) = logs.one_of(&[(2, 128 << 10), (1, 32 << 10), (4, 256 << 10), (3_600, 1 << 30)]);
+        // As a rule so little that objects come and go.
+        let cache_size = Chance::of(seed, "shape of caches").one_of(&[1_500, 4_000, 64 << 20]);
         Shape {
             segments: Sizes { smallest, largest },
             heartbeat: Duration::from_millis(heartbeat),
@@ -157,6 +161,7 @@ impl Shape {
             },
             log_keep: Duration::from_secs(keep),
             log_size,
+            cache_size,
         }
     }
 }
@@ -230,6 +235,7 @@ impl Lives {
             log_keep: self.shape.log_keep,
             log_size: self.shape.log_size,
             snapshot_rate: 4 << 20,
+            cache_size: self.shape.cache_size,
             transaction_timeout: self.shape.transaction_timeout,
             pack_gc: self.shape.pack_gc,
             sizes: self.shape.sizes,

@@ -93,6 +93,7 @@ pub const LOOKED_AT: [&str; 60] = [
     serializable::CHECKS,
     short_logs::FETCHED,
     short_logs::SHORTENED,
+    the_same_database::FROM_MEMORY,
     the_same_database::REVISIONS,
     undone_as_the_model::LOGS,
     undone_as_the_model::REFUSED,

@@ -20,12 +20,15 @@ use crate::stream::Loaded;
 use crate::value::{Found, read};
 
 pub const REVISIONS: &str = "the_same_database: revisions";
+/// Loads of clients that a node has answered from its cache, which this check goes through as well.
+pub const FROM_MEMORY: &str = "the_same_database: loads from memory";
 
 pub fn check(model: &Model, store: &Store) -> Result<(), String> {
     let wrong = |why: String| format!("the_same_database: {why}");
     let fault = |fault: io::Error| wrong(fault.to_string());
     let Some(storage) = store.storage("1") else { return Ok(()) };
     let last = store.last_tid(storage);
+    seen::check(FROM_MEMORY, store.cache_counts().hits);
     let mut expected: BTreeMap<Tid, BTreeMap<Oid, Found>> = BTreeMap::new();
     for (oid, all) in model.objects() {
         let there = there(store, storage, oid).map_err(fault)?;

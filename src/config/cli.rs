@@ -137,6 +137,10 @@ struct Choices {
     #[arg(long, value_name = "MIB", value_parser = values::mebibytes_of_some)]
     snapshot_rate: Option<u32>,
 
+    /// How much memory the objects take that clients load most, in MiB; 0: none are kept [default: 64]
+    #[arg(long, value_name = "MIB", help_heading = CLIENTS, value_parser = values::mebibytes)]
+    cache_size: Option<u32>,
+
     /// A storage that clients may open; zrsd creates the storage if it does not exist. Repeat the flag for more
     /// storages [default: 1]
     #[arg(long = "storage", value_name = "NAME", help_heading = CLIENTS)]
@@ -225,6 +229,7 @@ impl Choices {
             log_keep: self.log_keep.or(other.log_keep),
             log_size: self.log_size.or(other.log_size),
             snapshot_rate: self.snapshot_rate.or(other.snapshot_rate),
+            cache_size: self.cache_size.or(other.cache_size),
             msgpack: self.msgpack.or(other.msgpack),
             http: self.http.or(other.http),
             log_file: self.log_file.or(other.log_file),
@@ -269,6 +274,7 @@ impl Choices {
             log_keep: self.log_keep.map_or(usual.log_keep, |t| t.0),
             log_size: self.log_size.map_or(usual.log_size, |mib| u64::from(mib) << 20),
             snapshot_rate: self.snapshot_rate.map_or(usual.snapshot_rate, |mib| u64::from(mib) << 20),
+            cache_size: self.cache_size.map_or(usual.cache_size, |mib| u64::from(mib) << 20),
             open_files: usual.open_files,
             sizes: usual.sizes,
         }

@@ -185,6 +185,9 @@ pub const FEED: usize = 4_096;
 /// Object ids in all transactions of the feed together (8 bytes each), unless the newest transaction alone has more.
 pub const FEED_OIDS: usize = 1 << 18;
 
+/// Bytes of a record that may be kept in the cache of hot objects: reading a larger one costs little beside sending it.
+pub const CACHED_RECORD: usize = 64 * KIB;
+
 // Packing.
 
 /// Revisions (or transactions) that one step of a pack removes.

@@ -71,6 +71,8 @@ pub struct Config {
     pub log_size: u64,
     /// Bytes in a second that this node sends of its database to nodes that fetch it.
     pub snapshot_rate: u64,
+    /// Bytes of memory for the objects that clients load most; 0: none.
+    pub cache_size: u64,
     /// How many files this process may have open, and for what: no setting, but the system's limit.
     pub open_files: OpenFiles,
     /// For tests: where this node cuts large things into parts.
@@ -108,6 +110,7 @@ impl Default for Config {
             log_keep: Duration::from_secs(3600),
             log_size: 4 << 30,
             snapshot_rate: 100 << 20,
+            cache_size: 64 << 20,
             open_files: OpenFiles::default(),
             sizes: Sizes::default(),
         }

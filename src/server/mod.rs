@@ -106,8 +106,9 @@ impl Server {
         tls: Option<Tls>,
         disks: Disks,
     ) -> anyhow::Result<Server> {
-        let engine = disks.store;
-        let store = env.offload(move || Store::open(engine)).await.context("the database can't be opened")?;
+        let (engine, cache) = (disks.store, config.cache_size);
+        let store =
+            env.offload(move || Store::open_with_cache(engine, cache)).await.context("the database can't be opened")?;
         let address = config.address();
         let listener = network.listen(&address).await.with_context(|| config.origin_of_address())?;
         let address = listener.address();
@@ -136,8 +137,8 @@ impl Server {
             env: env.clone(),
             tls,
             node,
+            metrics: Metrics::of(&store),
             store,
-            metrics: Metrics::new(),
             complaints: Complaints::new(env.clone()),
             budget: Budget::default(),
             reserve,

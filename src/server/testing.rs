@@ -18,7 +18,12 @@ pub const S: StorageId = StorageId(1);
 
 /// A database with one empty storage, [`S`].
 pub fn store() -> Store {
-    let store = Store::open(Arc::new(SimDisk::new().open(TABLES).unwrap())).unwrap();
+    store_with_cache(0)
+}
+
+/// The same, with so many bytes for the objects that are loaded most.
+pub fn store_with_cache(bytes: u64) -> Store {
+    let store = Store::open_with_cache(Arc::new(SimDisk::new().open(TABLES).unwrap()), bytes).unwrap();
     assert_eq!(apply(&store, Change::CreateStorage { name: "1".into() }), Outcome::Storage(S));
     store
 }

@@ -105,10 +105,12 @@ impl Store {
         if removal {
             self.inner.removals.fetch_add(1, SeqCst);
         }
+        let changing = self.hot().begin(&batch);
         if let Err(fault) = self.engine().write(batch) {
             turn.failed = true;
             return Err(fault);
         }
+        self.hot().end(changing);
         {
             // The feed is filled before the catalog's lock is released: a reader that sees the new position or tid also
             // finds the transaction in the feed.

@@ -19,6 +19,7 @@
 //! | `keys`, `value` | every table and key, and the values behind the keys |
 //! | `apply` | what each command means (`decision`: what apply decides; `put`: how that becomes keys and values) |
 //! | `load`, `history`, `walk` | reads: of one object, along the time, of everything |
+//! | `hot` | the objects that are read most, in memory |
 //! | `undo` | which older revisions an undo makes objects show |
 //! | `pieces` | data that came ahead of its transaction |
 //! | `pack` | what a pack removes, and how |
@@ -38,6 +39,7 @@ mod decision;
 mod digest;
 mod feed;
 mod history;
+mod hot;
 mod inspect;
 pub mod keys;
 mod load;
@@ -65,6 +67,7 @@ pub use checkpoint::position_of;
 pub use digest::{Digest, Hashing};
 pub use feed::{Applied, Feed, RING_OIDS, RING_TRANSACTIONS};
 pub use history::{HistoryEntry, UndoEntry};
+pub use hot::CacheCounts;
 pub use inspect::{InspectedHead, InspectedRevision, InspectedTransaction};
 pub use keys::TABLES;
 pub use load::Loaded;

@@ -391,9 +391,19 @@ fn run(store: &Store, steps: &[Step]) -> (Model, Vec<Entry>) {
             }
         };
         assert_eq!(apply(store, next(store), &entry), wanted, "{step:?}");
+        load_all(store, &model);
         log.push(entry);
     }
     (model, log)
+}
+
+/// Loads what is there now, so that it is in the cache of a store that has one.
+fn load_all(store: &Store, model: &Model) {
+    let view = model.last();
+    for oid in (0..=OIDS).map(Oid) {
+        let found = store.load_before(S, oid, Tid::MAX, view).unwrap();
+        assert_eq!(found, model.load_before(oid, Tid::MAX, view), "load_before({oid}), view {view}");
+    }
 }
 
 /// Asks store and model everything.
@@ -528,9 +538,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_store_answers_like_the_model(steps in steps()) {
+    fn the_store_answers_like_the_model(steps in steps(), cache in prop::sample::select(&[0, 600, 1 << 20])) {
         let disk = SimDisk::new();
-        let store = Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
+        let store = Store::open_with_cache(Arc::new(disk.open(TABLES).unwrap()), cache).unwrap();
         let (model, _) = run(&store, &steps);
         compare(&store, &model);
         compare_feed(&store, &model);
@@ -581,7 +591,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
         let open = || -> Arc<dyn Engine> { Arc::new(Rocks::open(&path, TABLES, Durability::Flush).unwrap()) };
-        let store = Store::open(open()).unwrap();
+        let store = Store::open_with_cache(open(), 1 << 20).unwrap();
         let (model, _) = run(&store, &steps);
         compare(&store, &model);
         store.flush().unwrap();

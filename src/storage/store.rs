@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use super::feed::Feed;
+use super::hot::{CacheCounts, Hot};
 use super::marks::{Mark, Marks};
 use super::position::Position;
 use super::summary::Summary;
@@ -36,6 +37,7 @@ pub(super) struct Inner {
     writing: Mutex<Writing>,
     pub catalog: RwLock<Catalog>,
     pub applied: Watch<u64>,
+    pub hot: Hot,
     /// Counts up before and after each batch that removes revisions: odd while such a batch is being written.
     pub removals: AtomicU64,
     /// About how many bytes were removed since the disk was last given its space back.
@@ -102,11 +104,16 @@ fn other_format(format: &[u8]) -> String {
 
 impl Store {
     /// Opens the store in `engine`, which was opened with [`TABLES`](keys::TABLES). An empty engine
-    /// becomes a store in which nothing was applied.
+    /// becomes a store in which nothing was applied. No objects are kept in memory.
     ///
     /// # Errors
     /// `InvalidData` if the store is damaged, or of a format that a newer program wrote.
     pub fn open(engine: Arc<dyn Engine>) -> io::Result<Store> {
+        Store::open_with_cache(engine, 0)
+    }
+
+    /// [`Store::open`], with at most `cache` bytes of memory for the objects that are loaded most.
+    pub fn open_with_cache(engine: Arc<dyn Engine>, cache: u64) -> io::Result<Store> {
         let meta = |key: &[u8], kind: u8| -> io::Result<Option<Vec<u8>>> {
             let value = engine.get(keys::META, key)?;
             value.map(|value| value::body(key, kind, &value).map(<[u8]>::to_vec)).transpose()
@@ -174,6 +181,7 @@ impl Store {
             writing: Mutex::default(),
             catalog: RwLock::new(catalog),
             applied: Watch::new(position.index),
+            hot: Hot::new(cache),
             removals: AtomicU64::new(0),
             garbage: AtomicU64::new(0),
         };
@@ -240,6 +248,11 @@ impl Store {
     /// The storage of that name.
     pub fn storage(&self, name: &str) -> Option<StorageId> {
         self.catalog().present().find(|(_, storage)| storage.name == name).map(|(id, _)| id)
+    }
+
+    /// What the objects in memory were good for.
+    pub fn cache_counts(&self) -> CacheCounts {
+        self.inner.hot.counts()
     }
 
     /// The storage's [`Summary`].
@@ -326,6 +339,10 @@ impl Store {
 
     pub(super) fn engine(&self) -> &dyn Engine {
         &*self.inner.engine
+    }
+
+    pub(super) fn hot(&self) -> &Hot {
+        &self.inner.hot
     }
 }
 

@@ -83,6 +83,11 @@ pub(super) fn is_of(kind: u8, value: &[u8]) -> bool {
     value.first() == Some(&kind)
 }
 
+/// The record in a sealed revision, if it lies there.
+pub(super) fn record_in(revision: &[u8]) -> Option<&[u8]> {
+    if is_of(DATA, revision) { revision.get(HEAD..) } else { None }
+}
+
 /// The body of a value that can only be of one kind.
 pub(super) fn body<'v>(key: &[u8], kind: u8, value: &'v [u8]) -> io::Result<&'v [u8]> {
     match unseal(key, value) {

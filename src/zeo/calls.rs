@@ -35,6 +35,7 @@ use super::arguments::{Arguments, Unfit};
 use super::extension;
 use super::greeting::Encoding;
 use super::message::{BadFrame, MessageId, parts};
+use super::usual;
 use super::value::Value;
 use super::writer::{Flag, Writer, message};
 use crate::config::limits::CALL_VALUES;
@@ -216,6 +217,14 @@ const NAMES: [&str; 37] = [
 
 /// Reads a client's frame.
 pub fn decode_request(encoding: Encoding, frame: &Bytes) -> Result<Request, BadFrame> {
+    match usual::load(encoding, frame) {
+        Some((id, oid, tid)) => Ok(Request { id, asynchronous: false, call: Call::LoadBefore { oid, tid } }),
+        None => decode_any(encoding, frame),
+    }
+}
+
+/// Reads a client's frame, whatever call it is and however it was written.
+pub(super) fn decode_any(encoding: Encoding, frame: &Bytes) -> Result<Request, BadFrame> {
     let [id, flag, name, args] = parts(encoding, frame, CALL_VALUES)?;
     let id = MessageId::of_value(&id)?;
     let asynchronous = flag.is_true();
@@ -311,7 +320,7 @@ pub fn encode_call(encoding: Encoding, id: i64, asynchronous: bool, call: &Call)
         (_, true) => Flag::Asynchronous,
         (_, false) => Flag::Call,
     };
-    message(encoding, &MessageId::Int(id), flag, call.name(), |w| write(w, call)).into_bytes()
+    message(encoding, &MessageId::Int(id), flag, call.name(), |w| write(w, call))
 }
 
 impl Call {

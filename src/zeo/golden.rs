@@ -163,7 +163,9 @@ fn replies_are_what_stock_writes() {
         let reply = reply(name);
         let whole = encode_reply(encoding, &reply_id(name), &reply);
         assert_eq!(shown(&whole), frame, "{name} {encoding:?}");
-        assert_eq!(encode_reply_parts(encoding, &reply_id(name), &reply).len(), whole.len());
+        let mut buffer = b"the message before".to_vec();
+        let Frame { head, body, tail } = encode_reply_in(&mut buffer, encoding, &reply_id(name), &reply);
+        assert_eq!([head, &body, tail].concat(), whole, "{name} {encoding:?}");
         match decode_message(encoding, &whole).unwrap() {
             FromServer::Reply { id, value } => {
                 assert_eq!(id, reply_id(name));

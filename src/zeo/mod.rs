@@ -8,14 +8,15 @@
 //! [`crate::zodb`]. One page lists every client call: `calls`.
 //!
 //! **What it promises.** No input panics, builds an object, or takes more time or memory than in proportion to its
-//! length (limits: `config::limits`). Large object data is never copied: a call's data is a slice of its frame, and a
-//! reply's data is written as the middle of three parts. What is kept of a call keeps little else in memory: a part of
+//! length (limits: `config::limits`). Object data is not copied: a call's data is a slice of its frame, and a reply's
+//! data is the middle of three parts, unless it is short. What is kept of a call keeps little else in memory: a part of
 //! a frame is copied unless it is large and most of its frame. Replies, errors and pushes are byte for byte those of
 //! ZEO 6.2 (`tests/zeo_golden`).
 //!
 //! **Where to look.** `greeting`: the first frames. `message`: the parts that all messages share. `value`: plain data;
-//! `pickle`, `msgpack` and `writer`: its two encodings. A client's half: `calls`, with `arguments`. A server's half:
-//! `replies`, `pushes`, `refusals`; the Rust client reads these with `server_messages` and `answers`.
+//! `pickle`, `msgpack` and `writer`: its two encodings. A client's half: `calls`, with `arguments`, and `usual` for the
+//! call that comes most. A server's half: `replies`, `pushes`, `refusals`; the Rust client reads these with
+//! `server_messages` and `answers`.
 //!
 //! **Left out.** Protocol versions before 5; pickles of anything but plain data (`pickle`); blobs on a shared disk
 //! (the call is read, only to be refused). The JSON that answers `ruok` belongs to the server.
@@ -36,6 +37,7 @@ mod replies;
 mod server_messages;
 #[cfg(test)]
 mod tests;
+mod usual;
 mod value;
 pub(crate) mod writer;
 
@@ -43,10 +45,10 @@ pub use calls::{Call, Request, decode_request, encode_call, tid_of_undo_id, undo
 pub use extension::shown_extension;
 pub use greeting::{Encoding, FirstFrame};
 pub use message::{BadFrame, MessageId};
-pub use pushes::{Push, Pushed, encode_push, encode_push_parts};
+pub use pushes::{Push, Pushed, encode_push, encode_push_in};
 pub use refusals::{RemoteError, encode_refusal};
 pub use replies::{
-    HistoryItem, Reply, ServerStatus, StorageDescription, StoreConflict, UndoItem, encode_reply, encode_reply_parts,
+    HistoryItem, Reply, ServerStatus, StorageDescription, StoreConflict, UndoItem, encode_reply, encode_reply_in,
 };
 pub use server_messages::{FromServer, decode_message};
 pub use value::{Undecodable, Value};

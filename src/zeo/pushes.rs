@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::greeting::Encoding;
 use super::message::{MessageId, share};
 use super::value::Value;
-use super::writer::{Flag, Frame, message};
+use super::writer::{Flag, Frame, Writer, message, message_in};
 use crate::zodb::{Oid, Tid};
 
 /// A message that no client asked for. All are asynchronous, with id 0.
@@ -26,12 +26,16 @@ pub enum Push<'a> {
 
 /// Writes a push.
 pub fn encode_push(encoding: Encoding, push: &Push<'_>) -> Bytes {
-    encode_push_parts(encoding, push).into_bytes()
+    message(encoding, &MessageId::Int(0), Flag::Asynchronous, push.name(), |w| write(w, push))
 }
 
-/// Writes a push; a large blob chunk is not copied.
-pub fn encode_push_parts(encoding: Encoding, push: &Push<'_>) -> Frame {
-    message(encoding, &MessageId::Int(0), Flag::Asynchronous, push.name(), |w| match push {
+/// Writes a push in `buffer`; a blob's chunk is not copied there.
+pub fn encode_push_in<'b>(buffer: &'b mut Vec<u8>, encoding: Encoding, push: &Push<'_>) -> Frame<'b> {
+    message_in(buffer, encoding, &MessageId::Int(0), Flag::Asynchronous, push.name(), |w| write(w, push))
+}
+
+fn write(w: &mut Writer, push: &Push<'_>) {
+    match push {
         Push::Invalidate { tid, oids } => w.tuple(2, |w| {
             w.tid(*tid);
             w.list(oids.iter(), |w, oid| w.oid(*oid));
@@ -51,7 +55,7 @@ pub fn encode_push_parts(encoding: Encoding, push: &Push<'_>) -> Frame {
             w.tid(*serial);
             w.data(chunk);
         }),
-    })
+    }
 }
 
 impl Push<'_> {

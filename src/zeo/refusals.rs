@@ -52,7 +52,7 @@ const KNOWN_STORAGES: &str = " (there are: ";
 /// Writes an error reply.
 pub fn encode_refusal(encoding: Encoding, id: &MessageId, refusal: &Refusal) -> Bytes {
     let error = |w: &mut Writer| w.tuple(2, |w| write(w, refusal));
-    message(encoding, id, Flag::Error, ".reply", error).into_bytes()
+    message(encoding, id, Flag::Error, ".reply", error)
 }
 
 fn write(w: &mut Writer, refusal: &Refusal) {

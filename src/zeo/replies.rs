@@ -7,7 +7,7 @@ use super::extension::{self, shown_extension};
 use super::greeting::Encoding;
 use super::message::MessageId;
 use super::value::Value;
-use super::writer::{Flag, Frame, Writer, message};
+use super::writer::{Flag, Frame, Writer, message, message_in};
 use crate::zodb::{Oid, Tid, TransactionMeta};
 
 /// An answer that is not an error.
@@ -145,12 +145,12 @@ pub struct ServerStatus {
 
 /// Writes a reply.
 pub fn encode_reply(encoding: Encoding, id: &MessageId, reply: &Reply) -> Bytes {
-    encode_reply_parts(encoding, id, reply).into_bytes()
+    message(encoding, id, Flag::Result, ".reply", |w| write(w, reply))
 }
 
-/// Writes a reply; large object data is not copied.
-pub fn encode_reply_parts(encoding: Encoding, id: &MessageId, reply: &Reply) -> Frame {
-    message(encoding, id, Flag::Result, ".reply", |w| write(w, reply))
+/// Writes a reply in `buffer`; object data is not copied there.
+pub fn encode_reply_in<'b>(buffer: &'b mut Vec<u8>, encoding: Encoding, id: &MessageId, reply: &Reply) -> Frame<'b> {
+    message_in(buffer, encoding, id, Flag::Result, ".reply", |w| write(w, reply))
 }
 
 fn write(w: &mut Writer, reply: &Reply) {

@@ -358,7 +358,7 @@ fn first_frames_say_who_is_there() {
 #[test]
 fn bad_calls_are_told_apart() {
     let frame = |w: &dyn Fn(&mut writer::Writer), name: &str| {
-        writer::message(Encoding::Msgpack, &MessageId::Int(3), writer::Flag::Call, name, w).into_bytes()
+        writer::message(Encoding::Msgpack, &MessageId::Int(3), writer::Flag::Call, name, w)
     };
     let bad =
         |w: &dyn Fn(&mut writer::Writer), name: &str| decode_request(Encoding::Msgpack, &frame(w, name)).unwrap_err();

@@ -13,37 +13,20 @@ use super::value::Value;
 use crate::zodb::{Oid, Tid};
 
 /// `bytes` from this length on are not copied into a message.
-const LARGE: usize = 16 << 10;
+const LARGE: usize = 256;
+/// Room for a message without its large part.
+const ROOM: usize = 128;
 
-/// A message in up to three parts, which follow each other on the wire as one frame.
+/// A message in up to three parts, which follow each other on the wire as one frame. The first and the last lie in the
+/// buffer that it was written in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct Frame<'b> {
     /// The first part; the whole message, if it has no large part.
-    pub head: Bytes,
+    pub head: &'b [u8],
     /// Object data that was not copied; empty if there is none.
     pub body: Bytes,
     /// The rest of the message after the body; empty if there is no body.
-    pub tail: Bytes,
-}
-
-impl Frame {
-    /// The message in one piece.
-    pub fn into_bytes(self) -> Bytes {
-        if self.body.is_empty() {
-            return self.head;
-        }
-        let mut whole = Vec::with_capacity(self.len());
-        for part in [&self.head, &self.body, &self.tail] {
-            whole.extend_from_slice(part);
-        }
-        whole.into()
-    }
-
-    /// The length of the message.
-    #[allow(clippy::len_without_is_empty)] // no message is empty
-    pub fn len(&self) -> usize {
-        self.head.len() + self.body.len() + self.tail.len()
-    }
+    pub tail: &'b [u8],
 }
 
 pub(super) struct Writer {
@@ -66,15 +49,33 @@ pub(super) enum Flag {
     Error,
 }
 
-/// A message `(id, flag, name, args)`.
+/// A message `(id, flag, name, args)`, in one piece.
 pub(super) fn message(
     encoding: Encoding,
     id: &MessageId,
     flag: Flag,
     name: &str,
     args: impl FnOnce(&mut Writer),
-) -> Frame {
-    let mut writer = Writer::new(encoding);
+) -> Bytes {
+    let mut buffer = Vec::with_capacity(ROOM);
+    let Frame { head, body, tail } = message_in(&mut buffer, encoding, id, flag, name, args);
+    if !body.is_empty() {
+        return [head, &body, tail].concat().into();
+    }
+    buffer.into()
+}
+
+/// A message `(id, flag, name, args)`, written in `buffer`, whose former content goes.
+pub(super) fn message_in<'b>(
+    buffer: &'b mut Vec<u8>,
+    encoding: Encoding,
+    id: &MessageId,
+    flag: Flag,
+    name: &str,
+    args: impl FnOnce(&mut Writer),
+) -> Frame<'b> {
+    buffer.clear();
+    let mut writer = Writer { encoding, out: std::mem::take(buffer), aside: None };
     if encoding == Encoding::Pickle {
         writer.out.extend_from_slice(pickle::PROTO);
     }
@@ -99,14 +100,10 @@ pub(super) fn message(
     if encoding == Encoding::Pickle {
         writer.out.push(b'.');
     }
-    let mut head = Bytes::from(writer.out);
-    match writer.aside {
-        Some((at, body)) => {
-            let tail = head.split_off(at);
-            Frame { head, body, tail }
-        }
-        None => Frame { head, body: Bytes::new(), tail: Bytes::new() },
-    }
+    *buffer = writer.out;
+    let (at, body) = writer.aside.unwrap_or_else(|| (buffer.len(), Bytes::new()));
+    let (head, tail) = buffer.split_at(at);
+    Frame { head, body, tail }
 }
 
 /// `value` as a pickle of its own, as ZODB stores extensions.
@@ -129,7 +126,7 @@ pub(crate) fn encode_value(encoding: Encoding, value: &Value<'_>) -> Vec<u8> {
 
 impl Writer {
     pub(super) fn new(encoding: Encoding) -> Writer {
-        Writer { encoding, out: Vec::with_capacity(128), aside: None }
+        Writer { encoding, out: Vec::with_capacity(ROOM), aside: None }
     }
 
     fn pickles(&self) -> bool {

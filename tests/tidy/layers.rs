@@ -140,11 +140,12 @@ const STORAGE: House = House {
         ("summary", &["digest", "value"]),
         ("marks", &["summary"]),
         ("decision", &["feed", "summary"]),
-        ("store", &["feed", "keys", "marks", "position", "summary", "value"]),
+        ("hot", &["keys", "value"]),
+        ("store", &["feed", "hot", "keys", "marks", "position", "summary", "value"]),
         ("base", &["keys", "position", "store", "value"]),
         ("checkpoint", &["keys", "position", "store", "value"]),
         ("put", &["keys", "summary", "value"]),
-        ("load", &["answered", "digest", "keys", "store", "value"]),
+        ("load", &["answered", "digest", "hot", "keys", "store", "value"]),
         ("history", &["answered", "feed", "keys", "load", "stop", "store", "value"]),
         ("walk", &["history", "keys", "store", "value"]),
         ("inspect", &["history", "keys", "store", "value", "walk"]),
@@ -155,8 +156,8 @@ const STORAGE: House = House {
         (
             "apply",
             &[
-                "decision", "digest", "feed", "keys", "marks", "position", "put", "store", "summary", "value", "base",
-                "undo", "pieces", "pack",
+                "decision", "digest", "feed", "hot", "keys", "marks", "position", "put", "store", "summary", "value",
+                "base", "undo", "pieces", "pack",
             ],
         ),
         (
@@ -166,6 +167,7 @@ const STORAGE: House = House {
                 "digest",
                 "feed",
                 "history",
+                "hot",
                 "inspect",
                 "keys",
                 "load",

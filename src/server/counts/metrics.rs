@@ -3,13 +3,17 @@
 //! Counters are for the life of the process and over all storages; the counts of one storage's clients are in
 //! [`tally`](super::tally).
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::why::Why;
+use crate::storage::{CacheCounts, Store};
 
 /// Labels a frame that is no call: one word, such as `too_large`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -166,6 +170,13 @@ impl Metrics {
         }
     }
 
+    /// All counters at zero, and those that `store` keeps itself.
+    pub fn of(store: &Store) -> Metrics {
+        let mut metrics = Metrics::new();
+        metrics.registry.register_collector(Box::new(OfStore(store.clone())));
+        metrics
+    }
+
     /// Counts a frame that was no call.
     pub fn bad_frame(&self, why: &'static str) {
         self.bad_frames.get_or_create(&BadFrameLabel { why }).inc();
@@ -183,6 +194,31 @@ impl Metrics {
             .expect("a String takes all that is written");
         text
     }
+}
+
+/// What the database counts, read when it is asked for.
+#[derive(Debug)]
+struct OfStore(Store);
+
+impl Collector for OfStore {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let CacheCounts { hits, misses, objects, bytes } = self.0.cache_counts();
+        let [objects, bytes] = [objects, bytes].map(|n| ConstGauge::new(n.cast_signed()));
+        tell(&mut encoder, "cache_hits", "Records read from the cache.", None, &ConstCounter::new(hits))?;
+        tell(&mut encoder, "cache_misses", "Records read from the database.", None, &ConstCounter::new(misses))?;
+        tell(&mut encoder, "cached_objects", "Objects in the cache.", None, &objects)?;
+        tell(&mut encoder, "cached", "Memory that the cached objects take.", Some(&Unit::Bytes), &bytes)
+    }
+}
+
+fn tell(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    metric: &impl EncodeMetric,
+) -> fmt::Result {
+    metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
 }
 
 /// Counts up while it lives.
@@ -204,6 +240,8 @@ impl Drop for Present {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::testing;
+    use crate::zodb::{Oid, Tid};
 
     #[test]
     fn counts_stand_in_the_text() {
@@ -219,5 +257,20 @@ mod tests {
         assert!(text.contains("zrs_sessions 1"), "{text}");
         drop(present);
         assert!(metrics.text().contains("zrs_sessions 0"));
+    }
+
+    #[test]
+    fn the_cache_is_counted_too() {
+        let store = testing::store_with_cache(1 << 20);
+        let metrics = Metrics::of(&store);
+        testing::commit(&store, 5, vec![testing::write(1, "data")]);
+        for _ in 0..3 {
+            store.load_before(testing::S, Oid(1), Tid::MAX, Tid(5)).unwrap().unwrap();
+        }
+        let text = metrics.text();
+        for line in ["zrs_cache_hits_total 2", "zrs_cache_misses_total 1", "zrs_cached_objects 1"] {
+            assert!(text.contains(&format!("\n{line}\n")), "{text}");
+        }
+        assert!(text.contains("\nzrs_cached_bytes 1"), "{text}");
     }
 }

@@ -27,13 +27,14 @@ use crate::server::shared::Shared;
 use crate::storage::{Answered, Store, Undone};
 use crate::tpc::TxnId;
 use crate::zeo::{
-    Encoding, MessageId, Push, Reply, StoreConflict, UndoItem, encode_push, encode_push_parts, encode_refusal,
-    encode_reply_parts,
+    Encoding, MessageId, Push, Reply, StoreConflict, UndoItem, encode_push_in, encode_refusal, encode_reply_in,
 };
 use crate::zodb::{Oid, Refusal, StorageId};
 
 /// Bytes of output that are not counted among what waits for all clients.
 const UNCOUNTED: usize = 64 << 10;
+/// Bytes of memory that are kept for writing the next message.
+const DRAFT: usize = 4 << 10;
 
 /// The seat: storage, rights and door of a registered client.
 pub struct Seat {
@@ -64,6 +65,8 @@ pub struct Desk {
     /// A ping that waits for the client's own finish: until then the client is not told what lies behind that.
     pub held_ping: Option<MessageId>,
     pub writer: FrameWriter,
+    /// Where messages are written before they are queued.
+    pub draft: Vec<u8>,
     /// Counts what is held in `writer`.
     pub output: Arc<Share>,
 }
@@ -166,18 +169,21 @@ impl Desk {
     }
 
     pub fn push(&mut self, push: &Push<'_>) {
-        self.writer.push(&encode_push(self.encoding, push));
-    }
-
-    /// Queues a push whose data is not copied.
-    pub fn push_large(&mut self, push: &Push<'_>) {
-        let frame = encode_push_parts(self.encoding, push);
-        self.writer.push_large(&frame.head, frame.body, &frame.tail);
+        let frame = encode_push_in(&mut self.draft, self.encoding, push);
+        self.writer.push_large(frame.head, frame.body, frame.tail);
+        self.tidy_draft();
     }
 
     pub fn reply(&mut self, id: &MessageId, reply: Reply) {
-        let frame = encode_reply_parts(self.encoding, id, &reply);
-        self.writer.push_large(&frame.head, frame.body, &frame.tail);
+        let frame = encode_reply_in(&mut self.draft, self.encoding, id, &reply);
+        self.writer.push_large(frame.head, frame.body, frame.tail);
+        self.tidy_draft();
+    }
+
+    fn tidy_draft(&mut self) {
+        if self.draft.capacity() > DRAFT {
+            self.draft = Vec::new();
+        }
     }
 
     pub fn refuse(&mut self, id: &MessageId, refusal: &Refusal) {

@@ -138,7 +138,7 @@ impl Downloads {
         }
         first.rest = rest;
         for chunk in chunks {
-            desk.push_large(&Push::ReceiveBlobChunk { oid, serial, chunk });
+            desk.push(&Push::ReceiveBlobChunk { oid, serial, chunk });
         }
         self.turn();
         Ok(())
@@ -147,7 +147,7 @@ impl Downloads {
     fn end_of_blob(&mut self, desk: &mut Desk) {
         let Some(Download { id, oid, serial, rest, .. }) = self.line.pop_front() else { return };
         if !rest.is_empty() {
-            desk.push_large(&Push::ReceiveBlobChunk { oid, serial, chunk: rest });
+            desk.push(&Push::ReceiveBlobChunk { oid, serial, chunk: rest });
         }
         desk.push(&Push::ReceiveBlobStop { oid, serial });
         desk.reply(&id, Reply::Nothing);

@@ -5,7 +5,7 @@
 //! that have arrived, answers them, and then writes once; so a client that sends many loads at a time costs one read
 //! and one write for all of them.
 //!
-//! **Loads are read on this task**, a thread of the runtime, and not offloaded: the record lies in the block cache as a
+//! **Loads are read on this task**, a thread of the runtime, and not offloaded: the record lies in memory as a
 //! rule, a hand-over to another thread and back costs more than such a read, and an answer that is made at once never
 //! has to hold the view back. A slow disk delays the clients that share the thread for one read.
 //!
@@ -85,8 +85,8 @@ pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register
     let doom = doom(shared.clone(), &mut seat, [input, output.clone()]);
     let commits = Commits::new(shared.env.now());
     let pending = FuturesUnordered::new();
-    let (in_order, held_ping) = (false, None);
-    let desk = Desk { shared, seat, encoding, name: peer, view, tally, pending, in_order, held_ping, writer, output };
+    let (in_order, held_ping, draft, name) = (false, None, Vec::new(), peer);
+    let desk = Desk { shared, seat, encoding, name, view, tally, pending, in_order, held_ping, writer, draft, output };
     let mut session = Session {
         desk,
         commits,
