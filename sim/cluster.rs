@@ -5,9 +5,10 @@
 //! A node that ends by itself has failed the run, unless a fault of its disks excuses it ([`Cluster::excuse`]): then
 //! its supervisor starts it again a while later, as systemd would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -271,6 +272,11 @@ impl Cluster {
     /// All hosts that are nodes, or may become some.
     pub fn hosts(&self) -> &'static [u64] {
         self.hosts
+    }
+
+    /// The nodes that are at another address than they were at first.
+    pub fn moved(&self) -> BTreeSet<u64> {
+        self.nodes.iter().filter(|(_, node)| node.has_moved.load(Relaxed)).map(|(node, _)| *node).collect()
     }
 
     pub fn node(&self, node: u64) -> &Node {

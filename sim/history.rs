@@ -143,6 +143,8 @@ pub struct Record {
     /// The primary, and how many times there was another.
     pub primary: Option<u64>,
     pub elections: u64,
+    /// The nodes that are at another address: who moves them tells the clients of the protocol.
+    pub moved: BTreeSet<u64>,
     /// All faults have ended.
     pub is_calm: bool,
     /// The clients that have ended: what they did will not change any more.

@@ -111,7 +111,7 @@ pub fn address(node: u64) -> String {
     address_of(node, false)
 }
 
-/// Where peers find a node; clients do not look there if it has moved.
+/// Where peers find a node; the Rust clients do not look there if it has moved.
 pub fn address_of(node: u64, has_moved: bool) -> String {
     let port = if has_moved { OTHER_PORT } else { PORT };
     format!("{}:{port}", name(node))

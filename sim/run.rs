@@ -155,6 +155,7 @@ impl Scene {
         self.cluster.step()?;
         let servers = self.cluster.servers();
         self.history.leads(self.cluster.primary());
+        self.history.look().moved = self.cluster.moved();
         one_primary::look(&self.cluster, &servers)?;
         no_exclusion::look(&servers)?;
         self.seated.look(&servers)?;

@@ -19,8 +19,8 @@ use zrs::zodb::{Oid, Refusal, Tid};
 use super::cache::Cache;
 use super::client::Client;
 use super::pair_id::with_pair_id;
-use crate::cluster::address;
 use crate::history::{History, Reached};
+use crate::node::address_of;
 use crate::stream::{Event, Loaded, Stream};
 use crate::trace;
 use crate::value::{Found, Value, read};
@@ -93,7 +93,7 @@ impl Line {
         cache: &Rc<RefCell<Cache>>,
     ) -> Result<Line, Lost> {
         let Client { env, network, history, number, read_only } = client;
-        let address = address(node);
+        let address = address_of(node, history.look().moved.contains(&node));
         let connecting = env.timeout(CONNECT, network.connect(&address)).await;
         let wire = connecting.map_err(|_| lost("connecting took too long"))?.map_err(lost)?;
         let (mut reader, writer) = (FrameReader::new(wire.reader, limits::FRAME), FrameWriter::new(wire.writer));
