@@ -24,6 +24,8 @@ use crate::trace;
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 /// By how many milliseconds wall clocks are off, at most.
 const SKEW: u64 = 5_000;
+/// So long after a host has gone on not all of its tasks may have had a turn.
+const WAKING: Duration = Duration::from_millis(5);
 /// Once in how many times a task lets the others go first, on a restless host; 0: never.
 const RESTLESS: [u64; 4] = [0, 50, 8, 3];
 
@@ -42,6 +44,8 @@ struct Inner {
     suspended: AtomicU64,
     /// Closed while the host stands still.
     still: Gate,
+    /// When it last ended to stand still.
+    went_on: Mutex<Option<Duration>>,
     /// Whether the host has died in the middle of a step, and only its tasks are still there.
     dead: AtomicBool,
     /// Closed while the disks answer nothing.
@@ -82,6 +86,7 @@ impl Host {
             drift,
             suspended: AtomicU64::new(0),
             still: Gate::default(),
+            went_on: Mutex::new(None),
             dead: AtomicBool::new(false),
             disk: Gate::default(),
             slow: AtomicU64::new(0),
@@ -109,7 +114,13 @@ impl Host {
     /// Ends [`Host::stand_still`]. `suspended`: for so many milliseconds the machine was suspended, as its kernel says.
     pub fn go_on(&self, suspended: u64) {
         self.0.suspended.fetch_add(suspended, Relaxed);
+        *self.0.went_on.lock().unwrap() = Some(trace::now());
         self.0.still.open();
+    }
+
+    /// Whether the host stood still until a moment ago: its tasks may not all have had a turn since.
+    pub fn has_just_gone_on(&self) -> bool {
+        self.0.went_on.lock().unwrap().is_some_and(|went_on| trace::now() < went_on + WAKING)
     }
 
     pub fn stands_still(&self) -> bool {

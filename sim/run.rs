@@ -155,7 +155,7 @@ impl Scene {
         self.cluster.step()?;
         let servers = self.cluster.servers();
         self.history.leads(self.cluster.primary());
-        one_primary::look(&servers)?;
+        one_primary::look(&self.cluster, &servers)?;
         no_exclusion::look(&servers)?;
         self.seated.look(&servers)?;
         self.led.look(&self.cluster, &servers)?;
