@@ -1,6 +1,7 @@
 //! **One primary.** No two nodes are primary at the same moment: a primary that is cut off gives up before another
-//! begins. (No commit depends on that; but clients should not stay with a primary that can answer nothing.) A process
-//! that stood still for longer than its lease needs a turn to learn of that; `one_state_at_a_time` sees what it answers.
+//! begins. (No commit depends on that; but clients should not stay with a primary that can answer nothing.)
+//! A process that stood still for longer than its lease needs a turn to learn of that: `one_state_at_a_time` sees what
+//! it answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

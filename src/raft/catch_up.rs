@@ -15,7 +15,7 @@
 //! | fetch | goes on where it was, or is begun anew |
 //! | note the position in `log/` ([`FETCHED`]) | the next start has the old database, and forgets the note |
 //! | stop Raft, the server, the store | the same |
-//! | [`Incoming::take`](crate::engine::Incoming::take): **the point** | the next start has the new database |
+//! | [`Incoming::take`]: **the point** | the next start has the new database |
 //! | the log begins behind the position (`LogStore::begin_after`) | done again |
 //! | forget the note | |
 //!
