@@ -14,7 +14,8 @@ use std::time::Duration;
 use zrs::roster::Part;
 use zrs::server::MembersAsk;
 
-use super::fault::{Fault, When};
+use super::death::crash;
+use super::fault::{EndFault, Fault, When};
 use crate::chance::Chance;
 use crate::checks::members_as_wished::REFUSED;
 use crate::cluster::{Cluster, Death, address, tell};
@@ -28,28 +29,26 @@ pub const MEMBERS: Fault = Fault {
     when: When::Moment,
     rate: 24,
     lasts: 0..1,
+    begin: |cluster, chance| Some(tell_story("members", PATIENCE, cluster, chance, draw)),
+};
+
+/// A node is down, and an operator asks for what must be refused then: that a voter leaves without which no majority
+/// would be there.
+pub const DARE: Fault = Fault {
+    name: "dare",
+    when: When::Running,
+    rate: 20,
+    lasts: 0..1,
     begin: |cluster, chance| {
-        let deadline = cluster.elapsed() + PATIENCE;
-        let mut chance = chance.clone();
-        let mut story: Option<Story> = None;
+        let primary = cluster.primary()?;
+        let others: Vec<u64> = cluster.nodes().into_iter().filter(|node| *node != primary).collect();
+        let away = chance.one_of(&others);
+        let mut come_back = crash(cluster, away, Death::Killed)?;
+        let mut story = tell_story("dare", DARING, cluster, chance, draw_a_dare);
+        let mut is_told = false;
         Some(Box::new(move |cluster| {
-            let Some(story) = &mut story else {
-                // (Nobody changes the members of a cluster that does not work.)
-                let drawn = (0..TRIES).find_map(|_| draw(cluster, &mut chance));
-                if let Some((acts, nodes)) = drawn {
-                    seen::fault("members", 1);
-                    cluster.books.busy.extend(nodes.iter());
-                    cluster.books.touched.extend(nodes.iter());
-                    let (next, asked, unknown, chance) = (cluster.elapsed(), None, false, chance.clone());
-                    story = Some(Story { acts, nodes, deadline, next, asked, unknown, chance });
-                }
-                return story.is_none() && (cluster.is_over() || cluster.elapsed() > deadline);
-            };
-            let is_over = story.go_on(cluster);
-            if is_over {
-                story.end(cluster);
-            }
-            is_over
+            is_told = is_told || story(cluster);
+            is_told && come_back(cluster)
         }))
     },
 };
@@ -58,6 +57,8 @@ pub const MEMBERS: Fault = Fault {
 const TRIES: usize = 3;
 /// How long an operator goes on with a story.
 const PATIENCE: Duration = Duration::from_secs(14);
+/// The same for what must be refused, as a node is down meanwhile.
+const DARING: Duration = Duration::from_secs(5);
 /// How long an operator waits for an answer.
 const ANSWER: Duration = Duration::from_secs(4);
 /// The pause between two questions, in milliseconds.
@@ -95,8 +96,55 @@ struct Story {
     chance: Chance,
 }
 
+/// What is done, one act after the other, and the nodes that it is about.
+type Drawn = (VecDeque<Act>, Vec<u64>);
+
+/// Waits until a story can be drawn, and goes on with it to its end.
+fn tell_story(
+    name: &'static str,
+    patience: Duration,
+    cluster: &Cluster,
+    chance: &Chance,
+    draw: impl Fn(&Cluster, &mut Chance) -> Option<Drawn> + 'static,
+) -> EndFault {
+    let deadline = cluster.elapsed() + patience;
+    let mut chance = chance.clone();
+    let mut story: Option<Story> = None;
+    Box::new(move |cluster| {
+        let Some(story) = &mut story else {
+            // (Nobody changes the members of a cluster that does not work.)
+            let drawn = (0..TRIES).find_map(|_| draw(cluster, &mut chance));
+            if let Some((acts, nodes)) = drawn {
+                seen::fault(name, 1);
+                cluster.books.busy.extend(nodes.iter());
+                cluster.books.touched.extend(nodes.iter());
+                let (next, asked, unknown, chance) = (cluster.elapsed(), None, false, chance.clone());
+                story = Some(Story { acts, nodes, deadline, next, asked, unknown, chance });
+            }
+            return story.is_none() && (cluster.is_over() || cluster.elapsed() > deadline);
+        };
+        let is_over = story.go_on(cluster);
+        if is_over {
+            story.end(cluster);
+        }
+        is_over
+    })
+}
+
+/// A voter without which no majority would be left.
+fn draw_a_dare(cluster: &Cluster, chance: &mut Chance) -> Option<Drawn> {
+    let members = cluster.server(cluster.primary()?)?.node().status().members;
+    let voters = members.iter().filter(|member| member.part == Part::Voter).map(|member| member.node);
+    let is_free = |node: &u64| !cluster.books.busy.contains(node) && !cluster.node(*node).is_taken;
+    let needed: Vec<u64> = voters.filter(|node| is_free(node) && cluster.is_needed(*node)).collect();
+    let node = (!needed.is_empty()).then(|| chance.one_of(&needed))?;
+    let leaves = chance.one_of(&[true, false]);
+    let wish = if leaves { MembersAsk::Remove { node } } else { MembersAsk::Observe { node } };
+    Some(([Act::Dare(wish)].into(), vec![node]))
+}
+
 /// Draws a story that is possible with the members as they are.
-fn draw(cluster: &Cluster, chance: &mut Chance) -> Option<(VecDeque<Act>, Vec<u64>)> {
+fn draw(cluster: &Cluster, chance: &mut Chance) -> Option<Drawn> {
     let primary = cluster.server(cluster.primary()?)?;
     let members = primary.node().status().members;
     let is_free = |node: &u64| !cluster.books.busy.contains(node) && !cluster.node(*node).is_taken;
@@ -113,12 +161,6 @@ fn draw(cluster: &Cluster, chance: &mut Chance) -> Option<(VecDeque<Act>, Vec<u6
     let in_place = |old: u64, node: u64, planned: bool| {
         Act::Ask(MembersAsk::Replace { old, node, address: address(node), planned })
     };
-    let needed: Vec<u64> = voters.iter().copied().filter(|node| cluster.is_needed(*node)).collect();
-    if let Some(node) = one(&needed, chance) {
-        let wish = chance.one_of(&[true, false]);
-        let wish = if wish { MembersAsk::Remove { node } } else { MembersAsk::Observe { node } };
-        return Some(([Act::Dare(wish)].into(), vec![node]));
-    }
     let (acts, nodes) = match (chance.below(10), host, voter, observer) {
         (0..2, Some(node), ..) => {
             let wish = MembersAsk::Add { node, address: address(node), observer: false };

@@ -43,7 +43,7 @@ use crate::seen;
 use fault::{EndFault, Fault, When};
 
 /// All faults.
-static MENU: [Fault; 43] = [
+static MENU: [Fault; 44] = [
     death::KILL,
     death::POWER_LOSS,
     death::POWER_LOSS_OF_ALL,
@@ -72,6 +72,7 @@ static MENU: [Fault; 43] = [
     wipe::AT_RETURN,
     wipe::AT_PACK,
     members::MEMBERS,
+    members::DARE,
     operator::STOP,
     operator::HAND_OVER,
     aimed::AT_SLOTS,

@@ -274,11 +274,11 @@ impl CatchUp {
         entries: u64,
     ) -> io::Result<(Offered, Option<(Target, Connection)>)> {
         let Parts { env, caller, .. } = &self.parts;
-        let connection = caller.connect(source, Some(cluster), Purpose::Fetch).await?;
+        let connection = caller.reach(source, Some(cluster), Purpose::Fetch).await?;
         let offered = Offered::ask(env, incoming, source.node, connection, entries).await?;
         let leader = lock(&self.leader).clone().filter(|leader| leader.node != source.node);
         let Some(leader) = leader else { return Ok((offered, None)) };
-        let mut follows = caller.connect(&leader, Some(cluster), Purpose::Fetch).await?;
+        let mut follows = caller.reach(&leader, Some(cluster), Purpose::Fetch).await?;
         if follow(env, &mut follows, offered.offer().fetched(0)).await? {
             return Ok((offered, Some((leader, follows))));
         }
@@ -319,7 +319,7 @@ impl CatchUp {
             let told = async {
                 let mut connection = match follows.take() {
                     Some((_, connection)) => connection,
-                    None => caller.connect(&leader, Some(cluster), Purpose::Fetch).await?,
+                    None => caller.reach(&leader, Some(cluster), Purpose::Fetch).await?,
                 };
                 let fetched = self.progress().unwrap_or_default().fetched();
                 follow(env, &mut connection, fetched).await?;

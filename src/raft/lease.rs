@@ -28,6 +28,11 @@ impl Lease {
         lease
     }
 
+    /// For how long after a majority's last answer no other node can lead.
+    pub fn length(&self) -> Duration {
+        self.length
+    }
+
     /// Notes that a barrier has applied which was proposed when the machine had been suspended for so long.
     pub fn confirm(&self, suspended: Duration) {
         self.suspended.store(suspended.as_nanos() as u64, Ordering::Relaxed);

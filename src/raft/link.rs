@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
+use super::addresses::Addresses;
 use super::hello::{
     GREETING, Hello, OLDEST_VERSION, PeerKey, Proof, Purpose, SeatClaim, Side, VERSION, Verdict, Welcome,
 };
@@ -41,6 +42,8 @@ pub struct Caller {
     pub memory: Memory,
     /// This node's own seat.
     pub seat: Watch<Option<SeatClaim>>,
+    /// Where the members have said to be.
+    pub addresses: Addresses,
     /// The newest version of the peers' protocol, and the newest command format, that this node tells its peers.
     pub newest: Newest,
     /// How long connecting and the handshake may take.
@@ -93,7 +96,21 @@ impl Connection {
 }
 
 impl Caller {
-    /// Connects to a peer and proves membership to it, within `self.patience`.
+    /// The same as [`Caller::connect`], also where the member is not at `target.address` any more: this node may not
+    /// have that in its log yet, as long as it is behind.
+    pub async fn reach(&self, target: &Target, cluster: Option<ClusterId>, purpose: Purpose) -> io::Result<Connection> {
+        let said = target.incarnation.and_then(|member| self.addresses.said_by(member));
+        if let Some(address) = said.filter(|said| *said != target.address) {
+            let there = Target { address, ..target.clone() };
+            match self.connect(&there, cluster, purpose).await {
+                Ok(connection) => return Ok(connection),
+                Err(why) => tracing::debug!("node {} is not at {}, as it said: {why}", there.node, there.address),
+            }
+        }
+        self.connect(target, cluster, purpose).await
+    }
+
+    /// Connects to a peer at `target.address` and proves membership to it, within `self.patience`.
     pub async fn connect(
         &self,
         target: &Target,
@@ -287,52 +304,6 @@ pub fn ip_of(address: &str) -> Option<IpAddr> {
     Some(ip.to_canonical())
 }
 
-/// Where the members are: seats may get another address while links to them live on. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Addresses(Arc<Mutex<BTreeMap<Incarnation, Places>>>);
-
-/// The places of a member.
-#[derive(Clone, Default)]
-struct Places {
-    /// As its seat has it.
-    seat: String,
-    /// As the member last said itself, if that is another one: it has moved, and may be needed before anybody can write
-    /// that into the log.
-    said: Option<String>,
-}
-
-impl Addresses {
-    pub fn set(&self, member: Incarnation, address: &str) {
-        let mut known = self.lock();
-        let places = known.entry(member).or_default();
-        if places.seat != address {
-            places.seat = address.to_owned();
-        }
-    }
-
-    /// Notes where a member has said to be.
-    pub fn said(&self, member: Incarnation, address: &str) {
-        if let Some(places) = self.lock().get_mut(&member) {
-            places.said = Some(address.to_owned()).filter(|said| *said != places.seat);
-        }
-    }
-
-    pub fn keep_only(&self, members: &[Incarnation]) {
-        self.lock().retain(|member, _| members.contains(member));
-    }
-
-    /// Where to call the member for the `attempt`th time: where its seat is, or, each other time, where it has said to
-    /// be.
-    fn of(&self, member: Incarnation, attempt: u32) -> Option<String> {
-        let Places { seat, said } = self.lock().get(&member).cloned()?;
-        Some(said.filter(|_| !attempt.is_multiple_of(2)).unwrap_or(seat))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Incarnation, Places>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A lasting connection to one peer; cheap to clone.
 #[derive(Clone)]
 pub struct Link {
@@ -348,13 +319,12 @@ struct Call {
 impl Link {
     /// `quiet`: how long the peer may say nothing while it owes an answer. After that the link connects anew, as TCP
     /// may need as long as a partition has lasted to find out that the partition is over.
-    /// `addresses`: where members are now, looked at for each connection.
-    pub fn new(caller: Caller, target: Target, addresses: Addresses, cluster: ClusterId, quiet: Duration) -> Link {
+    pub fn new(caller: Caller, target: Target, cluster: ClusterId, quiet: Duration) -> Link {
         let (calls, queue) = mpsc::channel(limits::PEER_CALLS);
         let env = caller.env.clone();
-        env.spawn(async move {
-            Keeper { caller, target, addresses, cluster, quiet, refusal: None, failures: 0 }.keep(queue).await
-        });
+        env.spawn(
+            async move { Keeper { caller, target, cluster, quiet, refusal: None, failures: 0 }.keep(queue).await },
+        );
         Link { calls, env }
     }
 
@@ -378,7 +348,6 @@ fn closed() -> io::Error {
 struct Keeper {
     caller: Caller,
     target: Target,
-    addresses: Addresses,
     cluster: ClusterId,
     quiet: Duration,
     /// The peer's last refusal, which is logged once.
@@ -408,7 +377,9 @@ impl Keeper {
             if first.answer.is_closed() {
                 continue;
             }
-            if let Some(now) = self.target.incarnation.and_then(|member| self.addresses.of(member, self.failures)) {
+            if let Some(now) =
+                self.target.incarnation.and_then(|member| self.caller.addresses.of(member, self.failures))
+            {
                 self.target.address = now;
             }
             match self.caller.connect(&self.target, Some(self.cluster), Purpose::Calls).await {

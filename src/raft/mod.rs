@@ -14,6 +14,7 @@
 //!
 //! **Members** come and go while the cluster runs: `members` decides, `node::steward` acts.
 
+mod addresses;
 mod admission;
 mod base;
 mod catch_up;

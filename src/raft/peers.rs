@@ -24,7 +24,7 @@ use super::errand::{Brought, bring};
 use super::fitness::Fitness;
 use super::heard::Heard;
 use super::lease::Lease;
-use super::link::{Addresses, Caller, Connection, Link, Target};
+use super::link::{Caller, Connection, Link, Target};
 use super::log::LogStore;
 use super::machine::{NoData, Raft, Snapshot};
 use super::memory::Memory;
@@ -41,7 +41,6 @@ pub struct Peers {
     caller: Caller,
     cluster: ClusterId,
     links: Arc<Mutex<LinksByPeer>>,
-    addresses: Addresses,
     /// How many of the log's first entries are to go.
     going: Arc<AtomicU64>,
 }
@@ -68,7 +67,7 @@ pub struct PeerLinks {
 
 impl Peers {
     pub fn new(caller: Caller, cluster: ClusterId) -> Peers {
-        Peers { caller, cluster, links: Arc::default(), addresses: Addresses::default(), going: Arc::default() }
+        Peers { caller, cluster, links: Arc::default(), going: Arc::default() }
     }
 
     pub fn cluster(&self) -> ClusterId {
@@ -84,10 +83,9 @@ impl Peers {
     pub fn links(&self, target: Target) -> PeerLinks {
         let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(member) = target.incarnation {
-            self.addresses.set(member, &target.address);
+            self.caller.addresses.set(member, &target.address);
         }
-        let addresses = &self.addresses;
-        let make = |quiet| Link::new(self.caller.clone(), target.clone(), addresses.clone(), self.cluster, quiet);
+        let make = |quiet| Link::new(self.caller.clone(), target.clone(), self.cluster, quiet);
         let make = || PeerLinks {
             member: target.incarnation,
             memory: self.caller.memory.clone(),
@@ -102,14 +100,14 @@ impl Peers {
 
     /// Notes where a member has said to be.
     pub fn said(&self, member: Incarnation, address: &str) {
-        self.addresses.said(member, address);
+        self.caller.addresses.said(member, address);
     }
 
     /// Closes the links to those that are no members any more.
     pub fn keep_only(&self, members: &[Incarnation]) {
         let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         links.retain(|(_, member), _| member.is_none_or(|member| members.contains(&member)));
-        self.addresses.keep_only(members);
+        self.caller.addresses.keep_only(members);
     }
 }
 

@@ -158,7 +158,7 @@ pub async fn open_relay(node: &Inner, request: RelayRequest) -> Result<(u64, Fra
     let target = Target::from(primary);
     let opening = async {
         let cluster = Some(running.peers.cluster());
-        let mut connection = node.caller.connect(&target, cluster, Purpose::Relay).await?;
+        let mut connection = node.caller.reach(&target, cluster, Purpose::Relay).await?;
         connection.send(&request).await?;
         let verdict: Verdict = connection.receive().await?;
         io::Result::Ok((connection, verdict))

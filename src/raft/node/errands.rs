@@ -18,7 +18,7 @@ pub async fn send(node: &Inner, to: u64, errand: Errand, within: Duration) -> Re
     let Some(member) = node.member(to) else { return Err(node.no_member(to)) };
     let asking = async {
         let cluster = Some(running.peers.cluster());
-        let mut connection = node.caller.connect(&Target::from(member), cluster, Purpose::Calls).await?;
+        let mut connection = node.caller.reach(&Target::from(member), cluster, Purpose::Calls).await?;
         connection.send(&Numbered { number: 1, body: Ask::Errand(errand) }).await?;
         io::Result::Ok(connection.receive::<Numbered<Answer>>().await?.body)
     };

@@ -122,7 +122,7 @@ async fn begin(node: &Inner) -> io::Result<Stamp> {
 async fn greet(node: &Inner, stamp: &Stamp) {
     let others = node.members().into_iter().filter(|member| member.id != node.config.node).map(Target::from);
     let greetings = others.map(|member| async move {
-        while let Err(fault) = node.caller.connect(&member, Some(stamp.cluster), Purpose::Calls).await
+        while let Err(fault) = node.caller.reach(&member, Some(stamp.cluster), Purpose::Calls).await
             && fault.kind() != io::ErrorKind::PermissionDenied
         {
             tracing::debug!("node {} at {} was not greeted: {fault}", member.node, member.address);

@@ -25,6 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::addresses::Addresses;
 use super::admission;
 use super::base::LogBase;
 use super::catch_up::{self, CatchUp, Parts};
@@ -117,6 +118,7 @@ impl Node {
             incarnation,
             memory,
             seat: Watch::new(None),
+            addresses: Addresses::default(),
             newest: Newest::of(config.pretend_newer),
             patience: config.election_timeout * 2,
         };

@@ -88,6 +88,7 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> String {
     let Some(Running { lease, .. }) = node.running.get() else { return "this node does not run".into() };
     let mut abdicated = node.abdicated.watching();
     let _ = abdicated.look_now();
+    let mut sure = node.env().now();
     loop {
         if node.stopping() {
             return "this node stops".into();
@@ -98,9 +99,15 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> String {
         if abdicated.look().is_some_and(|ended| ended >= reign) {
             return "its role is handed over, or a proposal was refused".into();
         }
+        // Consensus would say the same, but maybe late: it may have the vote for the next primary to write down first.
+        let asked = node.env().now();
+        if let Some(still) = Some(asked - sure).filter(|still| *still > lease.length()) {
+            return format!("the lease has lapsed: this process stood still for {:.1} s", still.as_secs_f64());
+        }
         if let Err(why) = lease.read_index(raft).await {
             return format!("the lease has lapsed: {why}");
         }
+        sure = asked;
         node.heard.leads();
         if raft.trigger().heartbeat().await.is_err() {
             return "consensus has stopped".into();
