@@ -272,18 +272,24 @@ pub const FETCH_AHEAD: usize = 4;
 /// How long either end of a fetch waits for the other: also while a checkpoint is made, which flushes the store, and
 /// while others have their turn by `--snapshot-rate`.
 pub const FETCH_SILENCE: Duration = Duration::from_secs(60);
+/// For how long a node that can't reach the source of what it has begun to fetch waits for that source, before it
+/// begins anew with another one.
+pub const FETCH_CUT: Duration = Duration::from_secs(5);
 /// How long after a failure a node tries again to fetch a database.
 pub const FETCH_AGAIN: Duration = Duration::from_secs(2);
 /// How long a checkpoint is shared by all that ask for one.
 pub const CHECKPOINT_SHARED: Duration = Duration::from_secs(5 * 60);
-/// How long a checkpoint stays that nobody reads. So long it keeps files of the store and of the log from going.
+/// How long a checkpoint stays that was made, and nobody has read: its receiver could not use it.
+pub const CHECKPOINT_AWAITED: Duration = Duration::from_secs(2 * 60);
+/// How long a checkpoint stays that nobody reads any more. So long it keeps files of the store and of the log from
+/// going.
 pub const CHECKPOINT_KEPT: Duration = Duration::from_secs(10 * 60);
 /// How long after its last read of a checkpoint a node that has fetched it may take to catch up by the log, which waits
 /// for it as long.
 pub const FETCHED_KEPT: Duration = Duration::from_secs(3_600);
 /// A member that has begun to follow the log, and is silent for so long, is not waited for.
 pub const FOLLOWER_AWAY: Duration = Duration::from_secs(60);
-/// How often a leader asks a member that fetches its database how far it is.
+/// How often a leader asks a member that fetches a database how far it is, and how often that one says so to all.
 pub const CATCH_UP_AGAIN: Duration = Duration::from_secs(1);
 /// How long the answer may take.
 pub const CATCH_UP_ANSWER: Duration = Duration::from_secs(2);

@@ -287,7 +287,7 @@ impl FrameWriter {
     ///
     /// # Panics
     /// If the frame has 4 GiB or more, which no limit allows.
-    pub fn push_large(&mut self, head: &[u8], body: Bytes, tail: &[u8]) {
+    pub fn push_parts(&mut self, head: &[u8], body: Bytes, tail: &[u8]) {
         self.push_length(head.len() + body.len() + tail.len());
         self.put(head);
         if body.len() < LARGE {

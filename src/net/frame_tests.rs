@@ -246,9 +246,9 @@ async fn large_bodies_keep_their_place_and_go_out_in_the_same_write() {
     let (mut writer, taken, calls) = taking(usize::MAX);
     let body = Bytes::from(vec![5; 100_000]);
     writer.push(b"before");
-    writer.push_large(b"<", body.clone(), b">");
-    writer.push_large(b"(", Bytes::from_static(b"small"), b")");
-    writer.push_large(b"", body.clone(), b"");
+    writer.push_parts(b"<", body.clone(), b">");
+    writer.push_parts(b"(", Bytes::from_static(b"small"), b")");
+    writer.push_parts(b"", body.clone(), b"");
     writer.push(b"after");
     writer.flush().await.unwrap();
     let large = [b"<", &body[..], b">"].concat();
@@ -263,7 +263,7 @@ async fn a_stream_that_takes_little_gets_all_in_order() {
     let mut expected = Vec::new();
     for n in 0..200usize {
         let body = Bytes::from(vec![n as u8; n * 97]);
-        writer.push_large(b"h", body.clone(), b"t");
+        writer.push_parts(b"h", body.clone(), b"t");
         expected.extend(framed(&[b"h", &body[..], b"t"].concat()));
         if n % 3 == 0 {
             writer.write_some().await.unwrap();
@@ -277,8 +277,8 @@ async fn a_stream_that_takes_little_gets_all_in_order() {
 async fn what_is_held_of_a_large_body_is_all_of_it_until_its_end() {
     let (mut writer, _, _) = taking(60_000);
     writer.push(b"before");
-    writer.push_large(b"", Bytes::from(vec![5; 100_000]), b"");
-    writer.push_large(b"", Bytes::from(vec![6; 70_000]), b"");
+    writer.push_parts(b"", Bytes::from(vec![5; 100_000]), b"");
+    writer.push_parts(b"", Bytes::from(vec![6; 70_000]), b"");
     let mut seen = Vec::new();
     while writer.queued() > 0 {
         seen.push((writer.queued() / 1_000, writer.held() / 1_000));
@@ -293,7 +293,7 @@ async fn what_is_held_of_a_large_body_is_all_of_it_until_its_end() {
     }
     writer.write_some().await.unwrap();
     assert_eq!((writer.queued() / 1_000, writer.held() / 1_000), (202, 502));
-    writer.push_large(b"", Bytes::from(vec![8; 10_000]), b"");
+    writer.push_parts(b"", Bytes::from(vec![8; 10_000]), b"");
     assert_eq!((writer.queued() / 1_000, writer.held() / 1_000), (212, 512));
     writer.flush().await.unwrap();
     assert_eq!(writer.held(), 0);
@@ -306,7 +306,7 @@ async fn a_writer_with_nothing_to_write_keeps_little() {
         for _ in 0..500 {
             writer.push(&[7; 1_000]);
         }
-        writer.push_large(b"", Bytes::from(vec![8; body]), b"");
+        writer.push_parts(b"", Bytes::from(vec![8; body]), b"");
         writer.flush().await.unwrap();
         // (A part of the buffer would keep all of it.)
         assert_eq!(writer.tail.capacity(), 0, "{body}");
@@ -319,7 +319,7 @@ async fn a_write_given_up_goes_on_where_it_was() {
     let mut writer = FrameWriter::new(Box::new(near));
     let body: Vec<u8> = (0..50_000u32).map(|n| (n / 3) as u8).collect();
     writer.push(b"first");
-    writer.push_large(b"", Bytes::from(body.clone()), b"end");
+    writer.push_parts(b"", Bytes::from(body.clone()), b"end");
     let mut heard = Vec::new();
     while writer.queued() > 0 {
         let _ = tokio::time::timeout(Duration::ZERO, writer.flush()).await;

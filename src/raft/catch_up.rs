@@ -5,7 +5,8 @@
 //! a failure begins anew, with what is there already.
 //!
 //! The source is the member whose checkpoint was begun; else another one that is not the leader, which has enough to
-//! do; else the leader. The leader is told once a second how far this node is, as its log has to go on from there.
+//! do; else the leader; one that has sent what it could not read comes last. All members are told once a second how far
+//! this node is, as the log of the one that leads then has to go on from there.
 //!
 //! A database that is whole does not take the place of the present one under everybody's feet: the node stops in an
 //! orderly way, and begins again with the new one ([`CatchUp::ready`]). The steps, and a crash after each:
@@ -28,6 +29,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::admission;
 use super::fetch::{Offered, follow, read_begun};
@@ -36,7 +38,8 @@ use super::link::{Caller, Connection, Target};
 use super::log::LogStore;
 use super::pace::Pace;
 use super::stamp::ClusterId;
-use super::types::Place;
+use super::telling::Telling;
+use super::types::{Incarnation, Place};
 use super::wire::{Admission, CatchUpAnswer, Fetched, Offer};
 use crate::config::limits;
 use crate::engine::{Incoming, Shelf};
@@ -53,6 +56,10 @@ pub struct CatchUp {
     state: Watch<State>,
     /// The leader that last asked.
     leader: Mutex<Option<Target>>,
+    /// Since when the source of what was begun can't be reached.
+    cut: Mutex<Option<Instant>>,
+    /// Who has sent what it could not read, or this node could not.
+    shunned: Mutex<Option<Incarnation>>,
     ready: Watch<Option<Position>>,
     /// Why the last attempt failed.
     trouble: Mutex<Option<String>>,
@@ -109,7 +116,8 @@ impl CatchUp {
     /// `left`: how many entries a database has applied that an earlier start has not fetched to the end.
     pub fn new(parts: Parts, left: Option<u64>) -> CatchUp {
         let (state, ready) = (Watch::new(State::Idle), Watch::new(None));
-        CatchUp { parts, state, leader: Mutex::default(), ready, trouble: Mutex::default(), left: Mutex::new(left) }
+        let (leader, cut, shunned, trouble) = Default::default();
+        CatchUp { parts, state, leader, cut, shunned, ready, trouble, left: Mutex::new(left) }
     }
 
     /// Set when this node should stop, and begin again with the database that it has fetched.
@@ -242,25 +250,48 @@ impl CatchUp {
         let shelf = shelf.clone();
         let incoming = env.offload(move || shelf.incoming()).await?;
         let begun = read_begun(env, &incoming).await?.map(|begun| begun.source);
-        let sources = self.in_order(members, begun);
+        let members = self.in_order(members, begun);
         let mut why = io::Error::other("no other member is known");
-        for source in sources {
-            match self.ask(&source, &incoming, cluster, entries).await {
-                Ok((offered, follows)) => return self.fetch(&source, offered, follows, cluster).await,
+        for source in &members {
+            match self.ask(source, &incoming, cluster, entries).await {
+                Ok((offered, follows)) => {
+                    *lock(&self.cut) = None;
+                    let fetched = self.fetch(source, offered, &members, follows, cluster).await;
+                    if fetched.as_ref().is_err_and(is_of_the_source) {
+                        *lock(&self.shunned) = source.incarnation;
+                    }
+                    return fetched;
+                }
                 Err(refused) => {
                     tracing::debug!("node {} offers no database: {refused}", source.node);
                     why = io::Error::new(refused.kind(), format!("node {}: {refused}", source.node));
+                    if begun == Some(source.node) && is_cut(&refused) && self.may_come_back() {
+                        return Err(why);
+                    }
                 }
             }
         }
         Err(why)
     }
 
+    /// Whether the source of what was begun is to be waited for, now that it can't be reached.
+    fn may_come_back(&self) -> bool {
+        let now = self.parts.env.now();
+        now < *lock(&self.cut).get_or_insert(now) + limits::FETCH_CUT
+    }
+
     /// Those to ask for a database, in this order.
     fn in_order(&self, mut members: Vec<Target>, begun: Option<u64>) -> Vec<Target> {
-        let leader = lock(&self.leader).as_ref().map(|leader| leader.node);
+        let (leader, shunned) = (lock(&self.leader).clone(), *lock(&self.shunned));
+        if let Some(leader) = &leader {
+            // (This node may not know it as a member yet.)
+            members.retain(|member| member.incarnation != leader.incarnation);
+            members.push(leader.clone());
+        }
+        let leads = |member: &Target| leader.as_ref() == Some(member);
+        let is_shunned = |member: &Target| shunned.is_some() && member.incarnation == shunned;
         members.retain(|member| member.incarnation != Some(self.parts.caller.incarnation));
-        members.sort_by_key(|member| (Some(member.node) != begun, Some(member.node) == leader, member.node));
+        members.sort_by_key(|member| (is_shunned(member), Some(member.node) != begun, leads(member), member.node));
         members
     }
 
@@ -274,61 +305,61 @@ impl CatchUp {
         entries: u64,
     ) -> io::Result<(Offered, Option<(Target, Connection)>)> {
         let Parts { env, caller, .. } = &self.parts;
+        // (In this order: a checkpoint is not to be made in vain, and what follows it must not go meanwhile.)
+        let leader = lock(&self.leader).clone().filter(|leader| leader.node != source.node);
+        let mut follows = match leader {
+            Some(leader) => Some((self.keeps(&leader, cluster, entries).await?, leader)),
+            None => None,
+        };
         let connection = caller.reach(source, Some(cluster), Purpose::Fetch).await?;
         let offered = Offered::ask(env, incoming, source.node, connection, entries).await?;
-        let leader = lock(&self.leader).clone().filter(|leader| leader.node != source.node);
-        let Some(leader) = leader else { return Ok((offered, None)) };
-        let mut follows = caller.reach(&leader, Some(cluster), Purpose::Fetch).await?;
-        if follow(env, &mut follows, offered.offer().fetched(0)).await? {
-            return Ok((offered, Some((leader, follows))));
+        let Some((mut connection, leader)) = follows.take() else { return Ok((offered, None)) };
+        match follow(env, &mut connection, offered.offer().fetched(0)).await {
+            Ok(true) => Ok((offered, Some((leader, connection)))),
+            Ok(false) => {
+                Err(io::Error::other(format!("the log of node {} does not go back to its database", leader.node)))
+            }
+            Err(why) => Err(io::Error::other(format!("node {}: {why}", leader.node))),
         }
-        Err(io::Error::other(format!("the log of node {} does not go back to its database", leader.node)))
+    }
+
+    /// Has the leader keep all of its log that follows `entries` entries, or all that it has.
+    async fn keeps(&self, leader: &Target, cluster: ClusterId, entries: u64) -> io::Result<Connection> {
+        let Parts { env, caller, .. } = &self.parts;
+        let asked = async {
+            let mut connection = caller.reach(leader, Some(cluster), Purpose::Fetch).await?;
+            follow(env, &mut connection, Fetched { entries, ..Fetched::default() }).await?;
+            io::Result::Ok(connection)
+        };
+        asked.await.map_err(|why| io::Error::other(format!("node {}, which leads: {why}", leader.node)))
     }
 
     async fn fetch(
         &self,
         source: &Target,
         offered: Offered,
+        members: &[Target],
         follows: Option<(Target, Connection)>,
         cluster: ClusterId,
     ) -> io::Result<Offer> {
-        let env = &self.parts.env;
+        let Parts { env, caller, .. } = &self.parts;
         let begins = Progress { from: source.node, ..Progress::default() };
         let Fetched { entries, total, .. } = offered.offer().fetched(0);
         *lock(&self.left) = Some(entries);
         let pace = Mutex::new(None);
-        let tell = |done: u64| {
+        let note = |done: u64| {
             let rate = lock(&pace).get_or_insert_with(|| Pace::begin(env, done)).rate(env, done);
             self.state.send(State::Fetching(Progress { entries, done, total, rate, ..begins.clone() }));
         };
+        note(0);
+        *lock(&pace) = None;
+        let fetched = || self.progress().unwrap_or_default().fetched();
+        let leader = || lock(&self.leader).as_ref().and_then(|leader| leader.incarnation);
+        let telling = Telling { env, caller, cluster, fetched, leader };
         tokio::select! {
             biased;
-            fetched = offered.fetch(|bytes| self.has_room(bytes), tell) => fetched,
-            () = self.keep_following(source, follows, cluster) => unreachable!("it goes on until the database is there"),
-        }
-    }
-
-    /// Tells the leader of the moment how far this node is, once a second, unless it is the source.
-    async fn keep_following(&self, source: &Target, mut follows: Option<(Target, Connection)>, cluster: ClusterId) {
-        let Parts { env, caller, .. } = &self.parts;
-        loop {
-            env.sleep(limits::CATCH_UP_AGAIN).await;
-            let leader = lock(&self.leader).clone().filter(|leader| leader.node != source.node);
-            follows = follows.filter(|(followed, _)| leader.as_ref() == Some(followed));
-            let Some(leader) = leader else { continue };
-            let told = async {
-                let mut connection = match follows.take() {
-                    Some((_, connection)) => connection,
-                    None => caller.reach(&leader, Some(cluster), Purpose::Fetch).await?,
-                };
-                let fetched = self.progress().unwrap_or_default().fetched();
-                follow(env, &mut connection, fetched).await?;
-                io::Result::Ok(connection)
-            };
-            match told.await {
-                Ok(connection) => follows = Some((leader, connection)),
-                Err(why) => tracing::debug!("node {} was not told what is fetched: {why}", leader.node),
-            }
+            fetched = offered.fetch(|bytes| self.has_room(bytes), note) => fetched,
+            in_vain = telling.tell(members, follows) => Err(in_vain),
         }
     }
 
@@ -398,6 +429,18 @@ pub async fn finish(log: &LogStore, store: &Store, env: &Env, shelf: Arc<dyn She
         env.offload(move || incoming.discard()).await?;
     }
     Ok(left)
+}
+
+/// Whether it is the source that has failed, or what it has sent.
+fn is_of_the_source(why: &io::Error) -> bool {
+    matches!(why.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Other)
+}
+
+/// Whether a source can't be reached, and may have what it offered all the same. (One that refuses connections has
+/// ended, and its checkpoints with it; the others have answered.)
+fn is_cut(why: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotConnected, Other, PermissionDenied};
+    !matches!(why.kind(), ConnectionRefused | NotConnected | Other | PermissionDenied)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -4,11 +4,12 @@
 //! the log has to stay ([`Checkpoints::floor`]), or a node that has fetched it would have to begin again. It goes when
 //! nobody has read from it for a while, or when the disk is nearly full; and all of them go at the start.
 //!
-//! Who reads one, and how far it is, is noted here, on the primary also of those that fetch from another member
-//! ([`Checkpoints::note`]): its own log has to go on from there.
+//! Whoever fetches a database, here or from another member, says so to every member, and how far it is
+//! ([`Checkpoints::note`]): the log of the one that is primary then has to go on from there.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct Checkpoints {
     log: LogStore,
     shelf: Arc<dyn Shelf>,
     held: Mutex<Vec<Arc<Held>>>,
-    /// Who has read lately.
+    /// Who has fetched lately, here or elsewhere.
     readers: Mutex<BTreeMap<Incarnation, Reading>>,
     /// Held while a checkpoint is made.
     making: tokio::sync::Mutex<()>,
@@ -58,6 +59,7 @@ pub struct Held {
     checkpoint: Arc<dyn Checkpoint>,
     made: Instant,
     used: Mutex<Instant>,
+    is_read: AtomicBool,
 }
 
 impl Held {
@@ -81,13 +83,8 @@ impl Checkpoints {
 
     /// The checkpoint called `name`, if it is still there.
     pub fn again(&self, name: &str) -> Option<Arc<Held>> {
-        let found = self.held().iter().find(|held| held.name == name).cloned();
-        if let Some(held) = &found {
-            let now = self.env.now();
-            let mut used = held.used();
-            *used = now.max(*used);
-        }
-        found
+        // (Only reading keeps it: who comes back again and again, and has no room for it, must not.)
+        self.held().iter().find(|held| held.name == name).cloned()
     }
 
     /// Notes how far a node is with a checkpoint that it fetches here or from another member; `None`: it has ended, or
@@ -98,6 +95,10 @@ impl Checkpoints {
         let known = readers.get_mut(&reader);
         match (fetched, known) {
             (Some(fetched), Some(reading)) if reading.is_open && reading.fetched.entries == fetched.entries => {
+                if reading.fetched.done == 0 {
+                    // (What was there from before has not come in the first second.)
+                    reading.pace = Pace::begin(&self.env, fetched.done);
+                }
                 (reading.fetched, reading.at) = (fetched, at);
             }
             (Some(fetched), _) => {
@@ -156,8 +157,8 @@ impl Checkpoints {
         // (In this order: what was applied was committed in this term or in an earlier one.)
         let (term, now) = (self.log.term(), self.env.now());
         let made = made.map(|(checkpoint, position)| {
-            let used = Mutex::new(now);
-            Arc::new(Held { name, position, term, checkpoint, made: now, used })
+            let (used, is_read) = (Mutex::new(now), AtomicBool::new(false));
+            Arc::new(Held { name, position, term, checkpoint, made: now, used, is_read })
         });
         self.held().extend(made.as_ref().ok().cloned());
         *lock(&self.made_from) = None;
@@ -177,7 +178,11 @@ impl Checkpoints {
             *until = turn + Duration::from_secs_f64(length as f64 / self.rate.max(1) as f64);
             turn
         };
-        *held.used() = turn;
+        {
+            let mut used = held.used();
+            *used = turn.max(*used);
+        }
+        held.is_read.store(true, Ordering::Relaxed);
         self.env.sleep_until(turn).await;
         let checkpoint = held.checkpoint.clone();
         self.env.offload(move || checkpoint.read(&name, offset, length)).await
@@ -194,7 +199,9 @@ impl Checkpoints {
         let now = self.env.now();
         let mut gone = Vec::new();
         self.held().retain(|held| {
-            let stays = !all && now < *held.used() + limits::CHECKPOINT_KEPT;
+            let is_read = held.is_read.load(Ordering::Relaxed);
+            let kept = if is_read { limits::CHECKPOINT_KEPT } else { limits::CHECKPOINT_AWAITED };
+            let stays = !all && now < *held.used() + kept;
             if !stays {
                 gone.push(held.clone());
             }

@@ -7,7 +7,7 @@
 //!   Read { file, offset, length }    ────►        `FETCH_AHEAD` of them at a time
 //!        ◄────  Part { checksum, bytes }
 //!
-//! receiver                                      primary, where that is not the source
+//! receiver                                      every member, on a connection of its own
 //!   Follow { entries, done, total }  ────►        once a second: keeps the log from there on
 //!        ◄────  Followed { kept }
 //! ```
@@ -45,17 +45,20 @@ fn offer_of(held: &Held) -> io::Result<Offer> {
 /// Serves a connection for fetching until the receiver closes it, or asks nothing for so long that its checkpoint may
 /// go.
 ///
-/// `no_room`: why no checkpoint is to be made, as the disk has no room for what it keeps from going.
+/// `unable`: why no checkpoint is to be made: the disk has no room for what it keeps from going, say.
 pub async fn serve(
     env: &Env,
     checkpoints: &Checkpoints,
     mut connection: Connection,
     reader: Incarnation,
-    no_room: impl Fn() -> Option<String>,
+    unable: impl Fn() -> Option<String>,
 ) -> io::Result<()> {
     let mut opened: Option<(Arc<Held>, Offer)> = None;
-    let ended = exchange(env, checkpoints, &mut connection, reader, no_room, &mut opened).await;
-    checkpoints.note(reader, None);
+    let ended = exchange(env, checkpoints, &mut connection, reader, unable, &mut opened).await;
+    // (Who reads is not who tells how far it is: it says that on a connection of its own.)
+    if opened.is_none() {
+        checkpoints.note(reader, None);
+    }
     // (The last one to let go of a checkpoint removes its files, which may take a while.)
     env.offload(move || drop(opened)).await;
     ended
@@ -66,7 +69,7 @@ async fn exchange(
     checkpoints: &Checkpoints,
     connection: &mut Connection,
     reader: Incarnation,
-    no_room: impl Fn() -> Option<String>,
+    unable: impl Fn() -> Option<String>,
     opened: &mut Option<(Arc<Held>, Offer)>,
 ) -> io::Result<()> {
     loop {
@@ -76,14 +79,13 @@ async fn exchange(
             FetchAsk::Open { again, entries } => {
                 let held = match again.and_then(|name| checkpoints.again(&name)) {
                     Some(held) => Ok(held),
-                    None => match no_room() {
-                        Some(why) => Err(io::Error::new(io::ErrorKind::StorageFull, why)),
+                    None => match unable() {
+                        Some(why) => Err(io::Error::other(why)),
                         None => checkpoints.at_least(entries).await,
                     },
                 };
                 match held.and_then(|held| offer_of(&held).map(|offer| (held, offer))) {
                     Ok((held, offer)) => {
-                        checkpoints.note(reader, Some(offer.fetched(0)));
                         *opened = Some((held, offer.clone()));
                         FetchAnswer::Opened(offer)
                     }
@@ -91,13 +93,7 @@ async fn exchange(
                 }
             }
             FetchAsk::Read { file, offset, length } => match part(checkpoints, opened, file, offset, length).await {
-                Ok(bytes) => {
-                    if let Some((_, offer)) = &opened {
-                        let before: u64 = offer.files.iter().take(file as usize).map(|(_, size)| size).sum();
-                        checkpoints.note(reader, Some(offer.fetched(before + offset + bytes.len() as u64)));
-                    }
-                    FetchAnswer::Part { checksum: crc32c::crc32c(&bytes), bytes }
-                }
+                Ok(bytes) => FetchAnswer::Part { checksum: crc32c::crc32c(&bytes), bytes },
                 Err(why) => FetchAnswer::Failed(why.to_string()),
             },
             FetchAsk::Follow(fetched) => {
@@ -193,7 +189,7 @@ impl Offered {
             let (taken, bytes) = (incoming.clone(), pack(&begun));
             env.offload(move || taken.begin(&bytes)).await?;
         }
-        let offer = begun.offer;
+        let Begun { source, offer } = begun;
         let looked = incoming.clone();
         let whole = env.offload(move || looked.whole()).await?;
         let is_whole = |name: &str, size: u64| whole.iter().any(|file| file.name == name && file.size == size);
@@ -213,25 +209,35 @@ impl Offered {
             receiving.receive(*size, |bytes| progress(done + bytes)).await?;
             done += size;
         }
-        let looked = incoming.clone();
-        let there = env.offload(move || looked.whole()).await?;
-        let lacks = |(name, size): &&(String, u64)| !there.iter().any(|file| file.name == *name && file.size == *size);
-        if let Some((name, _)) = offer.files.iter().find(lacks) {
-            let why = format!("{name} has come, and is not there any more");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        }
-        let position = read_all(&env, &incoming).await?;
-        if position != Position::from(offer.place) {
-            let place = offer.place;
-            let why = format!("what was fetched has applied {position:?}, and was offered as {place:?}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        if let Err(why) = check(&env, &incoming, &offer).await {
+            if why.kind() == io::ErrorKind::InvalidData {
+                // (What is wrong stays wrong: it is not to be looked at again, and again.)
+                env.offload(move || incoming.discard()).await?;
+            }
+            return Err(io::Error::new(why.kind(), format!("the database that node {source} has sent: {why}")));
         }
         Ok(offer)
     }
 }
 
-/// Tells the primary how far this node is with a database that it fetches from another member -> whether the primary's
-/// log goes on from there.
+/// Looks at a database that has come as a whole; `InvalidData`: it is not what was offered.
+async fn check(env: &Env, incoming: &Arc<dyn Incoming>, offer: &Offer) -> io::Result<()> {
+    let wrong = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    let looked = incoming.clone();
+    let there = env.offload(move || looked.whole()).await?;
+    let lacks = |(name, size): &&(String, u64)| !there.iter().any(|file| file.name == *name && file.size == *size);
+    if let Some((name, _)) = offer.files.iter().find(lacks) {
+        return wrong(format!("{name} has come, and is not there any more"));
+    }
+    let (position, place) = (read_all(env, incoming).await?, offer.place);
+    if position != Position::from(place) {
+        return wrong(format!("what was fetched has applied {position:?}, and was offered as {place:?}"));
+    }
+    Ok(())
+}
+
+/// Tells a member how far this node is with the database that it fetches -> whether that member's log goes on from
+/// there.
 pub async fn follow(env: &Env, connection: &mut Connection, fetched: Fetched) -> io::Result<bool> {
     connection.send(&FetchAsk::Follow(fetched)).await?;
     match answer(env, connection).await? {

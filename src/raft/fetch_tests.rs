@@ -207,7 +207,7 @@ async fn what_comes_damaged_or_is_not_what_was_asked_for_is_refused() {
 }
 
 #[tokio::test]
-async fn the_primary_keeps_its_log_for_who_fetches_from_another_member() {
+async fn a_member_keeps_its_log_for_who_fetches_from_anywhere() {
     let primary = Source::with(20).await;
     let (mut connection, serving) = primary.connect();
     let fetched = Fetched { entries: 15, done: 1, total: 9 };
@@ -227,6 +227,49 @@ async fn the_primary_keeps_its_log_for_who_fetches_from_another_member() {
     primary.log.begin_after(Place { term: 3, index: 15 }).await.unwrap();
     assert!(!follow(&primary.env, &mut connection, fetched).await.unwrap());
     assert!(follow(&primary.env, &mut connection, Fetched { entries: 16, ..fetched }).await.unwrap());
+}
+
+#[tokio::test]
+async fn who_comes_back_again_and_again_and_reads_nothing_keeps_no_checkpoint() {
+    tokio::time::pause();
+    let (source, disk) = (Source::with(20).await, SimDisk::new());
+    let incoming = disk.shelf(TABLES).incoming().unwrap();
+    let no_room = |_: u64| Err(io::Error::new(io::ErrorKind::StorageFull, "no room"));
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..limits::CHECKPOINT_AWAITED.as_secs() {
+        let (connection, _serving) = source.connect();
+        let offered = Offered::ask(&source.env, &incoming, 1, connection, 15).await.unwrap();
+        names.insert(offered.offer().name.clone());
+        offered.fetch(no_room, |_| {}).await.unwrap_err();
+        tokio::time::advance(limits::FETCH_AGAIN).await;
+        source.checkpoints.sweep(false);
+    }
+    assert!((2..=3).contains(&names.len()), "{names:?}");
+}
+
+#[tokio::test]
+async fn what_has_come_and_is_wrong_is_not_looked_at_again() {
+    let (source, disk) = (Source::with(20).await, SimDisk::new());
+    let incoming = disk.shelf(TABLES).incoming().unwrap();
+    let (near, middle) = duplex(1 << 16);
+    let (mut asks, mut real) = (connection(middle), source.connect());
+    // Its database is not at the place that is offered.
+    tokio::spawn(async move {
+        while let Ok(ask) = asks.receive::<FetchAsk>().await {
+            real.0.send(&ask).await.unwrap();
+            let mut answer = real.0.receive::<FetchAnswer>().await.unwrap();
+            if let FetchAnswer::Opened(offer) = &mut answer {
+                offer.place.term += 1;
+            }
+            asks.send(&answer).await.unwrap();
+        }
+    });
+    let offered = Offered::ask(&source.env, &incoming, 7, connection(near), 15).await.unwrap();
+    let failed = offered.fetch(|_| Ok(()), |_| {}).await.unwrap_err();
+    assert_eq!(failed.kind(), io::ErrorKind::InvalidData);
+    assert!(failed.to_string().starts_with("the database that node 7 has sent: "), "{failed}");
+    assert_eq!(read_begun(&source.env, &incoming).await.unwrap(), None);
+    assert_eq!(incoming.whole().unwrap(), []);
 }
 
 #[tokio::test]

@@ -106,6 +106,11 @@ impl Fitness {
         self.causes().get(&Cause::Disk).cloned()
     }
 
+    /// What could not be read of this node's database.
+    pub fn damage(&self) -> Option<String> {
+        self.causes().get(&Cause::Database).cloned()
+    }
+
     /// Why this node takes no new entries: half of the reserve is left for what goes on without them.
     pub fn is_full(&self) -> Option<String> {
         self.no_room().filter(|_| self.is_short.load(Ordering::Relaxed))

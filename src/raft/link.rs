@@ -432,7 +432,7 @@ async fn converse(
             number += 1;
             waiting.retain(|_, answer| !answer.is_closed());
             waiting.insert(number, call.answer);
-            writer.push_large(&[], pack(&Numbered { number, body: call.ask }).into(), &[]);
+            writer.push_parts(&[], pack(&Numbered { number, body: call.ask }).into(), &[]);
         }
         tokio::select! {
             biased;

@@ -42,6 +42,7 @@ mod peers;
 mod runtime;
 mod stamp;
 mod tail;
+mod telling;
 mod types;
 pub(crate) mod wire;
 

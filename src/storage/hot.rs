@@ -18,7 +18,8 @@
 //! a younger one. So the answer has no end, whatever time was asked for.
 //!
 //! **Bounds.** All entries together have at most the bytes that [`Hot::new`] was given; records above
-//! [`limits::CACHED_RECORD`] are not kept. What goes first is decided by `quick_cache` (Clock-PRO, which lets a scan of
+//! [`limits::CACHED_RECORD`] are not kept. (The tables of `quick_cache` grow with the number of entries, and stay when
+//! these get fewer and larger: after records of 40 bytes, another half.) What goes first is decided by `quick_cache` (Clock-PRO, which lets a scan of
 //! all objects pass by), without threads, time or chance: the same calls always leave the same entries.
 //!
 //! **Left out**: older revisions, absent objects and blobs, which are asked for rarely.
@@ -41,9 +42,11 @@ use crate::zodb::{Oid, StorageId, Tid};
 const ENTRY: u64 = 160;
 /// What an entry costs as a rule; only for reckoning how many there may be.
 const USUAL_ENTRY: u64 = 1 << 10;
-/// Parts of the cache with a lock each (fewer if they would have few entries). Not the number of processors, which
-/// would make the order in which entries go another one on each machine.
-const SHARDS: usize = 32;
+/// Parts of the cache with a lock each: as many as leave each of them room for a few of the largest records. Not the
+/// number of processors, which would make the order in which entries go another one on each machine.
+const SHARDS: std::ops::RangeInclusive<u64> = 1..=1024;
+/// So many of the largest records have room in one of these.
+const LARGE_IN_A_SHARD: u64 = 16;
 /// So many turns are shared by all objects. A power of two.
 const TURNS: usize = 256;
 
@@ -86,7 +89,7 @@ pub(super) struct Changing {
 pub struct CacheCounts {
     /// Loads that were answered from memory.
     pub hits: u64,
-    /// Loads for which the tables were read.
+    /// Loads for which the tables were read, though they asked for what may be here.
     pub misses: u64,
     /// Objects that are in memory.
     pub objects: u64,
@@ -100,7 +103,9 @@ impl Hot {
         let options = || {
             let entries = usize::try_from(bytes / USUAL_ENTRY).unwrap_or(usize::MAX);
             let mut options = OptionsBuilder::new();
-            options.shards(SHARDS).weight_capacity(bytes).estimated_items_capacity(entries.max(1));
+            let shards = bytes / (LARGE_IN_A_SHARD * limits::CACHED_RECORD as u64);
+            let shards = shards.clamp(*SHARDS.start(), *SHARDS.end()) as usize;
+            options.shards(shards).weight_capacity(bytes).estimated_items_capacity(entries.max(1));
             options.build().expect("both capacities are given")
         };
         let entries = (bytes > 0).then(|| Cache::with_options(options(), Bytewise, Fixed, DefaultLifecycle::default()));
@@ -110,10 +115,9 @@ impl Hot {
 
     /// The object's newest revision, if it is here and `fits`.
     pub fn get(&self, storage: StorageId, oid: Oid, fits: impl FnOnce(Tid) -> bool) -> Option<Held> {
-        let held = self.entries.as_ref()?.get(&(storage, oid)).filter(|held| fits(held.tid));
-        let count = if held.is_some() { &self.hits } else { &self.misses };
-        count.fetch_add(1, Relaxed);
-        held
+        let held = self.entries.as_ref()?.get(&(storage, oid)).filter(|held| fits(held.tid))?;
+        self.hits.fetch_add(1, Relaxed);
+        Some(held)
     }
 
     /// Before a reader reads the store. `None`: what it reads will not be kept.
@@ -131,6 +135,7 @@ impl Hot {
         if data.len() > limits::CACHED_RECORD {
             return;
         }
+        self.misses.fetch_add(1, Relaxed);
         // (Its lock is held until the entry is there: a change that begins now finds the entry.)
         let now = self.turn(turn_of(&key));
         if *now == turn {
@@ -219,7 +224,8 @@ impl Weighter<Key, Held> for Bytewise {
     }
 }
 
-/// Hashes keys, in every process the same. (Numbers of objects are given out by the server.)
+/// Hashes keys, in every process the same. Objects of one storage never have the same hash; who may write, and chooses
+/// numbers whose hashes are alike, makes one of the shards slow.
 #[derive(Clone, Copy)]
 struct Fixed;
 

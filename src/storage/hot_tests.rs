@@ -156,6 +156,18 @@ fn nothing_is_here_or_comes_while_a_change_goes_on() {
 }
 
 #[test]
+fn a_small_cache_keeps_the_largest_records_too() {
+    let store = Store::open_with_cache(engine(), 1 << 20).unwrap();
+    apply(&store, create("1"));
+    apply(&store, commit(4, vec![over(0, OID.0, data(&"x".repeat(limits::CACHED_RECORD)))]));
+    for _ in 0..2 {
+        store.load_before(S, OID, Tid::MAX, Tid(4)).unwrap().unwrap();
+    }
+    assert_eq!(store.cache_counts().hits, 1);
+    assert_eq!(held(&store), Some(4));
+}
+
+#[test]
 fn after_a_failed_write_nothing_of_its_objects_is_kept() {
     let (store, disk) = example();
     disk.set_faults(DiskFaults { writes_after: Some(0), ..DiskFaults::default() });
@@ -230,7 +242,7 @@ fn a_scan_does_not_push_out_what_is_read_again_and_again() {
     assert_eq!(store.cache_counts().hits - before.hits, 10);
 }
 
-/// Each reader loads at views that move on, while the objects change and are packed, so that entries come and go.
+/// Each reader loads at views that move on, while the objects change, so that entries come and go.
 #[test]
 fn readers_beside_apply_never_see_what_their_view_has_not() {
     const OBJECTS: u64 = 5;

@@ -12,8 +12,9 @@ use super::pickle::write as pickle;
 use super::value::Value;
 use crate::zodb::{Oid, Tid};
 
-/// `bytes` from this length on are not copied into a message.
-const LARGE: usize = 256;
+/// `bytes` from this length on are kept aside. (Whether they are copied behind the head in the end, or written from where
+/// they are, is up to `net::FrameWriter`.)
+const ASIDE: usize = 256;
 /// Room for a message without its large part.
 const ROOM: usize = 128;
 
@@ -176,7 +177,7 @@ impl Writer {
 
     /// `bytes` that may be large: the first large one of a message is not copied.
     pub(super) fn data(&mut self, bytes: &Bytes) {
-        if bytes.len() < LARGE || self.aside.is_some() {
+        if bytes.len() < ASIDE || self.aside.is_some() {
             return self.bytes(bytes);
         }
         self.bytes_head(bytes.len());

@@ -16,7 +16,7 @@ use crate::support::{PATIENCE, wait_for};
 use crate::times;
 
 /// A log that is shortened at once.
-const SHORT: [&str; 4] = ["--log-keep", "0", "--log-size", "1"];
+pub const SHORT: [&str; 4] = ["--log-keep", "0", "--log-size", "1"];
 /// The same, and fetching that takes seconds.
 pub const SLOW: [&str; 6] = ["--log-keep", "0", "--log-size", "1", "--snapshot-rate", "3"];
 const VALUE: usize = 1 << 20;
@@ -240,13 +240,7 @@ fn a_receiver_that_is_told_to_stop_stops() {
     wait_for(|| format!("{words:?}: {}", cluster.nodes[victim].log_text()), PATIENCE, stops);
     let pid = cluster.nodes[victim].pid().unwrap();
     signal(pid, "TERM");
-    let ends = || {
-        if cluster.nodes[victim].is_ready() {
-            println!("the signal came in the last moment before the process began anew, and was lost");
-            signal(pid, "TERM");
-        }
-        (!cluster.nodes[victim].is_running()).then_some(())
-    };
+    let ends = || (!cluster.nodes[victim].is_running()).then_some(());
     wait_for(|| "the end".into(), PATIENCE, ends);
     cluster.nodes[victim].kill();
     cluster.start(victim);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::catch_up::{SLOW, commit, wait_equal, wait_fetching};
+use crate::catch_up::{SHORT, SLOW, commit, wait_equal, wait_fetching};
 use crate::counters::Counters;
 use crate::support::cluster::Cluster;
 use crate::support::zrsctl::{done, handed_over, refused, refused_as, zrsctl};
@@ -333,6 +333,32 @@ fn a_voter_that_has_moved_is_found_though_nobody_can_lead() {
     cluster.start(lost);
     cluster.wait_ready();
     counters.check(&cluster);
+}
+
+/// All that it knows as members are gone, and no log goes back to where its own ends.
+#[test]
+fn an_observer_that_was_away_while_all_others_were_replaced_comes_back() {
+    let mut cluster = Cluster::with_options(3, &SHORT);
+    cluster.start_all();
+    cluster.wait_ready();
+    let (observer, place_of_it) = newcomer(&mut cluster);
+    done(&cluster.nodes[0], &["member", "add", &place_of_it, "--observer", "--wait"]);
+    let last = cluster.nodes[observer].status()["log"].as_u64().unwrap();
+    cluster.nodes[observer].kill();
+    for old in 0..3 {
+        let (new, place) = newcomer(&mut cluster);
+        let number = cluster.nodes[old].number.to_string();
+        done(&cluster.nodes[new], &["member", "replace", &number, &place, "--planned", "--wait"]);
+        cluster.nodes[old].kill();
+    }
+    cluster.nodes.drain(..3);
+    wait_voters_at(&cluster, &[1, 2, 3], &[5, 6, 7]);
+    commit(&cluster, 0, 8);
+    let purged = || cluster.nodes[1..].iter().all(|node| node.status()["purged"].as_u64() > Some(last)).then_some(());
+    wait_for(|| format!("shorter logs: {}", cluster.situation()), PATIENCE, purged);
+    cluster.start(0);
+    wait_equal(&cluster);
+    assert!(cluster.nodes[0].log_text().contains("fetched the database of node"), "{}", cluster.nodes[0].log_text());
 }
 
 #[test]

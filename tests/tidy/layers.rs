@@ -77,7 +77,8 @@ const RAFT: House = House {
         ("log", &["types", "tail", "edits"]),
         ("memory", &["types", "past", "log"]),
         ("machine", &["types", "log"]),
-        ("link", &["types", "stamp", "past", "hello", "wire", "memory"]),
+        ("addresses", &["types"]),
+        ("link", &["types", "stamp", "past", "hello", "wire", "memory", "addresses"]),
         ("lease", &["types", "machine"]),
         ("pace", &[]),
         ("checkpoints", &["types", "wire", "log", "pace"]),
@@ -85,7 +86,8 @@ const RAFT: House = House {
         ("fetch", &["types", "wire", "link", "checkpoints"]),
         ("formation", &["types", "stamp", "base", "hello", "wire", "log", "link"]),
         ("admission", &["types", "stamp", "wire", "log", "formation"]),
-        ("catch_up", &["types", "stamp", "hello", "wire", "log", "link", "pace", "fetch", "admission"]),
+        ("telling", &["types", "stamp", "hello", "wire", "link", "fetch"]),
+        ("catch_up", &["types", "stamp", "hello", "wire", "log", "link", "pace", "fetch", "telling", "admission"]),
         (
             "peers",
             &[
@@ -110,6 +112,7 @@ const RAFT: House = House {
                 "memory",
                 "machine",
                 "lease",
+                "addresses",
                 "link",
                 "peers",
                 "checkpoints",

@@ -1,19 +1,19 @@
 //! The daemon: parse, log, build, run, stop.
 #![forbid(unsafe_code)]
 
+mod last_call;
 mod log;
 mod signals;
 
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::panic::PanicHookInfo;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use futures_util::FutureExt as _;
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use zrs::config::{Config, OpenFiles, Parsed, Wrong, command_line, limits};
 use zrs::engine::{Durability, Folder, FolderShelf, Rocks};
@@ -23,6 +23,7 @@ use zrs::net::{BadTls, Network, Tcp, Tls};
 use zrs::server::{Disks, Server};
 use zrs::{http, storage};
 
+use last_call::LastCall;
 use log::Log;
 use signals::Signals;
 
@@ -102,7 +103,7 @@ fn run(mut config: Config, env: Env, log: &Log) -> anyhow::Result<()> {
         Disks { log: Arc::new(journal), segments: Sizes::default(), store: Arc::new(store), shelf: Arc::new(shelf) };
     let served = runtime.block_on(env.scope(serve(config, env.clone(), log, tls, disks)));
     let ended = match served {
-        Ok(Next::BeginAgain { terminate }) => begin_again(&runtime, terminate, log),
+        Ok(Next::BeginAgain(last_call)) => begin_again(&last_call, log),
         other => other.map(drop),
     };
     // (A disk that hangs must not keep the process alive.)
@@ -111,32 +112,33 @@ fn run(mut config: Config, env: Env, log: &Log) -> anyhow::Result<()> {
 }
 
 /// Executes this program anew, in the same process: everything of its former life ends at once, as by `kill -9`.
-fn begin_again(runtime: &Runtime, mut terminate: Signal, log: &Log) -> anyhow::Result<()> {
+fn begin_again(last_call: &LastCall, log: &Log) -> anyhow::Result<()> {
     tracing::info!("beginning again, with the database that was fetched");
     log.flush();
-    let mut program = Command::new(std::env::current_exe()?);
-    program.args(std::env::args_os().skip(1));
-    // A SIGTERM that came meanwhile was meant for the next life, too. (As the last thing: what comes between here and
-    // the execution is lost; what comes during that ends the process.)
-    if runtime.block_on(async { terminate.recv().now_or_never() }).is_some() {
+    let program = std::env::current_exe()?;
+    // A signal that came meanwhile was meant for the next life, too.
+    if last_call.is_over() {
         return Ok(());
     }
-    Err(program.exec()).context("zrsd can't begin again by itself: start it")
+    let again = |program: &Path| Command::new(program).args(std::env::args_os().skip(1)).exec();
+    let why = again(&program);
+    // (An update has put another file there, or none.)
+    again(Path::new("/proc/self/exe"));
+    Err(why).context("zrsd can't begin again by itself: start it")
 }
 
 /// How the process goes on once it has stopped serving.
 enum Next {
     End,
     /// With the database that was fetched from another node. The process begins anew as a whole, as nothing of it may
-    /// have the former database open any more. `terminate` has the SIGTERMs that have come.
-    BeginAgain {
-        terminate: Signal,
-    },
+    /// have the former database open any more.
+    BeginAgain(LastCall),
 }
 
 async fn serve(config: Config, env: Env, log: &Log, tls: Option<Tls>, disks: Disks) -> anyhow::Result<Next> {
     // (Before the addresses are announced: from then on a supervisor may send SIGTERM.)
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let last_call = LastCall::begin()?;
     let network: Arc<dyn Network> = Arc::new(Tcp);
     let config = Arc::new(config);
     // (An address that can't be had ends the start before the cluster hears of this node.)
@@ -185,7 +187,7 @@ async fn serve(config: Config, env: Env, log: &Log, tls: Option<Tls>, disks: Dis
         _ = interrupt.recv() => anyhow::bail!("stopped at once, as asked"),
         stopped = stopping => drop(stopped?),
     }
-    Ok(if begins_again { Next::BeginAgain { terminate } } else { Next::End })
+    Ok(if begins_again { Next::BeginAgain(last_call) } else { Next::End })
 }
 
 /// A panic is a broken invariant. A node that went on without the task that panicked could keep its place in the

@@ -367,7 +367,7 @@ async fn frames_of_all_sizes_go_through_a_narrow_connection_both_ways() {
             let mut writer = FrameWriter::new(wire.writer);
             for size in sizes {
                 writer.push(b"small");
-                writer.push_large(b"head", Bytes::from(vec![7; size]), b"tail");
+                writer.push_parts(b"head", Bytes::from(vec![7; size]), b"tail");
             }
             let mut heard = Vec::new();
             // As sessions do it: each is dropped again and again while the other goes on.

@@ -63,8 +63,8 @@ pub async fn accept(
         }
         (Purpose::Relay, Some(_)) => return accept_relay(node, connection).await,
         (Purpose::Fetch, Some(_)) => {
-            let no_room = || node.fitness.no_room();
-            fetch::serve(&node.work, &node.checkpoints, connection, hello.from_incarnation, no_room).await
+            let unable = || no_source(node);
+            fetch::serve(&node.work, &node.checkpoints, connection, hello.from_incarnation, unable).await
         }
         (Purpose::Calls | Purpose::Relay | Purpose::Fetch, None) => Ok(()),
     };
@@ -72,6 +72,15 @@ pub async fn accept(
         tracing::debug!("the connection of node {from} ended: {fault}");
     }
     Accepted::Served
+}
+
+/// Why other nodes are not to have a copy of this node's database.
+fn no_source(node: &Inner) -> Option<String> {
+    let differs = || {
+        let is_doubtful = !matches!(node.role(), Role::Primary(_)) && !node.alarms.look().is_empty();
+        is_doubtful.then(|| "its database is not that of another node, and which of them is right is not known".into())
+    };
+    node.fitness.no_room().or_else(|| node.fitness.damage()).or_else(differs)
 }
 
 /// Answers one question about forming the cluster, or joining it.

@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 use openraft::ServerState;
 
-use super::inner::{Inner, Role, Running};
+use super::Node;
+use super::inner::{Inner, Member, Role, Running};
 use super::proposal::submit;
 use crate::command::{Change, Command, Outcome, Reign};
 use crate::config::limits;
@@ -34,6 +35,10 @@ pub async fn rule(node: Arc<Inner>, raft: Raft) {
             return;
         }
         match leads(&raft) {
+            Some(_) if !votes(&node) => {
+                node.publish(follow(&node, &raft));
+                hand_on(&node, &raft).await;
+            }
             Some(term) => {
                 let number = if last.term == term { last.number + 1 } else { 1 };
                 let reign = Reign { term, number };
@@ -59,6 +64,21 @@ fn leads(raft: &Raft) -> Option<u64> {
     let metrics = raft.metrics();
     let metrics = metrics.look();
     (metrics.state == ServerState::Leader && metrics.running_state.is_ok()).then_some(metrics.current_term)
+}
+
+/// Whether this node votes, by the members that it knows of. (openraft lets a node lead that is to vote no more, as long
+/// as it does not know that this is committed.)
+fn votes(node: &Inner) -> bool {
+    node.member_of(node.caller.incarnation).is_none_or(|own| own.votes)
+}
+
+/// For a node that leads, and may not: has a voter take over.
+async fn hand_on(node: &Arc<Inner>, raft: &Raft) {
+    let heir = Node { inner: node.clone() }.fit_successor().and_then(|heir| node.member(heir));
+    if let Some(Member { id, incarnation, .. }) = heir {
+        tracing::info!("this node leads and is no voter: node {id} is to take over");
+        let _ = raft.trigger().transfer_leader(incarnation).await;
+    }
 }
 
 /// Proposes the barrier of a new reign; whether it was applied, and this node still leads.

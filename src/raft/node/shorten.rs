@@ -4,7 +4,8 @@
 //! |---|---|
 //! | are not yet durable in this node's store | always: after a crash they are applied again |
 //! | follow a checkpoint that another node fetches | as long as it does |
-//! | a member lacks that has fetched a checkpoint within the last hour | until it has caught up |
+//! | a node lacks that fetches a checkpoint, from any member | as long as it does; see `followed` |
+//! | a member lacks that has fetched one within the last hour | until it has caught up (only the primary knows) |
 //! | are younger than `--log-keep` | while the log has no more than `--log-size` |
 //! | a member lacks that was heard within `--log-keep` | the same (only the primary knows) |
 //!
@@ -78,12 +79,12 @@ async fn purge(
     Ok(())
 }
 
-/// On the primary: how many entries every member has that has fetched the database lately, and has not caught up since.
-/// Without the ones that follow it would have to begin again, and again. But one that is away, or much too slow, must
-/// not fill this node's disk.
+/// How many entries every node has that fetches a database, from whomever; on the primary, also every member that has
+/// fetched one lately, and has not caught up since. Without the ones that follow it would have to begin again, and again,
+/// and any node may be the primary by then. But one that is away, or much too slow, must not fill this node's disk.
 fn followed(node: &Inner, raft: &Raft) -> Option<u64> {
     let is_too_much = node.log.size() > node.config.log_size.saturating_mul(2) || node.fitness.no_room().is_some();
-    if is_too_much || !matches!(node.role(), Role::Primary(_)) {
+    if is_too_much {
         return None;
     }
     let status = status::describe(node, Some(raft));

@@ -2,6 +2,7 @@
 
 use openraft::Instant;
 use serde::Serialize;
+use std::sync::atomic::Ordering;
 
 use super::inner::{Inner, Member, NO_MEMBER, Role};
 use crate::raft::catch_up::Progress;
@@ -24,7 +25,7 @@ pub struct NodeStatus {
     pub caught_up: bool,
     /// The newest command format that this node knows.
     pub format: u8,
-    /// The format in which this node would propose: the newest that all members are known to know.
+    /// The format in which this node proposes, if it is primary: the newest that all members were known to know lately.
     pub proposes: u8,
     /// The Raft term.
     pub term: u64,
@@ -115,7 +116,7 @@ pub fn describe(node: &Inner, raft: Option<&Raft>) -> NodeStatus {
         },
         caught_up: matches!(role, Role::Primary(_) | Role::Secondary { caught_up: true, .. }),
         format: node.caller.newest.format,
-        proposes: node.common_format(),
+        proposes: node.format.load(Ordering::Relaxed),
         term: 0,
         applied: node.store.applied().index,
         committed: 0,

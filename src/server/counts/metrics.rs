@@ -204,8 +204,14 @@ impl Collector for OfStore {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let CacheCounts { hits, misses, objects, bytes } = self.0.cache_counts();
         let [objects, bytes] = [objects, bytes].map(|n| ConstGauge::new(n.cast_signed()));
-        tell(&mut encoder, "cache_hits", "Records read from the cache.", None, &ConstCounter::new(hits))?;
-        tell(&mut encoder, "cache_misses", "Records read from the database.", None, &ConstCounter::new(misses))?;
+        tell(&mut encoder, "cache_hits", "Current records read from the cache.", None, &ConstCounter::new(hits))?;
+        tell(
+            &mut encoder,
+            "cache_misses",
+            "Current records, fit for the cache, read from the database.",
+            None,
+            &ConstCounter::new(misses),
+        )?;
         tell(&mut encoder, "cached_objects", "Objects in the cache.", None, &objects)?;
         tell(&mut encoder, "cached", "Memory that the cached objects take.", Some(&Unit::Bytes), &bytes)
     }

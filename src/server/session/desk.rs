@@ -170,13 +170,13 @@ impl Desk {
 
     pub fn push(&mut self, push: &Push<'_>) {
         let frame = encode_push_in(&mut self.draft, self.encoding, push);
-        self.writer.push_large(frame.head, frame.body, frame.tail);
+        self.writer.push_parts(frame.head, frame.body, frame.tail);
         self.tidy_draft();
     }
 
     pub fn reply(&mut self, id: &MessageId, reply: Reply) {
         let frame = encode_reply_in(&mut self.draft, self.encoding, id, &reply);
-        self.writer.push_large(frame.head, frame.body, frame.tail);
+        self.writer.push_parts(frame.head, frame.body, frame.tail);
         self.tidy_draft();
     }
 
