@@ -26,8 +26,8 @@ pub struct Telling<'a, F, L> {
 }
 
 impl<F: Fn() -> Fetched, L: Fn() -> Option<Incarnation>> Telling<'_, F, L> {
-    /// Tells all `members`, once a second, until the log of the leader does not go back to what is fetched: then that is
-    /// of no use. `begun`: the member that was told already, and the connection to it.
+    /// Tells all `members`, once a second, until the log of the leader does not go back to what is fetched: then that
+    /// is of no use. `begun`: the member that was told already, and the connection to it.
     pub async fn tell(&self, members: &[Target], mut begun: Option<(Target, Connection)>) -> io::Error {
         let each = members.iter().map(|member| {
             let connection = begun.take_if(|(told, _)| told == member).map(|(_, connection)| connection);

@@ -19,8 +19,9 @@
 //!
 //! **Bounds.** All entries together have at most the bytes that [`Hot::new`] was given; records above
 //! [`limits::CACHED_RECORD`] are not kept. (The tables of `quick_cache` grow with the number of entries, and stay when
-//! these get fewer and larger: after records of 40 bytes, another half.) What goes first is decided by `quick_cache` (Clock-PRO, which lets a scan of
-//! all objects pass by), without threads, time or chance: the same calls always leave the same entries.
+//! these get fewer and larger: after records of 40 bytes, another half.) What goes first is decided by `quick_cache`
+//! (Clock-PRO, which lets a scan of all objects pass by), without threads, time or chance: the same calls always leave
+//! the same entries.
 //!
 //! **Left out**: older revisions, absent objects and blobs, which are asked for rarely.
 

@@ -12,8 +12,8 @@ use super::pickle::write as pickle;
 use super::value::Value;
 use crate::zodb::{Oid, Tid};
 
-/// `bytes` from this length on are kept aside. (Whether they are copied behind the head in the end, or written from where
-/// they are, is up to `net::FrameWriter`.)
+/// `bytes` from this length on are kept aside. (Whether they are copied behind the head in the end, or written from
+/// where they are, is up to `net::FrameWriter`.)
 const ASIDE: usize = 256;
 /// Room for a message without its large part.
 const ROOM: usize = 128;

@@ -31,6 +31,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MB = 1 << 20
 GROWTH = 320 * MB   # what a node's memory may grow by: RocksDB's cache (256), and its writes (64)
 SLOWER = 10         # how many times slower than in quiet times small commits may be (at their p99), and fewer
+LITTLE = 512 * MB   # the memory of a node that fetches a database
 SHORT = 3           # seconds: a step that takes less has too few of them for a p99
 SPARE = 64 * MB     # what a node's disk usage may differ by after something was discarded
 BLOCK = random.Random(7).randbytes(MB)
@@ -352,27 +353,47 @@ class Large:
             self.results.check(f'{name}: no small commit is lost', not lost, ', '.join(lost))
 
     def wiped(self):
-        """A secondary that lost its disk is a voter again, by itself."""
+        """A secondary that lost its disk is a voter again, by itself, though it has little memory."""
+        from memory_limit import MemoryLimit
         from zrs_cluster import usage, wait_for
         primary = self.cluster.wait_primary()
         node = next(node for node in self.cluster.nodes if node is not primary)
         node.kill()
         shutil.rmtree(node.data)
-        node.start()
-        fetching = lambda: (node.status() or {}).get('fetching')
-        wait_for('the node to be let in', fetching, 60)
-        began = time.monotonic()
-        wait_for('the database', lambda: not fetching(), 1800)
-        fetched = time.monotonic() - began
+        limit = MemoryLimit(LITTLE)
+        try:
+            node.start()
+            if limit:
+                limit.hold(node.pid)
+            peaks = dict.fromkeys(self.cluster.nodes, 0)
 
-        def votes():
-            status = node.status() or {}
-            parts = {member['node']: member['part'] for member in status.get('members', ())}
-            return parts.get(node.number) == 'voter' and not status['changes']
-        wait_for('the node to vote', votes, 600)
+            def fetching():
+                for each in peaks:
+                    peaks[each] = max(peaks[each], memory(each, 'VmRSS'))
+                return (node.status() or {}).get('fetching')
+            source = wait_for('the node to be let in', fetching, 60, pause=.2)['from']
+            began = time.monotonic()
+            wait_for('the database', lambda: not fetching(), 1800, pause=.2)
+            fetched = time.monotonic() - began
+
+            def votes():
+                status = node.status() or {}
+                parts = {member['node']: member['part'] for member in status.get('members', ())}
+                return parts.get(node.number) == 'voter' and not status['changes']
+            wait_for('the node to vote', votes, 600, pause=.2)
+            if limit:
+                self.results.check('a wiped node comes back: in little memory', not limit.killed(),
+                                   f'{LITTLE / MB:.0f} MB were its limit')
+        finally:
+            if limit:
+                limit.remove()
         size = usage(os.path.join(primary.data, 'store'))
+        sender = next(each for each in self.cluster.nodes if each.number == source)
         self.results.check('a wiped node comes back: fetched', True, f'{size / MB:.0f} MB in {fetched:.1f} s, '
                            f'{size / MB / fetched:.0f} MB/s; it votes after {time.monotonic() - began:.1f} s')
+        self.results.check('a wiped node comes back: memory of both', peaks[node] < LITTLE,
+                           f'{peaks[node] / MB:.0f} MB at most, and {peaks[sender] / MB:.0f} MB at the sender'
+                           + ('' if limit else ' (no limit: this system allows no control group)'))
 
     def small_commits(self, began, ended):
         """The latencies of those that were under way in that time, and what went wrong with some."""

@@ -4,6 +4,7 @@ mod checkup;
 mod compare;
 mod door;
 mod errands;
+mod heirs;
 mod inner;
 mod join;
 mod presence;
@@ -48,7 +49,6 @@ use crate::engine::Shelf;
 use crate::env::{Env, Watch, Watching};
 use crate::journal::{Files, Sizes};
 use crate::net::{Credentials, FrameReader, FrameWriter, Network, Tls};
-use crate::roster::Part;
 use crate::storage::{Position, Store};
 use inner::Inner;
 use proposal::submit;
@@ -262,7 +262,7 @@ impl Node {
         let to = match chosen {
             Some(to) if to == own => return Ok(own),
             Some(to) => to,
-            None => self.most_advanced().ok_or_else(nobody)?,
+            None => heirs::most_advanced(&self.inner).ok_or_else(nobody)?,
         };
         let Some(Member { incarnation, .. }) = self.inner.member(to) else { anyhow::bail!(self.inner.no_member(to)) };
         running.raft.trigger().transfer_leader(incarnation).await.map_err(|fatal| anyhow::anyhow!("{fatal}"))?;
@@ -295,8 +295,8 @@ impl Node {
             anyhow::bail!(self.inner.no_member(to));
         }
         let able = || match to {
-            Some(to) => self.can_take_over(to),
-            None => self.most_advanced().map(drop).ok_or_else(nobody),
+            Some(to) => heirs::can_take_over(&self.inner, to),
+            None => heirs::most_advanced(&self.inner).map(drop).ok_or_else(nobody),
         };
         let waiting = async {
             while self.inner.voters() > 1 && able().is_err() {
@@ -305,45 +305,6 @@ impl Node {
         };
         let _ = self.inner.env().timeout(*election_timeout, waiting).await;
         able()
-    }
-
-    fn can_take_over(&self, to: u64) -> anyhow::Result<()> {
-        let status = self.status();
-        let Some(member) = status.members.iter().find(|member| member.node == to) else {
-            anyhow::bail!(self.inner.no_member(to));
-        };
-        if member.part == Part::Observer {
-            anyhow::bail!("node {to} can't take over: it is an observer, which never votes");
-        }
-        match member.answered_ms {
-            Some(silence) if silence <= self.inner.config.election_timeout.as_millis() as u64 => {}
-            Some(silence) => {
-                let seconds = silence as f64 / 1000.0;
-                anyhow::bail!("node {to} can't take over: it has not answered for {seconds:.1} s")
-            }
-            None => anyhow::bail!("node {to} can't take over: it has not answered since this node became primary"),
-        }
-        if let Some(why) = self.inner.fitness.unfit_of(to) {
-            anyhow::bail!("node {to} can't take over: {why}");
-        }
-        let behind = status.log.saturating_sub(member.log.unwrap_or(0));
-        if behind > limits::TRANSFER_BEHIND {
-            anyhow::bail!(
-                "node {to} can't take over: it is {behind} log entries behind; try again when it has caught up"
-            );
-        }
-        Ok(())
-    }
-
-    fn most_advanced(&self) -> Option<u64> {
-        self.able(|_| true)
-    }
-
-    fn able(&self, fits: impl Fn(u64) -> bool) -> Option<u64> {
-        let status = self.status();
-        let others = status.members.iter().filter(|member| member.node != status.node);
-        let able = others.filter(|member| fits(member.node) && self.can_take_over(member.node).is_ok());
-        able.max_by_key(|member| member.log).map(|member| member.node)
     }
 
     /// Notes that the database could not be read: this node does not lead any more while another one can.
@@ -365,7 +326,7 @@ impl Node {
 
     /// The member with most of the log of those that have said lately that they are fit to lead.
     pub fn fit_successor(&self) -> Option<u64> {
-        self.able(|member| self.inner.fitness.is_seen_fit(member))
+        heirs::fit(&self.inner)
     }
 
     /// Whether enough members have answered lately for an election to succeed.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use openraft::ServerState;
 
-use super::Node;
+use super::heirs;
 use super::inner::{Inner, Member, Role, Running};
 use super::proposal::submit;
 use crate::command::{Change, Command, Outcome, Reign};
@@ -66,15 +66,15 @@ fn leads(raft: &Raft) -> Option<u64> {
     (metrics.state == ServerState::Leader && metrics.running_state.is_ok()).then_some(metrics.current_term)
 }
 
-/// Whether this node votes, by the members that it knows of. (openraft lets a node lead that is to vote no more, as long
-/// as it does not know that this is committed.)
+/// Whether this node votes, by the members that it knows of. (openraft lets a node lead that is to vote no more, as
+/// long as it does not know that this is committed.)
 fn votes(node: &Inner) -> bool {
     node.member_of(node.caller.incarnation).is_none_or(|own| own.votes)
 }
 
 /// For a node that leads, and may not: has a voter take over.
 async fn hand_on(node: &Arc<Inner>, raft: &Raft) {
-    let heir = Node { inner: node.clone() }.fit_successor().and_then(|heir| node.member(heir));
+    let heir = heirs::fit(node).and_then(|heir| node.member(heir));
     if let Some(Member { id, incarnation, .. }) = heir {
         tracing::info!("this node leads and is no voter: node {id} is to take over");
         let _ = raft.trigger().transfer_leader(incarnation).await;
