@@ -6,13 +6,16 @@ use std::time::Duration;
 use super::death::start;
 use super::fault::{EndFault, Fault, When, aim, victim};
 use super::host::{go_on, pause};
+use super::network::cut;
 use crate::chance::Chance;
-use crate::cluster::{Cluster, Death, News, tell};
+use crate::cluster::{Cluster, Death, News, Ways, name, tell};
 use crate::moments::{Deed, Moment, Trap};
 use crate::seen;
 
 /// How long a fault waits for its moment.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// For how many milliseconds a primary is alone, and takes proposals that will not become the cluster's.
+const ALONE: std::ops::Range<u64> = 300..2_000;
 /// For how many milliseconds a node is down, or stands still.
 const LASTS: std::ops::Range<u64> = 50..2_500;
 
@@ -34,10 +37,28 @@ pub const AT_ENTRIES: Fault = aimed("at_entries", |cluster, chance| {
     trap(cluster, chance, "at_entries", (moment, Some(node)), 5)
 });
 
-/// Any node takes entries back that did not become the cluster's. (That is rare, so it is waited for nearly always.)
+/// Any node takes entries back that did not become the cluster's. (That is rare, so it is waited for nearly always, and
+/// most times provoked: the other nodes don't reach the primary any more, but its clients do.)
 pub const AT_TRUNCATION: Fault = Fault {
     rate: 30,
-    ..aimed("at_truncation", |cluster, chance| trap(cluster, chance, "at_truncation", (Moment::Truncating, None), 9))
+    ..aimed("at_truncation", |cluster, chance| {
+        let mut trapped = trap(cluster, chance, "at_truncation", (Moment::Truncating, None), 6)?;
+        let alone = cluster.primary().filter(|primary| cluster.is_up(*primary) && !chance.once_in(4));
+        let mut cut = alone.map(|primary| {
+            seen::fault("cut_from_nodes", 1);
+            let others = cluster.other_nodes(primary);
+            (cluster.elapsed() + chance.millis(ALONE), cut(cluster, name(primary), others, Ways::Both))
+        });
+        let mut is_done = false;
+        Some(Box::new(move |cluster| {
+            let is_over = cluster.is_over();
+            if cut.as_mut().is_some_and(|(until, end)| (is_over || cluster.elapsed() > *until) && end(cluster)) {
+                cut = None;
+            }
+            is_done = is_done || trapped(cluster);
+            is_done && cut.is_none()
+        }))
+    })
 };
 
 /// Any node's log begins a new segment.

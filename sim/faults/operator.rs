@@ -7,7 +7,8 @@ use super::fault::{EndFault, Fault, When, victim_that_runs};
 /// How long a stopping node may take; then it is killed.
 const STOPPING: Duration = Duration::from_secs(15);
 
-/// A node gets SIGTERM, hands over, ends by itself, and is started again.
+/// A node gets SIGTERM, hands over, ends by itself, and is started again. (Operators do this while enough others run:
+/// more at a time are for other faults.)
 pub const STOP: Fault = Fault {
     name: "stop",
     when: When::Running,
@@ -15,6 +16,11 @@ pub const STOP: Fault = Fault {
     lasts: 200..3_000,
     begin: |cluster, chance| {
         let node = victim_that_runs(cluster, chance)?;
+        let nodes = cluster.nodes();
+        let others = nodes.iter().filter(|other| **other != node && cluster.is_up(**other)).count();
+        if nodes.len() > 1 && others <= nodes.len() / 2 {
+            return None;
+        }
         cluster.stop(node);
         let deadline = cluster.elapsed() + STOPPING;
         Some(Box::new(move |cluster| {

@@ -112,6 +112,10 @@ pub const OUTPUT: usize = OUTPUT_HIGH_WATER + FRAME + 16 * MIB;
 pub const OUTPUT_STALL: Duration = Duration::from_secs(60);
 /// A frame of which no byte has come for so long (and twice as long at most) costs its connection.
 pub const FRAME_STALL: Duration = Duration::from_secs(30);
+/// How long a client is not told of others' transactions after it was sent something, unless there is an answer, too.
+pub const NEWS_REST: Duration = Duration::from_millis(1);
+/// The same while its own finish is under way, whose answer will have company.
+pub const NEWS_WITH_FINISH: Duration = Duration::from_millis(5);
 /// Calls of one client that are answered at the same time.
 pub const CALLS: usize = 256;
 /// Iterators of one client.
@@ -209,6 +213,10 @@ pub const PROPOSALS: usize = 4_096;
 pub const APPEND_ENTRIES: u64 = 1_024;
 /// Bytes of log entries in one message to a peer, unless a single entry is larger.
 pub const APPEND_BYTES: usize = 4 * MIB;
+/// Messages with entries that are on their way to one peer at a time.
+pub const APPENDS: usize = 2;
+/// How long a peer may not be told of what is committed, so that the next entries tell it.
+pub const COMMITTED_HELD: Duration = Duration::from_millis(3);
 /// Log entries that a secondary may be behind and still be handed the primary's role.
 pub const TRANSFER_BEHIND: u64 = APPEND_ENTRIES;
 /// Calls to one peer that wait for their answers.
@@ -287,6 +295,9 @@ pub const CHECKPOINT_KEPT: Duration = Duration::from_secs(10 * 60);
 /// How long after its last read of a checkpoint a node that has fetched it may take to catch up by the log, which waits
 /// for it as long.
 pub const FETCHED_KEPT: Duration = Duration::from_secs(3_600);
+/// Bytes of the log that a node which has fetched a database may keep, however short the log is to be: it grows while
+/// that node begins anew.
+pub const LOG_FOLLOWED: u64 = 64 * MIB as u64;
 /// A member that has begun to follow the log, and is silent for so long, is not waited for.
 pub const FOLLOWER_AWAY: Duration = Duration::from_secs(60);
 /// How often a leader asks a member that fetches a database how far it is, and how often that one says so to all.

@@ -7,6 +7,7 @@
 //!
 //! [`Watch`] is here because tokio's own watch wakes its waiters in an order drawn from the operating system's chance.
 
+mod alarm;
 mod thread;
 mod watch;
 
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
+pub use alarm::Alarm;
 use thread::OwnThread;
 pub use watch::{Closed, Look, Watch, Watching};
 
@@ -183,6 +185,13 @@ impl Env {
     /// Waits until `deadline`; done at once if the deadline is past.
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         self.sleep(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// The same, for many waits one after the other, of which most are given up. May be dropped and begun again.
+    pub async fn wake(&self, alarm: &mut Alarm, deadline: Instant) {
+        while self.now() < deadline {
+            alarm.doze(deadline, || self.sleep_until(deadline)).await;
+        }
     }
 
     /// `Err` if `future` is not done within `duration`.
@@ -347,5 +356,23 @@ mod tests {
         });
         assert_eq!(first.await.expect("it ends well"), 0);
         assert_eq!(left.load(SeqCst), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_takes_the_timer_of_one_that_was_given_up_and_is_not_shorter_for_that() {
+        let (env, mut alarm) = (Env::system(), Alarm::default());
+        let begin = env.now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        assert!(env.timeout(Duration::from_millis(1), env.wake(&mut alarm, at(5))).await.is_err());
+        assert_eq!(alarm.deadline(), Some(at(5)));
+        assert!(env.timeout(Duration::from_millis(2), env.wake(&mut alarm, at(8))).await.is_err());
+        assert_eq!(alarm.deadline(), Some(at(5)), "the timer stays as it is");
+        env.wake(&mut alarm, at(8)).await;
+        assert_eq!(env.now(), at(8));
+        assert!(env.timeout(Duration::from_millis(1), env.wake(&mut alarm, at(30))).await.is_err());
+        env.wake(&mut alarm, at(20)).await;
+        assert_eq!(env.now(), at(20), "an earlier moment than that of the timer");
+        env.wake(&mut alarm, at(3)).await;
+        assert_eq!(env.now(), at(20), "a moment that has passed");
     }
 }

@@ -39,6 +39,7 @@ mod origin;
 mod pace;
 mod past;
 mod peers;
+mod pipeline;
 mod runtime;
 mod stamp;
 mod tail;

@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, FuturesUnordered};
+use futures_util::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, v2::RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -28,6 +29,7 @@ use super::link::{Caller, Connection, Link, Target};
 use super::log::LogStore;
 use super::machine::{NoData, Raft, Snapshot};
 use super::memory::Memory;
+use super::pipeline::{Ahead, pipeline};
 use super::stamp::ClusterId;
 use super::types::{Ballot, Incarnation, LogPosition, Place, Record, Seat, Types, Vote};
 use super::wire::{Answer, Appended, Ask, CatchUpAnswer, Numbered, pack, unpack};
@@ -47,6 +49,10 @@ pub struct Peers {
 
 /// By the peer's number and its folder, if that is known.
 type LinksByPeer = BTreeMap<(u64, Option<Incarnation>), PeerLinks>;
+
+/// openraft's words for a stream of answers.
+type Appending<'s> =
+    BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>;
 
 /// The links to one peer, and what this node remembers of it.
 #[derive(Clone)]
@@ -169,27 +175,18 @@ impl PeerLinks {
         self.refused.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// How many entries this node has fsynced.
-    fn synced(&self) -> u64 {
-        self.memory.own().map_or(0, |own| own.entries)
-    }
-}
-
-impl RaftNetworkV2<Types> for PeerLinks {
-    type SnapshotData = NoData;
-
-    /// openraft gives every append the time of a heartbeat. That is right for a heartbeat; entries may wait longer for
-    /// a slow disk, and sending them again would only add to the disk's work.
-    async fn append_entries(
-        &mut self,
+    /// Sends one append, behind others that are on their way.
+    async fn append(
+        &self,
         rpc: AppendEntriesRequest<Types>,
+        ahead: Ahead,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let synced = self.synced();
         let (link, within) = match rpc.entries.is_empty() {
-            true => (&self.control, option.hard_ttl()),
+            true if ahead.messages == 0 => (&self.control, option.hard_ttl()),
             // A microsecond more for each byte: a slow line must get the largest entry through.
-            false => {
+            _ => {
                 let next = rpc.prev_log_id.map_or(0, |previous| previous.index + 1);
                 if next < self.going.load(Ordering::Relaxed) {
                     return Err(unreachable(io::Error::other(format!("entry {} is about to be purged", next + 1))));
@@ -199,7 +196,7 @@ impl RaftNetworkV2<Types> for PeerLinks {
                 if bytes > limits::SMALL_APPEND {
                     self.may_take_entries()?;
                 }
-                (&self.bulk, limits::PEER_CALL_TIMEOUT + Duration::from_micros(bytes as u64))
+                (&self.bulk, limits::PEER_CALL_TIMEOUT + Duration::from_micros((ahead.bytes + bytes) as u64))
             }
         };
         let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
@@ -230,6 +227,33 @@ impl RaftNetworkV2<Types> for PeerLinks {
             }),
             other => Err(unexpected(other)),
         }
+    }
+    /// How many entries this node has fsynced.
+    fn synced(&self) -> u64 {
+        self.memory.own().map_or(0, |own| own.entries)
+    }
+}
+
+impl RaftNetworkV2<Types> for PeerLinks {
+    type SnapshotData = NoData;
+
+    /// openraft gives every append the time of a heartbeat. That is right for a heartbeat; entries may wait longer for
+    /// a slow disk, and sending them again would only add to the disk's work.
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        self.append(rpc, Ahead::default(), option).await
+    }
+
+    fn stream_append<'s, S>(&'s mut self, requests: S, option: RPCOption) -> Appending<'s>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let links: &PeerLinks = self;
+        let append = move |request, ahead| links.append(request, ahead, option.clone());
+        Box::pin(std::future::ready(Ok(pipeline(&links.env, requests, append))))
     }
 
     async fn vote(

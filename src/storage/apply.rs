@@ -303,7 +303,7 @@ impl Store {
         let oids: Vec<Oid> = writes().map(|write| write.oid).collect();
         put_transaction(&mut batch, commit, length, &listed, oids.len());
         put_summary(&mut batch, storage, &summary);
-        let next = Next::Committed(Applied { storage, tid: commit.tid, oids }, summary);
+        let next = Next::Committed(Applied::new(storage, commit.tid, oids), summary);
         Ok(Decision { outcome: Outcome::Committed(commit.tid), batch, next })
     }
 

@@ -9,7 +9,9 @@
 //! the storage's summary counts it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use bytes::Bytes;
 
 use crate::config::limits;
 use crate::env::{Watch, Watching};
@@ -17,7 +19,8 @@ use crate::zodb::{Oid, StorageId, Tid};
 
 /// The most transactions that a ring holds.
 pub const RING_TRANSACTIONS: usize = limits::FEED;
-/// The most oids that a ring holds (8 bytes each), unless its newest transaction alone has more.
+/// The most oids that a ring holds (8 bytes each, and some 10 more in each encoding that clients speak), unless its
+/// newest transaction alone has more.
 pub const RING_OIDS: usize = limits::FEED_OIDS;
 
 /// A transaction that has been applied.
@@ -29,6 +32,34 @@ pub struct Applied {
     pub tid: Tid,
     /// The objects that the transaction wrote, in its order, each once.
     pub oids: Vec<Oid>,
+    /// The messages by which clients are told of the transaction.
+    messages: Messages,
+}
+
+/// A message for each encoding, made when it is first needed, and then shared by all clients that speak it.
+#[derive(Clone, Debug, Default)]
+struct Messages([OnceLock<Bytes>; 2]);
+
+/// (They follow from the transaction.)
+impl PartialEq for Messages {
+    fn eq(&self, _: &Messages) -> bool {
+        true
+    }
+}
+
+impl Eq for Messages {}
+
+impl Applied {
+    /// The transaction `tid` of `storage`, which wrote `oids`.
+    pub fn new(storage: StorageId, tid: Tid, oids: Vec<Oid>) -> Applied {
+        Applied { storage, tid, oids, messages: Messages::default() }
+    }
+
+    /// The message by which clients are told of it, in the encoding with that number (0 or 1): as `make` has made it
+    /// when it was first asked for.
+    pub fn message(&self, encoding: usize, make: impl FnOnce() -> Bytes) -> &Bytes {
+        self.messages.0[encoding].get_or_init(make)
+    }
 }
 
 /// The latest transactions of a storage.
@@ -68,6 +99,13 @@ impl Feed {
         }
         let first = ring.entries.partition_point(|applied| applied.tid <= view);
         Some(ring.entries.range(first..).cloned().collect())
+    }
+
+    /// The oldest transaction younger than `view`. `None`: the ring does not reach back so far, or there is none.
+    pub fn first_after(&self, view: Tid) -> Option<Tid> {
+        let ring = self.ring();
+        let first = ring.entries.partition_point(|applied| applied.tid <= view);
+        ring.entries.get(first).filter(|_| view >= ring.floor).map(|applied| applied.tid)
     }
 
     /// Wakes for every newer transaction (once for several that came together).
@@ -121,7 +159,7 @@ mod tests {
     use super::*;
 
     fn applied(tid: u64, oids: usize) -> Applied {
-        Applied { storage: StorageId(1), tid: Tid(tid), oids: (0..oids as u64).map(Oid).collect() }
+        Applied::new(StorageId(1), Tid(tid), (0..oids as u64).map(Oid).collect())
     }
 
     fn tids(feed: &Feed, view: u64) -> Option<Vec<u64>> {

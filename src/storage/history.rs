@@ -108,7 +108,7 @@ impl Store {
             items += oids.len() + usize::from(part == 0);
             match all.last_mut() {
                 Some(applied) if applied.tid == tid => applied.oids.extend(oids),
-                _ => all.push(Applied { storage, tid, oids }),
+                _ => all.push(Applied::new(storage, tid, oids)),
             }
             items <= most
         })?;
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(changed(4, 5, all.len() - 1), None);
         assert_eq!(changed(5, 6, 1), Some(vec![Oid(7)]));
         let since = |after, most| store.transactions_since(S, Tid(after), Tid(6), most).unwrap();
-        let applied = |tid, oids| Applied { storage: S, tid: Tid(tid), oids };
+        let applied = |tid, oids| Applied::new(S, Tid(tid), oids);
         // (In the order in which they were written.)
         let written = all.iter().rev().copied().collect();
         assert_eq!(since(0, count as usize + 3), Some(vec![applied(5, written), applied(6, vec![Oid(7)])]));

@@ -88,11 +88,12 @@ const RAFT: House = House {
         ("admission", &["types", "stamp", "wire", "log", "formation"]),
         ("telling", &["types", "stamp", "hello", "wire", "link", "fetch"]),
         ("catch_up", &["types", "stamp", "hello", "wire", "log", "link", "pace", "fetch", "telling", "admission"]),
+        ("pipeline", &["types"]),
         (
             "peers",
             &[
                 "types", "stamp", "errand", "wire", "fitness", "heard", "log", "memory", "machine", "lease", "link",
-                "catch_up",
+                "catch_up", "pipeline",
             ],
         ),
         ("origin", &["log", "memory", "formation"]),

@@ -83,7 +83,8 @@ async fn purge(
 /// fetched one lately, and has not caught up since. Without the ones that follow it would have to begin again, and
 /// again, and any node may be the primary by then. But one that is away, or much too slow, must not fill this disk.
 fn followed(node: &Inner, raft: &Raft) -> Option<u64> {
-    let is_too_much = node.log.size() > node.config.log_size.saturating_mul(2) || node.fitness.no_room().is_some();
+    let most = node.config.log_size.saturating_mul(2).max(limits::LOG_FOLLOWED);
+    let is_too_much = node.log.size() > most || node.fitness.no_room().is_some();
     if is_too_much {
         return None;
     }

@@ -27,7 +27,8 @@ use crate::server::shared::Shared;
 use crate::storage::{Answered, Store, Undone};
 use crate::tpc::TxnId;
 use crate::zeo::{
-    Encoding, MessageId, Push, Reply, StoreConflict, UndoItem, encode_push_in, encode_refusal, encode_reply_in,
+    Encoding, MessageId, Push, Reply, StoreConflict, UndoItem, encode_push, encode_push_in, encode_refusal,
+    encode_reply_in,
 };
 use crate::zodb::{Oid, Refusal, StorageId};
 
@@ -157,7 +158,9 @@ impl Desk {
     /// Moves the view on and queues the invalidations up to the new view.
     pub fn tell_news(&mut self) -> Result<(), End> {
         for news in self.view.news(&self.shared.store)?.ok_or(End(Why::TooFarBehind))? {
-            self.push(&Push::Invalidate { tid: news.tid, oids: &news.oids });
+            let push = Push::Invalidate { tid: news.tid, oids: &news.oids };
+            let message = news.message(self.encoding as usize, || encode_push(self.encoding, &push)).clone();
+            self.writer.push_parts(&[], message, &[]);
         }
         Ok(())
     }

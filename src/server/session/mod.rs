@@ -9,6 +9,11 @@
 //! rule, a hand-over to another thread and back costs more than such a read, and an answer that is made at once never
 //! has to hold the view back. A slow disk delays the clients that share the thread for one read.
 //!
+//! **News wait for company.** A client that was written to a moment ago is told of others' transactions with the next
+//! answer, or after [`limits::NEWS_REST`]; after [`limits::NEWS_WITH_FINISH`] at the latest while its own finish is
+//! under way. So a client costs one write for all that happens in a millisecond, and one that has been quiet for longer
+//! is told at once. The view stays where it is meanwhile.
+//!
 //! **Answers that come later** stand in `pending`. While a vote or a finish waits, the client's other calls go on. A
 //! ping, or object ids that have to be reserved first, are answered in their turn: the next call is read after them.
 //!
@@ -31,6 +36,7 @@ use super::client::{Client, Door, Incoming, unreadable};
 use super::counts::{Connected, Present, Why};
 use super::shared::{Phase, Shared};
 use crate::config::limits;
+use crate::env::Alarm;
 use crate::net::{FrameFault, Share};
 use crate::zeo::{BadFrame, Call, MessageId, Reply, decode_request};
 use crate::zodb::Refusal;
@@ -150,15 +156,14 @@ impl Session {
         let env = self.desk.env().clone();
         // The moment since which the client has taken nothing of its queued output.
         let mut stuck = None;
+        // When the client was last sent something.
+        let mut sent = None;
+        let mut alarm = Alarm::default();
         // When to look whether a frame has stalled, and what was seen of it the last time.
         let mut look = std::pin::pin!(env.sleep(limits::FRAME_STALL));
         let mut seen = None;
         let mut packs = self.desk.store().feed(self.desk.storage()).packs();
         loop {
-            // Skip news while the client's output is backed up; the next news then tell more at a time.
-            if self.desk.has_output_room() {
-                self.desk.tell_news()?;
-            }
             let mut calls = 0;
             while calls < limits::CALLS && self.may_read() {
                 match incoming.buffered() {
@@ -169,6 +174,14 @@ impl Session {
                 calls += 1;
             }
             self.downloads.go_on(&mut self.desk);
+            let rest = if self.commits.is_finishing() { limits::NEWS_WITH_FINISH } else { limits::NEWS_REST };
+            let news_wait = sent.map(|sent| sent + rest).filter(|until| self.desk.view.lags() && env.now() < *until);
+            let tells = news_wait.is_none() || self.desk.writer.queued() > 0;
+            // Skip news while the client's output is backed up; the next news then tell more at a time.
+            if tells && self.desk.has_output_room() {
+                self.desk.tell_news()?;
+            }
+            let news_wait = news_wait.filter(|_| !tells);
             let queued = self.desk.writer.queued();
             if queued > limits::OUTPUT {
                 return Err(End(Why::TooSlow));
@@ -188,8 +201,10 @@ impl Session {
                     desk.shared.metrics.sent.inc_by((queued - desk.writer.queued()) as u64);
                     desk.output.progress();
                     stuck = None;
+                    sent = Some(env.now());
                 }
-                () = desk.view.changed() => {}
+                () = desk.view.changed(), if news_wait.is_none() => {}
+                () = env.wake(&mut alarm, news_wait.unwrap_or(since)), if news_wait.is_some() => {}
                 Ok(()) = packs.changed() => desk.tell_size(),
                 frame = incoming.next(), if may_read => match frame {
                     Ok(Some(frame)) => self.frame(&frame)?,

@@ -53,6 +53,9 @@ impl View {
 
     /// Moves the view as far as it may go, and gives the news to be queued for that. `None`: they are too many.
     pub fn news(&mut self, store: &Store) -> io::Result<Option<Vec<Arc<Applied>>>> {
+        if !self.lags() {
+            return Ok(Some(Vec::new()));
+        }
         let most = self.own.map_or(Tid::MAX, Tid::previous);
         let mut news = match self.feed.after(self.tid) {
             Some(news) => news,
@@ -70,6 +73,12 @@ impl View {
             self.tid = last.tid;
         }
         Ok(Some(news))
+    }
+
+    /// Whether there are news.
+    pub fn lags(&self) -> bool {
+        let below_own = |own| self.feed.first_after(self.tid).is_none_or(|first| first < own);
+        self.feed.latest() > self.tid && self.own.is_none_or(below_own)
     }
 
     /// Returns when there may be news.
