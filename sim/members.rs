@@ -83,8 +83,11 @@ impl Cluster {
             wanted && !self.books.leaving.contains(node) && leaves != Some(**node)
         };
         let left: BTreeSet<u64> = logged.iter().filter(stays).copied().collect();
+        // (One that is to vote may be promoted in this very moment, before anybody knows that it has lost its folder.)
+        let is_to_vote = |node: &u64| roster.nodes.get(node).is_some_and(|wish| wish.part == Part::Voter);
+        let soon: BTreeSet<u64> = logged.iter().copied().chain(loses.filter(is_to_vote)).collect();
         let lacks = |voters: &BTreeSet<u64>| voters.iter().filter(|node| has_folder(node)).count() <= voters.len() / 2;
-        Some(lacks(&seats.voting()) || lacks(&logged) || lacks(&left))
+        Some(lacks(&seats.voting()) || lacks(&logged) || lacks(&left) || lacks(&soon))
     }
 
     /// A member, as `store` has it, whose folder is gone.
