@@ -1,6 +1,7 @@
 """Packs beside readers and writers, and what they say when they can't. (What they remove is `test_histories.py`'s
 matter, and the Plone site's in tests/cluster/site.rs.)"""
 import os
+import shutil
 import time
 
 import transaction
@@ -172,3 +173,42 @@ class PackingThree(Beside, ThreeNodes):
         # (A file of the store has a few of them: the one with the last stays whole.)
         db.pack()
         wait_for('the space', lambda: all(usage(store) < 50 * MB for store in stores), 60)
+
+
+class PackingWhileOneFetches(ThreeNodes):
+    """A node that lost its disk fetches the database, slowly, and the cluster packs meanwhile."""
+
+    options = ('--log-keep', '0', '--log-size', '1', '--snapshot-rate', '3')
+
+    def test_a_pack_while_a_node_fetches_the_database(self):
+        name = self.cell(db := self.db(), b'')
+        for _ in range(12):
+            with db.transaction() as connection:
+                connection.root()[name].value = os.urandom(2 * MB)
+        primary = self.cluster.wait_primary()
+        node = next(node for node in self.cluster.nodes if node is not primary)
+        node.kill()
+        shutil.rmtree(node.data)
+        node.start()
+
+        def fetching():
+            return (node.status() or {}).get('fetching')
+        wait_for('the node to fetch', lambda: (fetching() or {}).get('done'), 60)
+        db.pack()
+        with db.transaction() as connection:
+            connection.root()[name].value = b'after the pack'
+        self.assertIsNotNone(fetching(), 'the pack was over before the database was fetched')
+
+        def votes():
+            parts = {member['node']: member['part'] for member in (node.status() or {}).get('members', ())}
+            return parts.get(node.number) == 'voter'
+        wait_for(lambda: f'the node to vote: {self.cluster.situation()}', votes, 60)
+        self.cluster.wait_same()
+        kept = ['last_transaction', 'objects', 'bytes', 'transactions']
+        stores = [{key: node.status()['storages'][0][key] for key in kept} for node in self.cluster.nodes]
+        self.assertEqual(stores[0], stores[1])
+        self.assertEqual(stores[0], stores[2])
+        # What the node has fetched is enough to go on with.
+        primary.kill()
+        with self.db().transaction() as connection:
+            self.assertEqual(connection.root()[name].value, b'after the pack')
