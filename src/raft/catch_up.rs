@@ -369,7 +369,7 @@ impl CatchUp {
         let wanted = bytes.saturating_add(*reserve);
         match files.free()? {
             Some(free) if free < wanted => {
-                let (wanted, free, reserve) = (wanted >> 20, free >> 20, reserve >> 20);
+                let (wanted, free, reserve) = (wanted.div_ceil(1 << 20), free >> 20, reserve >> 20);
                 let why = format!(
                     "it takes {wanted} MiB of the disk beside the present one ({reserve} of them stay free by \
                      --disk-reserve), and {free} are free at {}: make room",
