@@ -29,7 +29,7 @@ use super::link::{Caller, Connection, Link, Target};
 use super::log::LogStore;
 use super::machine::{NoData, Raft, Snapshot};
 use super::memory::Memory;
-use super::pipeline::{Ahead, pipeline};
+use super::pipeline::{Ahead, Sending, pipeline};
 use super::stamp::ClusterId;
 use super::types::{Ballot, Incarnation, LogPosition, Place, Record, Seat, Types, Vote};
 use super::wire::{Answer, Appended, Ask, CatchUpAnswer, Numbered, pack, unpack};
@@ -178,10 +178,10 @@ impl PeerLinks {
     /// Sends one append, behind others that are on their way.
     async fn append(
         &self,
-        rpc: AppendEntriesRequest<Types>,
-        ahead: Ahead,
+        sending: Sending,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let Sending { request: rpc, size, ahead } = sending;
         let synced = self.synced();
         let (link, within) = match rpc.entries.is_empty() {
             true if ahead.messages == 0 => (&self.control, option.hard_ttl()),
@@ -191,12 +191,11 @@ impl PeerLinks {
                 if next < self.going.load(Ordering::Relaxed) {
                     return Err(unreachable(io::Error::other(format!("entry {} is about to be purged", next + 1))));
                 }
-                let bytes: usize = rpc.entries.iter().map(|entry| Record::from(entry).size()).sum();
                 // (A full peer takes what a new leader needs to begin with.)
-                if bytes > limits::SMALL_APPEND {
+                if size > limits::SMALL_APPEND {
                     self.may_take_entries()?;
                 }
-                (&self.bulk, limits::PEER_CALL_TIMEOUT + Duration::from_micros((ahead.bytes + bytes) as u64))
+                (&self.bulk, limits::PEER_CALL_TIMEOUT + Duration::from_micros((ahead.bytes + size) as u64))
             }
         };
         let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
@@ -244,7 +243,7 @@ impl RaftNetworkV2<Types> for PeerLinks {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        self.append(rpc, Ahead::default(), option).await
+        self.append(Sending::new(rpc, Ahead::default()), option).await
     }
 
     fn stream_append<'s, S>(&'s mut self, requests: S, option: RPCOption) -> Appending<'s>
@@ -252,7 +251,7 @@ impl RaftNetworkV2<Types> for PeerLinks {
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         let links: &PeerLinks = self;
-        let append = move |request, ahead| links.append(request, ahead, option.clone());
+        let append = move |sending| links.append(sending, option.clone());
         Box::pin(std::future::ready(Ok(pipeline(&links.env, requests, append))))
     }
 

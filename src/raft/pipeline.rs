@@ -35,6 +35,21 @@ pub struct Ahead {
     pub bytes: usize,
 }
 
+/// A message that is to be sent.
+pub struct Sending {
+    pub request: Request,
+    /// About how many bytes its entries take; 0 only if there are none.
+    pub size: usize,
+    pub ahead: Ahead,
+}
+
+impl Sending {
+    pub fn new(request: Request, ahead: Ahead) -> Sending {
+        let size = request.entries.iter().map(|entry| Record::from(entry).size()).sum();
+        Sending { request, size, ahead }
+    }
+}
+
 /// An answer, whether it is to all that was sent, and the bytes of that.
 type Answered = (Answer, bool, usize);
 
@@ -61,13 +76,13 @@ where
 pub fn pipeline<'s, R, A, F>(env: &'s Env, requests: R, append: A) -> BoxStream<'s, Answer>
 where
     R: Stream<Item = Request> + Send + Unpin + 's,
-    A: Fn(Request, Ahead) -> F + Send + 's,
+    A: Fn(Sending) -> F + Send + 's,
     F: Future<Output = Result<Response, RPCError<Types>>> + Send + 's,
 {
-    let append = move |request: Request, ahead| {
-        let (previous, size) = (request.prev_log_id, size_of(&request));
-        let last = request.entries.last().map(|entry| entry.log_id).or(previous);
-        append(request, ahead).map(move |answered| match answered {
+    let append = move |sending: Sending| {
+        let (previous, size) = (sending.request.prev_log_id, sending.size);
+        let last = sending.request.entries.last().map(|entry| entry.log_id).or(previous);
+        append(sending).map(move |answered| match answered {
             Ok(response) => {
                 let whole = !matches!(&response, Response::PartialSuccess(upto) if *upto != last);
                 (Ok(response.into_stream_result(previous, last)), whole, size)
@@ -99,7 +114,7 @@ where
 impl<R, A, F> Pipeline<'_, R, A, F>
 where
     R: Stream<Item = Request> + Unpin,
-    A: Fn(Request, Ahead) -> F,
+    A: Fn(Sending) -> F,
     F: Future<Output = Answered>,
 {
     /// The next answer; `None`: all are given, and no more requests come.
@@ -150,19 +165,15 @@ where
     }
 
     fn send(&mut self, request: Request) {
-        let size = size_of(&request);
+        let sending = Sending::new(request, self.ahead);
+        let size = sending.size;
         if size > 0 {
             let now = self.env.now();
             self.sent = Some((now, self.sent.map_or(Duration::MAX, |(last, _)| now - last)));
         }
-        let answer = (self.append)(request, self.ahead);
+        let answer = (self.append)(sending);
         self.ahead.messages += usize::from(size > 0);
         self.ahead.bytes += size;
         self.answers.push_back(answer);
     }
-}
-
-/// About how many bytes the entries take; 0 only if there are none.
-fn size_of(request: &Request) -> usize {
-    request.entries.iter().map(|entry| Record::from(entry).size()).sum()
 }
