@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -21,7 +20,7 @@ use crate::folder::Folder;
 use crate::links::Links;
 use crate::moments::{Deed, Traps};
 use crate::network::Fabric;
-use crate::node::{Again, Ended, Lives, Node, Running, Shape};
+use crate::node::{Again, Ended, Lives, Moved, Node, Running, Shape};
 use crate::seats::Books;
 use crate::{seen, trace};
 
@@ -50,6 +49,7 @@ pub struct Cluster {
     running: Running,
     ended: Ended,
     again: Again,
+    moved: Moved,
     /// What has happened to nodes in this step, and what was done to them since.
     news: Vec<News>,
     coming: Vec<News>,
@@ -105,6 +105,7 @@ impl Cluster {
             running: Running::default(),
             ended: Ended::default(),
             again: Again::default(),
+            moved: Moved::default(),
             news: Vec::new(),
             coming: Vec::new(),
             last_primary: None,
@@ -130,7 +131,7 @@ impl Cluster {
         let lives = Lives {
             id,
             peers: node.peers.clone(),
-            has_moved: node.has_moved.clone(),
+            moved: self.moved.clone(),
             shape,
             host: node.host.clone(),
             folder: node.folder.clone(),
@@ -276,7 +277,22 @@ impl Cluster {
 
     /// The nodes that are at another address than they were at first.
     pub fn moved(&self) -> BTreeSet<u64> {
-        self.nodes.iter().filter(|(_, node)| node.has_moved.load(Relaxed)).map(|(node, _)| *node).collect()
+        self.moved.lock().unwrap().clone()
+    }
+
+    /// Whether a node is at another address than it was at first.
+    pub fn has_moved(&self, node: u64) -> bool {
+        self.moved.lock().unwrap().contains(&node)
+    }
+
+    /// Has a node's next life listen at the other address, or at the one that it had at first.
+    pub fn note_moved(&self, node: u64, moves: bool) {
+        let mut moved = self.moved.lock().unwrap();
+        if moves {
+            moved.insert(node)
+        } else {
+            moved.remove(&node)
+        };
     }
 
     pub fn node(&self, node: u64) -> &Node {

@@ -7,7 +7,6 @@
 //! with its new folder as one that votes, and that entry is applied: from then on the others may lose theirs.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use zrs::roster::{Part, Roster};
@@ -128,7 +127,7 @@ impl Cluster {
     /// Starts a host that is no member, with an empty folder.
     pub fn begin_host(&mut self, node: u64) {
         self.wipe(node, Death::Killed);
-        self.node(node).has_moved.store(false, Relaxed);
+        self.note_moved(node, false);
         self.node_mut(node).is_idle = false;
         self.restart(node);
     }
@@ -136,7 +135,7 @@ impl Cluster {
     /// Starts a node again at another address, or at its own one.
     pub fn move_to(&mut self, node: u64, moves: bool) {
         self.crash(node, Death::Killed);
-        self.node(node).has_moved.store(moves, Relaxed);
+        self.note_moved(node, moves);
         tell(node, "moves", &[u8::from(moves)], &format!("moves to {}", address_of(node, moves)));
         self.restart(node);
     }
@@ -158,13 +157,13 @@ impl Cluster {
     /// A member that is not where it is wanted, and seated.
     fn astray(&self) -> Option<u64> {
         // (Perhaps nobody can lead just for that: then anybody else is believed.)
-        let at_home = |node: &u64| !self.node(*node).has_moved.load(Relaxed) && self.server(*node).is_some();
+        let at_home = |node: &u64| !self.has_moved(*node) && self.server(*node).is_some();
         let told = self.primary().or_else(|| self.nodes().into_iter().find(at_home))?;
         let server = self.server(told)?;
         let (members, roster) = (server.node().status().members, server.store().roster().1);
         let is_there = |node: u64| self.node(node).up && !self.node(node).is_taken && !self.books.busy.contains(&node);
         let astray = |node: u64, seat: &str| {
-            let is_at = address_of(node, self.node(node).has_moved.load(Relaxed));
+            let is_at = address_of(node, self.has_moved(node));
             let wished = roster.nodes.get(&node).map(|wish| wish.address.as_str());
             is_at != seat && wished.is_none_or(|wished| wished == seat)
         };
@@ -185,7 +184,7 @@ impl Cluster {
             }
         }
         if let Some(node) = self.astray() {
-            let moved = self.node(node).has_moved.load(Relaxed);
+            let moved = self.has_moved(node);
             self.move_to(node, !moved);
         }
         let Some(wanted) = self.wanted() else { return };

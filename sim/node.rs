@@ -3,8 +3,7 @@
 //! A node is the same `zrs::server::Server` that `zrsd` starts, over the three seams: [`SimNetwork`](crate::network),
 //! [`Host`], and the disks of a [`Folder`], which stay when their host crashes.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::task::ready;
 use std::time::Duration;
@@ -37,8 +36,6 @@ pub struct Node {
     pub orders: Orders,
     /// The numbers in the `--peers` of its next life.
     pub peers: Arc<Mutex<Vec<u64>>>,
-    /// Whether its next life listens at another port.
-    pub has_moved: Arc<AtomicBool>,
     /// Whether nobody uses the host: it was not started yet, or was put away.
     pub is_idle: bool,
     /// Whether it has lost a folder.
@@ -86,7 +83,6 @@ impl Node {
             folder: Arc::default(),
             orders: Orders::default(),
             peers: Arc::new(Mutex::new(NODES.to_vec())),
-            has_moved: Arc::default(),
             is_idle: !NODES.contains(&id),
             was_wiped: false,
             up: NODES.contains(&id),
@@ -173,12 +169,15 @@ pub type Ended = Arc<Mutex<Vec<(u64, String)>>>;
 /// The nodes that have stopped to begin anew with a database that they have fetched.
 pub type Again = Arc<Mutex<Vec<u64>>>;
 
+/// The nodes that listen at the other port, from their next lives on.
+pub type Moved = Arc<Mutex<BTreeSet<u64>>>;
+
 /// What a node's lives are made of.
 #[derive(Clone)]
 pub struct Lives {
     pub id: u64,
     pub peers: Arc<Mutex<Vec<u64>>>,
-    pub has_moved: Arc<AtomicBool>,
+    pub moved: Moved,
     pub shape: Shape,
     pub host: Host,
     pub folder: Arc<Mutex<Folder>>,
@@ -220,14 +219,14 @@ impl Lives {
             store: Arc::new(Watched::open(&teller, zrs::storage::TABLES, format!("{name}/store"))?),
             shelf: Arc::new(teller.folder.store.shelf(zrs::storage::TABLES)),
         };
-        // (An operator who moves a node starts it with its new address in its own list.)
-        let has_moved = self.has_moved.load(Relaxed);
+        // (An operator who starts a node gives it the addresses of this moment.)
+        let moved = self.moved.lock().unwrap().clone();
         let peers = self.peers.lock().unwrap().clone();
-        let peers = peers.into_iter().map(|node| (node, address_of(node, node == id && has_moved))).collect();
+        let peers = peers.into_iter().map(|node| (node, address_of(node, moved.contains(&node)))).collect();
         let config = Config {
             node: id,
             peers,
-            listen: Some(format!("0.0.0.0:{}", if has_moved { OTHER_PORT } else { PORT })),
+            listen: Some(format!("0.0.0.0:{}", if moved.contains(&id) { OTHER_PORT } else { PORT })),
             secret: Some(b"known to all simulated nodes".to_vec()),
             heartbeat: self.shape.heartbeat,
             election_timeout: self.shape.election_timeout,

@@ -7,7 +7,6 @@
 //! are as wanted; a host that has left is stopped. Several operators may be at work, each with nodes of his own.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -184,7 +183,7 @@ fn draw(cluster: &Cluster, chance: &mut Chance) -> Option<Drawn> {
         }
         (9, _, Some(node), _) => {
             // (Not two at a time: clients look for nodes where they were.)
-            let moved = cluster.hosts().iter().find(|host| cluster.node(**host).has_moved.load(Relaxed));
+            let moved = cluster.hosts().iter().find(|host| cluster.has_moved(**host));
             let (node, moves) = (moved.copied().unwrap_or(node), moved.is_none());
             if !is_free(&node) || !wanted.contains(&node) || !cluster.is_up(node) {
                 return None;
@@ -394,7 +393,7 @@ impl Story {
             && cluster.is_up(*node)
         {
             // (Where it is now, nobody looks for it.)
-            let moved = cluster.node(*node).has_moved.load(Relaxed);
+            let moved = cluster.has_moved(*node);
             cluster.move_to(*node, !moved);
         }
         for node in &self.nodes {

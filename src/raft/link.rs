@@ -42,7 +42,7 @@ pub struct Caller {
     pub memory: Memory,
     /// This node's own seat.
     pub seat: Watch<Option<SeatClaim>>,
-    /// Where the members have said to be.
+    /// Where the members may be.
     pub addresses: Addresses,
     /// The newest version of the peers' protocol, and the newest command format, that this node tells its peers.
     pub newest: Newest,
@@ -96,18 +96,33 @@ impl Connection {
 }
 
 impl Caller {
-    /// The same as [`Caller::connect`], also where the member is not at `target.address` any more: this node may not
-    /// have that in its log yet, as long as it is behind.
+    /// The same as [`Caller::connect`], wherever the member may be: it may not be at `target.address` any more, and
+    /// this node may not have that in its log yet.
     pub async fn reach(&self, target: &Target, cluster: Option<ClusterId>, purpose: Purpose) -> io::Result<Connection> {
-        let said = target.incarnation.and_then(|member| self.addresses.said_by(member));
-        if let Some(address) = said.filter(|said| *said != target.address) {
+        let mut fault: Option<io::Error> = None;
+        for address in self.places(target) {
             let there = Target { address, ..target.clone() };
             match self.connect(&there, cluster, purpose).await {
                 Ok(connection) => return Ok(connection),
-                Err(why) => tracing::debug!("node {} is not at {}, as it said: {why}", there.node, there.address),
+                Err(why) => {
+                    tracing::debug!("node {} is not at {}: {why}", there.node, there.address);
+                    // (A refusal says more than a silence.)
+                    if fault.as_ref().is_none_or(|fault| fault.kind() != io::ErrorKind::PermissionDenied) {
+                        fault = Some(why);
+                    }
+                }
             }
         }
-        self.connect(target, cluster, purpose).await
+        Err(fault.expect("there is a place at least"))
+    }
+
+    /// Where to look for a peer, one place after the other; never empty.
+    fn places(&self, target: &Target) -> Vec<String> {
+        let mut places = target.incarnation.map(|member| self.addresses.of(target.node, member)).unwrap_or_default();
+        if !places.contains(&target.address) {
+            places.push(target.address.clone());
+        }
+        places
     }
 
     /// Connects to a peer at `target.address` and proves membership to it, within `self.patience`.
@@ -353,14 +368,14 @@ struct Keeper {
     /// The peer's last refusal, which is logged once.
     refusal: Option<String>,
     /// How often it could not be reached in a row.
-    failures: u32,
+    failures: usize,
 }
 
 impl Keeper {
     /// Logs why the peer can't be called: a refusal at once, as somebody has to do something about it. Who is away is
     /// said by `node::presence`, once.
-    fn tell(&mut self, fault: &io::Error) {
-        let Target { node, address, .. } = &self.target;
+    fn tell(&mut self, address: &str, fault: &io::Error) {
+        let node = self.target.node;
         let words = fault.to_string();
         match fault.kind() {
             io::ErrorKind::PermissionDenied if self.refusal.as_ref() != Some(&words) => {
@@ -377,24 +392,22 @@ impl Keeper {
             if first.answer.is_closed() {
                 continue;
             }
-            if let Some(now) =
-                self.target.incarnation.and_then(|member| self.caller.addresses.of(member, self.failures))
-            {
-                self.target.address = now;
-            }
-            match self.caller.connect(&self.target, Some(self.cluster), Purpose::Calls).await {
+            let places = self.caller.places(&self.target);
+            let address = places[self.failures % places.len()].clone();
+            let there = Target { address, ..self.target.clone() };
+            match self.caller.connect(&there, Some(self.cluster), Purpose::Calls).await {
                 Ok(connection) => {
                     // (Where it was reached, it is called again.)
-                    self.failures %= 2;
+                    self.failures %= places.len();
                     if self.refusal.take().is_some() {
-                        tracing::info!("node {} at {} lets this node in", self.target.node, self.target.address);
+                        tracing::info!("node {} at {} lets this node in", there.node, there.address);
                     }
                     let fault = converse(&self.caller.env, self.quiet, connection, first, &mut queue).await;
                     tracing::debug!("link to node {} ended: {fault}", self.target.node);
                 }
                 Err(fault) => {
                     self.failures = self.failures.wrapping_add(1);
-                    self.tell(&fault);
+                    self.tell(&there.address, &fault);
                     fail(first, &fault);
                     while let Ok(call) = queue.try_recv() {
                         fail(call, &fault);

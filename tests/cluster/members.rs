@@ -335,6 +335,33 @@ fn a_voter_that_has_moved_is_found_though_nobody_can_lead() {
     counters.check(&cluster);
 }
 
+/// Each looks for the others where the log has them, where nobody is: their own `--peers` alone know.
+#[test]
+fn two_of_three_that_move_at_the_same_time_find_each_other() {
+    let mut cluster = Cluster::started(3);
+    cluster.wait_ready();
+    // (Stock clients drop an address whose connection ends before they are registered, as long as another one is
+    // tried: those that run now might be left with the two that nobody is at any more.)
+    let told = Counters::start(&cluster).stop();
+    cluster.kill_all();
+    // (The third one stays away until the others have found each other.)
+    for index in 0..2 {
+        cluster.nodes[index].moves();
+    }
+    cluster.start(0);
+    cluster.start(1);
+    cluster.wait_primary();
+    cluster.start(2);
+    cluster.wait_ready();
+    let asked = cluster.wait_primary();
+    for index in 0..2 {
+        let (number, address) = (cluster.nodes[index].number.to_string(), cluster.nodes[index].address());
+        done(&cluster.nodes[asked], &["member", "address", &number, &address, "--wait"]);
+    }
+    told.check(&cluster);
+    Counters::start(&cluster).check(&cluster);
+}
+
 /// All that it knows as members are gone, and no log goes back to where its own ends.
 #[test]
 fn an_observer_that_was_away_while_all_others_were_replaced_comes_back() {
@@ -343,6 +370,8 @@ fn an_observer_that_was_away_while_all_others_were_replaced_comes_back() {
     cluster.wait_ready();
     let (observer, place_of_it) = newcomer(&mut cluster);
     done(&cluster.nodes[0], &["member", "add", &place_of_it, "--observer", "--wait"]);
+    // (Where it is let in, that may be known before it has begun to take part itself.)
+    cluster.wait_ready();
     let last = cluster.nodes[observer].status()["log"].as_u64().unwrap();
     cluster.nodes[observer].kill();
     for old in 0..3 {

@@ -307,6 +307,21 @@ class Locks(OneServer):
         a.call('tpc_finish', 1)
         self.assertEqual(b.call('loadBefore', oid, maxtid)[0], record(1))
 
+    def test_a_call_sees_what_was_answered_before_it(self):
+        # (zrs keeps news back for a moment from a client that was just written to, as b is here; not from its calls.)
+        a, b = self.a, self.b
+        oid = a.new_oid()
+        tid = a.commit(oid)
+        for n in range(50):
+            a.store(n, oid, tid, record(n))
+            self.assertEqual(a.vote(n), [])
+            finish = a.begin_call('tpc_finish', n)
+            b.call('loadBefore', oid, maxtid)
+            flag, tid = a.reply(finish)
+            self.assertFalse(flag)
+            self.assertEqual(tuple(b.call('loadBefore', oid, maxtid)), (record(n), tid, None))
+            self.assertEqual(b.invalidations()[-1], (tid, [oid]))
+
     def test_a_conflict_goes_to_the_client_to_resolve(self):
         a = self.a
         oid = a.new_oid()

@@ -1,6 +1,6 @@
 //! The door of a node for its peers: decides which connections are a peer's, and hands clients on from node to node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -128,10 +128,10 @@ async fn serve(node: &Inner, hello: &Hello, mut connection: Connection) -> io::R
     serve_calls(callee, connection).await
 }
 
-/// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.
+/// The IP addresses of each member, by its address, and by that in `--peers`; none for a name that can't be looked up.
 pub async fn hosts(node: &Inner) -> BTreeMap<String, Vec<IpAddr>> {
     let mut found = BTreeMap::new();
-    for address in node.expected().into_values() {
+    for address in node.expected().into_values().chain(node.config.peers.values().cloned()) {
         let there = node.caller.network.resolve(&address).await.unwrap_or_default();
         found.insert(address, there);
     }
@@ -224,7 +224,9 @@ async fn judge(node: &Inner, hello: &Hello, peer: &str, credentials: Option<&Cre
     if hello.to != own {
         return Err(format!("this is node {own}, not node {}", hello.to));
     }
-    let address = address_of(node, hello)?;
+    // (Who has moved may be known at its new place by `--peers` alone, until that can be written into the log.)
+    let listed = node.config.peers.get(&hello.from).cloned();
+    let addresses: BTreeSet<String> = [address_of(node, hello)?].into_iter().chain(listed).collect();
     if hello.to_incarnation.is_some_and(|known| known != node.caller.incarnation) {
         return Err(format!("node {own} has another data folder than the one that is a member of the cluster"));
     }
@@ -233,16 +235,22 @@ async fn judge(node: &Inner, hello: &Hello, peer: &str, credentials: Option<&Cre
     }
     if let Some(credentials) = credentials {
         let trusted = "--tls-peer-ca says who is a peer";
-        let verdict = credentials.may_be_peer(&address);
+        let verdicts = addresses.iter().map(|address| credentials.may_be_peer(address));
+        let verdict = verdicts.reduce(|verdict, other| verdict.or(other)).expect("it has an address");
         return verdict.map_err(|why| format!("by its certificate not node {}: {why} ({trusted})", hello.from));
     }
-    if node.config.secret.is_none() && !node.caller.comes_from(peer, &address).await {
-        return Err(format!(
-            "{peer} is not the address of node {}; with --secret-file on all nodes, addresses do not matter",
-            hello.from
-        ));
+    if node.config.secret.is_some() {
+        return Ok(());
     }
-    Ok(())
+    for address in &addresses {
+        if node.caller.comes_from(peer, address).await {
+            return Ok(());
+        }
+    }
+    Err(format!(
+        "{peer} is not the address of node {}; with --secret-file on all nodes, addresses do not matter",
+        hello.from
+    ))
 }
 
 /// The answer of a node that is alone, node `own`, to those that take it for their peer `wanted`.

@@ -243,6 +243,30 @@ impl Inner {
         oldest.unwrap_or(self.caller.newest.format).clamp(OLDEST_FORMAT, self.caller.newest.format)
     }
 
+    /// Whether all members that fit know commands up to `format`. `Err`: what to do about one that does not.
+    pub fn all_read(&self, format: u8, fits: impl Fn(&Member) -> bool) -> Result<(), String> {
+        let own = self.caller.incarnation;
+        for member in self.members().into_iter().filter(|member| member.incarnation != own && fits(member)) {
+            match self.caller.memory.format_of(member.incarnation) {
+                Some(known) if known >= format => {}
+                Some(known) => {
+                    return Err(format!(
+                        "the zrsd of node {} is too old for that (it knows commands up to format {known}): update it",
+                        member.id
+                    ));
+                }
+                None => {
+                    return Err(format!(
+                        "this node has not met node {} yet, and does not know whether its zrsd is new enough for that: \
+                         start it, or wait until it can be reached",
+                        member.id
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The addresses of all nodes that may be peers, by number: the members', or those in `--peers` before the cluster
     /// has formed.
     pub fn addresses(&self) -> BTreeMap<u64, String> {

@@ -100,17 +100,22 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
 /// Returns the stamp once this node has one. A node that is let in to a cluster that runs has none before it begins
 /// again, with that cluster's database.
 async fn begin(node: &Inner) -> io::Result<Stamp> {
+    let mut was_cut_off = false;
     loop {
         let admission = match node.formation.begin().await? {
             Begun::Stamped(stamp) => return Ok(stamp),
             Begun::Admitted(admission) => admission,
         };
         let cluster = cluster_name(&admission.stamp.cluster);
-        node.formation.wait_for(format!("the database of cluster {cluster}, which has let this node in"));
+        // (What has gone wrong stays said until something else does: a disk may be full for hours.)
+        if !was_cut_off {
+            node.formation.wait_for(format!("the database of cluster {cluster}, which has let this node in"));
+        }
         match node.catch_up.fetch_first(admission).await {
             Ok(()) => std::future::pending::<()>().await,
             Err(why) => {
                 node.formation.wait_for(format!("the database of cluster {cluster}, which was cut off: {why}"));
+                was_cut_off = true;
                 node.env().sleep(limits::FETCH_AGAIN).await;
             }
         }
@@ -227,6 +232,9 @@ pub fn warn_of_changed_peers(node: &Inner) {
              started without --peers: give it an empty one (zrsctl export saves what the folder has)"
         );
     } else {
-        tracing::warn!("--peers differs from the cluster's own list, which rules: --peers {list}");
+        tracing::warn!(
+            "--peers differs from the cluster's own list, which rules (a member that is not there is looked for where \
+             --peers has it): --peers {list}"
+        );
     }
 }

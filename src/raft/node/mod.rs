@@ -118,7 +118,7 @@ impl Node {
             incarnation,
             memory,
             seat: Watch::new(None),
-            addresses: Addresses::default(),
+            addresses: Addresses::listed(&config.peers),
             newest: Newest::of(config.pretend_newer),
             patience: config.election_timeout * 2,
         };
@@ -368,7 +368,8 @@ impl Node {
         steward::change(&self.inner, ask).await
     }
 
-    /// The IP addresses of each member, by its address in `--peers`; none for a name that can't be looked up.
+    /// The IP addresses of each member, by its address, and by that in `--peers`; none for a name that can't be looked
+    /// up.
     pub async fn hosts(&self) -> BTreeMap<String, Vec<IpAddr>> {
         door::hosts(&self.inner).await
     }

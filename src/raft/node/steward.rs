@@ -10,7 +10,7 @@ use std::time::Duration;
 use openraft::raft::Precondition;
 use openraft::{ChangeMembers, EntryPayload, Instant};
 
-use super::inner::{Inner, Reigning, Role};
+use super::inner::{Inner, Member, Reigning, Role};
 use super::proposal::submit;
 use crate::command::{Change, Command, Outcome, ROSTER_FORMAT, Reign};
 use crate::config::limits;
@@ -210,13 +210,12 @@ async fn propose(node: &Arc<Inner>, raft: &Raft, reign: Reign, after: u64, roste
     // (A folder that is gone, and wanted no more, reads nothing. This node may never have met it.)
     let (facts, _) = facts(node, raft, reign);
     let stays = |folder: Incarnation| roster.nodes.values().any(|wish| wish.folder == folder.0);
-    let format = node.format_of(|member| stays(member.incarnation) || !facts.is_gone(member.incarnation));
+    let reads = |member: &Member| stays(member.incarnation) || !facts.is_gone(member.incarnation);
     // (Where one roster is in the log already, every member has to read that format anyway.)
-    if format < ROSTER_FORMAT && after == 0 {
-        return Err(format!(
-            "a member's zrsd is too old for that (it knows commands up to format {format}): update it"
-        ));
+    if after == 0 {
+        node.all_read(ROSTER_FORMAT, reads)?;
     }
+    let format = node.format_of(reads);
     let format = format.max(ROSTER_FORMAT);
     let command = Command { reign, change: Change::Roster { after, roster } };
     let proposal = submit(raft, command.encode(format)).await.in_reign(node.clone(), reign);

@@ -9,7 +9,7 @@
 //! rule, a hand-over to another thread and back costs more than such a read, and an answer that is made at once never
 //! has to hold the view back. A slow disk delays the clients that share the thread for one read.
 //!
-//! **News wait for company.** A client that was written to a moment ago is told of others' transactions with the next
+//! **News wait for company.** A client that was written to a moment ago is told of others' transactions before its next
 //! answer, or after [`limits::NEWS_REST`]; after [`limits::NEWS_WITH_FINISH`] at the latest while its own finish is
 //! under way. So a client costs one write for all that happens in a millisecond, and one that has been quiet for longer
 //! is told at once. The view stays where it is meanwhile.
@@ -207,7 +207,11 @@ impl Session {
                 () = env.wake(&mut alarm, news_wait.unwrap_or(since)), if news_wait.is_some() => {}
                 Ok(()) = packs.changed() => desk.tell_size(),
                 frame = incoming.next(), if may_read => match frame {
-                    Ok(Some(frame)) => self.frame(&frame)?,
+                    Ok(Some(frame)) => {
+                        // What was answered to others before this call was sent is seen by it.
+                        desk.tell_news()?;
+                        self.frame(&frame)?;
+                    }
                     Ok(None) => return Err(End(Why::Gone)),
                     Err(fault) => return self.unreadable(&fault),
                 },
@@ -285,8 +289,8 @@ impl Session {
 
     /// Makes one call.
     ///
-    /// Loads are answered at the view as it is. Every other call that could tell something newer moves the view first,
-    /// so that nothing is told before its invalidation.
+    /// Loads are answered at the view as it was when they arrived. Every other call that could tell something newer
+    /// moves the view first, so that nothing is told before its invalidation.
     fn call(&mut self, id: &MessageId, call: Call) -> Result<Answer, End> {
         let Session { desk, commits, iterators, downloads, undo_log, packing } = self;
         match call {
