@@ -9,6 +9,7 @@
 //! cargo test --test sim                      the everyday seeds
 //! SEED=7 cargo test --test sim               one seed, twice, and its story
 //! SEEDS=500 FROM=1000 cargo test --test sim  many
+//! SHRINK=7 cargo test --test sim             one that fails, with as few faults as can be
 //! TRACE=/tmp/t SEED=7 cargo test --test sim  writes the events to /tmp/t.7.1 and /tmp/t.7.2
 //! LOG=zrs=debug SEED=7 cargo test --test sim -- with the servers' log, in virtual time, on standard error
 //! ```
@@ -28,6 +29,7 @@
 //! | `history`, `stream` | what clients did and were sent; `model`: the database that follows from it |
 //! | `ledger`, `packs` | what nodes were seen to apply; `packed`: what packs may leave of it |
 //! | `seen`, `trace` | what is written down for people, and for `repeat` |
+//! | `shrink`, `excerpt` | a failed run with as few faults as can be |
 //! | `chance` | a stream of chance for each part, from the seed and the part's name |
 //!
 //! docs/testing.md says how to add a fault, a workload or a check.
@@ -36,6 +38,7 @@ mod chance;
 mod checks;
 mod cluster;
 mod disk;
+mod excerpt;
 mod faults;
 mod folder;
 mod gate;
@@ -55,6 +58,7 @@ mod run;
 mod runner;
 mod seats;
 mod seen;
+mod shrink;
 mod stream;
 mod things;
 mod trace;
@@ -77,5 +81,8 @@ fn main() -> ExitCode {
         println!("0 passed, 0 failed");
         return ExitCode::SUCCESS;
     }
-    runner::parent()
+    match runner::number("SHRINK") {
+        Some(seed) => shrink::parent(seed),
+        None => runner::parent(),
+    }
 }

@@ -135,9 +135,14 @@ impl Cluster {
     /// Starts a node again at another address, or at its own one.
     pub fn move_to(&mut self, node: u64, moves: bool) {
         self.crash(node, Death::Killed);
+        self.moves_to(node, moves);
+        self.restart(node);
+    }
+
+    /// A node's next life will be at another address, or at its own one.
+    pub fn moves_to(&mut self, node: u64, moves: bool) {
         self.note_moved(node, moves);
         tell(node, "moves", &[u8::from(moves)], &format!("moves to {}", address_of(node, moves)));
-        self.restart(node);
     }
 
     /// Ends the use of a host that is no member any more.

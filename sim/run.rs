@@ -27,6 +27,7 @@ use crate::checks::{
     packs_end, rules_kept, serializable, short_logs, the_same_database, undone_as_the_model, votes_are_kept,
 };
 use crate::cluster::{Cluster, EVERY_CLIENT};
+use crate::excerpt::Excerpt;
 use crate::faults::{self, Faults};
 use crate::history::{End, History};
 use crate::ledger::Ledger;
@@ -37,7 +38,7 @@ use crate::packs::Packs;
 use crate::seen::{self, Seen};
 use crate::{repeat, trace, workload, zeo};
 
-/// How long faults happen.
+/// How long faults happen, as a rule.
 const TROUBLE: Duration = Duration::from_secs(15);
 /// How long nodes may take to come together once no client writes any more.
 const TOGETHER: Duration = Duration::from_secs(5);
@@ -51,6 +52,8 @@ pub struct Run {
     /// How many transactions were committed, refused, and left unknown.
     pub counts: [usize; 3],
     pub virtual_time: Duration,
+    /// The faults that began, by name and number.
+    pub begun: Vec<String>,
 }
 
 /// Runs the simulation of `seed`. `keep`: the trace's events are kept.
@@ -58,6 +61,7 @@ pub fn run(seed: u64, keep: bool) -> Run {
     trace::begin(keep);
     seen::begin();
     repeat::align_task_ids();
+    let excerpt = Excerpt::wanted();
     let history = History::default();
     let enough = Arc::new(AtomicBool::new(false));
     let mut cluster = Cluster::new(network(seed), seed, faults::hosts(seed));
@@ -67,7 +71,8 @@ pub fn run(seed: u64, keep: bool) -> Run {
         cluster,
         history,
         enough,
-        faults: Faults::new(seed),
+        trouble: excerpt.until.unwrap_or(TROUBLE),
+        faults: Faults::new(seed, excerpt),
         states: States::default(),
         seated: Seated::default(),
         led: Led::default(),
@@ -84,8 +89,9 @@ pub fn run(seed: u64, keep: bool) -> Run {
         count(|end| matches!(end, End::Conflict(_) | End::NotCommitted(_))),
         count(|end| matches!(end, End::Unknown)),
     ];
+    let begun = scene.faults.begun().to_vec();
     // Before the hosts are torn down, which is not part of the run.
-    Run { trace: trace::summary(), failures, seen: seen::take(), counts, virtual_time }
+    Run { trace: trace::summary(), failures, seen: seen::take(), counts, virtual_time, begun }
 }
 
 /// A network without hosts yet, whose delays the seed has drawn.
@@ -114,6 +120,8 @@ struct Scene {
     cluster: Cluster,
     history: History,
     enough: Arc<AtomicBool>,
+    /// How long faults happen.
+    trouble: Duration,
     faults: Faults,
     states: States,
     seated: Seated,
@@ -126,7 +134,7 @@ struct Scene {
 
 impl Scene {
     fn play(&mut self) -> Result<(), String> {
-        while self.cluster.elapsed() < TROUBLE {
+        while self.cluster.elapsed() < self.trouble {
             self.step()?;
             self.faults.step(&mut self.cluster);
         }

@@ -78,6 +78,7 @@ fn one(seed: u64, time: u32) -> Run {
         seen: seen::take(),
         counts: [0; 3],
         virtual_time: trace::now(),
+        begun: Vec::new(),
     });
     run.failures.extend(PANICS.lock().unwrap().drain(..));
     run
@@ -128,7 +129,8 @@ pub fn parent() -> ExitCode {
         }
     }
     let (tell, told) = channel();
-    let children: Vec<Child> = jobs.iter().filter(|jobs| !jobs.is_empty()).map(|jobs| begin(jobs, &tell)).collect();
+    let children: Vec<Child> =
+        jobs.iter().filter(|jobs| !jobs.is_empty()).map(|jobs| begin(jobs, &tell, &[])).collect();
     drop(tell);
     let mut results = Results::new(single.is_some());
     let stop = number("STOP").is_some();
@@ -159,14 +161,27 @@ fn everyday() -> Vec<u64> {
     seeds.into_iter().collect()
 }
 
-fn number(name: &str) -> Option<u64> {
+/// The number in an environment variable.
+pub fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-fn begin(jobs: &[String], tell: &Sender<Report>) -> Child {
+/// Runs one seed once, in a process of its own with these variables; `None` if that hangs or dies.
+pub fn alone(seed: u64, variables: &[(&str, String)]) -> Option<Run> {
+    let (tell, told) = channel();
+    let mut child = begin(&[seed.to_string()], &tell, variables);
+    drop(tell);
+    let report = told.recv_timeout(PATIENCE);
+    let _ = child.kill();
+    let _ = child.wait();
+    Some(report.ok()?.run)
+}
+
+fn begin(jobs: &[String], tell: &Sender<Report>, variables: &[(&str, String)]) -> Child {
     let mut child = Command::new(std::env::current_exe().expect("a program knows where it is"))
         .env(CHILD, jobs.join(","))
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -222,7 +237,7 @@ impl Results {
             println!("  FAILED {failure}");
         }
         if !failures.is_empty() {
-            println!("  to repeat it: SEED={seed} cargo test --test sim");
+            println!("  to repeat it: SEED={seed} cargo test --test sim; with as few faults as can be: SHRINK={seed}");
         }
     }
 

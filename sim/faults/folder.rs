@@ -85,7 +85,7 @@ const JUDGING: Duration = Duration::from_secs(4);
 pub const OLD_COPY: Fault = Fault {
     name: "old_copy",
     when: When::Moment,
-    rate: 6,
+    rate: 20,
     lasts: 0..1,
     begin: |cluster, chance| {
         let node = victim_that_runs(cluster, chance)?;

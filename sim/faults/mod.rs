@@ -29,6 +29,7 @@ mod folder;
 mod forming;
 mod host;
 mod members;
+mod moves;
 mod network;
 mod operator;
 mod wipe;
@@ -39,11 +40,12 @@ use crate::chance::Chance;
 use crate::checks::few_unknown::PLANNED;
 use crate::checks::locks_let_go::HARMLESS;
 use crate::cluster::{Cluster, HOSTS, NODES};
+use crate::excerpt::{Excerpt, called};
 use crate::seen;
 use fault::{EndFault, Fault, When};
 
 /// All faults.
-static MENU: [Fault; 44] = [
+static MENU: [Fault; 45] = [
     death::KILL,
     death::POWER_LOSS,
     death::POWER_LOSS_OF_ALL,
@@ -73,6 +75,7 @@ static MENU: [Fault; 44] = [
     wipe::AT_PACK,
     members::MEMBERS,
     members::DARE,
+    moves::MOVE_OF_ALL,
     operator::STOP,
     operator::HAND_OVER,
     aimed::AT_SLOTS,
@@ -106,6 +109,10 @@ pub fn names() -> Vec<&'static str> {
 /// The faults of a run: those to come, and those that last.
 pub struct Faults {
     seed: u64,
+    /// What of that may happen.
+    excerpt: Excerpt,
+    /// What has begun, by name and number.
+    begun: Vec<String>,
     enabled: Vec<Upcoming>,
     lasting: Vec<Lasting>,
 }
@@ -166,9 +173,14 @@ impl Upcoming {
 }
 
 impl Faults {
-    pub fn new(seed: u64) -> Faults {
+    pub fn new(seed: u64, excerpt: Excerpt) -> Faults {
         let enabled = MENU.iter().filter_map(|fault| Upcoming::of(seed, fault)).collect();
-        Faults { seed, enabled, lasting: Vec::new() }
+        Faults { seed, excerpt, begun: Vec::new(), enabled, lasting: Vec::new() }
+    }
+
+    /// The faults that have begun, by name and number.
+    pub fn begun(&self) -> &[String] {
+        &self.begun
     }
 
     /// Ends and begins the faults that are due.
@@ -182,7 +194,9 @@ impl Faults {
             let Upcoming { fault, times, .. } = upcoming;
             let mut chance = Chance::of(self.seed, &format!("fault {} number {times}", fault.name));
             let due = now + chance.millis(fault.lasts.clone());
-            if let Some(end) = (fault.begin)(cluster, &mut chance) {
+            let may_begin = self.excerpt.has(fault.name, *times);
+            if let Some(end) = may_begin.then(|| (fault.begin)(cluster, &mut chance)).flatten() {
+                self.begun.push(called(fault.name, *times));
                 if fault.when != When::Moment {
                     seen::fault(fault.name, 1);
                 }
