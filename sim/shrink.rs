@@ -1,5 +1,5 @@
-//! The smallest run that still fails: the run of a seed with fewer and fewer of the faults that began in it, and with less
-//! and less time for them.
+//! The smallest run that still fails: the run of a seed with fewer and fewer of the faults that began in it, and with
+//! less and less time for them.
 //!
 //! A fault's streams of chance are its own, and there is one for each time that it begins. So one that is left out
 //! (`ONLY`) changes nothing of the others but what follows from it.

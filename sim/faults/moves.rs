@@ -1,4 +1,5 @@
-//! Nodes that are at other addresses from one start to the next, all of them, and nobody leads who could write that down.
+//! Nodes that are at other addresses from one start to the next, all of them, so that nobody leads who could write that
+//! down.
 
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ pub const MOVE_OF_ALL: Fault = Fault {
         Some(Box::new(move |cluster| {
             let now = cluster.elapsed();
             if !is_back && (now >= back_at || cluster.is_over()) {
-                coming = leave(cluster, &nodes, false, &mut chance);
+                // (Those that are down still come as well.)
+                coming.extend(leave(cluster, &nodes, false, &mut chance));
                 (is_back, back_at) = (true, now);
             }
             coming.retain(|(node, due)| {

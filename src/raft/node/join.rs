@@ -49,9 +49,14 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     };
     let stamped = node.formation.stamp.look().is_some();
     let mut excluded = node.caller.memory.excluded().watching();
+    let mut durable = node.log.durable();
     let stamp = tokio::select! {
         biased;
         _ = excluded.until(Option::is_some) => return exclude(node).await,
+        // (Its log writes nothing any more, so what it waits for never comes. Later `upkeep` watches that.)
+        _ = durable.until(Result::is_err) => {
+            anyhow::bail!(durable.look().clone().err().unwrap_or_default());
+        }
         stamp = begin(node) => stamp?,
         () = tell => unreachable!("the role is told until there is a stamp"),
     };

@@ -52,6 +52,8 @@ pub fn resume(primary: &Arc<Primary>) {
             continue;
         }
         let Some(guard) = primary.packs().begin(storage, true) else { continue };
+        // (Before the first vote can come.)
+        begin_to_watch(primary, storage, &guard);
         let going_on = primary.clone();
         primary.env().spawn(async move {
             told(run(&going_on, storage, guard, None).await, storage);
@@ -84,18 +86,15 @@ async fn run(
     let gc = primary.packs().gc;
     if let Some(upto) = upto {
         let plan = Plan::new(primary.store(), storage, upto.min(primary.store().last_tid(storage)), gc);
-        if read(primary, &plan, |plan| Ok(plan.is_idle()?)).await? {
+        // (What a pack has left that failed is not to be seen in the summary.)
+        if !primary.packs().has_failed(storage) && read(primary, &plan, |plan| Ok(plan.is_idle()?)).await? {
             tracing::info!(%storage, %upto, "nothing to pack");
             return Ok(());
         }
     }
     let _running = Present::new(&primary.packs().counters.running);
-    if gc {
-        // This plan only tells which objects exist.
-        let plan = Plan::new(primary.store(), storage, Tid::ZERO, gc);
-        *guard.watch.marks() = Marks::Marking(Shown::new(plan));
-    }
     if let Some(upto) = upto {
+        begin_to_watch(primary, storage, &guard);
         match change(primary, Change::PackBegin { storage, upto }).await? {
             Outcome::Done => {}
             Outcome::Refused(refusal) => return Err(Failure::Refused(refusal)),
@@ -113,11 +112,21 @@ async fn run(
     if let Err(Failure::ReignOver) = done {
         return done;
     }
+    primary.packs().note_end(storage, done.is_ok());
     change(primary, Change::PackEnd { storage }).await?;
     primary.packs().counters.ended.inc();
     let took = primary.env().now().saturating_duration_since(began);
     tracing::info!(%storage, %upto, revisions, garbage, ?took, complete = done.is_ok(), "packed");
     done
+}
+
+/// From now on every vote shows what its records refer to.
+fn begin_to_watch(primary: &Primary, storage: StorageId, guard: &PackGuard) {
+    if primary.packs().gc {
+        // This plan only tells which objects exist.
+        let plan = Plan::new(primary.store(), storage, Tid::ZERO, true);
+        *guard.watch.marks() = Marks::Marking(Shown::new(plan));
+    }
 }
 
 /// Finds the garbage, and removes it with all old revisions and the transactions that are left empty.

@@ -181,6 +181,12 @@ impl PackWatch {
         let _verdict = self.verdict.lock().await;
         let plan = match &*self.marks() {
             Marks::Sweeping { plan, .. } => plan.clone(),
+            // The pack has ended before it knew what an earlier reign has left of the garbage.
+            Marks::NoGc | Marks::Marking(_) if self.resumed => {
+                let why = "a pack that an earlier primary had begun could not go on, and nobody knows whether all that this \
+                           transaction refers to is still there";
+                return Err(Refusal::BadValue(why.into()));
+            }
             Marks::NoGc | Marks::Marking(_) => return Ok(()),
         };
         if let Some(oid) = oids.iter().find(|oid| self.has_taken(**oid)) {
@@ -334,6 +340,17 @@ mod tests {
         assert_eq!(watch.pardon(&Env::system(), vec![Oid(3)]).await, Err(Refusal::NoObject(Oid(4))));
         assert_eq!(watch.pardon(&Env::system(), vec![Oid(1)]).await, Ok(()));
         assert!(matches!(watch.show(Oid(0), &record(&[4]), |_| false), Told::Gone(Oid(4))));
+    }
+
+    #[tokio::test]
+    async fn what_a_resumed_pack_could_not_find_out_is_not_granted() {
+        let (store, _) = sweeping();
+        for (resumed, granted) in [(true, false), (false, true)] {
+            let watch = Arc::new(PackWatch::new(resumed));
+            *watch.marks() = Marks::Marking(Shown::new(Plan::new(&store, S, Tid(1), true)));
+            watch.end();
+            assert_eq!(watch.pardon(&Env::system(), vec![Oid(3)]).await.is_ok(), granted);
+        }
     }
 
     #[test]

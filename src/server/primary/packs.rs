@@ -1,6 +1,6 @@
 //! The packs that are going on in a reign: one at a time for each storage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::pack_watch::PackWatch;
@@ -17,6 +17,8 @@ pub struct Packs {
     pub most: usize,
     pub counters: PackCounters,
     running: Arc<Mutex<BTreeMap<StorageId, Arc<PackWatch>>>>,
+    /// The storages whose last pack has failed, and may have left what it should have removed.
+    failed: Arc<Mutex<BTreeSet<StorageId>>>,
 }
 
 /// One pack. Dropping this handle ends the pack, and stops the reads that are still made for it.
@@ -31,12 +33,31 @@ pub struct PackGuard {
 impl Packs {
     /// No pack is going on.
     pub fn new(gc: bool, most: usize, counters: PackCounters) -> Packs {
-        Packs { gc, most, counters, running: Arc::default() }
+        Packs { gc, most, counters, running: Arc::default(), failed: Arc::default() }
     }
 
     /// The watch of this storage's pack, if one is going on.
     pub fn watch(&self, storage: StorageId) -> Option<Arc<PackWatch>> {
         self.running().get(&storage).cloned()
+    }
+
+    /// Notes how a pack has ended.
+    pub fn note_end(&self, storage: StorageId, is_complete: bool) {
+        let mut failed = self.failed();
+        if is_complete {
+            failed.remove(&storage);
+        } else {
+            failed.insert(storage);
+        }
+    }
+
+    /// Whether the storage's last pack of this reign has failed.
+    pub fn has_failed(&self, storage: StorageId) -> bool {
+        self.failed().contains(&storage)
+    }
+
+    fn failed(&self) -> MutexGuard<'_, BTreeSet<StorageId>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a pack, unless one of this storage is going on.
