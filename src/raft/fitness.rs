@@ -38,6 +38,8 @@ pub struct Fitness {
     stop: Mutex<Option<String>>,
     /// Whether half of the disk's reserve is used up.
     is_short: AtomicBool,
+    /// Whether this node stands for election.
+    stands: AtomicBool,
     others: Mutex<BTreeMap<u64, Seen>>,
     began: Instant,
 }
@@ -63,6 +65,15 @@ pub struct Progress {
 }
 
 impl Fitness {
+    /// Whether this node stands for election: it is fit, or nobody else is, as it was looked at last.
+    pub fn stands(&self) -> bool {
+        self.stands.load(Ordering::Relaxed)
+    }
+
+    pub fn let_stand(&self, stands: bool) {
+        self.stands.store(stands, Ordering::Relaxed);
+    }
+
     pub fn new(env: Env) -> Fitness {
         Fitness {
             began: env.now(),
@@ -70,6 +81,7 @@ impl Fitness {
             causes: Mutex::default(),
             stop: Mutex::default(),
             is_short: AtomicBool::new(false),
+            stands: AtomicBool::new(true),
             others: Mutex::default(),
         }
     }

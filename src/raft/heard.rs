@@ -73,6 +73,11 @@ impl Heard {
         alive.then_some((word.leader, word.caught_up))
     }
 
+    /// When a leader was last heard.
+    pub fn last(&self) -> Option<Instant> {
+        self.lock().map(|word| word.at.at)
+    }
+
     /// How far this node's state may lie behind: the time since it was surely a leader's newest.
     pub fn lag(&self) -> Option<Duration> {
         let reached = (*self.reached())?;

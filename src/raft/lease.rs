@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use openraft::LinearizerOption;
+use openraft::{Instant as _, LinearizerOption};
 
 use super::machine::Raft;
 use super::types::Place;
@@ -44,6 +44,12 @@ impl Lease {
         Some(self.env.suspended().saturating_sub(before)).filter(|slept| *slept > limits::SUSPENDED)
     }
 
+    /// For how long the lease holds yet, by the last answers that consensus has counted.
+    pub fn left(&self, raft: &Raft) -> Option<Duration> {
+        let acked = raft.metrics().look().last_quorum_acked?;
+        Some((self.length * 9 / 10).saturating_sub(acked.elapsed()))
+    }
+
     /// On the primary, while its lease holds: the last entry whose outcome may have been told.
     pub async fn read_index(&self, raft: &Raft) -> Result<Place, String> {
         // (In this order: the machine may be suspended between the two.)
@@ -57,7 +63,16 @@ impl Lease {
     /// The same for a node that has no reign yet. If consensus does not answer (its disk hangs, say), the lease counts
     /// as over; the last tenth of it is not used, as clocks run at different speeds.
     pub async fn leads_by_its_clock(&self, raft: &Raft) -> Result<Place, String> {
-        let sure = LinearizerOption::new(Some(self.length * 9 / 10), false).with_wait_timeout(Duration::ZERO);
+        self.asked(raft, false, Duration::ZERO).await
+    }
+
+    /// The same for a new leader, which has no lease before a majority has answered it once: waits for that.
+    pub async fn awaited(&self, raft: &Raft) -> Result<Place, String> {
+        self.asked(raft, true, self.length / 2).await
+    }
+
+    async fn asked(&self, raft: &Raft, asks_others: bool, patience: Duration) -> Result<Place, String> {
+        let sure = LinearizerOption::new(Some(self.length * 9 / 10), asks_others).with_wait_timeout(patience);
         let asked = self.env.timeout(self.length, raft.get_read_linearizer(sure)).await;
         let linearizer = asked.map_err(|_| "consensus does not answer".to_owned())?.map_err(|e| e.to_string())?;
         Ok(Place::from(*linearizer.read_log_id().log_id()))

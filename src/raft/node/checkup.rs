@@ -30,6 +30,7 @@ pub async fn look(node: Arc<Inner>) {
         leaderless = if node.role() == Role::Candidate { leaderless + 1 } else { 0 };
         let stands = fitness.unfit().is_none() || !fitness.is_fit_elsewhere(&voters) || leaderless > LEADERLESS;
         running.raft.runtime_config().elect(stands);
+        fitness.let_stand(stands);
         node.env().sleep(limits::CHECKUP).await;
     }
 }

@@ -3,6 +3,7 @@
 mod checkup;
 mod compare;
 mod door;
+mod election;
 mod errands;
 mod heirs;
 mod inner;

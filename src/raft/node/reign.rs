@@ -84,7 +84,7 @@ async fn hand_on(node: &Arc<Inner>, raft: &Raft) {
 /// Proposes the barrier of a new reign; whether it was applied, and this node still leads.
 async fn open(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> bool {
     let Some(Running { lease, .. }) = node.running.get() else { return false };
-    if lease.leads_by_its_clock(raft).await.is_err() {
+    if lease.awaited(raft).await.is_err() {
         return false;
     }
     let suspended = node.env().suspended();
@@ -132,9 +132,12 @@ async fn hold(node: &Arc<Inner>, raft: &Raft, reign: Reign) -> String {
         if raft.trigger().heartbeat().await.is_err() {
             return "consensus has stopped".into();
         }
+        let soon = lease.left(raft).map_or(node.config.heartbeat, |left| left.max(node.config.heartbeat / 8));
         tokio::select! { biased;
             _ = abdicated.changed() => {}
+            // (The lease may end before the next heartbeat: then the reign does, too.)
             () = node.pause(raft) => {}
+            () = node.env().sleep(soon), if soon < node.config.heartbeat => {}
         }
     }
 }
