@@ -160,7 +160,7 @@ impl Cluster {
             match deed {
                 Deed::Die(death, _) => self.crash(node, death),
                 Deed::Fail => self.node_mut(node).is_excused = true,
-                Deed::StandStill => {}
+                Deed::StandStill | Deed::PowerLater => {}
             }
         }
         self.look_after_the_ended();
@@ -371,6 +371,7 @@ impl Cluster {
         let others = self.all_others(node);
         self.links.power(&self.sim, &name(node), true, &others);
         self.running.lock().unwrap().remove(&node);
+        self.node_mut(node).listed = self.moved();
         // (A node that has not stopped by itself is killed.)
         self.sim.crash(name(node));
         let state = self.node_mut(node);

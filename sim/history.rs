@@ -62,7 +62,8 @@ impl Attempt {
 pub enum Manner {
     /// Soon after its vote, at the primary itself.
     Waits,
-    /// By way of another node, or long after its vote: the connection may be closed meanwhile, for a good reason.
+    /// By way of another node, or long after its vote, or without much patience: the connection may be closed meanwhile,
+    /// for a good reason.
     Risks,
     /// The client has closed the connection itself.
     Leaves,
@@ -145,6 +146,8 @@ pub struct Record {
     pub elections: u64,
     /// The nodes that are at another address: who moves them tells the clients of the protocol.
     pub moved: BTreeSet<u64>,
+    /// Whether a primary goes on with a pack that another one has begun.
+    pub resumes: bool,
     /// All faults have ended.
     pub is_calm: bool,
     /// The clients that have ended: what they did will not change any more.

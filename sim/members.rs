@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use zrs::raft::Role;
 use zrs::roster::{Part, Roster};
 use zrs::server::MembersAsk;
 use zrs::storage::Store;
@@ -176,11 +177,23 @@ impl Cluster {
         members.find(|member| astray(member.node, &member.address)).map(|member| member.node)
     }
 
+    /// A node that waits to be let in, and looks for the others where they were.
+    fn misled(&self) -> Option<u64> {
+        let waits = |node: u64| {
+            let server = self.server(node)?;
+            Some(matches!(&*server.node().role().look(), Role::Forming(_)))
+        };
+        let is_there = |node: u64| self.node(node).up && !self.node(node).is_taken;
+        let mut nodes = self.nodes().into_iter();
+        nodes.find(|node| is_there(*node) && self.node(*node).listed != self.moved() && waits(*node).unwrap_or(false))
+    }
+
     /// What an operator does in the end, once nothing fails any more: starts whoever should be there, and puts the
     /// others away.
     pub fn tidy_hosts(&mut self) {
         if self.hosts().len() == self.nodes().len()
             && self.astray().is_none()
+            && self.misled().is_none()
             && self.nodes().iter().all(|node| self.node(*node).up)
         {
             let all: BTreeSet<u64> = self.nodes().into_iter().collect();
@@ -191,6 +204,9 @@ impl Cluster {
         if let Some(node) = self.astray() {
             let moved = self.has_moved(node);
             self.move_to(node, !moved);
+        } else if let Some(node) = self.misled() {
+            self.crash(node, Death::Killed);
+            self.restart(node);
         }
         let Some(wanted) = self.wanted() else { return };
         for node in self.hosts().to_vec() {

@@ -44,6 +44,8 @@ pub enum Deed {
     StandStill,
     /// The call fails.
     Fail,
+    /// Nothing yet; but the node loses its power a while later, when what the moment has left must be on its disk.
+    PowerLater,
 }
 
 /// A trap: at the first of these moments after it has let `pass` of them pass.
@@ -165,7 +167,7 @@ impl Teller {
                 Ok(())
             }
             Some(Deed::Fail) => Err(io::Error::other(format!("simulated: the disk failed ({moment:?})"))),
-            None => Ok(()),
+            Some(Deed::PowerLater) | None => Ok(()),
         }
     }
 }

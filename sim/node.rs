@@ -36,6 +36,8 @@ pub struct Node {
     pub orders: Orders,
     /// The numbers in the `--peers` of its next life.
     pub peers: Arc<Mutex<Vec<u64>>>,
+    /// The nodes that were at their other address when its life began, as its `--peers` has them.
+    pub listed: BTreeSet<u64>,
     /// Whether nobody uses the host: it was not started yet, or was put away.
     pub is_idle: bool,
     /// Whether it has lost a folder.
@@ -83,6 +85,7 @@ impl Node {
             folder: Arc::default(),
             orders: Orders::default(),
             peers: Arc::new(Mutex::new(NODES.to_vec())),
+            listed: BTreeSet::new(),
             is_idle: !NODES.contains(&id),
             was_wiped: false,
             up: NODES.contains(&id),

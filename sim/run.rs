@@ -17,6 +17,7 @@ use turmoil::Sim;
 
 use crate::chance::Chance;
 use crate::checks::caught_up_with_all::CaughtUp;
+use crate::checks::relays_end::Relays;
 use crate::checks::same_state_same_index::States;
 use crate::checks::seats_once::Seated;
 use crate::checks::voters_lead::Led;
@@ -77,6 +78,7 @@ pub fn run(seed: u64, keep: bool) -> Run {
         seated: Seated::default(),
         led: Led::default(),
         caught_up: CaughtUp::default(),
+        relays: Relays::default(),
         ledger: Ledger::default(),
         packs: Packs::default(),
         shape: Shape::of(seed),
@@ -127,6 +129,7 @@ struct Scene {
     seated: Seated,
     led: Led,
     caught_up: CaughtUp,
+    relays: Relays,
     ledger: Ledger,
     packs: Packs,
     shape: Shape,
@@ -164,12 +167,14 @@ impl Scene {
         let servers = self.cluster.servers();
         self.history.leads(self.cluster.primary());
         self.history.look().moved = self.cluster.moved();
+        self.history.look().resumes = self.packs.going_on().is_some_and(|pack| pack.resumed);
         one_primary::look(&self.cluster, &servers)?;
         no_exclusion::look(&servers)?;
         self.seated.look(&servers)?;
         self.led.look(&self.cluster, &servers)?;
         caught_up_voters::look(&self.cluster, &servers)?;
         self.caught_up.look(&self.cluster, &servers)?;
+        self.relays.look(&servers)?;
         leftovers_go::look(&servers);
         self.ledger.look(&servers)?;
         self.packs.look(&servers, self.cluster.primary());

@@ -26,6 +26,7 @@ pub mod one_primary;
 pub mod one_state_at_a_time;
 pub mod packs_are_done;
 pub mod packs_end;
+pub mod relays_end;
 pub mod rules_kept;
 pub mod same_state_same_index;
 pub mod seats_once;
@@ -41,7 +42,7 @@ pub use counted::counted;
 use crate::packed;
 
 /// All that the checks must have looked at, in enough runs.
-pub const LOOKED_AT: [&str; 61] = [
+pub const LOOKED_AT: [&str; 62] = [
     answers_by_the_news::CACHES,
     answers_by_the_news::LOADS,
     answers_by_the_news::OLD,
@@ -86,6 +87,7 @@ pub const LOOKED_AT: [&str; 61] = [
     one_state_at_a_time::OLD,
     one_state_at_a_time::READS,
     one_state_at_a_time::VIEWS,
+    relays_end::RELAYS,
     rules_kept::RULES,
     seats_once::CHANGES,
     seats_once::FOLDERS,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::death::start;
+use super::death::{crash, start};
 use super::fault::{EndFault, Fault, When, aim, victim};
 use super::host::{go_on, pause};
 use super::network::cut;
@@ -16,6 +16,8 @@ use crate::seen;
 const PATIENCE: Duration = Duration::from_secs(4);
 /// For how many milliseconds a primary is alone, and takes proposals that will not become the cluster's.
 const ALONE: std::ops::Range<u64> = 300..2_000;
+/// After how many milliseconds a node loses its power, if not at the moment.
+const LATER: std::ops::Range<u64> = 30..2_000;
 /// For how many milliseconds a node is down, or stands still.
 const LASTS: std::ops::Range<u64> = 50..2_500;
 
@@ -125,9 +127,10 @@ fn trap(
     most: u64,
 ) -> Option<EndFault> {
     let power = Deed::Die(Death::PowerLost, chance.number());
-    let deed = chance.one_of(&[Deed::Die(Death::Killed, 0), power, power, Deed::StandStill, Deed::Fail]);
+    let killed = Deed::Die(Death::Killed, 0);
+    let deed = chance.one_of(&[killed, power, power, Deed::StandStill, Deed::Fail, Deed::PowerLater]);
     let number = cluster.traps.set(Trap { node, moment, pass: chance.below(most), deed });
-    let (deadline, lasts) = (cluster.elapsed() + PATIENCE, chance.millis(LASTS));
+    let (deadline, lasts, later) = (cluster.elapsed() + PATIENCE, chance.millis(LASTS), chance.millis(LATER));
     let mut rest: Option<(Duration, EndFault)> = None;
     Some(Box::new(move |cluster| {
         let now = cluster.elapsed();
@@ -147,10 +150,27 @@ fn trap(
             Deed::Die(..) => start(node),
             Deed::StandStill => go_on(cluster, node, |_| 0),
             Deed::Fail => return true,
+            Deed::PowerLater => {
+                rest = Some((now + later, lose_power(node, lasts)));
+                return false;
+            }
         };
         rest = Some((now + lasts, end));
         false
     }))
+}
+
+/// Takes a node's power away, for a while.
+fn lose_power(node: u64, lasts: Duration) -> EndFault {
+    let mut back: Option<(Duration, EndFault)> = None;
+    Box::new(move |cluster| {
+        let now = cluster.elapsed();
+        let Some((due, end)) = &mut back else {
+            back = crash(cluster, node, Death::PowerLost).map(|end| (now + lasts, end));
+            return back.is_none();
+        };
+        (now >= *due || cluster.is_over()) && end(cluster)
+    })
 }
 
 /// Waits for news of which `choose` makes a node, and hits the node at most `within` milliseconds later.

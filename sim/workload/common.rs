@@ -65,6 +65,7 @@ pub async fn values_of(
 /// Writes objects in a transaction; gives the attempt's mark.
 pub fn write(worker: &Worker, transaction: &Transaction, values: &BTreeMap<Oid, Value>, padding: usize) -> u64 {
     let mark = worker.history.begins(worker.client, transaction.snapshot(), |_| values.clone());
+    worker.history.look().attempts[mark as usize].manner = worker.manner;
     for (oid, value) in values {
         transaction.write(*oid, record(value, mark, padding));
     }

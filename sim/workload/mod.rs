@@ -11,6 +11,7 @@ mod common;
 mod increment;
 mod look_back;
 mod new_oids;
+mod overwrite;
 mod read_all;
 mod sync;
 mod transact;
@@ -29,16 +30,17 @@ use zrs::net::Network;
 use crate::chance::Chance;
 use crate::cluster::{CLIENTS, Cluster, NODES, READER, address, client_name};
 use crate::faults;
-use crate::history::History;
+use crate::history::{History, Manner};
 use crate::host::Host;
 use crate::seen;
 use worker::{Clients, Worker, Workload};
 
 /// All workloads.
-static MENU: [Workload; 7] = [
+static MENU: [Workload; 8] = [
     increment::INCREMENT,
     transact::TRANSACT,
     transfer::TRANSFER,
+    overwrite::OVERWRITE,
     read_all::READ_ALL,
     look_back::LOOK_BACK,
     new_oids::NEW_OIDS,
@@ -47,6 +49,11 @@ static MENU: [Workload; 7] = [
 
 /// How long the client that creates the objects waits before it tries again.
 const AGAIN: Duration = Duration::from_millis(15);
+
+/// How long a client waits for each step of what it does.
+const PATIENT: Duration = Duration::from_secs(5);
+/// The same in milliseconds, for those that wait for less.
+const IMPATIENT: std::ops::Range<u64> = 250..900;
 
 const _: () = assert!(READER < CLIENTS, "one of the clients reads");
 
@@ -97,7 +104,8 @@ async fn run(
             Err(why) => tracing::info!("client {client} could not connect: {why}"),
         }
     };
-    let worker = Worker { client, connection, history };
+    let manner = if options.wait < PATIENT { Manner::Risks } else { Manner::Waits };
+    let worker = Worker { client, connection, env: env.clone(), history, manner };
     while worker.things().is_empty() && !enough.load(Relaxed) {
         if client == 0 {
             common::create(&worker).await;
@@ -124,10 +132,12 @@ fn options(client: usize, hosts: &[u64], chance: &mut Chance) -> Options {
     // Some clients know the whole list, some only one address. (Where nodes leave, all know all that may come.)
     let one = chance.once_in(3).then(|| chance.one_of(&NODES)).filter(|_| hosts.len() == NODES.len());
     let known = one.map_or(hosts.to_vec(), |node| vec![node]);
+    // Some give a slow server up, and don't know what has become of their transactions then.
+    let wait = if chance.once_in(4) { chance.millis(IMPATIENT) } else { PATIENT };
     Options {
         addresses: known.into_iter().map(address).collect(),
         read_only: client == READER,
-        wait: Duration::from_secs(5),
+        wait,
         silence: Duration::from_secs(2),
         // Some caches are so small that they have to forget.
         cache_bytes: if chance.once_in(2) { 1 << 20 } else { 800 },

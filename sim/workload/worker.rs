@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use futures_util::future::LocalBoxFuture;
 use zrs::client::Client;
+use zrs::env::Env;
 use zrs::zodb::Oid;
 
 use crate::chance::Chance;
-use crate::history::History;
+use crate::history::{History, Manner};
 use crate::things::Things;
 
 /// Something that clients do again and again.
@@ -37,7 +38,10 @@ pub enum Clients {
 pub struct Worker {
     pub client: usize,
     pub connection: Client,
+    pub env: Env,
     pub history: History,
+    /// How the client stands by its finishes.
+    pub manner: Manner,
 }
 
 impl Worker {

@@ -1,5 +1,8 @@
 //! Lets a branch refer again to an object that was cut off from one, if the object still exists: perhaps while a pack
 //! removes it. What the object leads to has to be there then, too. Counted by commits.
+//!
+//! While a primary goes on with the pack of another one, that is done again and again: parts of what was cut off have
+//! gone then, and the new primary does not know which.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +19,22 @@ pub const GRAFT: Act = Act {
     name: "zeo_graft",
     reads_only: false,
     pause: 100..500,
-    turn: |session, chance| Box::pin(graft(session, chance)),
+    turn: |session, chance| Box::pin(grafts(session, chance)),
 };
+
+/// How often it is tried in a row at most.
+const TRIES: u64 = 8;
+
+async fn grafts(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
+    let mut done = graft(session, chance).await?;
+    for _ in 1..TRIES {
+        if !session.client.history.look().resumes {
+            break;
+        }
+        done += graft(session, chance).await?;
+    }
+    Ok(done)
+}
 
 /// Grafts an object on, if one was cut off.
 pub async fn graft(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
