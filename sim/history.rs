@@ -62,8 +62,8 @@ impl Attempt {
 pub enum Manner {
     /// Soon after its vote, at the primary itself.
     Waits,
-    /// By way of another node, or long after its vote, or without much patience: the connection may be closed meanwhile,
-    /// for a good reason.
+    /// By way of another node, or long after its vote, or without much patience: the connection may be closed
+    /// meanwhile, for a good reason.
     Risks,
     /// The client has closed the connection itself.
     Leaves,

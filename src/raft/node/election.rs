@@ -3,8 +3,8 @@
 //! A primary relies on nine tenths of its lease *T*, and ends its reign by its own clock then. Voters refuse all votes
 //! within *T* of what they last heard of it. openraft stands for election only after 1.6 to 2 *T*: its election timeout
 //! begins after the lease, and has to be longer than a heartbeat may take. So here a voter asks for the election by
-//! itself, after 1.15 to 1.55 *T*, drawn by chance, so that seldom two of them stand at the same moment. openraft stands
-//! all the same where this does not: where no primary was heard of since the start, for example.
+//! itself, after 1.15 to 1.55 *T*, drawn by chance, so that seldom two of them stand at the same moment. openraft
+//! stands all the same where this does not: where no primary was heard of since the start, for example.
 //!
 //! ```text
 //!   since the last word of the primary          0.9 T   T    1.15 T ────── 1.55 T   1.6 T ────── 2 T
