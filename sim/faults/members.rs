@@ -375,7 +375,11 @@ impl Story {
     }
 
     fn granted(&mut self, cluster: &mut Cluster, wish: &MembersAsk) {
-        let Some(server) = cluster.primary().and_then(|primary| cluster.server(primary)) else { return };
+        let Some(server) = cluster.primary().and_then(|primary| cluster.server(primary)) else {
+            // (What it comes to depends on a roster that nobody can show now; what was granted before is over.)
+            cluster.books.granted.retain(|node, _| !self.nodes.contains(node));
+            return;
+        };
         for (node, part) in meaning(wish, &server.store().roster().1) {
             cluster.books.leaving.remove(&node);
             if self.unknown {
