@@ -103,7 +103,12 @@ impl Cluster {
         let mut others: Vec<u64> = members.iter().filter(|m| m.part == Part::Voter).map(|member| member.node).collect();
         let was_there = others.len();
         others.retain(|other| *other != node);
-        let is_away = |other: &&u64| self.node(**other).down_since.is_some_and(|at| at + NOTICED < self.elapsed());
+        // (A primary whose machine was suspended meanwhile has noticed less.)
+        let noticed = NOTICED.as_millis() as u64;
+        let silent = |node: u64| members.iter().any(|m| m.node == node && m.answered_ms.is_none_or(|ms| ms > noticed));
+        let is_away = |other: &&u64| {
+            silent(**other) && self.node(**other).down_since.is_some_and(|at| at + NOTICED < self.elapsed())
+        };
         let away = others.iter().filter(is_away).count();
         others.len() < was_there && others.len() - away < others.len() / 2 + 1
     }

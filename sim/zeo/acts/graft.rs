@@ -62,7 +62,8 @@ pub async fn graft(session: &mut Session, chance: &mut Chance) -> Result<u64, Lo
             values
         }),
         checks: vec![graft],
-        may_be_undone: true,
+        // (An undo of what creates the object again takes it away, whoever else has come to refer to it.)
+        may_be_undone: !writes_it,
         ..Plan::default()
     };
     transact(session, chance, &plan).await
