@@ -260,7 +260,8 @@ class SlowElection(ThreeNodes):
     """An election takes longer than a register waits as a rule."""
 
     is_template = False
-    options = ('--election-timeout', '4000', '--heartbeat', '200', '--relay-grace', '8400')
+    # (A register waits for 5 s as a rule; nobody stands for election before 1.15 leases are over.)
+    options = ('--election-timeout', '5000', '--heartbeat', '200', '--relay-grace', '10500')
 
     def test_a_register_waits_for_the_end_of_an_election(self):
         primary, secondary = self.cluster.wait_primary(), self.cluster.secondaries()[0]
