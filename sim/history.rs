@@ -148,6 +148,8 @@ pub struct Record {
     pub moved: BTreeSet<u64>,
     /// Whether a primary goes on with a pack that another one has begun.
     pub resumes: bool,
+    /// The pack time of the last pack that has begun.
+    pub packed: Option<Tid>,
     /// All faults have ended.
     pub is_calm: bool,
     /// The clients that have ended: what they did will not change any more.

@@ -1,6 +1,6 @@
 //! The packs of a run: those that clients asked for, and those that nodes were seen to carry out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use crate::{seen, trace};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     pub client: usize,
+    /// The node that was asked and answers itself, as every node does those that only read. (Others it may relay.)
+    pub node: Option<u64>,
     /// The pack is to reach this tid at least,
     pub upto: Tid,
     /// and this one at most: a pack time is a float, and has the time to some microseconds.
@@ -32,10 +34,14 @@ pub struct Pack {
     pub began: Duration,
     /// When the first node has applied its end.
     pub ended: Option<Duration>,
+    /// When which node was seen to have applied its end.
+    pub ended_at: BTreeMap<u64, Duration>,
     /// The newest transaction of any node by then.
     pub last: Tid,
     /// Another node than the first primary has gone on with it.
     pub resumed: bool,
+    /// The nodes at which it was seen to go on.
+    seen_at: BTreeSet<u64>,
     first_index: u64,
     last_index: u64,
     primary: Option<u64>,
@@ -80,6 +86,13 @@ impl Packs {
                 pack.resumed |= primary.is_some() && pack.primary.is_some() && pack.primary != primary;
             }
         }
+        for pack in self.seen.iter_mut().rev().take_while(|pack| !pack.ended_at.contains_key(&node)) {
+            if packing == pack.upto {
+                pack.seen_at.insert(node);
+            } else if pack.ended.is_some() && (index >= pack.last_index || pack.seen_at.contains(&node)) {
+                pack.ended_at.insert(node, now);
+            }
+        }
         let is_new = self.seen.last().is_none_or(|pack| pack.ended.is_some() && index > pack.last_index);
         if packing != Tid::ZERO && is_new {
             let (began, first_index) = (now, index);
@@ -88,8 +101,10 @@ impl Packs {
                 upto: packing,
                 began,
                 ended: None,
+                ended_at: BTreeMap::new(),
                 last: self.newest,
                 resumed: false,
+                seen_at: BTreeSet::new(),
                 first_index,
                 last_index: index,
                 primary,

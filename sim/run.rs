@@ -168,6 +168,7 @@ impl Scene {
         self.history.leads(self.cluster.primary());
         self.history.look().moved = self.cluster.moved();
         self.history.look().resumes = self.packs.going_on().is_some_and(|pack| pack.resumed);
+        self.history.look().packed = self.packs.seen.last().map(|pack| pack.upto);
         one_primary::look(&self.cluster, &servers)?;
         no_exclusion::look(&servers)?;
         self.seated.look(&servers)?;

@@ -1,5 +1,5 @@
 //! **A pack is done when it is answered.** A client that is told that its pack is over finds no older revisions than
-//! those current at its time; and no pack goes beyond the time that somebody has asked for, nor is one refused while
+//! those current at its time, at the node that it has asked; and no pack goes beyond the time that somebody has asked for, nor is one refused while
 //! every object that is referred to exists. (docs/operations.md: packing)
 
 use std::time::Duration;
@@ -13,6 +13,9 @@ use crate::seen;
 pub const ASKED: &str = "packs_are_done: answered";
 pub const CARRIED_OUT: &str = "packs_are_done: carried out";
 pub const REFUSED: &str = "packs_are_done: refused";
+
+/// How much later the simulation sees what a node has applied.
+const SEEN: Duration = Duration::from_millis(1);
 
 /// What may be told of a pack that is not done.
 const EXCUSES: [&str; 3] = ["already packing", "a pack is going on already", "there is no primary"];
@@ -49,6 +52,12 @@ fn done(model: &Model, packs: &[Pack], asked: &Asked, at: Duration) -> Result<()
     let upto = asked.upto.min(asked.answered);
     let reached = packs.iter().filter(|pack| pack.ended.is_some_and(|ended| ended <= at)).map(|pack| pack.upto).max();
     if reached.is_some_and(|reached| reached >= upto) {
+        let there = |pack: &Pack, node| pack.ended_at.get(&node).is_some_and(|ended| *ended <= at + SEEN);
+        if let Some(node) = asked.node
+            && !packs.iter().any(|pack| pack.upto >= upto && there(pack, node))
+        {
+            return Err(format!("packs_are_done: {asked:?} was answered, but none had ended there: {packs:?}"));
+        }
         return Ok(());
     }
     let from = reached.unwrap_or_default();

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use zrs::journal::inspect;
 use zrs::raft::Role;
 
 use super::fault::{Fault, When, victim_that_runs};
@@ -62,6 +63,11 @@ fn some_bit(cluster: &Cluster, node: u64, chance: &mut Chance) -> Option<(String
     let log = cluster.node(node).folder().copy().log;
     let mut segments: Vec<String> =
         log.names().into_iter().map(|(name, _)| name).filter(|name| name.ends_with(".log")).collect();
+    // (One that is about to go, as all its entries were purged, counts no more.)
+    let purged = inspect(log.open()).ok()??.purged.map_or(0, |(number, _)| number);
+    let ends_later = |name: &String| name.trim_end_matches(".log").parse().is_ok_and(|first: u64| first > purged + 1);
+    let begin = segments.iter().skip(1).position(ends_later).unwrap_or(0);
+    segments.drain(..begin);
     segments.pop();
     let file = segments.get(chance.below(segments.len().max(1) as u64) as usize)?.clone();
     let open = log.open().open(&file).ok()?;

@@ -96,6 +96,8 @@ static MENU: [Fault; 45] = [
 /// In one run of so many nothing fails, but for what operators do on purpose: that must cost clients nothing. In every
 /// other one of these, not even that happens: what a client waits for then, another client has caused.
 const QUIET: u64 = 8;
+/// How much more often they do it then.
+const OFTEN: u64 = 4;
 /// How long only those faults begin that are meant for it: the cluster forms.
 const CALM: Duration = Duration::from_millis(1_500);
 /// Of how many faults a seed enables one.
@@ -124,8 +126,7 @@ fn enabled(seed: u64, fault: &Fault) -> Option<Chance> {
         QUIET => PLANNED.contains(&fault.name),
         _ => true,
     };
-    let is_quiet = seed.is_multiple_of(QUIET);
-    let one_in = if is_quiet { ENABLED[0] } else { Chance::of(seed, "faults").one_of(&ENABLED) };
+    let one_in = if seed.is_multiple_of(QUIET) { 1 } else { Chance::of(seed, "faults").one_of(&ENABLED) };
     let mut chance = Chance::of(seed, &format!("fault {}", fault.name));
     (may_begin && chance.once_in(one_in)).then_some(chance)
 }
@@ -143,6 +144,8 @@ struct Upcoming {
     next: Duration,
     /// How many times its pause was over.
     times: u64,
+    /// How many times a minute it begins.
+    rate: u64,
 }
 
 /// A fault that has begun and not ended.
@@ -157,7 +160,8 @@ impl Upcoming {
         let chance = enabled(seed, fault)?;
         seen::fault(fault.name, 0);
         let next = if fault.when == When::Forming { Duration::ZERO } else { CALM };
-        let mut upcoming = Upcoming { fault, chance, next, times: 0 };
+        let rate = fault.rate * if seed.is_multiple_of(QUIET) { OFTEN } else { 1 };
+        let mut upcoming = Upcoming { fault, chance, next, times: 0, rate };
         upcoming.pause();
         Some(upcoming)
     }
@@ -167,7 +171,7 @@ impl Upcoming {
         self.next += match self.fault.when {
             When::Forming if self.times > 0 => Duration::MAX / 2,
             When::Forming => self.chance.millis(0..CALM.as_millis() as u64),
-            When::Running | When::Moment => self.chance.millis(0..2 * 60_000 / self.fault.rate),
+            When::Running | When::Moment => self.chance.millis(0..2 * 60_000 / self.rate),
         };
     }
 }

@@ -168,7 +168,7 @@ impl Draft<'_> {
 async fn dialogue(session: &mut Session, chance: &mut Chance, draft: &mut Draft<'_>) -> Result<End, Lost> {
     for vote in 1.. {
         let id = session.line.ask(Call::Vote(draft.txn), Some((draft.mark, draft.bases())));
-        if chance.once_in(150) {
+        if chance.once_in(if draft.plan.is_moody { 10 } else { 150 }) {
             session.line.flush().await?;
             return Err(Lost("it left while it voted".to_owned()));
         }
@@ -264,13 +264,13 @@ async fn resolve(
 
 /// Adds objects that did not stand in the first vote: a new one, or a counter; or one that was only checked so far.
 async fn add(session: &mut Session, chance: &mut Chance, draft: &mut Draft<'_>) -> Result<(), Lost> {
-    if chance.once_in(2) {
+    if chance.once_in(3) {
         let oid = session.new_oid().await?;
         let value = Value::Number(draft.mark);
         write(session, chance, draft, oid, Tid::ZERO, value);
         return Ok(());
     }
-    let checked = draft.checks.keys().next().filter(|_| chance.once_in(2)).copied();
+    let checked = draft.checks.keys().next().filter(|_| !chance.once_in(4)).copied();
     let (oid, snapshot) = (checked.unwrap_or(chance.one_of(&session.things().counters)), session.line.told());
     if let Some(Read { value: Value::Number(number), serial }) = session.read_all(&[oid], snapshot).await?.remove(&oid)
         && !draft.writes.contains_key(&oid)
@@ -310,6 +310,10 @@ async fn voted(session: &mut Session, chance: &mut Chance, draft: &mut Draft<'_>
             manner = Manner::Risks;
         }
         _ => {}
+    }
+    if draft.plan.lingers && chance.once_in(5) {
+        // (What others do under locks that are not enough has to come in between.)
+        env.sleep(chance.millis(5..150)).await;
     }
     let leaves = chance.once_in(60);
     if leaves {

@@ -35,6 +35,10 @@ pub struct Plan {
     pub may_be_undone: bool,
     /// While it resolves conflicts, the client may add objects: more than it has locks for.
     pub adds: bool,
+    /// The client takes its time now and then, with the locks in hand.
+    pub lingers: bool,
+    /// The client is often gone before its vote is answered.
+    pub is_moody: bool,
 }
 
 impl Default for Plan {
@@ -49,6 +53,8 @@ impl Default for Plan {
             leaves_a_part: false,
             may_be_undone: false,
             adds: false,
+            lingers: false,
+            is_moody: false,
         }
     }
 }

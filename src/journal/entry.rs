@@ -142,10 +142,12 @@ impl EntryHeader {
         possible && digest(journal, &[&bytes[12..ENTRY_HEADER]]) == self.digest
     }
 
-    /// Whether header and payload are as they were written; `bytes` begins with the header and holds all of the entry.
+    /// Whether header and payload are as they were written, and zeros fill the entry up; `bytes` is all of the entry.
     pub fn is_whole(&self, journal: u64, bytes: &[u8]) -> bool {
-        let payload = &bytes[ENTRY_HEADER..ENTRY_HEADER + self.length as usize];
-        self.is_intact(journal, bytes) && digest(journal, &[payload]) == self.payload
+        let (payload, filling) = bytes[ENTRY_HEADER..].split_at(self.length as usize);
+        self.is_intact(journal, bytes)
+            && digest(journal, &[payload]) == self.payload
+            && filling.iter().all(|byte| *byte == 0)
     }
 }
 

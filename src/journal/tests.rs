@@ -229,7 +229,9 @@ fn what_was_synced_and_is_damaged_is_named() {
             .take_while(|entry| names.iter().all(|n| *n == *name || *n <= *name || name_of(entry.number) < *n))
         {
             let space = super::entry::space(entry.payload.len());
-            for byte in [0, 5, 9, 13, 20, 30, 36, 43, 49, 53, 60, 56 + entry.payload.len() as u64 - 1] {
+            // (The last byte fills the entry up.)
+            assert!(56 + (entry.payload.len() as u64) < space);
+            for byte in [0, 5, 9, 13, 20, 30, 36, 43, 49, 53, 60, 56 + entry.payload.len() as u64 - 1, space - 1] {
                 let broken = disk.copy();
                 assert!(broken.flip(name, (offset + byte) * 8 + 3));
                 let before = broken.copy();

@@ -35,6 +35,7 @@ async fn append_mark(session: &mut Session, chance: &mut Chance) -> Result<u64, 
         checks,
         resolves: !chance.once_in(5),
         adds: true,
+        lingers: true,
         ..Plan::default()
     };
     transact(session, chance, &plan).await

@@ -28,9 +28,10 @@ pub async fn cut(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost
     }
     let child = chance.one_of(to);
     let of = if chance.once_in(3) { child } else { branch };
-    let pick = chance.number() as usize;
+    // (A pack up to the transaction itself finds it to be the last one that wrote what it has cut off.)
+    let (pick, writes_it) = (chance.number() as usize, of == branch && chance.once_in(2));
     let plan = Plan {
-        reads: vec![branch, of],
+        reads: vec![branch, of, child],
         change: Box::new(move |found, _| {
             let Value::Node { to, weak } = &found[&of].value else { return BTreeMap::new() };
             // (What is not reachable any more is left alone.)
@@ -44,7 +45,12 @@ pub async fn cut(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost
                 pick % to.len()
             });
             let weak = weak.iter().rev().take(2).rev().chain([&gone]).copied().collect();
-            BTreeMap::from([(of, Value::Node { to, weak })])
+            let mut values = BTreeMap::from([(of, Value::Node { to, weak })]);
+            let gone = &found[&child].value;
+            if writes_it && *gone != Value::Gone {
+                values.insert(child, gone.clone());
+            }
+            values
         }),
         may_be_undone: true,
         ..Plan::default()

@@ -1,4 +1,5 @@
-//! Counts a flag up, which others check. Counted by commits.
+//! Counts a flag up, which others check. The vote waits for these, and its client is often gone before it is answered:
+//! those that come after it must not wait for it. Counted by commits.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,7 @@ async fn flag(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
             Value::Number(number) => BTreeMap::from([(flag, Value::Number(number + 1))]),
             _ => BTreeMap::new(),
         }),
+        is_moody: true,
         ..Plan::default()
     };
     transact(session, chance, &plan).await

@@ -31,10 +31,11 @@ async fn pack(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
         cut(session, chance).await?;
     }
     let (told, client, history) = (session.line.told(), session.client.number, session.client.history.clone());
+    let node = session.client.read_only.then_some(session.line.node);
     let upto = match chance.below(12) {
         0 => Tid(told.0.saturating_sub(60 << 32)),
-        1 => Tid(told.0 + (60 << 32)),
-        2..5 => Tid(told.0.saturating_sub(chance.below(6 * SECOND))),
+        1..4 => Tid(told.0 + (60 << 32)),
+        4..7 => Tid(told.0.saturating_sub(chance.below(6 * SECOND))),
         _ => told,
     };
     // (Not before the tid, whichever way it is rounded.)
@@ -42,7 +43,7 @@ async fn pack(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
     let number = {
         let mut record = history.look();
         let answered = record.answered;
-        record.packs.push(Asked { client, upto, latest, answered, began: trace::now(), answer: None });
+        record.packs.push(Asked { client, node, upto, latest, answered, began: trace::now(), answer: None });
         record.packs.len() - 1
     };
     let (wait, leaves) = (!chance.once_in(4), chance.once_in(15));

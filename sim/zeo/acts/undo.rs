@@ -1,5 +1,6 @@
 //! Undoes one to three transactions of the undo log in one, as a rule the newest first: what was cut off, grafted on,
-//! written to a page, or undone. Counted by commits.
+//! written to a page, or undone; or the very transaction up to which was packed, which has to be refused. Counted by
+//! commits.
 
 use std::collections::BTreeSet;
 
@@ -22,6 +23,11 @@ pub const UNDO: Act = Act {
 };
 
 async fn undo(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
+    let packed = session.client.history.look().packed;
+    if let Some(packed) = packed.filter(|_| chance.once_in(6)) {
+        let plan = Plan { undoes: vec![packed], ..Plan::default() };
+        return transact(session, chance, &plan).await;
+    }
     let log = match session.line.call(Call::UndoLog { first: 0, last: -(LOGGED as i64) }).await? {
         Answer::Reply(Reply::UndoLog(log)) => log,
         other => panic!("undoLog was answered with {other:?}"),

@@ -30,6 +30,7 @@ async fn watch(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> 
             _ => BTreeMap::new(),
         }),
         checks: vec![other],
+        lingers: true,
         ..Plan::default()
     };
     transact(session, chance, &plan).await
