@@ -167,9 +167,9 @@ impl Cluster {
 
     /// A member that is not where it is wanted, and seated.
     fn astray(&self) -> Option<u64> {
-        // (Perhaps nobody can lead just for that: then anybody else is believed.)
-        let at_home = |node: &u64| !self.has_moved(*node) && self.server(*node).is_some();
-        let told = self.primary().or_else(|| self.nodes().into_iter().find(at_home))?;
+        // (Perhaps nobody can lead just for that: then the one that knows most is believed, wherever it is itself.)
+        let knows = |node: &u64| self.server(*node).map(|server| server.node().status().log);
+        let told = self.primary().or_else(|| self.nodes().into_iter().max_by_key(knows))?;
         let server = self.server(told)?;
         let (members, roster) = (server.node().status().members, server.store().roster().1);
         let is_there = |node: u64| self.node(node).up && !self.node(node).is_taken && !self.books.busy.contains(&node);
