@@ -156,6 +156,14 @@ pub struct Record {
     pub gone: BTreeSet<usize>,
 }
 
+impl Record {
+    /// Whether records were written that no pack can read.
+    pub fn has_junk(&self) -> bool {
+        let is_junk = |attempt: &Attempt| attempt.writes.values().any(|value| matches!(value, Value::Junk(_)));
+        self.attempts.iter().any(is_junk)
+    }
+}
+
 /// The record of a run; clones share it.
 #[derive(Clone, Default)]
 pub struct History(Arc<Mutex<Record>>);

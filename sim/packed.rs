@@ -54,7 +54,7 @@ pub struct Committed<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Manner {
     pub gc: bool,
-    /// A disk has failed, and a pack may have been given up for that.
+    /// A disk has failed, or a record can't be read, and a pack may have been given up for that.
     pub may_fail: bool,
 }
 

@@ -203,8 +203,9 @@ impl Scene {
         let record = self.history.look();
         short_logs::check(&self.cluster.servers())?;
         no_mistakes::check(&self.cluster.servers())?;
-        // (A disk that fails makes a pack fail that reads it.)
-        let may_fail = seen::faults().iter().any(|(name, times)| *times > 0 && name.starts_with("disk_f"));
+        // (A disk that fails makes a pack fail that reads it, as does a record that can't be read.)
+        let disk_failed = seen::faults().iter().any(|(name, times)| *times > 0 && name.starts_with("disk_f"));
+        let may_fail = disk_failed || record.has_junk();
         let (packs, manner) = (&self.packs.seen, Manner { gc: self.shape.pack_gc, may_fail });
         no_lost_commit::check(&record, &self.ledger)?;
         let mut model = Model::of(&record, &self.ledger)?;

@@ -33,6 +33,8 @@ pub enum Value {
     },
     /// An object with a blob of so many bytes ([`blob`]).
     Blob(u64),
+    /// An object whose record no pack can read: it has no end.
+    Junk(u64),
     /// There is no such object: not yet, or not any more.
     Gone,
 }
@@ -87,6 +89,7 @@ pub fn record(value: &Value, mark: u64, padding: usize) -> Bytes {
         Value::Number(number) => (b'n', vec![*number]),
         Value::List(list) => (b'l', list.clone()),
         Value::Blob(length) => (b'b', vec![*length]),
+        Value::Junk(number) => (b'j', vec![*number]),
         Value::Node { to, weak } => {
             let oids = to.iter().chain(weak).map(|oid| oid.0);
             (b'o', std::iter::once(to.len() as u64).chain(oids).collect())
@@ -111,7 +114,10 @@ pub fn record(value: &Value, mark: u64, padding: usize) -> Bytes {
     }
     bytes.extend([b"B".as_slice(), &length(padding)].concat());
     bytes.resize(bytes.len() + padding, b'.');
-    bytes.extend(b"t.");
+    bytes.push(b't');
+    if !matches!(value, Value::Junk(_)) {
+        bytes.push(b'.');
+    }
     bytes.into()
 }
 
@@ -132,6 +138,7 @@ pub fn read(bytes: &[u8]) -> Option<Found> {
     let value = match (kind, numbers.as_slice()) {
         (b'n', [number]) => Value::Number(*number),
         (b'b', [length]) => Value::Blob(*length),
+        (b'j', [number]) => Value::Junk(*number),
         (b'l', _) => Value::List(numbers),
         (b'o', [to, oids @ ..]) if *to as usize <= oids.len() => {
             let (to, weak) = oids.split_at(*to as usize);

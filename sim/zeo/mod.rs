@@ -40,7 +40,7 @@ use crate::host::Host;
 use crate::seen;
 use act::Act;
 use acts::{
-    append, count, cut, download, flag, graft, grow, iterate, live_and_die, look, look_back, pack, page, pair, ping,
+    append, count, cut, download, flag, graft, grow, iterate, junk, live_and_die, look, look_back, pack, page, pair, ping,
     take_oids, transfer, undo, upload, walk, watch,
 };
 use client::Client;
@@ -72,6 +72,8 @@ static MENU: [Act; 21] = [
     ping::PING,
 ];
 
+/// In one run of so many records are written that no pack can read.
+const JUNK: u64 = 8;
 /// The client that only reads.
 const READER: usize = EVERY_CLIENT - 1;
 /// How long a client waits for the shared objects before it looks again.
@@ -79,7 +81,7 @@ const AGAIN: Duration = Duration::from_millis(15);
 
 /// The names of all acts.
 pub fn names() -> Vec<&'static str> {
-    MENU.iter().map(|act| act.name).collect()
+    MENU.iter().chain([&junk::JUNK]).map(|act| act.name).collect()
 }
 
 /// Registers the clients; they go on until `enough` is set.
@@ -116,8 +118,9 @@ async fn run(client: Client, seed: u64, enough: Arc<AtomicBool>) -> turmoil::Res
     let mut search = Search::of(faults::hosts(seed), Chance::of(seed, &format!("connections of {name}")));
     // Some read only while they wait for an answer.
     let listens = !search.chance.once_in(4);
-    let mut upcoming: Vec<Upcoming> =
-        MENU.iter().filter(|act| act.reads_only || !client.read_only).map(|act| of(act, &client, seed)).collect();
+    let junk = Chance::of(seed, "junk").once_in(JUNK).then_some(&junk::JUNK);
+    let acts = MENU.iter().chain(junk).filter(|act| act.reads_only || !client.read_only);
+    let mut upcoming: Vec<Upcoming> = acts.map(|act| of(act, &client, seed)).collect();
     let (client, cache) = (Rc::new(client), Rc::default());
     while !enough.load(Relaxed) {
         let Some(line) = search.connect(&client, &cache).await else { continue };

@@ -8,6 +8,7 @@ pub mod flag;
 pub mod graft;
 pub mod grow;
 pub mod iterate;
+pub mod junk;
 pub mod live_and_die;
 pub mod look;
 pub mod look_back;
