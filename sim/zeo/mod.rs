@@ -40,8 +40,8 @@ use crate::host::Host;
 use crate::seen;
 use act::Act;
 use acts::{
-    append, count, cut, download, flag, graft, grow, iterate, junk, live_and_die, look, look_back, pack, page, pair, ping,
-    take_oids, transfer, undo, upload, walk, watch,
+    append, count, cut, download, flag, graft, grow, iterate, junk, live_and_die, look, look_back, pack, page, pair,
+    ping, take_oids, transfer, undo, upload, walk, watch,
 };
 use client::Client;
 use line::{Line, Lost};
