@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const ALONE: std::ops::Range<u64> = 300..2_000;
 /// After how many milliseconds a node loses its power, if not at the moment.
 const LATER: std::ops::Range<u64> = 30..2_000;
+/// The same after a truncation: before the log's next segment makes all durable anyhow.
+const SOON: std::ops::Range<u64> = 20..400;
 /// For how many milliseconds a node is down, or stands still.
 const LASTS: std::ops::Range<u64> = 50..2_500;
 
@@ -128,9 +130,14 @@ fn trap(
 ) -> Option<EndFault> {
     let power = Deed::Die(Death::PowerLost, chance.number());
     let killed = Deed::Die(Death::Killed, 0);
-    let deed = chance.one_of(&[killed, power, power, Deed::StandStill, Deed::Fail, Deed::PowerLater]);
+    let loses_soon = matches!(moment, Moment::Truncating) && chance.once_in(2);
+    let deed = match loses_soon {
+        true => Deed::PowerLater,
+        false => chance.one_of(&[killed, power, power, Deed::StandStill, Deed::Fail, Deed::PowerLater]),
+    };
     let number = cluster.traps.set(Trap { node, moment, pass: chance.below(most), deed });
-    let (deadline, lasts, later) = (cluster.elapsed() + PATIENCE, chance.millis(LASTS), chance.millis(LATER));
+    let (deadline, lasts) = (cluster.elapsed() + PATIENCE, chance.millis(LASTS));
+    let later = chance.millis(if loses_soon { SOON } else { LATER });
     let mut rest: Option<(Duration, EndFault)> = None;
     Some(Box::new(move |cluster| {
         let now = cluster.elapsed();

@@ -62,7 +62,8 @@ pub async fn transact(session: &mut Session, chance: &mut Chance, plan: &Plan) -
 async fn attempt(session: &mut Session, chance: &mut Chance, plan: &Plan) -> Result<Option<(u64, End)>, Lost> {
     let snapshot = session.line.told();
     let found = session.read_all(&plan.reads, snapshot).await?;
-    session.client.env.sleep(chance.millis(0..20)).await;
+    let thinks = if plan.lingers && chance.once_in(3) { 20..250 } else { 0..20 };
+    session.client.env.sleep(chance.millis(thinks)).await;
     let mark = session.client.history.look().attempts.len() as u64;
     let writes = (plan.change)(&found, mark);
     if writes.is_empty() && plan.undoes.is_empty() {
@@ -311,9 +312,9 @@ async fn voted(session: &mut Session, chance: &mut Chance, draft: &mut Draft<'_>
         }
         _ => {}
     }
-    if draft.plan.lingers && chance.once_in(5) {
+    if draft.plan.lingers && chance.once_in(3) {
         // (What others do under locks that are not enough has to come in between.)
-        env.sleep(chance.millis(5..150)).await;
+        env.sleep(chance.millis(10..200)).await;
     }
     let leaves = chance.once_in(60);
     if leaves {

@@ -35,7 +35,7 @@ pub struct Plan {
     pub may_be_undone: bool,
     /// While it resolves conflicts, the client may add objects: more than it has locks for.
     pub adds: bool,
-    /// The client takes its time now and then, with the locks in hand.
+    /// The client takes its time now and then, between reads and writes, and with the locks in hand.
     pub lingers: bool,
     /// The client is often gone before its vote is answered.
     pub is_moody: bool,

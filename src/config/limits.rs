@@ -63,6 +63,8 @@ pub const LAST_WORDS: Duration = Duration::from_secs(1);
 pub const REGISTER_ANSWER: Duration = Duration::from_secs(5);
 /// How long connecting to another node may take.
 pub const CONNECT: Duration = Duration::from_secs(3);
+/// How long a node that is primary no more may still answer what others have passed on to it.
+pub const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Complaints about a connection are logged once in this time for each remote host; others are only counted.
 pub const COMPLAIN_AGAIN: Duration = Duration::from_secs(60);
 /// Bytes of a complaint; the rest is left out.

@@ -70,6 +70,16 @@ impl Shared {
         names
     }
 
+    /// Returns once node `primary` is primary no more for this node, which passes something on to it, or this node ends.
+    pub async fn leaves(&self, primary: u64) {
+        let mut standing = self.standing.watching();
+        let mut phase = self.phase.watching();
+        tokio::select! { biased;
+            _ = standing.until(|now| !matches!(now, Standing::Following { primary: now, .. } if now.id == primary)) => {}
+            _ = phase.until(|phase| *phase == Phase::Closing) => {}
+        }
+    }
+
     /// Returns once this node has every commit that any node answered before the call.
     pub async fn catch_up(&self, patience: Patience) -> Result<(), Why> {
         let mut standing = self.standing.watching();

@@ -5,20 +5,17 @@
 //! side closes or the primary changes; then the last answers of the old primary are passed on first.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::config::limits;
 use crate::net::{FrameReader, FrameWriter};
 use crate::server::client::{Client, Incoming};
 use crate::server::counts::{Present, Why};
-use crate::server::shared::{Phase, Shared};
-use crate::server::standing::Standing;
+use crate::server::shared::Shared;
 
 /// Bytes of each direction's buffer.
 const BUFFER: usize = 64 << 10;
-/// How long a node that is primary no more may still answer finishes.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// An open relay, before its client's bytes are passed on.
 pub struct Relay {
@@ -49,17 +46,14 @@ impl Relay {
         let mut down = std::pin::pin!(copy(from_primary, client.writer.into_writer(), answered.freeze(), |bytes| {
             sent.inc_by(bytes as u64);
         }));
-        let mut standing = shared.standing.watching();
-        let mut phase = shared.phase.watching();
         let changed = tokio::select! { biased;
             _ = &mut down => false,
             _ = &mut up => false,
-            _ = standing.until(|now| !matches!(now, Standing::Following { primary: now, .. } if now.id == primary)) => true,
-            _ = phase.until(|phase| *phase == Phase::Closing) => true,
+            _ = shared.leaves(primary) => true,
         };
         if changed {
             shared.metrics.closed(Why::PrimaryChanged);
-            let _ = shared.env.timeout(LAST_WORDS, down).await;
+            let _ = shared.env.timeout(limits::LAST_ANSWERS, down).await;
         }
     }
 }

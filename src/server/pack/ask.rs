@@ -62,7 +62,9 @@ pub async fn ask(shared: Arc<Shared>, wanted: Wanted) -> Result<Result<(), Refus
                 ];
                 let request = RelayRequest { client: wanted.client.clone(), opening };
                 match shared.env.timeout(limits::CONNECT, shared.node.open_relay(request)).await {
-                    Ok(Ok((_, reader, writer))) => return relayed(&shared, relay, reader, writer).await,
+                    Ok(Ok((primary, reader, writer))) => {
+                        return relayed(&shared, relay, primary, reader, writer).await;
+                    }
                     Ok(Err(why)) => tracing::debug!(why = why.0, "could not ask the primary to pack"),
                     Err(_) => tracing::debug!("could not ask the primary to pack in time"),
                 }
@@ -79,16 +81,34 @@ pub async fn ask(shared: Arc<Shared>, wanted: Wanted) -> Result<Result<(), Refus
 async fn relayed(
     shared: &Shared,
     // Counts the connection.
-    _relay: Present,
-    mut reader: FrameReader,
+    relay: Present,
+    primary: u64,
+    reader: FrameReader,
     // Dropped, and so closed, at the end only.
     _writer: FrameWriter,
 ) -> Result<Result<(), Refusal>, Why> {
+    let mut answer = std::pin::pin!(answer(reader));
+    // (A primary that nobody reaches any more would be waited for until its connection is given up.)
+    let answer = tokio::select! { biased;
+        answer = &mut answer => answer,
+        () = shared.leaves(primary) => {
+            shared.env.timeout(limits::LAST_ANSWERS, answer).await.unwrap_or(Err(Why::PrimaryLost))
+        }
+    };
+    drop(relay);
+    if let Ok(Ok(())) = answer {
+        shared.catch_up(Patience::new(shared)).await?;
+    }
+    answer
+}
+
+/// Reads the answer.
+async fn answer(mut reader: FrameReader) -> Result<Result<(), Refusal>, Why> {
     reader.set_limit(limits::FRAME);
     loop {
         let Ok(Some(frame)) = reader.next().await else { return Err(Why::PrimaryLost) };
         match decode_message(ENCODING, &frame) {
-            Ok(FromServer::Reply { id: MessageId::Int(PACK), .. }) => break,
+            Ok(FromServer::Reply { id: MessageId::Int(PACK), .. }) => return Ok(Ok(())),
             Ok(FromServer::Error { error, .. }) => {
                 let other = || Refusal::BadValue(format!("the primary says {}", error.class));
                 return Ok(Err(error.refusal().unwrap_or_else(other)));
@@ -97,6 +117,4 @@ async fn relayed(
             Err(_) => return Err(Why::PrimaryLost),
         }
     }
-    shared.catch_up(Patience::new(shared)).await?;
-    Ok(Ok(()))
 }
