@@ -11,6 +11,13 @@ use crate::raft::Role;
 /// A primary that answers no new votes, until this is dropped: a hand-over ended, or its caller went away.
 struct Sealed(Arc<Primary>);
 
+impl Sealed {
+    fn new(primary: Arc<Primary>) -> Sealed {
+        primary.seal();
+        Sealed(primary)
+    }
+}
+
 impl Drop for Sealed {
     fn drop(&mut self) {
         self.0.unseal();
@@ -34,10 +41,10 @@ pub async fn finish_and_hand_over(shared: &Shared, to: Option<u64>) -> anyhow::R
         Standing::Leading(primary) => primary.clone(),
         _ => anyhow::bail!("this node is not the primary"),
     };
-    let sealed = Sealed(leading);
+    let sealed = Sealed::new(leading);
     let leading = &sealed.0;
     let drained = async {
-        while leading.seal() > 0 {
+        while leading.unfinished() > 0 {
             env.sleep(limits::DRAIN_LOOK).await;
         }
     };

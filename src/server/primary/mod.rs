@@ -81,9 +81,9 @@ struct State {
     actions: VecDeque<Action>,
     next: u64,
     voters: BTreeMap<TxnId, Voter>,
-    /// No new votes are answered: this node is about to hand its role over.
-    sealed: bool,
-    /// The votes that came since the reign was sealed.
+    /// How many hand-overs go on (one that an operator asked for, and that of a stop): no new votes are answered.
+    seals: usize,
+    /// The votes that came since then.
     held: Vec<Vote>,
     ended: bool,
 }
@@ -112,7 +112,7 @@ impl Primary {
                 actions: VecDeque::new(),
                 next: 0,
                 voters: BTreeMap::new(),
-                sealed: false,
+                seals: 0,
                 held: Vec::new(),
                 ended: false,
             }),
@@ -173,12 +173,16 @@ impl Primary {
         self.state().machine.counts()
     }
 
-    /// Answers no more new votes, and tells how many transactions still hold locks or are being finished: before the
-    /// role is handed over. A client that has voted may finish. A client whose vote is held loses its connection at
-    /// the hand-over, and knows that nothing was committed.
-    pub fn seal(&self) -> usize {
-        let mut state = self.state();
-        state.sealed = true;
+    /// Answers no more new votes until [`Primary::unseal`], as the role is about to be handed over. A client that has
+    /// voted may finish. A client whose vote is held loses its connection at the hand-over, and knows that nothing was
+    /// committed.
+    pub fn seal(&self) {
+        self.state().seals += 1;
+    }
+
+    /// How many transactions hold locks, or are being finished.
+    pub fn unfinished(&self) -> usize {
+        let state = self.state();
         if state.ended {
             // The machine is told no more outcomes: its counts would never go down.
             return 0;
@@ -187,12 +191,15 @@ impl Primary {
         counts.holding - counts.unknown
     }
 
-    /// Goes on with the votes that were held: the role was not handed over after all.
+    /// Goes on with the votes that were held, if no other hand-over goes on: the role was not handed over after all.
     pub fn unseal(self: &Arc<Self>) {
         let mut questions = Vec::new();
         {
             let mut state = self.state();
-            state.sealed = false;
+            state.seals -= 1;
+            if state.seals > 0 {
+                return;
+            }
             for vote in std::mem::take(&mut state.held) {
                 if state.voters.contains_key(&vote.txn) {
                     questions.extend(self.step(&mut state, Input::Vote(vote)));
@@ -223,7 +230,7 @@ impl Primary {
             }
             let first = state.voters.insert(txn, Voter { verdict: Some(verdict), expired: Some(expired) }).is_none();
             // A transaction that has voted before holds locks, and the hand-over waits for it.
-            if state.sealed && first {
+            if state.seals > 0 && first {
                 state.held.push(vote);
                 return (judged, expiry);
             }
