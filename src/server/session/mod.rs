@@ -24,6 +24,7 @@
 //! **Here.** [`Session::call`] has every call, a line each. All of them work on the [desk]; calls that only read are in
 //! `reading`, those that write in `commit`.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,13 +32,14 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::client::{Client, Door, Incoming, unreadable};
 use super::counts::{Connected, Present, Why};
 use super::shared::{Phase, Shared};
 use crate::config::limits;
 use crate::env::Alarm;
-use crate::net::{FrameFault, Share};
+use crate::net::{FrameFault, FrameReader, FrameWriter, Share};
 use crate::zeo::{BadFrame, Call, MessageId, Reply, decode_request};
 use crate::zodb::Refusal;
 
@@ -107,7 +109,21 @@ pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register
         Ok(never) => match never {},
         Err(end) => end,
     };
-    session.farewell(end).await;
+    let (env, speaks) = (session.desk.env().clone(), end.0.leaves_last_words());
+    let writer = session.farewell(end).await;
+    if speaks {
+        let _ = env.timeout(LAST_WORDS, part(writer, incoming.reader)).await;
+    }
+}
+
+/// Ends a connection, and reads on until its client has closed it, too: a connection that is closed with bytes that
+/// nobody has read is reset, and what was written last may never arrive.
+async fn part(writer: FrameWriter, reader: FrameReader) -> io::Result<()> {
+    let (mut writer, (mut reader, _)) = (writer.into_writer(), reader.into_parts());
+    writer.shutdown().await?;
+    let mut rest = [0; 1 << 12];
+    while reader.read(&mut rest).await? > 0 {}
+    Ok(())
 }
 
 /// Returns when a session has to end though its client did nothing wrong; gives the reason.
@@ -355,8 +371,8 @@ impl Session {
         }
     }
 
-    /// Answers a finish whose outcome comes soon, and closes.
-    async fn farewell(mut self, end: End) {
+    /// Answers a finish whose outcome comes soon, and lets go of everything but the connection.
+    async fn farewell(mut self, end: End) -> FrameWriter {
         let env = self.desk.env().clone();
         // Other transactions may have this session's locks from now on.
         self.commits.close(&self.desk);
@@ -388,5 +404,6 @@ impl Session {
             tracing::warn!(client = %name, "a client is gone without knowing whether its transaction has committed");
         }
         tracing::info!(client = %name, storage = %seat.name, %why, "closed");
+        self.desk.writer
     }
 }
