@@ -36,7 +36,7 @@ pub const MEMBERS: Fault = Fault {
 pub const DARE: Fault = Fault {
     name: "dare",
     when: When::Running,
-    rate: 20,
+    rate: 40,
     lasts: 0..1,
     begin: |cluster, chance| {
         let primary = cluster.primary()?;

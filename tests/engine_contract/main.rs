@@ -387,15 +387,18 @@ fn the_disk_gets_back_the_space_of_what_was_removed() {
     let disk = OnRocks::new(Durability::Flush);
     let engine = disk.open().unwrap();
     let key = |n: u32| n.to_be_bytes();
-    for (table, size) in [(LARGE, 1 << 20), (SMALL, 1 << 10)] {
-        for n in 0..64 {
+    // (The one that stays has files of its own: RocksDB rewrites a blob file for others only if it is of the oldest.)
+    for n in (1..64).chain([0]) {
+        for (table, size) in [(LARGE, 1 << 20), (SMALL, 1 << 10)] {
             let mut batch = Batch::new();
             for part in 0..(1 << 20) / size {
                 batch.put(table, [key(n), key(part)].concat(), noise(n << 10 | part, size as usize));
             }
             engine.write(batch).unwrap();
         }
-        engine.sync().unwrap();
+        if n == 63 || n == 0 {
+            engine.sync().unwrap();
+        }
     }
     let used = || -> u64 {
         fs::read_dir(disk.folder()).unwrap().map(|file| file.unwrap().metadata().map_or(0, |about| about.len())).sum()
