@@ -55,6 +55,8 @@ pub struct Cluster {
     coming: Vec<News>,
     /// The primary of the last step.
     last_primary: Option<u64>,
+    /// Since when it leads.
+    pub leads_since: Duration,
     /// Whether all faults are to end.
     is_over: bool,
     failures: Vec<String>,
@@ -109,6 +111,7 @@ impl Cluster {
             news: Vec::new(),
             coming: Vec::new(),
             last_primary: None,
+            leads_since: Duration::ZERO,
             is_over: false,
             failures: Vec::new(),
             chance: Chance::of(seed, "disks"),
@@ -173,6 +176,7 @@ impl Cluster {
                 (None, None) => {}
             }
             self.last_primary = primary;
+            self.leads_since = self.elapsed();
         }
         let voting = self.new_voters();
         self.news.extend(voting.into_iter().map(News::Votes));

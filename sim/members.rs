@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use zrs::env::World;
 use zrs::raft::Role;
 use zrs::roster::{Part, Roster};
 use zrs::server::MembersAsk;
@@ -98,16 +99,19 @@ impl Cluster {
 
     /// Whether too few voters are there without node `node`, and have not been for so long that the primary knows it.
     pub fn is_needed(&self, node: u64) -> bool {
-        let Some(server) = self.primary().and_then(|primary| self.server(primary)) else { return false };
+        let Some(primary) = self.primary() else { return false };
+        let Some(server) = self.server(primary) else { return false };
         let members = server.node().status().members;
         let mut others: Vec<u64> = members.iter().filter(|m| m.part == Part::Voter).map(|member| member.node).collect();
         let was_there = others.len();
         others.retain(|other| *other != node);
-        // (A primary whose machine was suspended meanwhile has noticed less.)
-        let noticed = NOTICED.as_millis() as u64;
-        let silent = |node: u64| members.iter().any(|m| m.node == node && m.answered_ms.is_none_or(|ms| ms > noticed));
+        // (A primary whose machine was ever suspended may have noticed less. How long it has heard nothing can't be asked
+        // from out here, where its clock is not that of the simulation.)
+        if self.node(primary).host.suspended() > Duration::ZERO {
+            return false;
+        }
         let is_away = |other: &&u64| {
-            silent(**other) && self.node(**other).down_since.is_some_and(|at| at + NOTICED < self.elapsed())
+            self.node(**other).down_since.is_some_and(|at| at.max(self.leads_since) + NOTICED < self.elapsed())
         };
         let away = others.iter().filter(is_away).count();
         others.len() < was_there && others.len() - away < others.len() / 2 + 1

@@ -36,12 +36,16 @@ pub const MEMBERS: Fault = Fault {
 pub const DARE: Fault = Fault {
     name: "dare",
     when: When::Running,
-    rate: 40,
+    rate: 20,
     lasts: 0..1,
     begin: |cluster, chance| {
         let primary = cluster.primary()?;
-        let others: Vec<u64> = cluster.nodes().into_iter().filter(|node| *node != primary).collect();
-        let away = chance.one_of(&others);
+        let members = cluster.server(primary)?.node().status().members;
+        let voters = members.iter().filter(|member| member.part == Part::Voter).map(|member| member.node);
+        let others: Vec<u64> = voters.filter(|node| *node != primary).collect();
+        // (With another one down there would be no primary to be asked.)
+        let all_are_up = !others.is_empty() && others.iter().all(|node| cluster.is_up(*node));
+        let away = all_are_up.then(|| chance.one_of(&others))?;
         let mut come_back = crash(cluster, away, Death::Killed)?;
         let mut story = tell_story("dare", DARING, cluster, chance, draw_a_dare);
         let mut is_told = false;
