@@ -105,8 +105,8 @@ impl Cluster {
         let mut others: Vec<u64> = members.iter().filter(|m| m.part == Part::Voter).map(|member| member.node).collect();
         let was_there = others.len();
         others.retain(|other| *other != node);
-        // (A primary whose machine was ever suspended may have noticed less. How long it has heard nothing can't be asked
-        // from out here, where its clock is not that of the simulation.)
+        // (A primary whose machine was ever suspended may have noticed less. How long it has heard nothing can't be
+        // asked from out here, where its clock is not that of the simulation.)
         if self.node(primary).host.suspended() > Duration::ZERO {
             return false;
         }

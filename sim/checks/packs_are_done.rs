@@ -1,6 +1,6 @@
 //! **A pack is done when it is answered.** A client that is told that its pack is over finds no older revisions than
-//! those current at its time, at the node that it has asked; and no pack goes beyond the time that somebody has asked for, nor is one refused while
-//! every object that is referred to exists. (docs/operations.md: packing)
+//! those current at its time, at the node that it has asked; and no pack goes beyond the time that somebody has asked
+//! for, nor is one refused while every object that is referred to exists. (docs/operations.md: packing)
 
 use std::time::Duration;
 

@@ -70,7 +70,8 @@ impl Shared {
         names
     }
 
-    /// Returns once node `primary` is primary no more for this node, which passes something on to it, or this node ends.
+    /// Returns once node `primary` is primary no more for this node, which passes something on to it, or once this
+    /// node ends.
     pub async fn leaves(&self, primary: u64) {
         let mut standing = self.standing.watching();
         let mut phase = self.phase.watching();
