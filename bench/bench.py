@@ -19,6 +19,7 @@ import json
 import os
 import sys
 import time
+import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -41,6 +42,15 @@ def machine():
     return f'{os.cpu_count()} cores ({model})'
 
 
+def measured_once(row, system, value):
+    """A row's figures. (What fails here, after all rounds, must not cost what they have measured.)"""
+    try:
+        return row.measure(system, value)
+    except Exception:
+        traceback.print_exc()
+        return {'error': 1}
+
+
 def side_by_side(args):
     wanted = args.rows.split(',') if args.rows else ['']
     rows = {key: row for key, row in ROWS.items() if any(key.startswith(name) for name in wanted)}
@@ -54,14 +64,14 @@ def side_by_side(args):
                 # (Whoever comes first in a round comes last in the next one.)
                 for system in systems if turn % 2 == 0 else reversed(systems):
                     if not row.once:
-                        measured[key][system.name].append(row.measure(system, args.seconds))
                         print(f'round {turn + 1}, {row.title}: {system.name}', file=sys.stderr)
+                        measured[key][system.name].append(row.measure(system, args.seconds))
         for key, row in rows.items():
             for system in systems:
                 if row.once:
                     value = args.kills if key == 'failover' else args.seconds
-                    measured[key][system.name].append(row.measure(system, value))
                     print(f'{row.title}: {system.name}', file=sys.stderr)
+                    measured[key][system.name].append(measured_once(row, system, value))
     said = (f'{time.strftime("%d %B %Y")}, {machine()}, load average at the end {os.getloadavg()[0]:.1f}; servers and load on '
             f'one machine; objects of 600 bytes, 2 in each commit; medians of {args.rounds} rounds of {args.seconds:g} s.')
     print(f'{said}\n\n{markdown(rows, names, measured)}')
@@ -71,6 +81,7 @@ def side_by_side(args):
     if args.svg:
         with open(args.svg, 'w') as f:
             f.write(svg(rows, names, measured))
+    return any('error' in found for row in measured.values() for rounds in row.values() for found in rounds)
 
 
 def main():
@@ -91,8 +102,8 @@ def main():
         return print(imports(args.file))
     if args.grow:
         return grow(args.seconds, args.most, machine())
-    side_by_side(args)
+    return side_by_side(args)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -116,11 +116,13 @@ def packing(system, seconds):
             transaction.commit()
     command = [system.program, 'commits', '--address', '%s:%d' % system.address(), '--connections', '8', '--seconds', '600']
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as load:
-        time.sleep(1)
-        began = time.monotonic()
-        db.storage.pack(time.time(), wait=True)
-        took = time.monotonic() - began
-        load.kill()
+        try:
+            time.sleep(1)
+            began = time.monotonic()
+            db.storage.pack(time.time(), wait=True)
+            took = time.monotonic() - began
+        finally:
+            load.kill()
     connection.close()
     db.close()
     return {'seconds': took}
