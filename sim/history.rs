@@ -37,7 +37,7 @@ pub struct Attempt {
     pub touches: BTreeSet<Oid>,
     /// Whether others may undo it: no rule of the application speaks of what it writes.
     pub may_be_undone: bool,
-    /// When votes were sent, and when they were answered.
+    /// When votes were sent, and when they were answered, or the connection was lost.
     pub votes: Vec<(Duration, Duration)>,
     /// How many conflicts were resolved under the locks.
     pub resolved: u64,

@@ -11,7 +11,7 @@ use crate::seen;
 pub const RELAYS: &str = "relays_end: looks at relays";
 
 /// For how many milliseconds a node may pass on the last words of the primary before it.
-const WITHIN: u64 = 2_000;
+const WITHIN: u64 = 2_500;
 
 /// For how many milliseconds each node has run as primary.
 #[derive(Default)]

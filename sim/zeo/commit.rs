@@ -174,12 +174,19 @@ async fn dialogue(session: &mut Session, chance: &mut Chance, draft: &mut Draft<
             return Err(Lost("it left while it voted".to_owned()));
         }
         let asked = trace::now();
+        if let Some(patience) = &draft.plan.patience {
+            session.line.listen(session.client.env.now() + chance.millis(patience.clone())).await?;
+            if !session.line.is_answered(&id) {
+                return Err(Lost("it lost its patience while it voted".to_owned()));
+            }
+        }
         if chance.once_in(4) {
             glance(session, chance, draft, &id).await?;
         }
-        let answer = session.line.answer(&id).await?;
+        let answer = session.line.answer(&id).await;
+        // (One that is never answered, too.)
         session.client.history.note(draft.mark, |attempt| attempt.votes.push((asked, trace::now())));
-        match answer {
+        match answer? {
             Answer::Reply(Reply::Conflicts(conflicts)) => {
                 let told = conflicts.iter().map(conflict).collect();
                 if !draft.plan.resolves || vote == VOTES || chance.once_in(15) {
@@ -311,6 +318,10 @@ async fn voted(session: &mut Session, chance: &mut Chance, draft: &mut Draft<'_>
             manner = Manner::Risks;
         }
         _ => {}
+    }
+    if !draft.plan.holds.is_empty() {
+        env.sleep(chance.millis(draft.plan.holds.clone())).await;
+        manner = Manner::Risks;
     }
     if draft.plan.lingers && chance.once_in(3) {
         // (What others do under locks that are not enough has to come in between.)

@@ -40,15 +40,15 @@ use crate::host::Host;
 use crate::seen;
 use act::Act;
 use acts::{
-    append, count, cut, download, flag, graft, grow, iterate, junk, live_and_die, look, look_back, pack, page, pair,
-    ping, take_oids, transfer, undo, upload, walk, watch,
+    append, count, cut, download, flag, graft, grow, iterate, junk, live_and_die, look, look_back, meet, pack, page,
+    pair, ping, take_oids, transfer, undo, upload, walk, watch,
 };
 use client::Client;
 use line::{Line, Lost};
 use session::Session;
 
 /// All acts.
-static MENU: [Act; 21] = [
+static MENU: [Act; 22] = [
     count::COUNT,
     transfer::TRANSFER,
     append::APPEND,
@@ -70,6 +70,7 @@ static MENU: [Act; 21] = [
     look_back::LOOK_BACK,
     take_oids::TAKE_OIDS,
     ping::PING,
+    meet::MEET,
 ];
 
 /// In one run of so many records are written that no pack can read.

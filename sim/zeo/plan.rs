@@ -1,6 +1,7 @@
 //! A plan for a transaction: the objects to read, the writes that follow from these, and what is done about a conflict.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use zrs::zodb::{Oid, Tid};
 
@@ -37,8 +38,12 @@ pub struct Plan {
     pub adds: bool,
     /// The client takes its time now and then, between reads and writes, and with the locks in hand.
     pub lingers: bool,
-    /// The client is often gone before its vote is answered.
+    /// The client is often gone before its vote is answered,
     pub is_moody: bool,
+    /// or waits for the answer for so many milliseconds.
+    pub patience: Option<Range<u64>>,
+    /// For how many milliseconds the client keeps its locks, always.
+    pub holds: Range<u64>,
 }
 
 impl Default for Plan {
@@ -55,6 +60,8 @@ impl Default for Plan {
             adds: false,
             lingers: false,
             is_moody: false,
+            patience: None,
+            holds: 0..0,
         }
     }
 }

@@ -57,13 +57,13 @@ pub const LOOK_UP_AGAIN: Duration = Duration::from_secs(10);
 pub const RELAYS: usize = 8_192;
 /// How long a connection may take from its first bytes to a whole first frame, and a peer to prove its membership.
 pub const INTRODUCTION: Duration = Duration::from_secs(10);
-/// How long the other end may take to read why its connection is closed (an alert of TLS, say).
+/// How long the other end may take to read what it is told before its connection is closed.
 pub const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Within this time a `register` is answered or its connection closed.
 pub const REGISTER_ANSWER: Duration = Duration::from_secs(5);
 /// How long connecting to another node may take.
 pub const CONNECT: Duration = Duration::from_secs(3);
-/// How long a node that is primary no more may still answer what others have passed on to it.
+/// How long a node that is primary no more may still answer what it has begun, and what others have passed on to it.
 pub const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Complaints about a connection are logged once in this time for each remote host; others are only counted.
 pub const COMPLAIN_AGAIN: Duration = Duration::from_secs(60);

@@ -7,6 +7,7 @@
 
 mod frame;
 mod home;
+mod linger;
 mod network;
 mod pool;
 mod tcp;
@@ -15,6 +16,7 @@ mod unix;
 
 pub use frame::{FrameFault, FrameReader, FrameWriter};
 pub use home::rehome;
+pub use linger::lingering_close;
 pub use network::{Listener, Network, Sink, Source, Wire};
 pub use pool::{Pool, Share};
 pub use tcp::Tcp;

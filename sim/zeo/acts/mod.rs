@@ -12,6 +12,7 @@ pub mod junk;
 pub mod live_and_die;
 pub mod look;
 pub mod look_back;
+pub mod meet;
 pub mod pack;
 pub mod page;
 pub mod pair;

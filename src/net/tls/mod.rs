@@ -41,13 +41,14 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ServerConfig};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use self::files::bad;
 use self::stream::ReadAhead;
 use self::trust::{Belief, ClientVerifier, ServerVerifier, Trust};
 use self::words::HandshakeSide;
+use super::linger::lingering_close;
 use super::network::Wire;
 use crate::config::{PeerTrust, TlsFiles, host, limits};
 use crate::env::Env;
@@ -59,8 +60,6 @@ pub(super) use self::stream::Reading;
 const HANDSHAKE: u8 = 0x16;
 /// The first bytes of a connection that are looked at, at most.
 const FIRST: usize = 512;
-/// Bytes that the other end may send meanwhile.
-const UNHEARD: u64 = 64 << 10;
 
 /// A server's TLS; all clones share one policy.
 #[derive(Clone)]
@@ -124,7 +123,9 @@ impl Tls {
         let stream = match policy.acceptor.accept(raw).into_fallible().await {
             Ok(stream) => stream,
             Err((fault, raw)) => {
-                let _ = self.0.env.timeout(limits::LAST_WORDS, deliver_alert(raw)).await;
+                // (The other end reads the alert that says why.)
+                let (unheard, alert) = raw.into_inner();
+                lingering_close(&self.0.env, alert, unheard).await;
                 return Err(words::explain_handshake(HandshakeSide::Accepting, fault));
             }
         };
@@ -179,13 +180,6 @@ impl Policy {
             certificate: chain.first().map(|certificate| certificate.clone().into_owned()),
         }
     }
-}
-
-/// Lets the other end read the alert that says why it was refused: closing a socket with unread bytes would discard
-/// the alert.
-async fn deliver_alert(mut raw: stream::Raw) -> io::Result<()> {
-    raw.shutdown().await?;
-    tokio::io::copy(&mut raw.take(UNHEARD), &mut tokio::io::sink()).await.map(drop)
 }
 
 /// This program's certificate with its key, and the time when it expires.

@@ -2,14 +2,15 @@
 //!
 //! After the register, the client's bytes go to the primary without being looked at, and the primary's to the client.
 //! The two buffers are all that a relay costs; a side that reads nothing stops the other. A relay ends when either
-//! side closes or the primary changes; then the last answers of the old primary are passed on first.
+//! side closes or the primary changes. Unless the client closed it, the last answers of the old primary are passed on
+//! first, and reach the client though it goes on sending.
 
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::limits;
-use crate::net::{FrameReader, FrameWriter};
+use crate::net::{FrameReader, FrameWriter, lingering_close};
 use crate::server::client::{Client, Incoming};
 use crate::server::counts::{Present, Why};
 use crate::server::shared::Shared;
@@ -39,21 +40,34 @@ impl Relay {
         if writer.flush().await.is_err() {
             return;
         }
-        let (from_client, said) = incoming.into_parts();
+        let (mut from_client, said) = incoming.into_parts();
         let (from_primary, answered) = reader.into_parts();
-        let mut up = std::pin::pin!(copy(from_client, writer.into_writer(), said.freeze(), |_| {}));
-        let sent = shared.metrics.sent.clone();
-        let mut down = std::pin::pin!(copy(from_primary, client.writer.into_writer(), answered.freeze(), |bytes| {
-            sent.inc_by(bytes as u64);
-        }));
-        let changed = tokio::select! { biased;
-            _ = &mut down => false,
-            _ = &mut up => false,
-            _ = shared.leaves(primary) => true,
+        let (mut to_client, sent) = (client.writer.into_writer(), shared.metrics.sent.clone());
+        let client_left = {
+            // (It keeps the connection to the primary open while answers are waited for.)
+            let mut up = std::pin::pin!(copy(&mut from_client, writer.into_writer(), said.freeze(), |_| {}));
+            let count = |bytes| {
+                sent.inc_by(bytes as u64);
+            };
+            let mut down = std::pin::pin!(copy(from_primary, &mut to_client, answered.freeze(), count));
+            tokio::select! { biased;
+                _ = &mut down => false,
+                // (One that fails could not be passed on: the primary may have answered before it closed.)
+                passed = &mut up => {
+                    if passed.is_err() {
+                        let _ = shared.env.timeout(limits::LAST_ANSWERS, down).await;
+                    }
+                    passed.is_ok()
+                }
+                _ = shared.leaves(primary) => {
+                    shared.metrics.closed(Why::PrimaryChanged);
+                    let _ = shared.env.timeout(limits::LAST_ANSWERS, down).await;
+                    false
+                }
+            }
         };
-        if changed {
-            shared.metrics.closed(Why::PrimaryChanged);
-            let _ = shared.env.timeout(limits::LAST_ANSWERS, down).await;
+        if !client_left {
+            lingering_close(&shared.env, to_client, from_client).await;
         }
     }
 }

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::config::limits;
-use crate::net::{Credentials, FrameWriter, Misplaced, Tls, Wire, first_bytes, misplaced};
+use crate::net::{Credentials, FrameWriter, Misplaced, Tls, Wire, first_bytes, lingering_close, misplaced};
 use crate::raft::refusal;
 use crate::server::counts::Why;
 use crate::server::shared::{Phase, Shared};
@@ -41,7 +41,9 @@ pub async fn handshake(shared: &Shared, tls: &Tls, mut wire: Wire) -> Option<(Wi
             // (Said in the plain language that the other node understands.)
             let mut writer = FrameWriter::new(wire.writer);
             writer.push(&refusal(NODES_DIFFER));
-            let _ = env.timeout(limits::LAST_WORDS, writer.flush()).await;
+            if let Ok(Ok(())) = env.timeout(limits::LAST_WORDS, writer.flush()).await {
+                lingering_close(env, writer.into_writer(), wire.reader).await;
+            }
         }
         return None;
     }

@@ -24,7 +24,6 @@
 //! **Here.** [`Session::call`] has every call, a line each. All of them work on the [desk]; calls that only read are in
 //! `reading`, those that write in `commit`.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,14 +31,13 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::client::{Client, Door, Incoming, unreadable};
 use super::counts::{Connected, Present, Why};
 use super::shared::{Phase, Shared};
 use crate::config::limits;
 use crate::env::Alarm;
-use crate::net::{FrameFault, FrameReader, FrameWriter, Share};
+use crate::net::{FrameFault, FrameWriter, Share, lingering_close};
 use crate::zeo::{BadFrame, Call, MessageId, Reply, decode_request};
 use crate::zodb::Refusal;
 
@@ -64,8 +62,6 @@ use pack_call::PackCall;
 use undo_log::UndoLog;
 use view::View;
 
-/// How long a session that has to close may still wait for the outcome of a finish, and its client for the answer.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often a session at the port for readers looks whether this node is still fresh enough.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -112,18 +108,8 @@ pub async fn serve(shared: Arc<Shared>, client: Client, mut seat: Seat, register
     let (env, speaks) = (session.desk.env().clone(), end.0.leaves_last_words());
     let writer = session.farewell(end).await;
     if speaks {
-        let _ = env.timeout(LAST_WORDS, part(writer, incoming.reader)).await;
+        lingering_close(&env, writer.into_writer(), incoming.reader.into_parts().0).await;
     }
-}
-
-/// Ends a connection, and reads on until its client has closed it, too: a connection that is closed with bytes that
-/// nobody has read is reset, and what was written last may never arrive.
-async fn part(writer: FrameWriter, reader: FrameReader) -> io::Result<()> {
-    let (mut writer, (mut reader, _)) = (writer.into_writer(), reader.into_parts());
-    writer.shutdown().await?;
-    let mut rest = [0; 1 << 12];
-    while reader.read(&mut rest).await? > 0 {}
-    Ok(())
 }
 
 /// Returns when a session has to end though its client did nothing wrong; gives the reason.
@@ -391,8 +377,8 @@ impl Session {
                 }
                 Ok::<(), End>(())
             };
-            let _ = env.timeout(LAST_WORDS, last_words).await;
-            let _ = env.timeout(LAST_WORDS, self.desk.writer.flush()).await;
+            let _ = env.timeout(limits::LAST_ANSWERS, last_words).await;
+            let _ = env.timeout(limits::LAST_WORDS, self.desk.writer.flush()).await;
         }
         if !why.is_the_clients() {
             self.desk.shared.metrics.closed(why);
