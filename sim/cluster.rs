@@ -423,6 +423,11 @@ impl Cluster {
         self.change_cut(host, from, ways, Links::heal);
     }
 
+    /// Whether a cut lies on the way between two hosts, whichever way.
+    pub fn is_cut(&self, one: &str, other: &str) -> bool {
+        self.links.is_cut(one, other) || self.links.is_cut(other, one)
+    }
+
     fn change_cut(&mut self, host: &str, from: &[String], ways: Ways, change: fn(&mut Links, &Sim<'_>, &str, &str)) {
         for other in from {
             let both = [(host, other.as_str(), ways != Ways::In), (other.as_str(), host, ways != Ways::Out)];

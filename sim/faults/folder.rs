@@ -8,7 +8,7 @@ use zrs::raft::Role;
 
 use super::fault::{Fault, When, victim_that_runs};
 use crate::chance::Chance;
-use crate::cluster::{Cluster, Death, tell};
+use crate::cluster::{Cluster, Death, name, tell};
 use crate::folder::Folder;
 
 /// How long a node may take to notice that its log is damaged.
@@ -84,7 +84,8 @@ const JUDGING: Duration = Duration::from_secs(4);
 
 /// A node gets an older copy of its folder back, which lacks what it had shown to the others: it is excluded.
 /// Then it gets the newest one back, or an empty one, with which it comes back by itself. (If one of the others
-/// was cut off, and took the copy for the node, the newest one is excluded as well, until it is adopted.)
+/// was cut off, and took the copy for the node, the newest one is excluded as well, until it is adopted; or, if the
+/// copy has voted then, until it makes room for an empty one.) Who is cut off, or stands still, excludes nobody.
 ///
 /// What a node had shown is remembered by the others, on their disks only a while later. So the copy goes away at once
 /// if one of them ends meanwhile.
@@ -104,9 +105,11 @@ pub const OLD_COPY: Fault = Fault {
         let others = deaths(cluster, cluster.nodes().into_iter().filter(|other| *other != node).collect());
         let due = cluster.elapsed() + chance.millis(OLD);
         let is_wiped = chance.once_in(2);
-        let mut stage = Stage::Waits;
+        let (mut stage, mut is_apart) = (Stage::Waits, false);
         Some(Box::new(move |cluster| {
-            let is_alone = deaths(cluster, others.iter().map(|(node, _)| *node).collect()) != others;
+            is_apart |=
+                matches!(stage, Stage::Judged { .. }) && others.iter().any(|(other, _)| lacks(cluster, node, *other));
+            let is_alone = is_apart || deaths(cluster, others.iter().map(|(node, _)| *node).collect()) != others;
             match std::mem::replace(&mut stage, Stage::Waits) {
                 Stage::Waits if cluster.is_over() || deaths(cluster, cluster.nodes()) != all => true,
                 Stage::Waits if cluster.elapsed() < due => false,
@@ -150,8 +153,22 @@ pub const OLD_COPY: Fault = Fault {
                 Stage::Back { until } => {
                     let role = cluster.server(node).map(|server| server.node().role().look().clone());
                     match role {
-                        Some(Role::Excluded(why)) if why.contains(TWO_COPIES) => adopt(cluster, node),
-                        Some(Role::Excluded(_) | Role::Primary(_) | Role::Secondary { caught_up: true, .. }) => {}
+                        Some(Role::Excluded(why)) if why.contains(TWO_COPIES) => {
+                            adopt(cluster, node);
+                            stage = Stage::Back { until: cluster.elapsed() + JUDGING };
+                            return false;
+                        }
+                        Some(Role::Excluded(_)) if cluster.may_lose(node) => {
+                            cluster.wipe(node, Death::Killed);
+                            give_back(cluster, node);
+                            cluster.restart(node);
+                            return true;
+                        }
+                        Some(Role::Primary(_) | Role::Secondary { caught_up: true, .. }) => {}
+                        Some(Role::Excluded(_)) => {
+                            stage = Stage::Back { until };
+                            return false;
+                        }
                         _ if cluster.elapsed() > until => {}
                         _ => {
                             stage = Stage::Back { until };
@@ -188,6 +205,11 @@ fn adopt(cluster: &mut Cluster, node: u64) {
         cluster.fail(format!("old_copy: node {node} can't be adopted: {fault}"));
     }
     cluster.restart(node);
+}
+
+/// Whether a node can't be met by another one now.
+fn lacks(cluster: &Cluster, node: u64, other: u64) -> bool {
+    cluster.node(other).host.stands_still() || cluster.is_cut(&name(node), &name(other))
 }
 
 /// How often each of these nodes has died.

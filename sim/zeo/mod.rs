@@ -145,7 +145,12 @@ async fn work(
     while session.things().is_empty() && !enough.load(Relaxed) {
         session.line.listen(env.now() + AGAIN).await?;
     }
-    while let Some(first) = upcoming.iter_mut().min_by_key(|upcoming| upcoming.next) {
+    // (An appointment goes first: the others can wait.)
+    let first = |upcoming: &&mut Upcoming| {
+        let is_appointment = upcoming.act.name == meet::MEET.name && upcoming.next <= env.now();
+        (!is_appointment, upcoming.next)
+    };
+    while let Some(first) = upcoming.iter_mut().min_by_key(first) {
         if listens {
             session.line.listen(first.next).await?;
         } else {

@@ -11,14 +11,19 @@ use crate::zeo::line::Lost;
 use crate::zeo::plan::Plan;
 use crate::zeo::session::Session;
 
-pub const CUT: Act =
-    Act { name: "zeo_cut", reads_only: false, pause: 100..500, turn: |session, chance| Box::pin(cut(session, chance)) };
+pub const CUT: Act = Act {
+    name: "zeo_cut",
+    reads_only: false,
+    pause: 100..500,
+    turn: |session, chance| Box::pin(cut(session, chance, false)),
+};
 
 /// How many objects that were cut off are remembered.
 const REMEMBERED: usize = 12;
 
-/// Cuts an object off, if there is one.
-pub async fn cut(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
+/// Cuts an object off, if there is one. `anew`: from a branch, and writes the object as it is once more, so that
+/// nothing is younger.
+pub async fn cut(session: &mut Session, chance: &mut Chance, anew: bool) -> Result<u64, Lost> {
     let branch = chance.one_of(&session.things().branches);
     let snapshot = session.line.told();
     let found = session.read_all(&[branch], snapshot).await?;
@@ -27,9 +32,9 @@ pub async fn cut(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost
         return Ok(0);
     }
     let child = chance.one_of(to);
-    let of = if chance.once_in(3) { child } else { branch };
+    let of = if chance.once_in(3) && !anew { child } else { branch };
     // (A pack up to the transaction itself finds it to be the last one that wrote what it has cut off.)
-    let (pick, writes_it) = (chance.number() as usize, of == branch && chance.once_in(2));
+    let (pick, writes_it) = (chance.number() as usize, of == branch && (anew || chance.once_in(2)));
     let plan = Plan {
         reads: vec![branch, of, child],
         change: Box::new(move |found, _| {

@@ -26,24 +26,28 @@ pub const GRAFT: Act = Act {
 const TRIES: u64 = 8;
 
 async fn grafts(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
-    let mut done = graft(session, chance).await?;
+    let mut done = graft(session, chance, false).await?;
     for _ in 1..TRIES {
         if !session.client.history.look().resumes {
             break;
         }
-        done += graft(session, chance).await?;
+        done += graft(session, chance, false).await?;
     }
     Ok(done)
 }
 
-/// Grafts an object on, if one was cut off.
-pub async fn graft(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
+/// Grafts an object on, if one was cut off. `last`: the one that was cut off last.
+pub async fn graft(session: &mut Session, chance: &mut Chance, last: bool) -> Result<u64, Lost> {
     let (branch, cut_off) = (chance.one_of(&session.things().branches), session.client.history.look().cut_off.clone());
     if cut_off.is_empty() {
         return Ok(0);
     }
     // What was cut off last is still there as a rule.
-    let of = if chance.once_in(2) { &cut_off[cut_off.len().saturating_sub(2)..] } else { &cut_off[..] };
+    let of = match last {
+        true => &cut_off[cut_off.len() - 1..],
+        false if chance.once_in(2) => &cut_off[cut_off.len().saturating_sub(2)..],
+        false => &cut_off[..],
+    };
     let (graft, writes_it) = (chance.one_of(of), chance.once_in(4));
     let plan = Plan {
         reads: vec![branch, graft],

@@ -1,6 +1,6 @@
 //! All clients that write meet at one flag at the same moment, each in its part: one checks the flag and keeps the lock
-//! for a while, one wants to count it up and is gone before that is over, and one comes to check it, too. Lines before a
-//! lock are long only by appointment: on their own, three clients are hardly ever at the same object at once. Counted
+//! for a while, one wants to count it up and is gone before that is over, and one comes to check it, too. Lines before
+//! a lock are long only by appointment: on their own, three clients are hardly ever at the same object at once. Counted
 //! by commits.
 
 use std::collections::BTreeMap;

@@ -28,11 +28,14 @@ async fn pack(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
     // (Who only reads commits nothing.)
     let at_work = !session.client.read_only && !chance.once_in(3);
     for _ in 0..if at_work { 1 + chance.below(3) } else { 0 } {
-        cut(session, chance).await?;
+        cut(session, chance, false).await?;
     }
+    // The transaction at the pack time is then one that wrote garbage, which comes again at once.
+    let aims = at_work && chance.once_in(2) && cut(session, chance, true).await? > 0;
     let (told, client, history) = (session.line.told(), session.client.number, session.client.history.clone());
     let node = session.client.read_only.then_some(session.line.node);
     let upto = match chance.below(12) {
+        _ if aims => Tid(told.0 + (60 << 32)),
         0 => Tid(told.0.saturating_sub(60 << 32)),
         1..4 => Tid(told.0 + (60 << 32)),
         4..7 => Tid(told.0.saturating_sub(chance.below(6 * SECOND))),
@@ -53,11 +56,11 @@ async fn pack(session: &mut Session, chance: &mut Chance) -> Result<u64, Lost> {
         return Err(Lost("it left while it packed".to_owned()));
     }
     for _ in 0..if at_work { chance.below(8) } else { 0 } {
-        session.line.listen(session.client.env.now() + chance.millis(0..12)).await?;
+        session.line.listen(session.client.env.now() + chance.millis(if aims { 0..3 } else { 0..12 })).await?;
         if session.line.is_answered(&id) {
             break;
         }
-        graft(session, chance).await?;
+        graft(session, chance, aims).await?;
     }
     let answer = session.line.answer(&id).await?;
     if !wait {
