@@ -22,6 +22,7 @@ use crate::moments::{Deed, Traps};
 use crate::network::Fabric;
 use crate::node::{Again, Ended, Lives, Moved, Node, Running, Shape};
 use crate::seats::Books;
+use crate::witnesses::{self, Witnesses};
 use crate::{seen, trace};
 
 pub use crate::folder::Death;
@@ -47,6 +48,7 @@ pub struct Cluster {
     links: Links,
     nodes: BTreeMap<u64, Node>,
     running: Running,
+    witnesses: Witnesses,
     ended: Ended,
     again: Again,
     moved: Moved,
@@ -103,6 +105,7 @@ impl Cluster {
             hosts,
             sim,
             links: Links::new(seed),
+            witnesses: Witnesses::new(seed),
             nodes: BTreeMap::new(),
             running: Running::default(),
             ended: Ended::default(),
@@ -166,6 +169,7 @@ impl Cluster {
                 Deed::StandStill | Deed::PowerLater => {}
             }
         }
+        self.deliver_obituaries();
         self.look_after_the_ended();
         self.look_after_the_outdated();
         let primary = self.primary();
@@ -184,6 +188,16 @@ impl Cluster {
             self.tidy_hosts();
         }
         self.failures.pop().map_or(Ok(()), Err)
+    }
+
+    fn deliver_obituaries(&mut self) {
+        for (from, to, frame) in self.witnesses.arrived(self.sim.elapsed()) {
+            let server = self.servers().remove(&to).filter(|_| !self.is_cut(&name(from), &name(to)));
+            if server.is_some_and(|server| server.node().believe(&frame).is_ok()) {
+                seen::check(witnesses::HEARD, 1);
+                tell(to, "obituary", &frame, &format!("hears that a process of n{from} has ended"));
+            }
+        }
     }
 
     /// Notes the nodes that have ended by themselves, and starts those again that may have.
@@ -331,7 +345,11 @@ impl Cluster {
             let others = self.all_others(node);
             self.links.power(&self.sim, &name(node), false, &others);
         }
-        self.running.lock().unwrap().remove(&node);
+        let server = self.running.lock().unwrap().remove(&node);
+        if let Some(will) = server.filter(|_| !power_lost).and_then(|server| server.node().will()) {
+            let others = self.hosts.iter().copied().filter(|other| *other != node);
+            self.witnesses.saw(self.sim.elapsed(), node, others, &will.frame);
+        }
         self.sim.crash(name(node));
         self.fabric.refuse(&name(node), !power_lost);
         let chance = if power_lost { self.chance.number() } else { 0 };

@@ -24,6 +24,7 @@
 //! | `checks/` | what must hold: one promise a file |
 //! | `cluster`, `node`, `folder`, `links`, `network`, `host`, `disk` | the simulated hosts, and the seams |
 //! | `members`, `seats` | who has a seat, and which folders may be lost |
+//! | `witnesses` | what the witness of a killed node says |
 //! | `moments` | where in the middle of something a fault may hit a node |
 //! | `things`, `value` | the objects that clients share, and their states |
 //! | `history`, `stream` | what clients did and were sent; `model`: the database that follows from it |
@@ -63,6 +64,7 @@ mod stream;
 mod things;
 mod trace;
 mod value;
+mod witnesses;
 mod workload;
 mod zeo;
 

@@ -39,10 +39,10 @@ pub mod votes_are_kept;
 
 pub use counted::counted;
 
-use crate::packed;
+use crate::{packed, witnesses};
 
 /// All that the checks must have looked at, in enough runs.
-pub const LOOKED_AT: [&str; 62] = [
+pub const LOOKED_AT: [&str; 63] = [
     answers_by_the_news::CACHES,
     answers_by_the_news::LOADS,
     answers_by_the_news::OLD,
@@ -75,6 +75,7 @@ pub const LOOKED_AT: [&str; 62] = [
     no_lost_commit::UNKNOWN,
     no_lost_update::UPDATES,
     oids_once::OIDS,
+    witnesses::HEARD,
     packed::GARBAGE,
     packed::REFERRED,
     packed::REMOVED,

@@ -308,6 +308,8 @@ pub const CATCH_UP_AGAIN: Duration = Duration::from_secs(1);
 pub const CATCH_UP_ANSWER: Duration = Duration::from_secs(2);
 /// How often a node looks whether its log can be shortened.
 pub const SHORTEN_LOOK: Duration = Duration::from_secs(1);
+/// How old the addresses may be to which a primary's witness sends the word of its end.
+pub const WILL_AGE: Duration = Duration::from_secs(1);
 /// How many heartbeats openraft may take to notice what the store has flushed.
 pub const SNAPSHOT_LOOKS: usize = 20;
 /// How exactly the age of the log's entries is known, at least.

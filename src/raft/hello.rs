@@ -152,6 +152,17 @@ impl PeerKey {
         *hasher.finalize().as_bytes()
     }
 
+    /// What only members can make of `said`, which the word of an [`Obituary`](super::obituary::Obituary) is known by.
+    pub fn sign(&self, said: &[u8]) -> [u8; 32] {
+        // (As long as the words of the sides, and none of them: it can't be played back as a proof.)
+        *blake3::Hasher::new_keyed(&self.0).update(b"obituary.").update(said).finalize().as_bytes()
+    }
+
+    /// Compares in constant time.
+    pub fn is_signature(&self, signature: &[u8; 32], said: &[u8]) -> bool {
+        blake3::Hash::from_bytes(self.sign(said)) == blake3::Hash::from_bytes(*signature)
+    }
+
     /// Compares in constant time.
     pub fn is_proof(&self, proof: &[u8; 32], side: Side, hello: &[u8], nonce: &[u8; 16], past: &Past) -> bool {
         blake3::Hash::from_bytes(self.prove(side, hello, nonce, past)) == blake3::Hash::from_bytes(*proof)

@@ -117,7 +117,7 @@ impl Caller {
     }
 
     /// Where to look for a peer, one place after the other; never empty.
-    fn places(&self, target: &Target) -> Vec<String> {
+    pub fn places(&self, target: &Target) -> Vec<String> {
         let mut places = target.incarnation.map(|member| self.addresses.of(target.node, member)).unwrap_or_default();
         if !places.contains(&target.address) {
             places.push(target.address.clone());

@@ -34,6 +34,7 @@ mod machine;
 mod members;
 mod memory;
 mod node;
+pub(crate) mod obituary;
 pub mod offline;
 mod origin;
 mod pace;
@@ -55,6 +56,7 @@ pub use members::MembersAsk;
 pub use node::{
     Accepted, Member, MemberStatus, Node, NodeStatus, NotCaughtUp, Proposal, RelayRefused, Role, Setup, Unknown,
 };
+pub use obituary::Will;
 pub use wire::RelayRequest;
 
 /// The part of the program, for directives of tracing, that speaks of Raft's own steps.

@@ -35,6 +35,8 @@ pub enum FirstFrame {
     Ruok,
     /// A node of the cluster (or a program that claims to be one).
     Peer,
+    /// The witness of a node, with the word that the node's process has ended.
+    Obituary,
     /// A ZEO client.
     Client {
         /// The encoding of all further messages.
@@ -51,6 +53,7 @@ impl FirstFrame {
         match frame {
             b"ruok" => Some(FirstFrame::Ruok),
             [b'P', b'1', ..] => Some(FirstFrame::Peer),
+            [b'O', b'1', ..] => Some(FirstFrame::Obituary),
             _ => {
                 let encoding = Encoding::of_greeting(frame)?;
                 Some(FirstFrame::Client { encoding, follows_redirects: frame == b"R5" })

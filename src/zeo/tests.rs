@@ -350,6 +350,7 @@ fn first_frames_say_who_is_there() {
     assert_eq!(FirstFrame::read(b"R5"), client(Encoding::Msgpack, true));
     assert_eq!(FirstFrame::read(b"ruok"), Some(FirstFrame::Ruok));
     assert_eq!(FirstFrame::read(b"P1 and more"), Some(FirstFrame::Peer));
+    assert_eq!(FirstFrame::read(b"O1 and more"), Some(FirstFrame::Obituary));
     for other in [&b"Z4"[..], b"Z310", b"", b"GET / HTTP/1.1", b"\x16\x03\x01"] {
         assert_eq!(FirstFrame::read(other), None);
     }

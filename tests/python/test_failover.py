@@ -12,6 +12,7 @@ from ZODB.utils import maxtid, z64
 from cases import FAILOVER, ThreeNodes, wait_for, zrs_cluster
 from objects import Counter, record
 from raw import Closed
+from zrs_cluster import is_witness
 
 ELECTION_TIMEOUT = .25  # zrsd's default; it is drawn from once to twice this
 SLACK = 2.5  # a busy machine
@@ -165,6 +166,89 @@ class Killed(ThreeNodes):
             self.assertEqual([self.value(two, name) for name in names],
                              [self.value(self.db(), name) for name in names])
             self.cluster.wait_ready()
+
+
+class Witnessed(ThreeNodes):
+    """kill -9 of a primary with a long lease, before whose end nobody else stands for election unless they are told."""
+
+    is_template = False
+    LEASE = 6  # (a node that is started again waits for so long)
+    options = ('--election-timeout', str(LEASE * 1000))
+
+    def successor(self, primary):
+        """The next primary, which is there long before the lease is over."""
+        began = time.monotonic()
+        successor = self.cluster.wait_primary(other_than=primary)
+        self.assertLess(time.monotonic() - began, self.LEASE)
+        return successor
+
+    def primary(self):
+        # (A majority has to be left without it.)
+        self.cluster.wait_ready()
+        primary = self.cluster.wait_primary()
+        wait_for('its witness', primary.witness)
+        return primary
+
+    def test_others_take_over_at_once(self):
+        writer = Writer(self)
+        for _ in range(2):
+            primary = self.primary()
+            writer.goes_on()
+            primary.kill()
+            successor = self.successor(primary)
+            writer.goes_on()
+            self.assertIn('has ended, its witness says', successor.log_text())
+            primary.start()
+        writer.stop()
+
+    def test_one_that_stands_still_is_not_dead(self):
+        primary = self.primary()
+        reign = primary.status()['reign']
+        primary.pause()
+        # (Many times as long as the others take for a dead one.)
+        time.sleep(self.LEASE / 3)
+        self.assertEqual([node.is_primary() for node in self.cluster.nodes if node is not primary], [False, False])
+        primary.resume()
+        self.assertEqual(primary.status()['reign'], reign)
+        c = self.raw(primary.address)
+        c.commit(c.new_oid())
+
+    def test_a_witness_that_ends_is_followed_by_another(self):
+        primary = self.primary()
+        reign = primary.status()['reign']
+        first = primary.witness()
+        os.kill(first, signal.SIGKILL)
+        wait_for('another witness', lambda: primary.witness() not in (None, first))
+        self.assertEqual(primary.status()['reign'], reign)
+        self.assertIn('the witness of this process has ended', primary.log_text())
+        primary.kill()
+        self.successor(primary)
+
+    def test_a_witness_heeds_no_signal_but_the_last(self):
+        primary = self.primary()
+        witness = primary.witness()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+            os.kill(witness, number)
+        primary.kill()
+        self.successor(primary)
+        wait_for('the witness to end', lambda: not is_witness(witness))
+
+    def test_a_planned_end_leaves_no_witness(self):
+        primary = self.primary()
+        witness = primary.witness()
+        self.assertEqual(primary.terminate(), 0)
+        wait_for('the witness to end', lambda: not is_witness(witness))
+        self.successor(primary)
+
+    def test_anybody_can_say_that_it_is_dead(self):
+        primary, other = self.primary(), self.cluster.secondaries()[0]
+        reign = primary.status()['reign']
+        for frame in (b'O1', b'O1' + bytes(100), b'O1' + b'\xff' * 100):
+            c = self.raw(other.address, greet=False)
+            c.send(frame)
+            self.assertTrue(c.is_closed())
+        wait_for('it to be told', lambda: 'refused a peer' in other.log_text())
+        self.assertEqual(primary.status()['reign'], reign)
 
 
 class Stopped(ThreeNodes):

@@ -266,7 +266,7 @@ class SlowElection(ThreeNodes):
     def test_a_register_waits_for_the_end_of_an_election(self):
         primary, secondary = self.cluster.wait_primary(), self.cluster.secondaries()[0]
         c = self.raw(secondary.address, register=False)  # (greeted after the grace)
-        primary.kill()
+        primary.lose_power()
         began = time.monotonic()
         # (Two candidates may split the votes, and wait once more.)
         flag, c.last = c.reply(c.begin_call('register', '1', False), 60)

@@ -120,6 +120,15 @@ def usage(folder):
     return total
 
 
+def is_witness(pid):
+    """Whether the process is a running zrsd's witness."""
+    try:
+        with open(f'/proc/{pid}/cmdline', 'rb') as f:
+            return f.read().split(b'\0')[1:2] == [b'witness']
+    except OSError:
+        return False
+
+
 def http_get(port, path, timeout=3, method='GET'):
     """-> (status, body), or (None, reason)"""
     connection = http.client.HTTPConnection('127.0.0.1', port, timeout=timeout)
@@ -255,6 +264,21 @@ class Node(Process):
         else:
             command += ['--listen', self.socket or f'127.0.0.1:{self.port}']
         return [*command, *self.cluster.options, *self.options]
+
+    def witness(self):
+        """The id of the process that tells the others when this one ends; None if there is none."""
+        started = []
+        for task in os.listdir(f'/proc/{self.pid}/task'):
+            with contextlib.suppress(OSError), open(f'/proc/{self.pid}/task/{task}/children') as f:
+                started += f.read().split()
+        return next((int(child) for child in started if is_witness(child)), None)
+
+    def lose_power(self):
+        """Ends the process and all that it has started: nobody is told."""
+        witness = self.witness()
+        if witness is not None:
+            os.kill(witness, signal.SIGKILL)
+        self.kill()
 
     def ask(self, path):
         # (A node on a busy machine answers late. Only one that stands still does not answer at all.)

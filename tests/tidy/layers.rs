@@ -70,6 +70,7 @@ const RAFT: House = House {
         ("past", &["types"]),
         ("wire", &["types", "stamp", "base", "errand"]),
         ("hello", &["types", "stamp", "past", "wire"]),
+        ("obituary", &["types", "stamp", "hello", "wire"]),
         ("fitness", &["wire"]),
         ("heard", &["types"]),
         ("tail", &["types"]),
@@ -106,6 +107,7 @@ const RAFT: House = House {
                 "base",
                 "errand",
                 "hello",
+                "obituary",
                 "wire",
                 "fitness",
                 "heard",
@@ -127,7 +129,7 @@ const RAFT: House = House {
                 "comparison",
             ],
         ),
-        ("mod", &["errand", "members", "hello", "wire", "log", "link", "node"]),
+        ("mod", &["errand", "members", "hello", "obituary", "wire", "log", "link", "node"]),
     ],
 };
 

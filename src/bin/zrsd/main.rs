@@ -4,6 +4,7 @@
 mod last_call;
 mod log;
 mod signals;
+mod witness;
 
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -26,6 +27,7 @@ use zrs::{http, storage};
 use last_call::LastCall;
 use log::Log;
 use signals::Signals;
+use witness::Witness;
 
 /// The system's allocator (glibc's) keeps freed memory, in as many pools as there are threads: after a large
 /// transaction a node held twice the memory that it needs.
@@ -36,6 +38,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    if let Some(arguments) = witness::called() {
+        return witness::witness(arguments);
+    }
     let env = Env::system();
     let config = match command_line(std::env::args_os()) {
         Parsed::Run(config) => *config,
@@ -101,7 +106,11 @@ fn run(mut config: Config, env: Env, log: &Log) -> anyhow::Result<()> {
     let shelf = FolderShelf::open(folder.path(), storage::TABLES)?;
     let disks =
         Disks { log: Arc::new(journal), segments: Sizes::default(), store: Arc::new(store), shelf: Arc::new(shelf) };
-    let served = runtime.block_on(env.scope(serve(config, env.clone(), log, tls, disks)));
+    let witness = Witness::none_yet();
+    let served = runtime.block_on(env.scope(serve(config, env.clone(), log, tls, disks, witness.clone())));
+    if served.is_ok() {
+        witness.dismiss();
+    }
     let ended = match served {
         Ok(Next::BeginAgain(last_call)) => begin_again(&last_call, log),
         other => other.map(drop),
@@ -135,7 +144,14 @@ enum Next {
     BeginAgain(LastCall),
 }
 
-async fn serve(config: Config, env: Env, log: &Log, tls: Option<Tls>, disks: Disks) -> anyhow::Result<Next> {
+async fn serve(
+    config: Config,
+    env: Env,
+    log: &Log,
+    tls: Option<Tls>,
+    disks: Disks,
+    witness: Witness,
+) -> anyhow::Result<Next> {
     // (Before the addresses are announced: from then on a supervisor may send SIGTERM.)
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let last_call = LastCall::begin()?;
@@ -156,6 +172,7 @@ async fn serve(config: Config, env: Env, log: &Log, tls: Option<Tls>, disks: Dis
         http::serve(server.clone(), env.clone(), listener);
         log.say(format_args!("http at {address}"));
     }
+    drop(env.spawn(witness.instruct(server.clone(), env.clone())));
     let mut fault = server.node().fault();
     let mut outdated = server.node().outdated();
     let begins_again = tokio::select! {

@@ -15,8 +15,10 @@ use crate::net::{Credentials, FrameReader, FrameWriter, rehome};
 use crate::raft::fetch;
 use crate::raft::hello::{Hello, Purpose, Verdict, Welcome, read_hello};
 use crate::raft::link::{Connection, Target};
+use crate::raft::obituary::{Obituary, Will};
 use crate::raft::peers::{Callee, serve_calls};
 use crate::raft::stamp::{Stamp, cluster_name};
+use crate::raft::types::Ballot;
 use crate::raft::wire::{FormAsk, RelayRequest};
 
 /// The relay did not come about.
@@ -230,6 +232,18 @@ async fn judge(node: &Inner, hello: &Hello, peer: &str, credentials: Option<&Cre
     if hello.to_incarnation.is_some_and(|known| known != node.caller.incarnation) {
         return Err(format!("node {own} has another data folder than the one that is a member of the cluster"));
     }
+    comes_from(node, hello.from, &addresses, peer, credentials).await
+}
+
+/// Whether a connection comes from node `from`, which may be at any of these addresses: by its certificate with TLS, by
+/// the peer's address without a secret; with a secret, what it sends has to prove that.
+async fn comes_from(
+    node: &Inner,
+    from: u64,
+    addresses: &BTreeSet<String>,
+    peer: &str,
+    credentials: Option<&Credentials>,
+) -> Result<(), String> {
     if credentials.is_none() && node.caller.tls.is_some() {
         return Err("with TLS, peers are known by their certificates, and this connection has none".into());
     }
@@ -237,20 +251,61 @@ async fn judge(node: &Inner, hello: &Hello, peer: &str, credentials: Option<&Cre
         let trusted = "--tls-peer-ca says who is a peer";
         let verdicts = addresses.iter().map(|address| credentials.may_be_peer(address));
         let verdict = verdicts.reduce(|verdict, other| verdict.or(other)).expect("it has an address");
-        return verdict.map_err(|why| format!("by its certificate not node {}: {why} ({trusted})", hello.from));
+        return verdict.map_err(|why| format!("by its certificate not node {from}: {why} ({trusted})"));
     }
     if node.config.secret.is_some() {
         return Ok(());
     }
-    for address in &addresses {
+    for address in addresses {
         if node.caller.comes_from(peer, address).await {
             return Ok(());
         }
     }
-    Err(format!(
-        "{peer} is not the address of node {}; with --secret-file on all nodes, addresses do not matter",
-        hello.from
-    ))
+    Err(format!("{peer} is not the address of node {from}; with --secret-file on all nodes, addresses do not matter"))
+}
+
+/// Takes an obituary in, which came from `peer`.
+pub async fn accept_obituary(
+    node: &Inner,
+    frame: &[u8],
+    peer: &str,
+    credentials: Option<&Credentials>,
+) -> Result<(), String> {
+    let obituary = Obituary::read(frame, &node.caller.key).map_err(|fault| fault.to_string())?;
+    let from = obituary.node;
+    let listed = node.config.peers.get(&from).cloned();
+    let addresses = node.member(from).map(|member| member.address).into_iter().chain(listed).collect();
+    comes_from(node, from, &addresses, peer, credentials).await?;
+    believe(node, obituary)
+}
+
+/// Has the members' word count that a process has ended.
+pub fn believe(node: &Inner, Obituary { cluster, node: from, ballot }: Obituary) -> Result<(), String> {
+    let own = node.formation.stamp.look().as_ref().map(|stamp| stamp.cluster);
+    if own != Some(cluster) {
+        return Err(format!("an obituary of cluster {}, which this node does not belong to", cluster_name(&cluster)));
+    }
+    match node.member_of(ballot.candidate) {
+        Some(member) if member.id == from => {}
+        _ => return Err(format!("an obituary of node {from}, which {NO_MEMBER}")),
+    }
+    node.ended.send(Some(ballot));
+    Ok(())
+}
+
+/// What this node's witness is to do once this process has ended; nothing while it is not primary.
+pub fn will(node: &Inner) -> Option<Will> {
+    let Role::Primary(reign) = node.role() else { return None };
+    let running = node.running.get()?;
+    let own = node.caller.incarnation;
+    let ballot = Ballot { term: reign.term, candidate: own, committed: true };
+    let obituary = Obituary { cluster: running.peers.cluster(), node: node.config.node, ballot };
+    let mut addresses: Vec<String> = Vec::new();
+    for member in node.members().into_iter().filter(|member| member.incarnation != own) {
+        addresses.extend(node.caller.places(&Target::from(member)));
+    }
+    let frame = obituary.frame(&node.caller.key);
+    (!addresses.is_empty()).then_some(Will { addresses, frame })
 }
 
 /// The answer of a node that is alone, node `own`, to those that take it for their peer `wanted`.

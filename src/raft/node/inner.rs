@@ -28,7 +28,7 @@ use crate::raft::machine::Raft;
 use crate::raft::members::Wait;
 use crate::raft::peers::Peers;
 use crate::raft::stamp::cluster_name;
-use crate::raft::types::{Incarnation, Members, Seat};
+use crate::raft::types::{Ballot, Incarnation, Members, Seat};
 use crate::storage::{Position, Store};
 
 /// A part of what a node is told that is no member.
@@ -99,6 +99,8 @@ pub struct Inner {
     pub role: Watch<Role>,
     /// The greatest reign of which a proposal came back refused, or whose role is handed over.
     pub abdicated: Watch<Option<Reign>>,
+    /// The last ballot by which a node led whose process has ended since, as its witness says.
+    pub ended: Watch<Option<Ballot>>,
     /// Why this node can't take part any more.
     pub fault: Watch<Option<String>>,
     pub stopping: Watch<bool>,

@@ -8,7 +8,7 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 
 use super::inner::{Inner, Role, Running};
-use super::{checkup, compare, election, presence, reign, shorten, steward, upkeep};
+use super::{checkup, compare, election, presence, reign, shorten, steward, succession, upkeep};
 use crate::config::{Config, limits};
 use crate::env::Watch;
 use crate::raft::formation::Begun;
@@ -91,6 +91,7 @@ async fn join(node: &Arc<Inner>) -> anyhow::Result<()> {
     env.spawn(exclude_when_told(node.clone()));
     env.spawn(reign::rule(node.clone(), raft.clone()));
     env.spawn(election::stand(node.clone(), raft.clone()));
+    env.spawn(succession::succeed(node.clone(), raft.clone()));
     env.spawn(upkeep::flush_as_the_log_grows(node.clone()));
     env.spawn(shorten::shorten_the_log(node.clone(), raft.clone()));
     env.spawn(upkeep::give_space_back(node.clone()));

@@ -14,6 +14,7 @@ mod reign;
 mod shorten;
 mod status;
 mod steward;
+mod succession;
 mod upkeep;
 mod welcome;
 
@@ -41,6 +42,7 @@ use super::link::{Caller, Connection, Newest, Target};
 use super::log::LogStore;
 use super::members::MembersAsk;
 use super::memory::Memory;
+use super::obituary::{Obituary, Will};
 use super::origin;
 use super::types::Place;
 use super::wire::{Answer, Ask, RelayRequest};
@@ -167,6 +169,7 @@ impl Node {
             formation,
             role: Watch::new(Role::Forming(String::new())),
             abdicated: Watch::new(None),
+            ended: Watch::new(None),
             fault: Watch::new(None),
             stopping: Watch::new(false),
             waits: Watch::new(Vec::new()),
@@ -362,6 +365,28 @@ impl Node {
     ) -> Accepted {
         let connection = Connection { reader, writer };
         door::accept(&self.inner, first, connection, peer, credentials, unproven).await
+    }
+
+    /// Takes in the word that a primary's process has ended, which came from `peer`; an error if that is to count for
+    /// nothing.
+    pub async fn accept_obituary(
+        &self,
+        frame: &[u8],
+        peer: &str,
+        credentials: Option<&Credentials>,
+    ) -> Result<(), String> {
+        door::accept_obituary(&self.inner, frame, peer, credentials).await
+    }
+
+    /// The same for a frame whose sender is known.
+    pub fn believe(&self, frame: &[u8]) -> Result<(), String> {
+        let obituary = Obituary::read(frame, &self.inner.caller.key).map_err(|fault| fault.to_string())?;
+        door::believe(&self.inner, obituary)
+    }
+
+    /// What this node's witness is to do once this process has ended; nothing while it is not primary.
+    pub fn will(&self) -> Option<Will> {
+        door::will(&self.inner)
     }
 
     /// On the primary: grants an operator's wish for other members. Gives what is going to happen, or why nothing is.

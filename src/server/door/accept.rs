@@ -115,11 +115,14 @@ async fn connection(
                     relayed(shared, request, reader, writer).await;
                 }
                 Accepted::Served => {}
-                Accepted::Refused(why) => {
-                    shared.metrics.refused_peers.inc();
-                    let why = why.strip_prefix("refused: ").unwrap_or(&why);
-                    shared.complaints.say(&peer, &format!("refused a peer: {why}"));
-                }
+                Accepted::Refused(why) => refused(&shared, &peer, &why),
+            }
+        }
+        Guest::Witness(obituary) => {
+            let taken = shared.node.accept_obituary(&obituary, &peer, credentials.as_ref());
+            match shared.env.timeout(limits::HANDSHAKE_TIMEOUT, taken).await {
+                Ok(Err(why)) => refused(&shared, &peer, &why),
+                Ok(Ok(())) | Err(_) => {}
             }
         }
         Guest::Client { encoding, follows_redirects } => {
@@ -129,6 +132,12 @@ async fn connection(
             register::receive(shared, client, held).await;
         }
     }
+}
+
+fn refused(shared: &Shared, peer: &str, why: &str) {
+    shared.metrics.refused_peers.inc();
+    let why = why.strip_prefix("refused: ").unwrap_or(why);
+    shared.complaints.say(peer, &format!("refused a peer: {why}"));
 }
 
 fn turned_away(shared: &Shared, peer: &str) {

@@ -37,6 +37,8 @@ pub enum Guest {
     },
     /// With its first frame.
     Peer(Bytes),
+    /// A node's witness, with all that it has to say.
+    Witness(Bytes),
     Client {
         encoding: Encoding,
         follows_redirects: bool,
@@ -99,6 +101,7 @@ fn identify(shared: &Shared, frame: Bytes, greeted: bool, peer: &str) -> Option<
     match FirstFrame::read(&frame) {
         Some(FirstFrame::Ruok) => Some(Guest::Monitor { greeted }),
         Some(FirstFrame::Peer) => Some(Guest::Peer(frame)),
+        Some(FirstFrame::Obituary) => Some(Guest::Witness(frame)),
         Some(FirstFrame::Client { encoding, follows_redirects }) => Some(Guest::Client { encoding, follows_redirects }),
         None => {
             shared.metrics.bad_frame("first");
