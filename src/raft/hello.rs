@@ -153,14 +153,14 @@ impl PeerKey {
     }
 
     /// What only members can make of `said`, which the word of an [`Obituary`](super::obituary::Obituary) is known by.
-    pub fn sign(&self, said: &[u8]) -> [u8; 32] {
+    pub fn sign_obituary(&self, said: &[u8]) -> [u8; 32] {
         // (As long as the words of the sides, and none of them: it can't be played back as a proof.)
         *blake3::Hasher::new_keyed(&self.0).update(b"obituary.").update(said).finalize().as_bytes()
     }
 
     /// Compares in constant time.
-    pub fn is_signature(&self, signature: &[u8; 32], said: &[u8]) -> bool {
-        blake3::Hash::from_bytes(self.sign(said)) == blake3::Hash::from_bytes(*signature)
+    pub fn has_signed(&self, signature: &[u8; 32], said: &[u8]) -> bool {
+        blake3::Hash::from_bytes(self.sign_obituary(said)) == blake3::Hash::from_bytes(*signature)
     }
 
     /// Compares in constant time.

@@ -240,14 +240,14 @@ class Witnessed(ThreeNodes):
         wait_for('the witness to end', lambda: not is_witness(witness))
         self.successor(primary)
 
-    def test_anybody_can_say_that_it_is_dead(self):
+    def test_nobody_else_can_say_that_it_is_dead(self):
         primary, other = self.primary(), self.cluster.secondaries()[0]
         reign = primary.status()['reign']
         for frame in (b'O1', b'O1' + bytes(100), b'O1' + b'\xff' * 100):
             c = self.raw(other.address, greet=False)
             c.send(frame)
             self.assertTrue(c.is_closed())
-        wait_for('it to be told', lambda: 'refused a peer' in other.log_text())
+        wait_for('it to be refused', lambda: 'an obituary that no member has signed' in other.log_text())
         self.assertEqual(primary.status()['reign'], reign)
 
 

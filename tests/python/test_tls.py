@@ -13,7 +13,7 @@ from ZEO.Exceptions import ClientDisconnected
 from cases import Case, OneServer, ThreeNodes, wait_for
 from certificates import context, node_options, pem
 from raw import frame
-from zrs_cluster import PATIENCE, Cluster, binaries
+from zrs_cluster import CHECKOUT, PATIENCE, Cluster, binaries
 
 SOON = 1.5  # seconds that a client may try that will be refused
 
@@ -289,8 +289,13 @@ class TlsCluster(ThreeNodes):
         name = self.cell(db, 1)
         for round in range(3):
             primary = self.cluster.wait_primary()
+            wait_for('its witness', primary.witness)
+            others = self.cluster.secondaries()
+            told = sum(node.log_text().count('its witness says') for node in others)
             primary.kill()
             self.commit_somewhere(db, name, round)
+            # (Witnesses have the certificates of their nodes.)
+            wait_for('the others to be told', lambda: sum(node.log_text().count('its witness says') for node in others) > told)
             primary.start()
             self.cluster.wait_ready()
         self.assertEqual(self.value(self.client(), name), 2)
@@ -310,6 +315,21 @@ class TlsCluster(ThreeNodes):
         self.commit_somewhere(other, name, os.urandom(2 << 20))
         wait_for('the invalidation', lambda: db.lastTransaction() > tid)
         self.assertEqual(len(self.value(db, name)), 2 << 20)
+
+    def test_an_obituary_of_nobody_changes_nothing(self):
+        # (Well-formed: without a secret the key is public. It is of another cluster, and no member's.)
+        with open(os.path.join(CHECKOUT, 'tests', 'data', 'obituary-1.txt')) as f:
+            known = dict(line.strip().split(': ') for line in f)
+        node = self.cluster.wait_primary()
+        reign = node.status()['reign']
+        for name in ('obituary', 'obituary without a secret'):
+            with context('client').wrap_socket(socket.create_connection(node.address, PATIENCE),
+                                               server_hostname='127.0.0.1') as s:
+                s.sendall(frame(bytes.fromhex(known[name])))
+                while s.recv(100):
+                    pass  # the greeting
+        wait_for('one to be refused', lambda: 'an obituary that no member has signed' in node.log_text())
+        self.assertEqual(node.status()['reign'], reign)
 
     def test_a_client_is_no_peer_and_a_peer_is_no_client(self):
         node = self.cluster.nodes[0]

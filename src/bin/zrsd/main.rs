@@ -108,11 +108,11 @@ fn run(mut config: Config, env: Env, log: &Log) -> anyhow::Result<()> {
         Disks { log: Arc::new(journal), segments: Sizes::default(), store: Arc::new(store), shelf: Arc::new(shelf) };
     let witness = Witness::none_yet();
     let served = runtime.block_on(env.scope(serve(config, env.clone(), log, tls, disks, witness.clone())));
-    if served.is_ok() {
-        witness.dismiss();
-    }
     let ended = match served {
-        Ok(Next::BeginAgain(last_call)) => begin_again(&last_call, log),
+        Ok(Next::BeginAgain(last_call)) => {
+            witness.dismiss();
+            begin_again(&last_call, log)
+        }
         other => other.map(drop),
     };
     // (A disk that hangs must not keep the process alive.)

@@ -11,11 +11,11 @@
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{ChildStdin, Command, ExitCode, Stdio};
+use std::process::{ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -37,6 +37,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 /// How long one other member may take to be told.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one that is to end is waited for.
+const DISMISSAL: Duration = Duration::from_secs(1);
 
 /// This process's witness, if it has one.
 #[derive(Clone)]
@@ -53,7 +55,7 @@ struct Inner {
 struct Present {
     pipe: ChildStdin,
     /// (A number could be another process's by now.)
-    process: Option<OwnedFd>,
+    process: rustix::io::Result<OwnedFd>,
 }
 
 impl Witness {
@@ -64,19 +66,23 @@ impl Witness {
     /// Has there be one whenever this process is primary, and tells it what to do at the end of this process.
     pub async fn instruct(self, server: Arc<Server>, env: Env) {
         let (mut role, mut count) = (server.node().role(), self.0.count.watching());
-        let mut told = None;
-        let mut has_begun = false;
+        let (mut will, mut told, mut has_begun) = (None, None, false);
         loop {
             let _ = role.look_now();
-            let will = server.node().will();
-            let is_primary = will.is_some();
+            // (Who leads no more leaves it at that: what it led by stays true, and the others know of a later ballot.)
+            let present = server.node().will();
+            let is_primary = present.is_some();
+            will = present.or(will);
             if is_primary && !has_begun {
                 let keeper = self.clone();
                 let begun = thread::Builder::new().name("zrs-witness".into()).spawn(move || keeper.keep());
                 has_begun = begun.is_ok();
             }
-            let news = (*count.look_now(), will);
-            if told.as_ref() != Some(&news) && self.tell(news.1.as_ref()) {
+            let news = (*count.look_now(), will.clone());
+            if let (_, Some(will)) = &news
+                && told.as_ref() != Some(&news)
+                && self.tell(will)
+            {
                 told = Some(news);
             }
             tokio::select! { biased;
@@ -92,12 +98,18 @@ impl Witness {
     fn keep(&self) {
         let mut pause = AGAIN;
         while !self.is_over() {
+            let began = Instant::now();
             let ended = self.one();
             if self.is_over() {
                 return;
             }
+            if began.elapsed() > AGAIN_AT_MOST {
+                pause = AGAIN;
+            }
             match ended {
-                Ok(()) => tracing::warn!("the witness of this process has ended; another one starts in {pause:?}"),
+                Ok(status) => {
+                    tracing::warn!("the witness of this process has ended ({status}); another one starts in {pause:?}")
+                }
                 Err(fault) => tracing::warn!(
                     "this process has no witness: {fault}. Should it be killed while it is primary, the others wait until \
                      its lease is over"
@@ -109,7 +121,7 @@ impl Witness {
     }
 
     /// Starts one, and waits for its end.
-    fn one(&self) -> io::Result<()> {
+    fn one(&self) -> io::Result<ExitStatus> {
         let mut child = Command::new("/proc/self/exe")
             .arg0(std::env::args_os().next().unwrap_or_else(|| "zrsd".into()))
             .arg(WORD)
@@ -118,26 +130,34 @@ impl Witness {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        if let Some(pipe) = child.stdin.take() {
-            // A witness that reads nothing must not hold this process up.
-            let _ = fcntl_setfl(&pipe, OFlags::NONBLOCK);
-            let process = Pid::from_raw(child.id() as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-            *self.present() = Some(Present { pipe, process });
-            self.0.count.send_if(|count| {
-                *count += 1;
-                true
-            });
+        let is_there = child.stdin.take().map_or(Ok(()), |pipe| self.take(pipe, child.id()));
+        if is_there.is_err() || self.is_over() {
+            child.kill()?;
         }
         let ended = child.wait();
         // (Nobody reads from the pipe any more.)
         *self.present() = None;
-        ended.map(drop)
+        is_there.and(ended)
+    }
+
+    fn take(&self, pipe: ChildStdin, child: u32) -> io::Result<()> {
+        let pid = Pid::from_raw(child as i32).ok_or(io::ErrorKind::InvalidData)?;
+        let mut present = self.present();
+        let Present { pipe, .. } = present.insert(Present { pipe, process: pidfd_open(pid, PidfdFlags::empty()) });
+        // A witness that reads nothing must not hold this process up.
+        fcntl_setfl(pipe, OFlags::NONBLOCK)?;
+        drop(present);
+        self.0.count.send_if(|count| {
+            *count += 1;
+            true
+        });
+        Ok(())
     }
 
     /// Whether there is a witness that has been told. One that does not take it is ended: the next one will.
-    fn tell(&self, will: Option<&Will>) -> bool {
+    fn tell(&self, will: &Will) -> bool {
         let mut message = vec![0; 4];
-        message.extend(postcard::to_stdvec(&will).expect("it has no maps of unknown length"));
+        message.extend(postcard::to_stdvec(will).expect("it has no maps of unknown length"));
         let length = message.len() as u32 - 4;
         message[..4].copy_from_slice(&length.to_be_bytes());
         let mut present = self.present();
@@ -149,11 +169,16 @@ impl Witness {
         is_told
     }
 
-    /// Ends the witness for good: this process is about to end, and leads no more.
+    /// Ends the witness for good, and waits for its end, as this process is about to become another program's.
     pub fn dismiss(&self) {
         self.0.is_over.store(true, Ordering::SeqCst);
-        if let Some(there) = self.present().as_ref() {
-            there.end();
+        let deadline = Instant::now() + DISMISSAL;
+        while Instant::now() < deadline {
+            match self.present().as_ref() {
+                Some(there) => there.end(),
+                None => return,
+            }
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -168,7 +193,7 @@ impl Witness {
 
 impl Present {
     fn end(&self) {
-        if let Some(process) = &self.process {
+        if let Ok(process) = &self.process {
             let _ = pidfd_send_signal(process, Signal::KILL);
         }
     }
@@ -193,26 +218,33 @@ pub fn witness(arguments: Vec<OsString>) -> ExitCode {
     }
     let Parsed::Run(config) = command_line(arguments) else { return ExitCode::FAILURE };
     let Some(will) = last_will() else { return ExitCode::SUCCESS };
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(carry_out(*config, will)),
-        Err(_) => return ExitCode::FAILURE,
-    }
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return ExitCode::FAILURE;
+    };
+    runtime.block_on(carry_out(*config, will));
+    // (A name that is still being looked up must not keep this process: a supervisor waits for its end.)
+    runtime.shutdown_background();
     ExitCode::SUCCESS
 }
 
-/// Reads until the process at the other end has ended; gives what it said last.
+/// Reads until the process at the other end has ended; gives what it said last. `None`: nothing, or nothing is sure.
 fn last_will() -> Option<Will> {
     let mut input = io::stdin().lock();
     let mut last = None;
-    let mut length = [0; 4];
-    while input.read_exact(&mut length).is_ok() {
-        let mut message = vec![0; u32::from_be_bytes(length) as usize];
-        if input.read_exact(&mut message).is_err() {
-            break;
+    loop {
+        let mut length = [0; 4];
+        match input.read_exact(&mut length) {
+            Ok(()) => {}
+            Err(fault) if fault.kind() == io::ErrorKind::UnexpectedEof => return last,
+            Err(_) => return None,
         }
-        last = postcard::from_bytes::<Option<Will>>(&message).ok().flatten();
+        let mut message = vec![0; u32::from_be_bytes(length) as usize];
+        match input.read_exact(&mut message) {
+            Ok(()) => last = Some(postcard::from_bytes(&message).ok()?),
+            Err(fault) if fault.kind() == io::ErrorKind::UnexpectedEof => return last,
+            Err(_) => return None,
+        }
     }
-    last
 }
 
 /// Tells all the others at the same time. What does not arrive is no loss but of time.

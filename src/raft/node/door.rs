@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::inner::{Inner, NO_MEMBER, Role, Running};
+use super::inner::{Inner, Member, NO_MEMBER, Role, Running};
 use super::welcome;
 use crate::config::limits;
 use crate::net::{Credentials, FrameReader, FrameWriter, rehome};
@@ -250,7 +250,8 @@ async fn comes_from(
     if let Some(credentials) = credentials {
         let trusted = "--tls-peer-ca says who is a peer";
         let verdicts = addresses.iter().map(|address| credentials.may_be_peer(address));
-        let verdict = verdicts.reduce(|verdict, other| verdict.or(other)).expect("it has an address");
+        let unknown = || Err("it has no address".into());
+        let verdict = verdicts.reduce(|verdict, other| verdict.or(other)).unwrap_or_else(unknown);
         return verdict.map_err(|why| format!("by its certificate not node {from}: {why} ({trusted})"));
     }
     if node.config.secret.is_some() {
@@ -272,25 +273,38 @@ pub async fn accept_obituary(
     credentials: Option<&Credentials>,
 ) -> Result<(), String> {
     let obituary = Obituary::read(frame, &node.caller.key).map_err(|fault| fault.to_string())?;
-    let from = obituary.node;
-    let listed = node.config.peers.get(&from).cloned();
-    let addresses = node.member(from).map(|member| member.address).into_iter().chain(listed).collect();
-    comes_from(node, from, &addresses, peer, credentials).await?;
-    believe(node, obituary)
+    let Some(member) = member_in(node, &obituary) else { return Ok(()) };
+    let listed = node.config.peers.get(&member.id).cloned();
+    let addresses = [member.address].into_iter().chain(listed).collect();
+    comes_from(node, member.id, &addresses, peer, credentials).await?;
+    believe(node, obituary);
+    Ok(())
 }
 
-/// Has the members' word count that a process has ended.
-pub fn believe(node: &Inner, Obituary { cluster, node: from, ballot }: Obituary) -> Result<(), String> {
+/// The member whose process has ended. `None`: it is none (any more), and its end changes nothing here.
+fn member_in(node: &Inner, obituary: &Obituary) -> Option<Member> {
     let own = node.formation.stamp.look().as_ref().map(|stamp| stamp.cluster);
-    if own != Some(cluster) {
-        return Err(format!("an obituary of cluster {}, which this node does not belong to", cluster_name(&cluster)));
+    let member = node.member_of(obituary.ballot.candidate).filter(|member| member.id == obituary.node);
+    let member = member.filter(|_| own == Some(obituary.cluster));
+    if member.is_none() {
+        tracing::debug!("an obituary of no member: {obituary:?}");
     }
-    match node.member_of(ballot.candidate) {
-        Some(member) if member.id == from => {}
-        _ => return Err(format!("an obituary of node {from}, which {NO_MEMBER}")),
+    member
+}
+
+/// Has it count that a process has ended.
+pub fn believe(node: &Inner, obituary: Obituary) {
+    if member_in(node, &obituary).is_none() {
+        return;
     }
-    node.ended.send(Some(ballot));
-    Ok(())
+    node.ended.send_if(|last| {
+        // (An earlier one may come later.)
+        let is_newer = last.is_none_or(|last| last.term < obituary.ballot.term);
+        if is_newer {
+            *last = Some(obituary.ballot);
+        }
+        is_newer
+    });
 }
 
 /// What this node's witness is to do once this process has ended; nothing while it is not primary.

@@ -99,7 +99,7 @@ pub struct Inner {
     pub role: Watch<Role>,
     /// The greatest reign of which a proposal came back refused, or whose role is handed over.
     pub abdicated: Watch<Option<Reign>>,
-    /// The last ballot by which a node led whose process has ended since, as its witness says.
+    /// The ballot of the latest term by which a node led whose process has ended, as its witness says.
     pub ended: Watch<Option<Ballot>>,
     /// Why this node can't take part any more.
     pub fault: Watch<Option<String>>,

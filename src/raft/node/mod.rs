@@ -100,8 +100,7 @@ fn nobody() -> anyhow::Error {
 impl Node {
     /// Opens the log and begins to take part: at once if the folder is stamped, else as soon as the cluster has formed.
     pub async fn start(setup: Setup) -> anyhow::Result<Node> {
-        let Setup { config, env, network, tls, log, segments, store, errands, shelf } = setup;
-        let files = log;
+        let Setup { config, env, network, tls, log: files, segments, store, errands, shelf } = setup;
         let log = LogStore::open(files.clone(), segments, env.clone()).await?;
         admission::settle(&log, &store).await?;
         let left = catch_up::finish(&log, &store, &env, shelf.clone()).await?;
@@ -378,10 +377,10 @@ impl Node {
         door::accept_obituary(&self.inner, frame, peer, credentials).await
     }
 
-    /// The same for a frame whose sender is known.
-    pub fn believe(&self, frame: &[u8]) -> Result<(), String> {
-        let obituary = Obituary::read(frame, &self.inner.caller.key).map_err(|fault| fault.to_string())?;
-        door::believe(&self.inner, obituary)
+    /// The same for a frame whose sender is known: the simulation has no witnesses of its own.
+    pub fn believe(&self, frame: &[u8]) -> io::Result<()> {
+        door::believe(&self.inner, Obituary::read(frame, &self.inner.caller.key)?);
+        Ok(())
     }
 
     /// What this node's witness is to do once this process has ended; nothing while it is not primary.

@@ -121,8 +121,9 @@ async fn connection(
         Guest::Witness(obituary) => {
             let taken = shared.node.accept_obituary(&obituary, &peer, credentials.as_ref());
             match shared.env.timeout(limits::HANDSHAKE_TIMEOUT, taken).await {
+                Ok(Ok(())) => {}
                 Ok(Err(why)) => refused(&shared, &peer, &why),
-                Ok(Ok(())) | Err(_) => {}
+                Err(_) => refused(&shared, &peer, "its address could not be looked up in time"),
             }
         }
         Guest::Client { encoding, follows_redirects } => {
