@@ -15,7 +15,7 @@ use std::process::{ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -39,6 +39,7 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long one that is to end is waited for.
 const DISMISSAL: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// This process's witness, if it has one.
 #[derive(Clone)]
@@ -74,8 +75,8 @@ impl Witness {
             let is_primary = present.is_some();
             will = present.or(will);
             if is_primary && !has_begun {
-                let keeper = self.clone();
-                let begun = thread::Builder::new().name("zrs-witness".into()).spawn(move || keeper.keep());
+                let (keeper, there) = (self.clone(), env.clone());
+                let begun = thread::Builder::new().name("zrs-witness".into()).spawn(move || keeper.keep(&there));
                 has_begun = begun.is_ok();
             }
             let news = (*count.look_now(), will.clone());
@@ -95,10 +96,10 @@ impl Witness {
     }
 
     /// Starts one, and another one whenever it ends; on a thread of its own.
-    fn keep(&self) {
+    fn keep(&self, env: &Env) {
         let mut pause = AGAIN;
         while !self.is_over() {
-            let began = Instant::now();
+            let began = env.now();
             let ended = self.one();
             if self.is_over() {
                 return;
@@ -172,13 +173,12 @@ impl Witness {
     /// Ends the witness for good, and waits for its end, as this process is about to become another program's.
     pub fn dismiss(&self) {
         self.0.is_over.store(true, Ordering::SeqCst);
-        let deadline = Instant::now() + DISMISSAL;
-        while Instant::now() < deadline {
+        for _ in 0..DISMISSAL.as_millis() / LOOK.as_millis() {
             match self.present().as_ref() {
                 Some(there) => there.end(),
                 None => return,
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(LOOK);
         }
     }
 
