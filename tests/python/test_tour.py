@@ -111,7 +111,7 @@ class Tour(Case):
         self.assertIn('node1.pid', kill)
         self.type(kill.replace('node1.pid', f'node{primary}.pid'))
 
-        # "The counter pauses for about a second, counts on, and misses nothing."
+        # "The counter goes on at the next primary, with a pause that is hardly seen, and misses nothing."
         wait_for('a new primary', lambda: '<- a new primary' in tour.log_text())
         self.counts(tour, 5)
         # (The role can be handed over while the node is dead, too: zrsctl asks the ones that live.)
