@@ -46,6 +46,8 @@ mod load;
 mod marks;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod model_tests;
 pub mod pack;
 mod pieces;
 #[cfg(test)]

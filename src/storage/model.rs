@@ -1,22 +1,20 @@
-//! The store against a model that is too simple to be wrong: random histories, every question asked of both.
+//! A model of the store that is too simple to be wrong, and random histories for both.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::testing::{S, create, drop_storage, next};
-use super::{HistoryEntry, Loaded, OwnWrite, Position, Store, TABLES};
+use super::{Loaded, OwnWrite, Position, Store};
 use crate::command::{Base, Change, Command, Commit, Content, Outcome, Reign, Write};
-use crate::engine::{Durability, Engine, Rocks, SimDisk};
-use crate::zodb::{Oid, Refusal, Revision, State, StorageId, Tid, TransactionMeta};
+use crate::zodb::{Oid, Refusal, StorageId, Tid, TransactionMeta};
 
 /// Objects 0 to 4 are written, 5 never is.
-const OIDS: u64 = 5;
+pub const OIDS: u64 = 5;
 
 #[derive(Clone, Debug)]
-enum Step {
+pub enum Step {
     Commit {
         gap: u64,
         writes: Vec<(u64, Seen, Left)>,
@@ -51,21 +49,21 @@ enum Step {
 
 /// The serial that the writer has read of the object.
 #[derive(Clone, Debug)]
-enum Seen {
+pub enum Seen {
     Newest,
     Wrong(u64),
     Any,
 }
 
 #[derive(Clone, Debug)]
-enum Left {
+pub enum Left {
     Data(u8),
     Absent,
     /// `SameAs` the object's nth revision, counted round and round; a high number may stand for one that never was.
     SameAs(usize),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub fn steps() -> impl Strategy<Value = Vec<Step>> {
     let seen = prop_oneof![12 => Just(Seen::Newest), 1 => (0..9u64).prop_map(Seen::Wrong), 2 => Just(Seen::Any)];
     let left = prop_oneof![
         3 => any::<u8>().prop_map(Left::Data),
@@ -101,36 +99,36 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// An object as a transaction left it.
 #[derive(Clone, Debug, PartialEq)]
-struct Shown {
-    data: Option<Bytes>,
-    data_tid: Option<Tid>,
+pub struct Shown {
+    pub data: Option<Bytes>,
+    pub data_tid: Option<Tid>,
 }
 
 #[derive(Default)]
-struct Model {
-    reign: Reign,
-    transactions: BTreeMap<Tid, (TransactionMeta, Vec<(Oid, Shown)>)>,
-    next_oid: u64,
+pub struct Model {
+    pub reign: Reign,
+    pub transactions: BTreeMap<Tid, (TransactionMeta, Vec<(Oid, Shown)>)>,
+    pub next_oid: u64,
     /// The names of all storages that were ever created, by their numbers from 1 on, without those that were dropped.
-    storages: Vec<Option<String>>,
+    pub storages: Vec<Option<String>>,
 }
 
 impl Model {
-    fn last(&self) -> Tid {
+    pub fn last(&self) -> Tid {
         self.transactions.keys().next_back().copied().unwrap_or(Tid::ZERO)
     }
 
     /// Oldest first.
-    fn revisions(&self, oid: Oid, view: Tid) -> Vec<(Tid, Shown)> {
+    pub fn revisions(&self, oid: Oid, view: Tid) -> Vec<(Tid, Shown)> {
         let upto = self.transactions.range(..=view);
         upto.filter_map(|(tid, (_, writes))| Some((*tid, writes.iter().find(|w| w.0 == oid)?.1.clone()))).collect()
     }
 
-    fn newest(&self, oid: Oid) -> Tid {
+    pub fn newest(&self, oid: Oid) -> Tid {
         self.revisions(oid, Tid::MAX).last().map_or(Tid::ZERO, |revision| revision.0)
     }
 
-    fn load_before(&self, oid: Oid, before: Tid, view: Tid) -> Result<Option<Loaded>, Refusal> {
+    pub fn load_before(&self, oid: Oid, before: Tid, view: Tid) -> Result<Option<Loaded>, Refusal> {
         let revisions = self.revisions(oid, view);
         if revisions.is_empty() {
             return Err(Refusal::NoObject(oid));
@@ -141,13 +139,13 @@ impl Model {
         Ok(Some(Loaded { data, tid: *tid, end }))
     }
 
-    fn present(&self, view: Tid) -> Vec<(Oid, Tid, Bytes)> {
+    pub fn present(&self, view: Tid) -> Vec<(Oid, Tid, Bytes)> {
         let newest = |oid| self.revisions(Oid(oid), view).pop().map(|(tid, shown)| (Oid(oid), tid, shown.data));
         (0..OIDS).filter_map(newest).filter_map(|(oid, tid, data)| Some((oid, tid, data?))).collect()
     }
 
     /// The change that a step stands for, and the outcome that it must have.
-    fn take(&mut self, step: &Step) -> (Reign, Change, Outcome) {
+    pub fn take(&mut self, step: &Step) -> (Reign, Change, Outcome) {
         let bad = |tid: Tid, last: Tid| format!("transaction {tid} is not later than the last one, {last}");
         match step {
             Step::Commit { gap, writes, packed } => self.commit(Tid(self.last().0 + gap), writes, *packed),
@@ -203,7 +201,7 @@ impl Model {
         }
     }
 
-    fn commit(&mut self, tid: Tid, wanted: &[(u64, Seen, Left)], packed: bool) -> (Reign, Change, Outcome) {
+    pub fn commit(&mut self, tid: Tid, wanted: &[(u64, Seen, Left)], packed: bool) -> (Reign, Change, Outcome) {
         let mut writes = Vec::new();
         let mut left_behind = Vec::new();
         let (mut conflict, mut pointless, mut twice) = (None, None, None);
@@ -263,13 +261,13 @@ impl Model {
     }
 
     /// The tid up to which nothing can be undone.
-    fn packed(&self) -> Tid {
+    pub fn packed(&self) -> Tid {
         let packed = self.transactions.iter().rev().find(|(_, (meta, _))| meta.status == b'p');
         packed.map_or(Tid::ZERO, |(tid, _)| *tid)
     }
 
     /// The objects as `FileStorage` would undo them; or those that stand in the way (none: the transaction is packed).
-    fn undo(&self, undos: &[Tid], store: Option<(usize, Oid, Bytes)>) -> Result<BTreeMap<Oid, Shown>, Vec<Oid>> {
+    pub fn undo(&self, undos: &[Tid], store: Option<(usize, Oid, Bytes)>) -> Result<BTreeMap<Oid, Shown>, Vec<Oid>> {
         let mut now: BTreeMap<Oid, Shown> = BTreeMap::new();
         for n in 0..=undos.len() {
             if let Some((_, oid, data)) = store.as_ref().filter(|(before, ..)| *before == n) {
@@ -302,12 +300,12 @@ impl Model {
     }
 }
 
-fn meta(tid: Tid, status: u8) -> TransactionMeta {
+pub fn meta(tid: Tid, status: u8) -> TransactionMeta {
     TransactionMeta { status, description: tid.to_string().into_bytes(), ..TransactionMeta::default() }
 }
 
 /// Undoes, if store and model agree that it can be done, and how.
-fn undo(store: &Store, model: &mut Model, undos: &[usize], stored: Option<(usize, u64, u8)>) -> Entry {
+pub fn undo(store: &Store, model: &mut Model, undos: &[usize], stored: Option<(usize, u64, u8)>) -> Entry {
     let undos: Vec<Tid> = undos.iter().filter_map(|n| model.transactions.keys().rev().nth(*n).copied()).collect();
     let stored =
         stored.map(|(n, oid, byte)| (n.min(undos.len()), Oid(oid), Bytes::from(vec![byte; usize::from(byte) % 7])));
@@ -351,13 +349,13 @@ fn undo(store: &Store, model: &mut Model, undos: &[usize], stored: Option<(usize
 }
 
 /// An entry of the log, as it is applied.
-enum Entry {
+pub enum Entry {
     Command(Command),
     Pass,
     Membership(Vec<u8>),
 }
 
-fn apply(store: &Store, at: Position, entry: &Entry) -> Option<Outcome> {
+pub fn apply(store: &Store, at: Position, entry: &Entry) -> Option<Outcome> {
     match entry {
         Entry::Command(command) => Some(store.apply(at, command).unwrap()),
         Entry::Pass => {
@@ -373,7 +371,7 @@ fn apply(store: &Store, at: Position, entry: &Entry) -> Option<Outcome> {
 }
 
 /// Applies the steps; gives the model, and the log that came of them.
-fn run(store: &Store, steps: &[Step]) -> (Model, Vec<Entry>) {
+pub fn run(store: &Store, steps: &[Step]) -> (Model, Vec<Entry>) {
     let mut model = Model { next_oid: 1, storages: vec![Some("1".to_owned())], ..Model::default() };
     let mut log = vec![Entry::Command(Command { reign: Reign::default(), change: create("1") })];
     assert_eq!(apply(store, next(store), &log[0]), Some(Outcome::Storage(S)));
@@ -398,207 +396,10 @@ fn run(store: &Store, steps: &[Step]) -> (Model, Vec<Entry>) {
 }
 
 /// Loads what is there now, so that it is in the cache of a store that has one.
-fn load_all(store: &Store, model: &Model) {
+pub fn load_all(store: &Store, model: &Model) {
     let view = model.last();
     for oid in (0..=OIDS).map(Oid) {
         let found = store.load_before(S, oid, Tid::MAX, view).unwrap();
         assert_eq!(found, model.load_before(oid, Tid::MAX, view), "load_before({oid}), view {view}");
-    }
-}
-
-/// Asks store and model everything.
-fn compare(store: &Store, model: &Model) {
-    let mut tids: Vec<Tid> = (0..=model.last().0 + 1).map(Tid).collect();
-    tids.push(Tid::MAX);
-    for oid in (0..=OIDS).map(Oid) {
-        for &view in &tids {
-            compare_object(store, model, oid, view, &tids);
-        }
-    }
-    for &after in &tids {
-        compare_spans(store, model, after, &tids);
-    }
-    compare_transactions(store, model);
-    compare_undo_log(store, model);
-    compare_summary(store, model);
-    let numbered = model.storages.iter().zip(1..);
-    let wanted: Vec<_> = numbered.filter_map(|(name, n)| Some((StorageId(n), name.clone()?))).collect();
-    assert_eq!(store.storages(), wanted);
-}
-
-fn compare_object(store: &Store, model: &Model, oid: Oid, view: Tid, tids: &[Tid]) {
-    for &before in tids {
-        let found = store.load_before(S, oid, before, view).unwrap();
-        assert_eq!(found, model.load_before(oid, before, view), "load_before({oid}, {before}, {view})");
-        let revisions = model.revisions(oid, view);
-        let of_tid = revisions.iter().find(|(tid, _)| *tid == before).and_then(|(_, shown)| shown.data.clone());
-        let found = store.load_serial(S, oid, before, view).unwrap();
-        assert_eq!(found, of_tid.ok_or(Refusal::NoObject(oid)), "load_serial({oid}, {before}, {view})");
-    }
-    let revisions = model.revisions(oid, view);
-    let entries = revisions.iter().rev().map(|(tid, shown)| HistoryEntry {
-        tid: *tid,
-        meta: model.transactions[tid].0.clone(),
-        size: if shown.data_tid.is_none() { shown.data.as_ref().map_or(0, Bytes::len) as u64 } else { 0 },
-    });
-    for size in [0, 1, 2, 100] {
-        let wanted = match revisions.is_empty() {
-            true => Err(Refusal::NoObject(oid)),
-            false => Ok(entries.clone().take(size).collect()),
-        };
-        assert_eq!(store.history(S, oid, size, view).unwrap(), wanted, "history({oid}, {size}, {view})");
-    }
-    let wanted = revisions.last().filter(|(_, shown)| shown.data.is_some()).map(|(tid, _)| *tid);
-    assert_eq!(store.get_tid(S, oid, view).unwrap(), wanted.ok_or(Refusal::NoObject(oid)));
-
-    let mut present = model.present(view).into_iter().skip_while(|(present, ..)| *present < oid);
-    let wanted = present.next().map(|(oid, tid, data)| (oid, tid, data, present.next().map(|(oid, ..)| oid)));
-    assert_eq!(store.next_object(S, oid, view).unwrap(), wanted, "next_object({oid}, {view})");
-}
-
-fn compare_spans(store: &Store, model: &Model, from: Tid, tids: &[Tid]) {
-    for &upto in tids {
-        let spans = |tid: &Tid| *tid > from && *tid <= upto;
-        let transactions = model.transactions.iter().filter(|(tid, _)| spans(tid));
-        let oids: BTreeSet<Oid> = transactions.flat_map(|(_, (_, writes))| writes.iter().map(|w| w.0)).collect();
-        let wanted = oids.into_iter().collect::<Vec<_>>();
-        assert_eq!(store.changed_since(S, from, upto, usize::MAX).unwrap(), Some(wanted));
-        let first = model.transactions.iter().find(|(tid, _)| **tid >= from && **tid <= upto);
-        let status = |tid: &Tid, meta: &TransactionMeta| if *tid <= model.packed() { b'p' } else { meta.status };
-        let first = first.map(|(tid, (meta, _))| (*tid, TransactionMeta { status: status(tid, meta), ..meta.clone() }));
-        assert_eq!(store.transaction_at(S, from, upto).unwrap(), first, "transaction_at({from}, {upto})");
-    }
-}
-
-fn compare_transactions(store: &Store, model: &Model) {
-    for (&tid, (_, writes)) in &model.transactions {
-        for (n, (oid, shown)) in writes.iter().enumerate() {
-            let state = shown.data.clone().map_or(State::Absent, State::Data);
-            // A packed revision has no data_tid.
-            let data_tid = shown.data_tid.filter(|_| tid > model.packed());
-            let wanted = Revision { oid: *oid, tid, state, data_tid };
-            assert_eq!(store.record_at(S, tid, n).unwrap(), Some((n, wanted)));
-        }
-        assert_eq!(store.record_at(S, tid, writes.len()).unwrap(), None);
-        assert_eq!(store.record_at(S, tid.next().next().next().next(), 600).unwrap(), None);
-    }
-}
-
-fn compare_undo_log(store: &Store, model: &Model) {
-    for view in (0..=model.last().0 + 1).map(Tid) {
-        let undoable = model.transactions.range(..=view).rev().filter(|(tid, _)| **tid > model.packed());
-        let undoable: Vec<_> = undoable.map(|(tid, (meta, _))| (*tid, meta.clone())).collect();
-        for (first, last) in [(0, 100), (0, 3), (2, 5), (-2, 2), (3, 2), (0, 0)] {
-            for odd in [false, true] {
-                let found = store
-                    .undo_log(S, view, first, last, &super::Stop::default(), |entry| !odd || entry.tid.0 % 2 == 1)
-                    .unwrap();
-                let found: Vec<_> = found.into_iter().map(|entry| (entry.tid, entry.meta)).collect();
-                let wanted = undoable.iter().filter(|(tid, _)| !odd || tid.0 % 2 == 1).take(last as usize);
-                let wanted: Vec<_> = wanted.skip(first.max(0) as usize).cloned().collect();
-                assert_eq!(found, wanted, "undo_log({view}, {first}, {last}, {odd})");
-            }
-        }
-    }
-}
-
-fn compare_summary(store: &Store, model: &Model) {
-    let (summary, recount) = store.recount(S).unwrap();
-    assert!(recount.agrees(&summary), "{summary:?} {recount:?}");
-    assert_eq!(summary, store.summary(S));
-    assert_eq!(summary.last_tid, model.last());
-    assert_eq!(summary.next_oid, Oid(model.next_oid));
-    assert_eq!(summary.transactions, model.transactions.len() as u64);
-    let writes = || model.transactions.values().flat_map(|(_, writes)| writes);
-    assert_eq!(summary.objects, writes().map(|w| w.0).collect::<BTreeSet<_>>().len() as u64);
-    let own = writes().filter(|(_, shown)| shown.data_tid.is_none());
-    assert_eq!(summary.bytes, own.map(|(_, shown)| shown.data.as_ref().map_or(0, Bytes::len) as u64).sum::<u64>());
-    for oid in (0..OIDS).map(Oid) {
-        let newest = model.revisions(oid, Tid::MAX).pop().map(|(tid, shown)| (tid, shown.data.is_none()));
-        assert_eq!(store.current(S, oid).unwrap().map(|current| (current.tid, current.absent)), newest);
-    }
-}
-
-fn compare_feed(store: &Store, model: &Model) {
-    let feed = store.feed(S);
-    assert_eq!(feed.latest(), model.last());
-    let told = feed.after(Tid::ZERO).unwrap();
-    let told: Vec<_> = told.iter().map(|applied| (applied.storage, applied.tid, applied.oids.clone())).collect();
-    let oids = |writes: &[(Oid, Shown)]| writes.iter().map(|w| w.0).collect::<Vec<_>>();
-    let wanted: Vec<_> = model.transactions.iter().map(|(tid, (_, writes))| (S, *tid, oids(writes))).collect();
-    assert_eq!(told, wanted);
-}
-
-/// Everything in which two stores must be equal.
-fn essence(store: &Store) -> String {
-    format!("{:?}", (store.summaries(), store.reign(), store.membership(), store.storages()))
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_store_answers_like_the_model(steps in steps(), cache in prop::sample::select(&[0, 600, 1 << 20])) {
-        let disk = SimDisk::new();
-        let store = Store::open_with_cache(Arc::new(disk.open(TABLES).unwrap()), cache).unwrap();
-        let (model, _) = run(&store, &steps);
-        compare(&store, &model);
-        compare_feed(&store, &model);
-        drop(store);
-        compare(&Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap(), &model);
-    }
-
-    #[test]
-    fn a_crash_in_the_middle_and_a_replay_come_to_the_same(
-        steps in steps(),
-        flush: prop::sample::Index,
-        crash: prop::sample::Index,
-        chance: u64,
-    ) {
-        let steady = super::testing::empty();
-        let (model, log) = run(&steady, &steps);
-
-        let disk = SimDisk::new();
-        let store = Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
-        let crash = crash.index(log.len()) + 1;
-        let flush = flush.index(crash);
-        let mut flushed = Position::default();
-        for (n, entry) in log[..crash].iter().enumerate() {
-            apply(&store, next(&store), entry);
-            if n == flush {
-                flushed = store.flush().unwrap();
-            }
-        }
-        drop(store);
-        disk.crash(chance);
-
-        let store = Store::open(Arc::new(disk.open(TABLES).unwrap())).unwrap();
-        let applied = store.applied();
-        prop_assert!(applied >= flushed, "{:?} was flushed, {:?} is there", flushed, applied);
-        for entry in &log[applied.index as usize..] {
-            apply(&store, next(&store), entry);
-        }
-        prop_assert_eq!(essence(&store), essence(&steady));
-        compare(&store, &model);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn on_rocksdb_too(steps in steps()) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store");
-        let open = || -> Arc<dyn Engine> { Arc::new(Rocks::open(&path, TABLES, Durability::Flush).unwrap()) };
-        let store = Store::open_with_cache(open(), 1 << 20).unwrap();
-        let (model, _) = run(&store, &steps);
-        compare(&store, &model);
-        store.flush().unwrap();
-        let before = essence(&store);
-        drop(store);
-        let store = Store::open(open()).unwrap();
-        prop_assert_eq!(essence(&store), before);
-        compare(&store, &model);
     }
 }
