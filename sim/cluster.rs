@@ -175,7 +175,12 @@ impl Cluster {
         let primary = self.primary();
         if primary != self.last_primary {
             match (primary, self.last_primary) {
-                (Some(node), _) => self.news.push(News::Leads(node)),
+                (Some(node), _) => {
+                    self.news.push(News::Leads(node));
+                    if let Some(will) = self.server(node).and_then(|server| server.node().will()) {
+                        self.witnesses.tell(node, will.frame);
+                    }
+                }
                 (None, Some(node)) => self.news.push(News::LeadsNoMore(node)),
                 (None, None) => {}
             }
@@ -188,6 +193,11 @@ impl Cluster {
             self.tidy_hosts();
         }
         self.failures.pop().map_or(Ok(()), Err)
+    }
+
+    fn end_of_a_process(&mut self, node: u64) {
+        let others = self.hosts.iter().copied().filter(|other| *other != node);
+        self.witnesses.saw_the_end(self.sim.elapsed(), node, others);
     }
 
     fn deliver_obituaries(&mut self) {
@@ -216,6 +226,7 @@ impl Cluster {
             state.up = false;
             state.last_words = Some(why.clone());
             tell(node, "end", &[], &format!("ends by itself: {why}"));
+            self.end_of_a_process(node);
             self.fabric.refuse(&name(node), true);
             self.fabric.lose(&name(node));
         }
@@ -345,10 +356,11 @@ impl Cluster {
             let others = self.all_others(node);
             self.links.power(&self.sim, &name(node), false, &others);
         }
-        let server = self.running.lock().unwrap().remove(&node);
-        if let Some(will) = server.filter(|_| !power_lost).and_then(|server| server.node().will()) {
-            let others = self.hosts.iter().copied().filter(|other| *other != node);
-            self.witnesses.saw(self.sim.elapsed(), node, others, &will.frame);
+        self.running.lock().unwrap().remove(&node);
+        if power_lost {
+            self.witnesses.forget(node);
+        } else {
+            self.end_of_a_process(node);
         }
         self.sim.crash(name(node));
         self.fabric.refuse(&name(node), !power_lost);
@@ -393,6 +405,7 @@ impl Cluster {
         let others = self.all_others(node);
         self.links.power(&self.sim, &name(node), true, &others);
         self.running.lock().unwrap().remove(&node);
+        self.end_of_a_process(node);
         self.node_mut(node).listed = self.moved();
         // (A node that has not stopped by itself is killed.)
         self.sim.crash(name(node));

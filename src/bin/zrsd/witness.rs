@@ -9,7 +9,7 @@
 //! closed on `exec`), and it is dropped only after its witness has ended.
 
 use std::ffi::OsString;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,12 +21,11 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
 use zrs::config::{Config, Parsed, command_line, limits};
 use zrs::env::{Env, Watch};
-use zrs::net::{Network as _, Tcp, Tls, lingering_close};
+use zrs::net::{FrameWriter, Network as _, Tcp, Tls, lingering_close};
 use zrs::raft::Will;
 use zrs::server::Server;
 
@@ -56,7 +55,7 @@ struct Inner {
 struct Present {
     pipe: ChildStdin,
     /// (A number could be another process's by now.)
-    process: rustix::io::Result<OwnedFd>,
+    process: OwnedFd,
 }
 
 impl Witness {
@@ -133,7 +132,7 @@ impl Witness {
             .spawn()?;
         let is_there = child.stdin.take().map_or(Ok(()), |pipe| self.take(pipe, child.id()));
         if is_there.is_err() || self.is_over() {
-            child.kill()?;
+            let _ = child.kill();
         }
         let ended = child.wait();
         // (Nobody reads from the pipe any more.)
@@ -141,13 +140,12 @@ impl Witness {
         is_there.and(ended)
     }
 
+    /// Has a new one be told from now on. (After an error the pipe is closed, and the witness ends: it knows nothing.)
     fn take(&self, pipe: ChildStdin, child: u32) -> io::Result<()> {
         let pid = Pid::from_raw(child as i32).ok_or(io::ErrorKind::InvalidData)?;
-        let mut present = self.present();
-        let Present { pipe, .. } = present.insert(Present { pipe, process: pidfd_open(pid, PidfdFlags::empty()) });
         // A witness that reads nothing must not hold this process up.
-        fcntl_setfl(pipe, OFlags::NONBLOCK)?;
-        drop(present);
+        fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
+        *self.present() = Some(Present { pipe, process: pidfd_open(pid, PidfdFlags::empty())? });
         self.0.count.send_if(|count| {
             *count += 1;
             true
@@ -193,9 +191,8 @@ impl Witness {
 
 impl Present {
     fn end(&self) {
-        if let Ok(process) = &self.process {
-            let _ = pidfd_send_signal(process, Signal::KILL);
-        }
+        // (It may have ended by itself.)
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
     }
 }
 
@@ -210,6 +207,10 @@ pub fn called() -> Option<Vec<OsString>> {
 
 /// What a witness does.
 pub fn witness(arguments: Vec<OsString>) -> ExitCode {
+    if io::stdin().is_terminal() {
+        let _ = writeln!(io::stderr(), "zrsd starts its witness by itself, and nobody else does");
+        return ExitCode::FAILURE;
+    }
     // What is meant for the process that it witnesses: a supervisor may send it to both.
     for number in [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2] {
         if signal_hook::flag::register(number, Arc::new(AtomicBool::new(false))).is_err() {
@@ -259,18 +260,19 @@ async fn carry_out(config: Config, will: Will) {
     for address in will.addresses {
         let (tls, frame) = (tls.clone(), will.frame.clone());
         let env = env.clone();
-        telling.spawn(async move { env.clone().timeout(PATIENCE, tell(&env, &address, tls, &frame)).await });
+        telling.spawn(async move { env.timeout(PATIENCE, send(&env, &address, tls, &frame)).await });
     }
     while telling.join_next().await.is_some() {}
 }
 
-async fn tell(env: &Env, address: &str, tls: Option<Tls>, frame: &[u8]) -> io::Result<()> {
+async fn send(env: &Env, address: &str, tls: Option<Tls>, frame: &[u8]) -> io::Result<()> {
     let mut wire = Tcp.connect(address).await?;
     if let Some(tls) = tls {
         wire = tls.connect(wire, address).await?;
     }
-    let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
-    wire.writer.write_all(&[&length.to_be_bytes()[..], frame].concat()).await?;
-    lingering_close(env, wire.writer, wire.reader).await;
+    let mut writer = FrameWriter::new(wire.writer);
+    writer.push(frame);
+    writer.flush().await?;
+    lingering_close(env, writer.into_writer(), wire.reader).await;
     Ok(())
 }
