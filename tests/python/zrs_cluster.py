@@ -145,10 +145,12 @@ def http_get(port, path, timeout=3, method='GET'):
 _libc = ctypes.CDLL(None)
 
 
-def _die_with_parent():
+def _begin_afresh():
     # A test process that is killed leaves no server behind. (The kernel means the thread: servers are started by the
     # main one.)
     _libc.prctl(1, signal.SIGKILL)
+    # A shell has what it starts in the background ignore SIGINT, and so all that is started there.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Process:
@@ -167,7 +169,7 @@ class Process:
         with open(self.log, 'ab') as log:
             log.write(b'--- starts: %s\n' % ' '.join(self.command()).encode())
             self.process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent,
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_begin_afresh,
                 env=dict(os.environ, RUST_BACKTRACE='1'))
         return self
 
